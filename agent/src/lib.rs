@@ -1,0 +1,6 @@
+//! Fanlight's agent and command line as a library.
+//!
+//! Configuration path: sources ([`config`]) → desired state ([`model`]) → difference to what the kernel holds →
+//! ordered operations. Only `kernel` talks to the kernel.
+
+pub mod model;

@@ -1,0 +1,190 @@
+//! Layout of every map that the programs and the agent share.
+//!
+//! Types are `repr(C)` without implicit padding and end in spare bytes. Any change of a layout raises [`LAYOUT`],
+//! which names the pin directory: a binary never touches maps of another layout.
+//! Addresses and masks are in host order unless a field says otherwise.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::outcome::{Hook, Outcome};
+
+/// Number of this layout.
+pub const LAYOUT: u32 = 1;
+
+/// Most fans of one node.
+pub const MAX_FANS: usize = 8;
+/// Endpoints that the table holds.
+pub const MAX_ENDPOINTS: u32 = 65_536;
+/// Remote hosts whose path MTU is remembered.
+pub const MAX_PATHS: u32 = 16_384;
+/// Counters per hook: room for outcomes to come.
+pub const OUTCOMES_PER_HOOK: u32 = 64;
+/// Entries of the counter array.
+pub const COUNTERS: u32 = OUTCOMES_PER_HOOK * 16;
+/// Bytes of the event ring.
+pub const EVENT_RING_BYTES: u32 = 64 * 1024;
+/// How long a learnt path MTU counts, in nanoseconds (RFC 1191, section 6.3: ten minutes).
+pub const PATH_MTU_LIFE_NS: u64 = 600_000_000_000;
+/// The smallest next-hop MTU that is believed: below it an ICMP error is ignored.
+pub const MIN_PATH_MTU: u32 = 576;
+
+const _: () = assert!(Outcome::COUNT <= OUTCOMES_PER_HOOK && Hook::COUNT <= 16);
+
+/// Index of a counter.
+#[inline(always)]
+pub const fn counter_index(hook: Hook, outcome: Outcome) -> u32 {
+    hook as u32 * OUTCOMES_PER_HOOK + outcome as u32
+}
+
+/// The one element of map `config`, memory-mapped by the agent.
+///
+/// A fan is published by writing its record into an unused slot and then storing its
+/// [`overlay`](FanRecord::overlay) and mask in one aligned 8-byte store; it is withdrawn by storing
+/// [`FanRecord::UNUSED`] there. Readers need no lock and never see half a fan.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// Fan records; a program looks at the first [`fan_slots`](Self::fan_slots).
+    pub fans: [FanRecord; MAX_FANS],
+    /// How many slots have ever been used.
+    pub fan_slots: u32,
+    /// Interface index of the helper device.
+    pub helper: u32,
+    /// MAC address of the helper device.
+    pub helper_mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 2],
+    /// No remote host's learnt path MTU (inner bytes) is smaller: packets up to it need no look-up.
+    pub smallest_path_mtu: u32,
+    /// Zero.
+    pub spare: [u8; 108],
+}
+
+/// One fan of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct FanRecord {
+    /// Overlay network.
+    pub overlay: u32,
+    /// Its mask.
+    pub overlay_mask: u32,
+    /// Underlay network.
+    pub underlay: u32,
+    /// Its mask.
+    pub underlay_mask: u32,
+    /// This host's slice of the overlay.
+    pub slice: u32,
+    /// Its mask.
+    pub slice_mask: u32,
+    /// This host's underlay address: outer source of what we send, outer destination of what we accept.
+    pub address: u32,
+    /// This host's address in the slice.
+    pub gateway: u32,
+    /// Largest inner packet the uplink carries.
+    pub mtu: u32,
+    /// Interface index of the uplink; 0: ask the routing table (several uplinks).
+    pub uplink: u32,
+    /// Network whose hosts are their own next hop on the uplink, so that no route look-up is needed.
+    pub onlink: u32,
+    /// Its mask; with `onlink` = 0xffffffff and mask 0 no address matches.
+    pub onlink_mask: u32,
+    /// Interface index of the bridge.
+    pub bridge: u32,
+    /// MAC address of the bridge: the gateway as endpoints see it.
+    pub bridge_mac: [u8; 6],
+    /// Bits between overlay and underlay address.
+    pub shift: u8,
+    /// How packets are carried: [`Encapsulation`].
+    pub encapsulation: u8,
+    /// Zero.
+    pub spare: [u8; 36],
+}
+
+impl FanRecord {
+    /// `overlay` and `overlay_mask` of a slot that matches no address.
+    pub const UNUSED: (u32, u32) = (u32::MAX, 0);
+    /// `onlink` and `onlink_mask` when every destination needs a route look-up.
+    pub const NOTHING_ONLINK: (u32, u32) = (u32::MAX, 0);
+
+    /// Whether the slot holds a published fan.
+    pub fn in_use(&self) -> bool {
+        self.overlay_mask != 0
+    }
+}
+
+/// How a fan's packets are carried; the value of [`FanRecord::encapsulation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Encapsulation {
+    /// IPv4 in IPv4, protocol 4 (RFC 2003).
+    Ipip = 0,
+}
+
+impl Encapsulation {
+    /// Bytes that the outer header adds.
+    pub const fn overhead(self) -> u32 {
+        match self {
+            Self::Ipip => 20,
+        }
+    }
+}
+
+/// Value of map `endpoints`, keyed by the endpoint's overlay address (4 bytes, network order).
+/// Written by the agent from the kernel's neighbour and forwarding tables, read by every hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointRecord {
+    /// Host-side interface: the veth or bridge port behind which the endpoint lives.
+    pub ifindex: u32,
+    /// The endpoint's MAC address.
+    pub mac: [u8; 6],
+    /// [`EndpointRecord::PEER`] or 0.
+    pub flags: u16,
+    /// Zero.
+    pub spare: [u8; 4],
+}
+
+impl EndpointRecord {
+    /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` reaches it.
+    pub const PEER: u16 = 1;
+}
+
+/// Value of map `paths`, keyed by the remote host's underlay address (4 bytes, network order).
+/// Written by `uplink-ingress`, read by every sending hook and by the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PathRecord {
+    /// When it stops counting, `CLOCK_MONOTONIC` nanoseconds.
+    pub until: u64,
+    /// Largest inner packet.
+    pub mtu: u32,
+    /// Zero.
+    pub spare: u32,
+}
+
+/// What the programs tell the agent through ring buffer `events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Event {
+    /// [`Event::PATH_MTU`].
+    pub kind: u32,
+    /// The remote host, host order.
+    pub host: u32,
+    /// Largest inner packet to it.
+    pub mtu: u32,
+    /// Zero.
+    pub spare: u32,
+}
+
+impl Event {
+    /// A smaller path to a remote host was learnt.
+    pub const PATH_MTU: u32 = 1;
+}
+
+const _: () = {
+    assert!(size_of::<FanRecord>() == 96);
+    assert!(size_of::<Config>() == 8 * 96 + 128);
+    assert!(size_of::<EndpointRecord>() == 16);
+    assert!(size_of::<PathRecord>() == 16);
+    assert!(size_of::<Event>() == 16);
+};

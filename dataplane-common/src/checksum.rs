@@ -1,0 +1,87 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Sums are of native-endian 16-bit words: the one's-complement sum is the same in either byte order as long as
+//! words are read and the result is stored alike (RFC 1071, section 2B).
+
+/// Adds the words of `bytes` to `sum`. An odd last byte is padded with zero.
+#[inline(always)]
+pub fn add<const N: usize>(bytes: &[u8; N], mut sum: u32) -> u32 {
+    let mut words = bytes.chunks_exact(2);
+    for word in &mut words {
+        if let &[a, b] = word {
+            sum += u32::from(u16::from_ne_bytes([a, b]));
+        }
+    }
+    if let &[last] = words.remainder() {
+        sum += u32::from(u16::from_ne_bytes([last, 0]));
+    }
+    sum
+}
+
+/// Folds a sum to 16 bits. Enough for the sum of up to 65,536 words.
+#[inline(always)]
+pub fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+/// The checksum field, as its two bytes stand on the wire, for data whose field was zero.
+#[inline(always)]
+pub fn finish(sum: u32) -> [u8; 2] {
+    (!fold(sum)).to_ne_bytes()
+}
+
+/// Whether data that includes its checksum field is intact.
+#[inline(always)]
+pub fn intact<const N: usize>(bytes: &[u8; N]) -> bool {
+    fold(add(bytes, 0)) == 0xffff
+}
+
+/// The field after one 16-bit word changed from `old` to `new`: RFC 1624, equation 3.
+#[inline(always)]
+pub fn update(check: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
+    let sum = u32::from(!u16::from_ne_bytes(check))
+        + u32::from(!u16::from_ne_bytes(old))
+        + u32::from(u16::from_ne_bytes(new));
+    finish(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071, section 3: the words 0001 f203 f4f5 f6f7 sum to ddf2.
+    #[test]
+    fn the_example_of_rfc_1071_sums_as_published() {
+        let sum = add(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7], 0);
+        assert_eq!(fold(sum).to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    proptest! {
+        #[test]
+        fn data_with_its_checksum_is_intact_and_one_flipped_bit_is_noticed(mut header: [u8; 20], bit in 0usize..160) {
+            header[10] = 0;
+            header[11] = 0;
+            let check = finish(add(&header, 0));
+            header[10..12].copy_from_slice(&check);
+            prop_assert!(intact(&header));
+            header[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!intact(&header));
+        }
+
+        #[test]
+        fn an_update_equals_a_sum_from_scratch(mut header: [u8; 20], at in 0usize..10, new: [u8; 2]) {
+            prop_assume!(at != 5);
+            header[0] = 0x45; // as in every IPv4 header: the sum is never all zeros
+            header[10..12].copy_from_slice(&[0, 0]);
+            let check = finish(add(&header, 0));
+            let old = [header[2 * at], header[2 * at + 1]];
+            header[2 * at..2 * at + 2].copy_from_slice(&new);
+            prop_assume!(header[0] != 0);
+            prop_assert_eq!(update(check, old, new), finish(add(&header, 0)));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What becomes of a packet: pure functions, one per hook, from headers and tables to a [`Verdict`].
+
+use network_types::eth::EthHdr;
+
+use crate::{
+    abi::{Config, EndpointRecord, FanRecord},
+    fan,
+    icmp,
+    outcome::Outcome,
+    packet::Packet,
+    wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
+};
+
+mod egress;
+mod ingress;
+
+pub use egress::{host_egress, local_ingress};
+pub use ingress::uplink_ingress;
+
+/// What the kernel knows of a packet beside its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meta {
+    /// Interface that the program runs on.
+    pub ifindex: u32,
+    /// The frame's destination MAC is that interface's own (`PACKET_HOST`).
+    pub to_us: bool,
+    /// The frame carries a VLAN tag other than a priority tag.
+    pub foreign_vlan: bool,
+    /// Payload bytes per segment of a super-packet; 0 for a single packet.
+    pub gso_size: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+}
+
+/// The tables that decisions read.
+pub trait Tables {
+    /// Fans and devices of this node; `None` before the agent has written them.
+    fn config(&self) -> Option<&Config>;
+    /// The endpoint of this host with an overlay address.
+    fn endpoint(&self, address: u32) -> Option<EndpointRecord>;
+    /// Largest inner packet to a remote host whose path was found to be smaller than the uplink.
+    fn path_mtu(&self, host: u32) -> Option<u32>;
+}
+
+/// What to do with a packet. Each carries, or implies, the one outcome it is counted as.
+#[derive(Clone, Copy)]
+#[must_use]
+pub enum Verdict<'t> {
+    /// Leave it to the next program and the kernel's stack, unchanged.
+    Pass(Outcome),
+    /// End it here.
+    Drop(Outcome),
+    /// Put it into a tunnel packet to `host` and send it.
+    Encapsulate {
+        /// The fan it belongs to.
+        fan: &'t FanRecord,
+        /// Outer destination.
+        host: u32,
+        /// The inner header as it is now.
+        inner: Ipv4,
+        /// The packet is routed here: its TTL becomes one less.
+        routed: bool,
+    },
+    /// Take it out of its tunnel packet and hand it to `endpoint`, or to the stack when that is `None`.
+    Decapsulate {
+        /// The fan of the inner destination.
+        fan: &'t FanRecord,
+        /// Where the inner destination lives, if known.
+        endpoint: Option<EndpointRecord>,
+        /// The inner header as it is now.
+        inner: Ipv4,
+        /// The TOS byte it gets.
+        tos: u8,
+    },
+    /// Hand it to another endpoint of this host, with TTL one less.
+    DeliverLocally {
+        /// The fan of the destination.
+        fan: &'t FanRecord,
+        /// Where the destination lives.
+        endpoint: EndpointRecord,
+        /// The header as it is now.
+        ip: Ipv4,
+    },
+    /// Answer its sender with an ICMP error from `source`.
+    Answer {
+        /// This host's gateway address.
+        source: u32,
+        /// The error.
+        error: icmp::Error,
+        /// What it is counted as.
+        outcome: Outcome,
+    },
+    /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
+    LearnPathMtu {
+        /// Remote underlay host.
+        host: u32,
+        /// Largest inner packet.
+        mtu: u32,
+    },
+}
+
+/// The fan whose overlay holds `address`.
+#[inline(always)]
+fn fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
+    find(config, |fan| address & fan.overlay_mask == fan.overlay)
+}
+
+/// The fan whose slice on this host holds `address`.
+#[inline(always)]
+fn own_fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
+    find(config, |fan| in_own_slice(fan, address))
+}
+
+/// The first used slot that `wanted` accepts.
+#[inline(always)]
+fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
+    for (index, fan) in config.fans.iter().enumerate() {
+        if index as u32 >= config.fan_slots {
+            return None;
+        }
+        if wanted(fan) {
+            return Some(fan);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn in_own_slice(fan: &FanRecord, address: u32) -> bool {
+    fan.in_use() && address & fan.slice_mask == fan.slice
+}
+
+#[inline(always)]
+fn host_of(fan: &FanRecord, address: u32) -> u32 {
+    fan::host_of(address, fan.overlay_mask, fan.underlay, fan.shift)
+}
+
+/// The underlay's network and broadcast address belong to no host.
+#[inline(always)]
+fn names_a_host(fan: &FanRecord, host: u32) -> bool {
+    let bits = host & !fan.underlay_mask;
+    bits != 0 && bits != !fan.underlay_mask
+}
+
+/// The Ethernet header of an untagged IPv4 frame.
+#[inline(always)]
+fn ipv4_frame<P: Packet + ?Sized>(packet: &P, meta: &Meta) -> Option<EthHdr> {
+    let eth: EthHdr = packet.read(0)?;
+    let is_ipv4 = eth.ether_type == ETHERTYPE_IPV4.to_be();
+    if is_ipv4 && !meta.foreign_vlan { Some(eth) } else { None }
+}
+
+/// The IPv4 header at `offset`.
+#[inline(always)]
+fn ipv4_at<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Ipv4> {
+    Some(Ipv4::new(packet.read(offset)?))
+}
+
+/// Size of the largest packet on the wire that this one becomes: its own length, or that of a segment.
+#[inline(always)]
+fn largest_packet<P: Packet + ?Sized>(packet: &P, meta: &Meta, ip: &Ipv4) -> u32 {
+    if meta.gso_size == 0 {
+        return ip.total_len;
+    }
+    let transport = if ip.header.proto == PROTO_TCP {
+        // The data offset field counts 4-byte words: RFC 9293, section 3.1.
+        let offset: Option<[u8; 1]> = packet.read(ETH_LEN + IPV4_LEN + 12);
+        offset.map_or(20, |[byte]| u32::from(byte >> 4) * 4)
+    } else {
+        8
+    };
+    meta.gso_size + ip.header_len + transport
+}
+
+/// Largest inner packet to `host`: the fan's, or less where a smaller path was learnt.
+#[inline(always)]
+fn mtu_to<T: Tables>(tables: &T, config: &Config, fan: &FanRecord, host: u32, size: u32) -> u32 {
+    if size <= config.smallest_path_mtu {
+        return fan.mtu;
+    }
+    match tables.path_mtu(host) {
+        Some(mtu) if mtu < fan.mtu => mtu,
+        _ => fan.mtu,
+    }
+}
+
+/// An ICMP answer from the fan's gateway, or `otherwise` where the packet may not be answered.
+#[inline(always)]
+fn answer<'t, P: Packet + ?Sized>(
+    packet: &P,
+    source: u32,
+    ip: &Ipv4,
+    error: icmp::Error,
+    otherwise: Outcome,
+) -> Verdict<'t> {
+    // The kernel shell quotes this many bytes; a shorter packet has no transport header to answer about.
+    let quote: Option<[u8; icmp::QUOTE_LEN]> = packet.read(ETH_LEN);
+    let Some(quote) = quote else { return Verdict::Drop(otherwise) };
+    let [.., kind, _, _, _, _, _, _, _] = quote;
+    if !icmp::may_answer(ip, kind) {
+        return Verdict::Drop(otherwise);
+    }
+    let outcome = match error {
+        icmp::Error::FragmentationNeeded { .. } => Outcome::AnsweredTooBig,
+        icmp::Error::TtlExceeded => Outcome::AnsweredTtlExceeded,
+        icmp::Error::HostUnreachable => Outcome::AnsweredUnreachable,
+    };
+    Verdict::Answer { source, error, outcome }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
+
+use super::{
+    Meta, Tables, Verdict, answer, fan_of, host_of, in_own_slice, ipv4_at, ipv4_frame, largest_packet, mtu_to,
+    names_a_host, own_fan_of,
+};
+use crate::{
+    abi::{Config, FanRecord},
+    icmp,
+    outcome::{Hook, Outcome},
+    packet::Packet,
+    wire::{ETH_LEN, IPV4_LEN, Ipv4},
+};
+
+/// `endpoint-ingress` and `bridge-ingress`: a packet that an endpoint of this host sends.
+///
+/// On a bridge port the frame may be addressed to another port: only frames to the gateway's MAC are routed here.
+#[inline(always)]
+pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
+    hook: Hook,
+    packet: &P,
+    meta: &Meta,
+    tables: &'t T,
+) -> Verdict<'t> {
+    const NOT_OURS: Verdict<'static> = Verdict::Pass(Outcome::PassNotOurs);
+    let Some(eth) = ipv4_frame(packet, meta) else { return NOT_OURS };
+    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return NOT_OURS };
+    let Some(config) = tables.config() else { return NOT_OURS };
+    let Some(fan) = fan_of(config, ip.dst) else { return NOT_OURS };
+    let own = if in_own_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
+    let bridge_mac = own.map_or(fan.bridge_mac, |own| own.bridge_mac);
+    if !meta.to_us && eth.dst_addr != bridge_mac {
+        return NOT_OURS;
+    }
+    let Some(own) = own else { return Verdict::Drop(Outcome::DropForeignSource) };
+    if hook as u32 == Hook::EndpointIngress as u32
+        && let Some(known) = tables.endpoint(ip.src)
+        && known.ifindex != meta.ifindex
+    {
+        return Verdict::Drop(Outcome::DropWrongEndpoint);
+    }
+    if ip.has_options() || !fits(&ip, meta) {
+        return Verdict::Pass(Outcome::PassSlowPath);
+    }
+    if ip.dst == fan.gateway {
+        return Verdict::Pass(Outcome::PassToHost);
+    }
+    if ip.header.ttl <= 1 {
+        return answer(packet, own.gateway, &ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
+    }
+    if in_own_slice(fan, ip.dst) {
+        return match tables.endpoint(ip.dst) {
+            Some(endpoint) => Verdict::DeliverLocally { fan, endpoint, ip },
+            None => Verdict::Pass(Outcome::PassSlowPath),
+        };
+    }
+    route(packet, meta, tables, config, (fan, own.gateway), ip)
+}
+
+/// A packet of an endpoint to another host's slice.
+#[inline(always)]
+fn route<'t, P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    meta: &Meta,
+    tables: &'t T,
+    config: &'t Config,
+    (fan, gateway): (&'t FanRecord, u32),
+    ip: Ipv4,
+) -> Verdict<'t> {
+    let host = host_of(fan, ip.dst);
+    if !names_a_host(fan, host) {
+        return answer(packet, gateway, &ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
+    }
+    let size = largest_packet(packet, meta, &ip);
+    let mtu = mtu_to(tables, config, fan, host, size);
+    if size > mtu {
+        return too_big(packet, gateway, &ip, mtu, Verdict::Pass(Outcome::PassSlowPath));
+    }
+    Verdict::Encapsulate { fan, host, inner: ip, routed: true }
+}
+
+/// `host-egress`: a packet that the host's stack sends, its own or one it forwards. TTL is the stack's business.
+#[inline(always)]
+pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(packet: &P, meta: &Meta, tables: &'t T) -> Verdict<'t> {
+    const NO_FAN: Verdict<'static> = Verdict::Drop(Outcome::DropNoFan);
+    let Some(_) = ipv4_frame(packet, meta) else { return NO_FAN };
+    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return NO_FAN };
+    let Some(config) = tables.config() else { return NO_FAN };
+    let Some(fan) = fan_of(config, ip.dst) else { return NO_FAN };
+    if in_own_slice(fan, ip.dst) {
+        return Verdict::Drop(Outcome::DropLoop);
+    }
+    let own = if in_own_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
+    let Some(own) = own else { return Verdict::Drop(Outcome::DropForeignSource) };
+    let host = host_of(fan, ip.dst);
+    if !names_a_host(fan, host) {
+        return NO_FAN;
+    }
+    let size = largest_packet(packet, meta, &ip);
+    let mtu = mtu_to(tables, config, fan, host, size);
+    if size > mtu {
+        return too_big(packet, own.gateway, &ip, mtu, Verdict::Drop(Outcome::DropTooBig));
+    }
+    if !fits(&ip, meta) {
+        return Verdict::Drop(Outcome::DropTooBig);
+    }
+    Verdict::Encapsulate { fan, host, inner: ip, routed: false }
+}
+
+/// "Fragmentation needed" where the sender forbade fragments, else `otherwise`.
+#[inline(always)]
+fn too_big<'t, P: Packet + ?Sized>(
+    packet: &P,
+    gateway: u32,
+    ip: &Ipv4,
+    mtu: u32,
+    otherwise: Verdict<'t>,
+) -> Verdict<'t> {
+    if !ip.dont_fragment() {
+        return otherwise;
+    }
+    let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
+    answer(packet, gateway, ip, error, Outcome::DropTooBig)
+}
+
+/// The header describes this frame, and the outer header's 16-bit length has room for it.
+#[inline(always)]
+fn fits(ip: &Ipv4, meta: &Meta) -> bool {
+    ip.well_formed()
+        && ip.total_len + ETH_LEN as u32 <= meta.len
+        && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+}

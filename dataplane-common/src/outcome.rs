@@ -1,0 +1,143 @@
+//! Every packet that a program sees ends in exactly one [`Outcome`], counted per hook and per CPU.
+//!
+//! This is the only list: programs, `status`, `replay` and tests all iterate it.
+
+/// Declares an enum with `COUNT`, `ALL`, `name()` and `from_index()`, so that the list stands once.
+macro_rules! numbered {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $name {
+            /// All values, in order of their number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// The name that people and scripts see.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// One line on what it means.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            /// The value of a number, if there is one.
+            pub fn from_index(index: u32) -> Option<Self> {
+                Self::ALL.get(index as usize).copied()
+            }
+
+            /// The value of a name, if there is one.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.name() == name)
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What became of a packet.
+    Outcome {
+        /// Not ours: handed on untouched to the next program and the kernel's stack.
+        PassNotOurs = "pass-not-ours",
+        /// Addressed to this host itself: handed to the kernel's stack.
+        PassToHost = "pass-to-host",
+        /// Rare (options, a fragment to be cut, an address not learnt yet): handed to the kernel's own stack.
+        PassSlowPath = "pass-slow-path",
+        /// An ICMP error about our own outer packets: the smaller path was recorded, the packet handed on.
+        PassPathMtuLearnt = "pass-path-mtu-learnt",
+        /// Put into a tunnel packet to the host that the destination computes, and sent.
+        Encapsulated = "encapsulated",
+        /// Taken out of its tunnel packet and delivered straight to the endpoint.
+        Decapsulated = "decapsulated",
+        /// Taken out of its tunnel packet and handed to the kernel's stack: host address, or address not learnt yet.
+        DecapsulatedToHost = "decapsulated-to-host",
+        /// From one endpoint of this host straight to another.
+        DeliveredLocally = "delivered-locally",
+        /// Larger than the path allows: answered with ICMP "fragmentation needed".
+        AnsweredTooBig = "answered-too-big",
+        /// TTL ran out here: answered with ICMP "time exceeded".
+        AnsweredTtlExceeded = "answered-ttl-exceeded",
+        /// To an overlay address that no host can own: answered with ICMP "host unreachable".
+        AnsweredUnreachable = "answered-unreachable",
+        /// Tunnel packet whose inner source does not compute to its outer source.
+        DropSpoofedSource = "drop-spoofed-source",
+        /// Tunnel packet whose inner destination does not lie in this host's slice.
+        DropNotOurSlice = "drop-not-our-slice",
+        /// From this host towards the overlay with a source outside this host's slices.
+        DropForeignSource = "drop-foreign-source",
+        /// From an endpoint with a source address known to belong to another endpoint.
+        DropWrongEndpoint = "drop-wrong-endpoint",
+        /// Tunnel packet that ends before its headers or before the length they give.
+        DropTruncated = "drop-truncated",
+        /// Tunnel packet with an impossible IPv4 header inside.
+        DropBadHeader = "drop-bad-header",
+        /// Tunnel packet whose outer header checksum is wrong.
+        DropBadChecksum = "drop-bad-checksum",
+        /// Tunnel packet that was fragmented on the way; we send with don't-fragment set.
+        DropOuterFragment = "drop-outer-fragment",
+        /// Congestion was marked outside, but the packet inside cannot carry the mark (RFC 6040).
+        DropEcn = "drop-ecn",
+        /// TTL ran out here and the packet may not be answered (an ICMP error, a later fragment, no unicast source).
+        DropTtlExceeded = "drop-ttl-exceeded",
+        /// Larger than the path allows, and it can neither be answered nor fragmented here.
+        DropTooBig = "drop-too-big",
+        /// From the host's stack to an address that no fan covers.
+        DropNoFan = "drop-no-fan",
+        /// From the host's stack to an overlay address of this host, which has no route of its own.
+        DropLoop = "drop-loop",
+        /// A kernel helper refused to change the packet.
+        DropHelperFailed = "drop-helper-failed",
+    }
+}
+
+numbered! {
+    /// Where a program is attached; the first index of the counters.
+    Hook {
+        /// Ingress of the underlay interface.
+        UplinkIngress = "uplink-ingress",
+        /// Ingress of an endpoint's veth or of a bridge port: packets that the endpoint sends.
+        EndpointIngress = "endpoint-ingress",
+        /// Ingress of the fan bridge: packets from ports that have no hook of their own.
+        BridgeIngress = "bridge-ingress",
+        /// Egress of the helper device, which overlay routes point to: host processes and the slow path.
+        HostEgress = "host-egress",
+    }
+}
+
+impl Outcome {
+    /// Whether the packet ended here without an answer.
+    pub fn is_drop(self) -> bool {
+        self.name().starts_with("drop-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_name_number_and_meaning() {
+        let names: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
+        assert_eq!(names.len(), Outcome::ALL.len());
+        for (index, &outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(Outcome::from_index(index as u32), Some(outcome));
+            assert_eq!(Outcome::from_name(outcome.name()), Some(outcome));
+            assert!(outcome.meaning().ends_with('.'), "{}", outcome.name());
+        }
+        assert_eq!(Outcome::from_index(Outcome::COUNT), None);
+    }
+
+    #[test]
+    fn names_are_lower_case_words_joined_by_dashes() {
+        for name in Outcome::ALL.iter().map(|o| o.name()).chain(Hook::ALL.iter().map(|h| h.name())) {
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{name}");
+        }
+    }
+}

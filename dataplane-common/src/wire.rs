@@ -1,0 +1,116 @@
+//! Headers as they stand on the wire. Ethernet and IPv4 are network-types' structs; the rest is here.
+
+use network_types::{eth::EthHdr, ip::Ipv4Hdr};
+
+/// A header that may be copied out of a packet.
+///
+/// # Safety
+/// Implemented only for `repr(C)` types without padding for which every bit pattern is a valid value.
+pub unsafe trait Header: Copy {}
+
+// SAFETY: `repr(C)` of byte arrays and a trailing, aligned `u16`: no padding, every bit pattern valid.
+unsafe impl Header for EthHdr {}
+// SAFETY: `repr(C)` of bytes and byte arrays.
+unsafe impl Header for Ipv4Hdr {}
+// SAFETY: `repr(C)` of bytes and byte arrays.
+unsafe impl Header for IcmpHdr {}
+// SAFETY: bytes.
+unsafe impl<const N: usize> Header for [u8; N] {}
+
+/// Length of an Ethernet header.
+pub const ETH_LEN: usize = 14;
+/// Length of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+
+/// ICMP (RFC 792).
+pub const PROTO_ICMP: u8 = 1;
+/// IPv4 in IPv4 (RFC 2003).
+pub const PROTO_IPIP: u8 = 4;
+/// TCP.
+pub const PROTO_TCP: u8 = 6;
+/// UDP.
+pub const PROTO_UDP: u8 = 17;
+
+/// The first eight bytes of an ICMP message (RFC 792); for "fragmentation needed" the last two are the next
+/// hop's MTU (RFC 1191, section 4).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct IcmpHdr {
+    /// Message type.
+    pub kind: u8,
+    /// Code within the type.
+    pub code: u8,
+    /// Checksum over the ICMP message.
+    pub check: [u8; 2],
+    /// Unused, or a field of the type.
+    pub unused: [u8; 2],
+    /// Next-hop MTU of "fragmentation needed".
+    pub mtu: [u8; 2],
+}
+
+/// What decisions need of an IPv4 header, and the header itself.
+#[derive(Clone, Copy)]
+pub struct Ipv4 {
+    /// As it stood in the packet.
+    pub header: Ipv4Hdr,
+    /// Source, host order.
+    pub src: u32,
+    /// Destination, host order.
+    pub dst: u32,
+    /// Total length in bytes, as the header says.
+    pub total_len: u32,
+    /// Header length in bytes, as the header says; anything from 0 to 60.
+    pub header_len: u32,
+}
+
+impl Ipv4 {
+    /// Don't-fragment.
+    const DF: u16 = 0x4000;
+    /// More-fragments flag and fragment offset.
+    const FRAGMENT: u16 = 0x3fff;
+    const OFFSET: u16 = 0x1fff;
+
+    /// Reads the fields of a header.
+    #[inline(always)]
+    pub fn new(header: Ipv4Hdr) -> Self {
+        Self {
+            header,
+            src: u32::from_be_bytes(header.src_addr),
+            dst: u32::from_be_bytes(header.dst_addr),
+            total_len: u32::from(u16::from_be_bytes(header.tot_len)),
+            header_len: u32::from(header.vihl & 0x0f) * 4,
+        }
+    }
+
+    /// Version 4, and a header length that a header can have.
+    #[inline(always)]
+    pub fn well_formed(&self) -> bool {
+        self.header.vihl >> 4 == 4 && self.header_len >= IPV4_LEN as u32 && self.total_len >= self.header_len
+    }
+
+    /// Carries IPv4 options.
+    #[inline(always)]
+    pub fn has_options(&self) -> bool {
+        self.header_len != IPV4_LEN as u32
+    }
+
+    /// May not be fragmented on the way.
+    #[inline(always)]
+    pub fn dont_fragment(&self) -> bool {
+        u16::from_be_bytes(self.header.frags) & Self::DF != 0
+    }
+
+    /// Is one of several fragments.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        u16::from_be_bytes(self.header.frags) & Self::FRAGMENT != 0
+    }
+
+    /// Is a fragment other than the first: it starts with no transport header.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        u16::from_be_bytes(self.header.frags) & Self::OFFSET != 0
+    }
+}
