@@ -1,0 +1,27 @@
+//! `build-ebpf`.
+
+use std::{env, time::Instant};
+
+use anyhow::{Context, Result};
+use ebpf_build::Place;
+
+/// The checkout and target directory this process was built in.
+pub(crate) fn place() -> Result<Place> {
+    Place::of(&env::current_exe().context("finding the running program")?)
+}
+
+pub(crate) fn build_ebpf(log: bool) -> Result<()> {
+    let start = Instant::now();
+    let built = ebpf_build::build(&place()?, log)?;
+    println!(
+        "{}: {} bytes in {:.1} s, by {}",
+        built.object.display(),
+        built.size,
+        start.elapsed().as_secs_f32(),
+        built.compiler
+    );
+    if log {
+        println!("To embed it in the agent: {}=1 cargo build -p fanlight", ebpf_build::LOG_VARIABLE);
+    }
+    Ok(())
+}
