@@ -4,8 +4,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     abi::{Config, EndpointRecord, FanRecord},
-    fan,
-    icmp,
+    fan, icmp,
     outcome::Outcome,
     packet::Packet,
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},

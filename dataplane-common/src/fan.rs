@@ -40,7 +40,10 @@ impl FanMap {
             return Err(FanError::OverlayHostBits { network: overlay & mask(overlay_len), len: overlay_len });
         }
         if underlay & !mask(underlay_len) != 0 {
-            return Err(FanError::UnderlayHostBits { network: underlay & mask(underlay_len), len: underlay_len });
+            return Err(FanError::UnderlayHostBits {
+                network: underlay & mask(underlay_len),
+                len: underlay_len,
+            });
         }
         if overlay_len >= underlay_len {
             return Err(FanError::OverlayNotWider { overlay_len, underlay_len });

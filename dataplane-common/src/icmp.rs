@@ -71,7 +71,8 @@ impl Error {
 /// a source that names no single host, nor about an ICMP error (`icmp_kind`: first byte behind the IPv4 header).
 #[inline(always)]
 pub fn may_answer(ip: &Ipv4, icmp_kind: u8) -> bool {
-    let unicast_source = ip.src >> 28 != 0xe && ip.src != u32::MAX && ip.src >> 24 != 0 && ip.src >> 24 != 127;
+    let unicast_source =
+        ip.src >> 28 != 0xe && ip.src != u32::MAX && ip.src >> 24 != 0 && ip.src >> 24 != 127;
     let about_error = ip.header.proto == PROTO_ICMP && !matches!(icmp_kind, 0 | 8 | 13..=18);
     unicast_source && !ip.is_later_fragment() && !about_error
 }

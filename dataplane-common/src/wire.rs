@@ -14,8 +14,10 @@ unsafe impl Header for EthHdr {}
 unsafe impl Header for Ipv4Hdr {}
 // SAFETY: `repr(C)` of bytes and byte arrays.
 unsafe impl Header for IcmpHdr {}
-// SAFETY: bytes.
-unsafe impl<const N: usize> Header for [u8; N] {}
+// SAFETY: a byte.
+unsafe impl Header for u8 {}
+// SAFETY: elements without padding follow each other without padding.
+unsafe impl<T: Header, const N: usize> Header for [T; N] {}
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;

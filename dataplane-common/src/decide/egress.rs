@@ -1,8 +1,8 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Meta, Tables, Verdict, answer, fan_of, host_of, in_own_slice, ipv4_at, ipv4_frame, largest_packet, mtu_to,
-    names_a_host, own_fan_of,
+    Meta, Tables, Verdict, answer, fan_of, host_of, in_own_slice, ipv4_at, ipv4_frame, largest_packet,
+    mtu_to, names_a_host, own_fan_of,
 };
 use crate::{
     abi::{Config, FanRecord},

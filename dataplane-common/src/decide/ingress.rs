@@ -47,8 +47,10 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
         return Verdict::Drop(Outcome::DropOuterFragment);
     }
     let Some(inner) = ipv4_at(packet, INNER) else { return Verdict::Drop(Outcome::DropTruncated) };
-    let to = if inner.dst & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.dst) };
-    let from = if inner.src & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.src) };
+    let to =
+        if inner.dst & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.dst) };
+    let from =
+        if inner.src & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.src) };
     if to.is_none() && from.is_none() {
         // Another tunnel between the same two hosts.
         return NOT_OURS;
@@ -85,8 +87,8 @@ fn check<P: Packet + ?Sized>(packet: &P, meta: &Meta, outer: &Ipv4, inner: &Ipv4
     if !outer.well_formed() || !inner.well_formed() {
         return Some(Outcome::DropBadHeader);
     }
-    let truncated = outer.total_len + ETH_LEN as u32 > meta.len
-        || inner.total_len + IPV4_LEN as u32 > outer.total_len;
+    let truncated =
+        outer.total_len + ETH_LEN as u32 > meta.len || inner.total_len + IPV4_LEN as u32 > outer.total_len;
     if truncated {
         return Some(Outcome::DropTruncated);
     }
@@ -129,4 +131,3 @@ fn learn<'t, P: Packet + ?Sized, T: Tables>(packet: &P, tables: &'t T, outer: Ip
     }
     Verdict::LearnPathMtu { host: quoted.dst, mtu: inner }
 }
-

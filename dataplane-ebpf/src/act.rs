@@ -1,0 +1,199 @@
+//! Carries out a verdict: changes the packet, says where it goes, and names the outcome.
+
+use aya_ebpf::bindings::{
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC,
+};
+use dataplane_common::{
+    abi::{Config, EndpointRecord, FanRecord},
+    checksum,
+    decide::{Meta, Tables, Verdict},
+    ecn, icmp,
+    outcome::{Hook, Outcome},
+    packet::Packet,
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_IPIP},
+};
+use network_types::ip::Ipv4Hdr;
+
+use crate::{
+    maps::{self, Maps},
+    packet::{Frame, Macs, Refused},
+};
+
+mod uplink;
+
+/// Initial TTL of outer headers (RFC 1700).
+const OUTER_TTL: u8 = 64;
+/// Don't-fragment, offset 0.
+const OUTER_FRAGS: [u8; 2] = [0x40, 0x00];
+
+/// The action for the kernel and the outcome to count.
+#[inline(always)]
+pub fn act(frame: &mut Frame, hook: Hook, meta: &Meta, verdict: Verdict<'_>) -> (i32, Outcome) {
+    let done = match verdict {
+        Verdict::Pass(outcome) => return (TC_ACT_UNSPEC, outcome),
+        Verdict::Drop(outcome) => return (TC_ACT_SHOT, outcome),
+        Verdict::LearnPathMtu { host, mtu } => {
+            maps::learn_path_mtu(host, mtu);
+            return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
+        }
+        Verdict::Encapsulate { fan, host, inner, routed } => {
+            encapsulate(frame, fan, host, &inner, routed).map(|action| (action, Outcome::Encapsulated))
+        }
+        Verdict::Decapsulate { fan, endpoint, inner, tos } => decapsulate(frame, fan, endpoint, &inner, tos),
+        Verdict::DeliverLocally { fan, endpoint, ip } => deliver_locally(frame, meta, fan, &endpoint, &ip)
+            .map(|action| (action, Outcome::DeliveredLocally)),
+        Verdict::Answer { source, error, outcome } => {
+            answer(frame, hook, meta, source, error).map(|action| (action, outcome))
+        }
+    };
+    done.unwrap_or((TC_ACT_SHOT, Outcome::DropHelperFailed))
+}
+
+/// Outer header in front, then out of the uplink.
+#[inline(always)]
+fn encapsulate(
+    frame: &mut Frame,
+    fan: &FanRecord,
+    host: u32,
+    inner: &Ipv4,
+    routed: bool,
+) -> Result<i32, Refused> {
+    // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
+    const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+    frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
+    let outer = outer_header(fan.address, host, inner);
+    let [to_outer, to_inner] = frame.header_mut::<[Ipv4Hdr; 2]>(ETH_LEN).ok_or(Refused)?;
+    *to_outer = outer;
+    if routed {
+        one_hop_less(to_inner, &inner.header);
+    }
+    uplink::send(frame, fan, host)
+}
+
+/// RFC 2003, section 3.1. Identification 0: with don't-fragment set it has no meaning (RFC 6864, section 4.1).
+#[inline(always)]
+fn outer_header(source: u32, destination: u32, inner: &Ipv4) -> Ipv4Hdr {
+    let mut outer = Ipv4Hdr {
+        vihl: 0x45,
+        tos: ecn::encapsulate(inner.header.tos),
+        tot_len: ((inner.total_len + IPV4_LEN as u32) as u16).to_be_bytes(),
+        id: [0; 2],
+        frags: OUTER_FRAGS,
+        ttl: OUTER_TTL,
+        proto: PROTO_IPIP,
+        check: [0; 2],
+        src_addr: source.to_be_bytes(),
+        dst_addr: destination.to_be_bytes(),
+    };
+    let [version, tos] = [outer.vihl, outer.tos];
+    let mut sum = u32::from(u16::from_ne_bytes([version, tos]));
+    sum = checksum::add(&outer.tot_len, sum);
+    sum = checksum::add(&outer.frags, sum);
+    sum = checksum::add(&[outer.ttl, outer.proto], sum);
+    sum = checksum::add(&outer.src_addr, sum);
+    sum = checksum::add(&outer.dst_addr, sum);
+    outer.check = checksum::finish(sum);
+    outer
+}
+
+/// TTL one less, the checksum along with it.
+#[inline(always)]
+fn one_hop_less(to: &mut Ipv4Hdr, from: &Ipv4Hdr) {
+    let ttl = from.ttl.wrapping_sub(1);
+    to.ttl = ttl;
+    to.check = checksum::update(from.check, [from.ttl, from.proto], [ttl, from.proto]);
+}
+
+/// Outer header off, then to the endpoint, or to the stack through the helper device.
+#[inline(always)]
+fn decapsulate(
+    frame: &mut Frame,
+    fan: &FanRecord,
+    endpoint: Option<EndpointRecord>,
+    inner: &Ipv4,
+    tos: u8,
+) -> Result<(i32, Outcome), Refused> {
+    frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
+    frame.pop_priority_tag()?;
+    if tos != inner.header.tos {
+        let header = frame.header_mut::<Ipv4Hdr>(ETH_LEN).ok_or(Refused)?;
+        let vihl = inner.header.vihl;
+        header.check = checksum::update(inner.header.check, [vihl, inner.header.tos], [vihl, tos]);
+        header.tos = tos;
+    }
+    match endpoint {
+        Some(endpoint) => Ok((deliver(frame, fan, &endpoint)?, Outcome::Decapsulated)),
+        None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
+    }
+}
+
+/// From one endpoint to another: a hop, though both are here.
+#[inline(always)]
+fn deliver_locally(
+    frame: &mut Frame,
+    meta: &Meta,
+    fan: &FanRecord,
+    endpoint: &EndpointRecord,
+    ip: &Ipv4,
+) -> Result<i32, Refused> {
+    let header = frame.header_mut::<Ipv4Hdr>(ETH_LEN).ok_or(Refused)?;
+    one_hop_less(header, &ip.header);
+    if !meta.to_us {
+        // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
+        frame.set_to_us()?;
+    }
+    deliver(frame, fan, endpoint)
+}
+
+/// Addresses the frame to the endpoint and puts it there by the way that its interface allows.
+#[inline(always)]
+fn deliver(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
+    set_macs(frame, &endpoint.mac, &fan.bridge_mac)?;
+    if endpoint.flags & EndpointRecord::PEER != 0 {
+        return Ok(frame.redirect_peer(endpoint.ifindex));
+    }
+    Ok(frame.redirect(endpoint.ifindex, 0))
+}
+
+/// Into the host's stack as if it had arrived on the helper device, whose route back passes strict `rp_filter`.
+#[inline(always)]
+fn to_host(frame: &mut Frame) -> Result<i32, Refused> {
+    let config: &Config = Maps.config().ok_or(Refused)?;
+    set_macs(frame, &config.helper_mac, &[0; 6])?;
+    Ok(frame.redirect(config.helper, BPF_F_INGRESS as u64))
+}
+
+#[inline(always)]
+fn set_macs(frame: &mut Frame, destination: &[u8; 6], source: &[u8; 6]) -> Result<(), Refused> {
+    let macs = frame.header_mut::<[[u8; 6]; 2]>(0).ok_or(Refused)?;
+    *macs = [*destination, *source];
+    Ok(())
+}
+
+/// Turns the packet into an ICMP error to its sender and sends it back where it came from.
+#[inline(always)]
+fn answer(
+    frame: &mut Frame,
+    hook: Hook,
+    meta: &Meta,
+    source: u32,
+    error: icmp::Error,
+) -> Result<i32, Refused> {
+    /// More than the largest distance from the start of the IPv4 header to `csum_start`: removing so much takes
+    /// a pending partial checksum out of the packet, which the kernel would otherwise write into the quote.
+    const CUT: usize = 36;
+    const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
+    let quote: [u8; icmp::QUOTE_LEN] = frame.read(ETH_LEN).ok_or(Refused)?;
+    let headers = error.headers(source, &quote);
+    let macs: Macs = frame.read(0).ok_or(Refused)?;
+    frame.change_tail((LEN + CUT) as u32)?;
+    frame.adjust_room(-(CUT as i32), 0)?;
+    frame.store(ETH_LEN, &headers)?;
+    frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;
+    if hook as u32 == Hook::HostEgress as u32 {
+        return to_host(frame);
+    }
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
+    frame.store(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
+    Ok(frame.redirect(meta.ifindex, 0))
+}

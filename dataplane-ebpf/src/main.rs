@@ -1,0 +1,72 @@
+//! Fanlight's kernel programs: a thin shell around [`dataplane_common::decide`].
+//!
+//! Every program is one line of [`run`]: read the frame, decide, act, count exactly one outcome.
+#![no_std]
+#![no_main]
+
+mod act;
+mod bench;
+#[cfg(feature = "log")]
+mod log;
+mod maps;
+mod packet;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use dataplane_common::{
+    decide::{self, Meta, Verdict},
+    outcome::Hook,
+};
+
+use crate::{maps::Maps, packet::Frame};
+
+/// Packets from the underlay.
+#[classifier]
+pub fn uplink_ingress(ctx: TcContext) -> i32 {
+    run(&ctx, Hook::UplinkIngress, |frame, meta| decide::uplink_ingress(frame, meta, &Maps))
+}
+
+/// Packets that an endpoint sends, on its own veth or bridge port.
+#[classifier]
+pub fn endpoint_ingress(ctx: TcContext) -> i32 {
+    run(&ctx, Hook::EndpointIngress, |frame, meta| {
+        decide::local_ingress(Hook::EndpointIngress, frame, meta, &Maps)
+    })
+}
+
+/// Packets that reach the bridge device itself: from ports without a hook of their own.
+#[classifier]
+pub fn bridge_ingress(ctx: TcContext) -> i32 {
+    run(&ctx, Hook::BridgeIngress, |frame, meta| {
+        decide::local_ingress(Hook::BridgeIngress, frame, meta, &Maps)
+    })
+}
+
+/// Packets that the host's stack sends to an overlay.
+#[classifier]
+pub fn host_egress(ctx: TcContext) -> i32 {
+    run(&ctx, Hook::HostEgress, |frame, meta| decide::host_egress(frame, meta, &Maps))
+}
+
+/// Parse → decide → act → count.
+#[inline(always)]
+fn run(ctx: &TcContext, hook: Hook, decide: impl FnOnce(&Frame, &Meta) -> Verdict<'static>) -> i32 {
+    let mut frame = Frame::new(ctx);
+    let meta = frame.meta();
+    let verdict = decide(&frame, &meta);
+    let (action, outcome) = act::act(&mut frame, hook, &meta, verdict);
+    maps::count(hook, outcome);
+    #[cfg(feature = "log")]
+    log::outcome(ctx, hook, outcome);
+    action
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable: the builder refuses an object in which a panic survives.
+    loop {}
+}
+
+// SAFETY: the kernel reads this section by its name; nothing else is placed in it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

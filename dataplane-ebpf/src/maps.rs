@@ -1,0 +1,109 @@
+//! Every map and load-time constant of the programs. Layouts and owners: [`dataplane_common::abi`].
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use dataplane_common::{
+    abi::{
+        COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, MAX_ENDPOINTS, MAX_PATHS,
+        PATH_MTU_LIFE_NS, PathRecord, counter_index,
+    },
+    decide::Tables,
+    outcome::{Hook, Outcome},
+};
+
+/// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` where the kernel knows it (6.3 and later), else 0.
+#[unsafe(no_mangle)]
+static DECAP_FLAGS: Global<u64> = Global::new(0);
+
+/// 0 → fans and devices of this node. Written by the agent through a mapping, read by every program.
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Overlay address → endpoint of this host. Written by the agent, read by every program.
+#[map(name = "endpoints")]
+static ENDPOINTS: HashMap<[u8; 4], EndpointRecord> =
+    HashMap::with_max_entries(MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
+
+/// Underlay host → path MTU learnt from ICMP. Written by `uplink_ingress`, read by senders and the agent.
+#[map(name = "paths")]
+static PATHS: LruHashMap<[u8; 4], PathRecord> = LruHashMap::with_max_entries(MAX_PATHS, 0);
+
+/// Hook and outcome → packets, per CPU.
+#[map(name = "counters")]
+static COUNTERS_MAP: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// What the agent must hear of at once.
+#[map(name = "events")]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// Memory follows the endpoints that exist instead of the table's capacity.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// Flags that removing an IPv4 header takes on this kernel.
+#[inline(always)]
+pub fn decap_flags() -> u64 {
+    DECAP_FLAGS.load()
+}
+
+/// Counts one packet.
+#[inline(always)]
+pub fn count(hook: Hook, outcome: Outcome) {
+    if let Some(counter) = COUNTERS_MAP.get_ptr_mut(counter_index(hook, outcome)) {
+        // SAFETY: the pointer is to this CPU's element, and a program is not preempted by itself on its CPU.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// Remembers that inner packets to `host` must not be larger than `mtu`, and tells the agent.
+#[inline(always)]
+pub fn learn_path_mtu(host: u32, mtu: u32) {
+    // SAFETY: reads the clock.
+    let until = unsafe { bpf_ktime_get_ns() } + PATH_MTU_LIFE_NS;
+    let record = PathRecord { until, mtu, spare: 0 };
+    if PATHS.insert(&host.to_be_bytes(), &record, 0).is_err() {
+        return;
+    }
+    if let Some(config) = CONFIG.get_ptr_mut(0) {
+        // SAFETY: a valid element; one aligned 4-byte store. Two CPUs that lower it at once may leave the higher
+        // of both for the moment; the agent writes the minimum when it hears of them.
+        unsafe {
+            if mtu < (*config).smallest_path_mtu {
+                (*config).smallest_path_mtu = mtu;
+            }
+        }
+    }
+    let event = Event { kind: Event::PATH_MTU, host, mtu, spare: 0 };
+    // A full ring loses the event only: the agent also reads the table every few seconds.
+    let _ = EVENTS.output::<Event>(event, 0);
+}
+
+/// The maps as decisions see them.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, address: u32) -> Option<EndpointRecord> {
+        // SAFETY: the value is copied at once; an update in between writes whole records, and a mixture would
+        // only misdeliver one frame to an endpoint that drops it.
+        unsafe { ENDPOINTS.get(&address.to_be_bytes()).copied() }
+    }
+
+    #[inline(always)]
+    fn path_mtu(&self, host: u32) -> Option<u32> {
+        // SAFETY: as above.
+        let record = unsafe { PATHS.get(&host.to_be_bytes())? };
+        // SAFETY: reads the clock.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if record.until > now { Some(record.mtu) } else { None }
+    }
+}

@@ -1,0 +1,167 @@
+//! The only place that does pointer arithmetic on packets.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{
+        bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    },
+    programs::TcContext,
+};
+use dataplane_common::{
+    decide::Meta,
+    packet::Packet,
+    wire::{ETH_LEN, Header},
+};
+
+/// Bytes that decisions may read: Ethernet, outer IPv4, ICMP header or inner IPv4, quoted IPv4.
+const LINEAR: u32 = 62;
+
+/// `PACKET_HOST` of `linux/if_packet.h`: the frame was sent to the receiving interface's own address.
+const PACKET_HOST: u32 = 0;
+
+/// A helper's refusal.
+pub struct Refused;
+
+/// A header as it lies in a packet. The kernel places Ethernet headers at even addresses (`NET_IP_ALIGN`), and
+/// every header here has an even length; saying so halves the loads, since BPF has no unaligned ones.
+#[repr(C, align(2))]
+struct Even<T>(T);
+
+/// The frame that a program runs on.
+pub struct Frame {
+    skb: *mut __sk_buff,
+}
+
+impl Frame {
+    /// Takes the frame and makes sure that its headers can be read directly.
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        let frame = Self { skb: ctx.skb.skb };
+        let (data, end) = frame.bounds();
+        let linear = (end - data) as u32;
+        if linear < LINEAR && linear < ctx.len() {
+            // Drivers may leave all but the Ethernet header in page fragments.
+            let wanted = if ctx.len() < LINEAR { ctx.len() } else { LINEAR };
+            // SAFETY: a helper call on the program's own context; a failure leaves the packet as it is.
+            unsafe { bpf_skb_pull_data(frame.skb, wanted) };
+        }
+        frame
+    }
+
+    /// What the kernel says of the packet beside its bytes.
+    #[inline(always)]
+    pub fn meta(&self) -> Meta {
+        // SAFETY: `skb` is the context that the kernel passed to this program; the verifier checks each field.
+        unsafe {
+            let skb = &*self.skb;
+            Meta {
+                ifindex: skb.ifindex,
+                to_us: skb.pkt_type == PACKET_HOST,
+                foreign_vlan: skb.vlan_present != 0 && skb.vlan_tci & 0x0fff != 0,
+                gso_size: skb.gso_size,
+                len: skb.len,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: as in `meta`. Read anew each time: a helper that changes the packet moves it.
+        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+    }
+
+    /// A header in place. Invalid after the next helper that changes the packet.
+    #[inline(always)]
+    pub fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier), every bit pattern is a
+        // valid `T`, headers start at even addresses, and `&mut self` keeps this the only reference.
+        Some(unsafe { &mut (*((data + offset) as *mut Even<T>)).0 })
+    }
+
+    /// Adds or removes `bytes` behind the Ethernet header.
+    #[inline(always)]
+    pub fn adjust_room(&mut self, bytes: i32, flags: u64) -> Result<(), Refused> {
+        const BPF_ADJ_ROOM_MAC: u32 = 1;
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_adjust_room(self.skb, bytes, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Cuts or extends the frame to `len` bytes; drops its segmentation state.
+    #[inline(always)]
+    pub fn change_tail(&mut self, len: u32) -> Result<(), Refused> {
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_change_tail(self.skb, len, 0) })
+    }
+
+    /// Removes a VLAN tag that only carries a priority.
+    #[inline(always)]
+    pub fn pop_priority_tag(&mut self) -> Result<(), Refused> {
+        // SAFETY: as in `meta`; then a helper call on the program's own context.
+        unsafe {
+            if (*self.skb).vlan_present == 0 {
+                return Ok(());
+            }
+            done(bpf_skb_vlan_pop(self.skb))
+        }
+    }
+
+    /// Marks the frame as sent to whoever receives it next.
+    #[inline(always)]
+    pub fn set_to_us(&mut self) -> Result<(), Refused> {
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) })
+    }
+
+    /// Writes `bytes` at `offset`.
+    #[inline(always)]
+    pub fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
+        // SAFETY: `bytes` is readable for N bytes; the helper checks the offset against the packet.
+        done(unsafe { bpf_skb_store_bytes(self.skb, offset as u32, bytes.as_ptr().cast(), N as u32, 0) })
+    }
+
+    /// Sends the frame out of an interface, or into it with `BPF_F_INGRESS`.
+    #[inline(always)]
+    pub fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
+        // SAFETY: only records the target for the kernel to act on.
+        unsafe { bpf_redirect(ifindex, flags) as i32 }
+    }
+
+    /// Puts the frame into the namespace at the other end of a veth, past its queue.
+    #[inline(always)]
+    pub fn redirect_peer(&self, ifindex: u32) -> i32 {
+        // SAFETY: only records the target for the kernel to act on.
+        unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    }
+
+    /// Context pointer for helpers that take any program's.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.skb.cast()
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn read<T: Header>(&self, offset: usize) -> Option<T> {
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier), every bit pattern is a
+        // valid `T`, and headers start at even addresses.
+        Some(unsafe { (*((data + offset) as *const Even<T>)).0 })
+    }
+}
+
+#[inline(always)]
+fn done(code: i64) -> Result<(), Refused> {
+    if code == 0 { Ok(()) } else { Err(Refused) }
+}
+
+/// Destination and source MAC address, as they stand at the start of a frame.
+pub type Macs = [u8; ETH_LEN - 2];
