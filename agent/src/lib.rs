@@ -3,4 +3,5 @@
 //! Configuration path: sources ([`config`]) → desired state ([`model`]) → difference to what the kernel holds →
 //! ordered operations. Only `kernel` talks to the kernel.
 
+pub mod kernel;
 pub mod model;

@@ -1,0 +1,47 @@
+//! IPv4 neighbours and bridge forwarding entries.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_route::{
+    AddressFamily,
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState as Kernel},
+};
+
+use super::{FdbEntry, Neighbour, Netlink, Result, collect, refused};
+
+impl Netlink {
+    /// The IPv4 neighbours of an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn neighbours(&self, index: u32) -> Result<Vec<Neighbour>> {
+        let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
+        request.message_mut().attributes.push(NeighbourAttribute::IfIndex(index));
+        collect("neighbours", request.execute(), Neighbour::from_message).await
+    }
+
+    /// The forwarding entries of a bridge.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn fdb(&self, bridge: u32) -> Result<Vec<FdbEntry>> {
+        let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
+        collect("forwarding entries", request.execute(), FdbEntry::from_message).await
+    }
+
+    /// Has the kernel find out (again) whether a neighbour is there.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn probe_neighbour(&self, index: u32, address: Ipv4Addr) -> Result<()> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(index, address.into())
+            .state(Kernel::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        request.execute().await.map_err(refused(format!("neighbour {address}")))
+    }
+}

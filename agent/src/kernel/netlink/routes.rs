@@ -1,0 +1,113 @@
+//! IPv4 routes of the main table, and policy rules.
+
+use std::net::Ipv4Addr;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+};
+use rtnetlink::{IpVersion, RouteMessageBuilder};
+
+use super::{Error, Netlink, Result, Route, Rule, collect, refused};
+
+impl Netlink {
+    /// The IPv4 routes of the main table.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        // Strict checking takes every other header field for a filter.
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.kind = netlink_packet_route::route::RouteType::Unspec;
+        collect("routes", self.handle.route().get(message).execute(), Route::from_message).await
+    }
+
+    /// The route that a packet to `destination` would take now, policy rules included.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses the request.
+    pub async fn route_to(&self, destination: Ipv4Addr) -> Result<Route> {
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination, 32).build();
+        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.kind = netlink_packet_route::route::RouteType::Unspec;
+        let what = || format!("route to {destination}");
+        let mut answers = std::pin::pin!(self.handle.route().get(message).execute());
+        let answer = answers.try_next().await.map_err(refused(what()))?;
+        answer
+            .and_then(|mut answer| {
+                // The answer of a look-up is marked as cloned, and as local where it leads to this host.
+                answer.header.flags = netlink_packet_route::route::RouteFlags::empty();
+                answer.header.kind = netlink_packet_route::route::RouteType::Unicast;
+                Route::from_message(&answer)
+            })
+            .ok_or_else(|| Error::Refused {
+                what: what(),
+                source: std::io::Error::from_raw_os_error(libc::ENETUNREACH),
+            })
+    }
+
+    /// Adds a route to the main table, or changes the one of the same destination and metric.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn replace_route(&self, route: &Route) -> Result<()> {
+        let request = self.handle.route().add(message_of(route)).replace();
+        request.execute().await.map_err(refused(format!("route {}", route.destination)))
+    }
+
+    /// Deletes a route of the main table (destination, metric, protocol and interface must agree where given);
+    /// one that is not there is fine.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn delete_route(&self, route: &Route) -> Result<()> {
+        let mut message = message_of(route);
+        // "Nowhere" matches every scope.
+        message.header.scope = RouteScope::NoWhere;
+        message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
+        let request = self.handle.route().del(message).execute().await;
+        match request.map_err(refused(format!("deletion of route {}", route.destination))) {
+            Err(error) if error.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The IPv4 policy rules.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn rules(&self) -> Result<Vec<Rule>> {
+        let dump = self.handle.rule().get(IpVersion::V4).execute();
+        collect("policy rules", dump, |message| Some(Rule::from_message(message))).await
+    }
+}
+
+fn message_of(route: &Route) -> RouteMessage {
+    let scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.destination.addr(), route.destination.prefix_len())
+        .protocol(RouteProtocol::from(route.protocol))
+        .scope(scope);
+    if let Some(gateway) = route.gateway {
+        builder = builder.gateway(gateway);
+    }
+    if let Some(oif) = route.oif {
+        builder = builder.output_interface(oif);
+    }
+    if let Some(source) = route.prefsrc {
+        builder = builder.pref_source(source);
+    }
+    if route.metric != 0 {
+        builder = builder.priority(route.metric);
+    }
+    if route.onlink {
+        builder = builder.onlink();
+    }
+    let mut message = builder.build();
+    if let Some(mtu) = route.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    message
+}
