@@ -10,9 +10,9 @@ pub(crate) fn place() -> Result<Place> {
     Place::of(&env::current_exe().context("finding the running program")?)
 }
 
-pub(crate) fn build_ebpf(log: bool) -> Result<()> {
+pub(crate) fn build_ebpf(place: &Place, log: bool) -> Result<()> {
     let start = Instant::now();
-    let built = ebpf_build::build(&place()?, log)?;
+    let built = ebpf_build::build(place, log)?;
     println!(
         "{}: {} bytes in {:.1} s, by {}",
         built.object.display(),

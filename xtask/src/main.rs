@@ -1,10 +1,17 @@
 //! The project's own commands.
 
 mod build;
+mod command;
+mod lab;
+mod leaks;
+mod setup;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::setup::Scope;
 
 /// Fanlight's development commands.
 #[derive(Parser)]
@@ -16,19 +23,64 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Check what building, testing and the lab need, and install what is missing
+    Setup(Install),
     /// Build the kernel programs into one object
     BuildEbpf {
         /// Compile log lines in (slow; a debugging aid)
         #[arg(long)]
         log: bool,
     },
+    /// Run unit and integration tests, and check that they leave nothing behind (root)
+    Test {
+        #[command(flatten)]
+        install: Install,
+        /// Run only integration tests whose names contain one of these
+        filter: Vec<String>,
+    },
+    /// Show a small fleet of hosts in namespaces at work (root)
+    Demo {
+        #[command(flatten)]
+        install: Install,
+        /// Leave the fleet running, to look around in
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run benchmarks (root); `bench --help` lists them
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Benchmarks and their options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Args, Clone, Copy)]
+struct Install {
+    /// Report what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+}
+
+fn run(task: Task) -> Result<()> {
+    let place = build::place()?;
+    match task {
+        Task::Setup(install) => setup::setup(&place, !install.no_install),
+        Task::BuildEbpf { log } => {
+            setup::ensure(&place, Scope::Build, false)?;
+            build::build_ebpf(&place, log)
+        }
+        Task::Test { install, filter } => lab::test(&place, !install.no_install, &filter).map(drop),
+        Task::Demo { install, keep } => {
+            let arguments: &[String] = if keep { &["--keep".into()] } else { &[] };
+            lab::demo(&place, !install.no_install, arguments)
+        }
+        Task::Bench { arguments } => lab::bench(&place, true, &arguments),
+    }
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().task {
-        Task::BuildEbpf { log } => build::build_ebpf(log),
-    };
-    match done {
+    match run(Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");

@@ -1,0 +1,88 @@
+//! What is needed, and whether it is there.
+
+use ebpf_build::{Compiler, LINKER_VERSION, LLVM_MAJOR, Linker, NIGHTLY, Place};
+
+use super::Scope;
+use crate::command::find_program;
+
+/// Something missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A compiler that makes BPF code.
+    Compiler,
+    /// bpf-linker, with an LLVM that fits.
+    Linker,
+    /// A program from a Debian package.
+    Program { name: &'static str, package: &'static str, purpose: &'static str },
+}
+
+/// Programs that the tests, the demo and the benchmarks start.
+const LAB: [(&str, &str); 12] = [
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("bridge", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("tcpdump", "tcpdump"),
+    ("iperf3", "iperf3"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+    ("nc", "netcat-openbsd"),
+    ("ethtool", "ethtool"),
+    ("busybox", "busybox-static"),
+];
+
+/// Programs that boot a guest. Its initramfs is written by ourselves.
+const VM: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+    ("dpkg-deb", "dpkg"),
+];
+
+impl Need {
+    /// What, what for, where from.
+    pub(super) fn row(&self) -> [String; 3] {
+        match self {
+            Self::Compiler => [
+                "compiler for BPF".into(),
+                "kernel programs".into(),
+                format!("rustup toolchain {NIGHTLY} with rust-src, else the distribution's rustc-web"),
+            ],
+            Self::Linker => [
+                "bpf-linker".into(),
+                "kernel programs".into(),
+                format!(
+                    "cargo install bpf-linker {LINKER_VERSION} into target/tools, with LLVM {LLVM_MAJOR}"
+                ),
+            ],
+            Self::Program { name, package, purpose } => {
+                [(*name).into(), (*purpose).into(), format!("apt-get install {package}")]
+            }
+        }
+    }
+}
+
+/// What `scope` needs and this machine lacks.
+pub(super) fn missing(place: &Place, scope: Scope) -> Vec<Need> {
+    let mut missing = Vec::new();
+    let compiler = Compiler::find().ok();
+    if compiler.is_none() {
+        missing.push(Need::Compiler);
+    }
+    let fits = |linker: Linker| compiler.as_ref().is_none_or(|compiler| linker.check(compiler).is_ok());
+    if !Linker::find(place).is_ok_and(fits) {
+        missing.push(Need::Linker);
+    }
+    let lab = LAB.map(|(name, package)| Need::Program { name, package, purpose: "tests, demo, benchmarks" });
+    let vm = VM.map(|(name, package)| Need::Program { name, package, purpose: "VM matrix" });
+    let programs = match scope {
+        Scope::Build => Vec::new(),
+        Scope::Lab => lab.to_vec(),
+        Scope::Vm => [lab.as_slice(), &vm].concat(),
+    };
+    let absent = |need: &Need| matches!(need, Need::Program { name, .. } if find_program(name).is_none());
+    missing.extend(programs.into_iter().filter(absent));
+    missing
+}
