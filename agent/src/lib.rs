@@ -3,5 +3,6 @@
 //! Configuration path: sources ([`config`]) → desired state ([`model`]) → difference to what the kernel holds →
 //! ordered operations. Only `kernel` talks to the kernel.
 
+pub mod config;
 pub mod kernel;
 pub mod model;

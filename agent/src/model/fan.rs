@@ -107,6 +107,18 @@ pub enum UnderlaySpec {
     Host(Ipv4Net),
 }
 
+impl fmt::Display for UnderlaySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default { len: None } => f.write_str("default"),
+            Self::Default { len: Some(len) } => write!(f, "default/{len}"),
+            Self::Device { name, len: None } => f.write_str(name),
+            Self::Device { name, len: Some(len) } => write!(f, "{name}/{len}"),
+            Self::Network(net) | Self::Host(net) => net.fmt(f),
+        }
+    }
+}
+
 /// A fan as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanSpec {

@@ -1,0 +1,177 @@
+//! `fanlight.toml`: text → [`Config`].
+
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use super::{
+    Config, DatapathConfig, NodeConfig, UplinkHook, check,
+    operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
+    problem::{Problem, Problems},
+    section::{Keys, Section},
+};
+use crate::model::{FanSpec, UnderlaySpec};
+
+const FILE: Keys =
+    Keys { known: &["node", "datapath", "fan"], later: &["service", "cluster", "source", "api"] };
+const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
+const DATAPATH: Keys =
+    Keys { known: &["uplink-hook"], later: &["rewrite", "flows", "cgroup", "vip-range", "nat-ports"] };
+const FAN: Keys = Keys {
+    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
+    later: &["vni", "vxlan-port"],
+};
+
+/// Longest name of a node: a label of a host name (RFC 1035).
+const MAX_NODE_NAME: usize = 63;
+
+/// A parsed file: what it says, and the line of each of its fans.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) config: Config,
+    pub(super) fan_lines: Vec<usize>,
+}
+
+/// Parses and checks a whole file, or gives everything that is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
+        problems.add(&error.span().unwrap_or_default(), "", format!("not TOML: {message}"));
+    }
+    // What a broken file seems to say would only hide the first slip behind others.
+    if !problems.none() {
+        return Err(problems.into_sorted());
+    }
+    let root = Section::new("", root.span(), root.get_ref());
+    root.check_keys(&FILE, &mut problems);
+    let node =
+        root.table("node", &mut problems).map(|section| node(&section, &mut problems)).unwrap_or_default();
+    let datapath = root
+        .table("datapath", &mut problems)
+        .map(|section| datapath(&section, &mut problems))
+        .unwrap_or_default();
+    let fans = fans(&root, &node, &mut problems);
+    if !problems.none() {
+        return Err(problems.into_sorted());
+    }
+    let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
+    Ok(Document { config: Config { node, datapath, fans }, fan_lines })
+}
+
+fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
+    section.check_keys(&NODE, problems);
+    let name = section.parsed("name", node_name, problems);
+    let mut uplink: Vec<String> = Vec::new();
+    for (device, span) in section.strings("uplink", problems) {
+        let why = if !is_interface_name(&device) {
+            format!("'{device}' is no name of a device; use a name such as eth0")
+        } else if uplink.contains(&device) {
+            format!("'{device}' is listed twice; list it once")
+        } else {
+            uplink.push(device);
+            continue;
+        };
+        problems.add(&span, section.key("uplink"), why);
+    }
+    NodeConfig { name, uplink }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.len() <= MAX_NODE_NAME && text.chars().all(valid) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("'{text}' is no name of a node; use 1 to {MAX_NODE_NAME} letters, digits, '-', '_' and '.'"))
+}
+
+fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathConfig {
+    section.check_keys(&DATAPATH, problems);
+    let uplink_hook = section.parsed(
+        "uplink-hook",
+        |text| match text {
+            "auto" => Ok(UplinkHook::Auto),
+            "tc" => Ok(UplinkHook::Tc),
+            "xdp" => Err("'xdp' is not supported by this version; use auto or tc".to_owned()),
+            other => Err(format!("'{other}' is unknown; use auto or tc")),
+        },
+        problems,
+    );
+    DatapathConfig { uplink_hook: uplink_hook.unwrap_or_default() }
+}
+
+/// All fans that are right, each with its place.
+fn fans(
+    root: &Section<'_, '_>,
+    node: &NodeConfig,
+    problems: &mut Problems<'_>,
+) -> Vec<(FanSpec, Range<usize>)> {
+    let mut fans: Vec<(FanSpec, Range<usize>)> = Vec::new();
+    for section in root.tables("fan", problems) {
+        let Some(spec) = fan(&section, node, problems) else { continue };
+        let overlay = section.get("overlay").map_or_else(|| section.span.clone(), |(_, span)| span);
+        if let Some(why) = fans.iter().find_map(|(other, _)| check::conflict(other, &spec)) {
+            problems.add(&overlay, section.key("overlay"), format!("{why}; {}", check::APART));
+            continue;
+        }
+        fans.push((spec, overlay));
+    }
+    if let (Some(why), Some((_, span))) = (check::too_many(fans.len()), fans.last()) {
+        problems.add(span, "fan", why);
+    }
+    fans
+}
+
+fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>) -> Option<FanSpec> {
+    section.check_keys(&FAN, problems);
+    if section.get("overlay").is_none() {
+        problems.add(
+            &section.span,
+            section.key("overlay"),
+            "is missing; add a network such as \"250.0.0.0/8\"",
+        );
+    }
+    let overlay = section.parsed("overlay", operands::parse_overlay, problems);
+    let underlay = section.parsed("underlay", operands::parse_underlay, problems);
+    let encapsulation = section.parsed("encapsulation", operands::parse_encapsulation, problems);
+    let host_reserve = section.count("host-reserve", problems);
+    let egress = section.parsed("egress", operands::parse_egress, problems);
+    let wrong = section.get("underlay").is_some() && underlay.is_none();
+    let spec = FanSpec {
+        overlay: overlay?,
+        underlay: underlay.unwrap_or_else(|| default_underlay(node)),
+        encapsulation: encapsulation.unwrap_or_default(),
+        host_reserve: host_reserve.unwrap_or(DEFAULT_HOST_RESERVE),
+        egress: egress.unwrap_or_default(),
+        bridge: None,
+        dhcp: false,
+    };
+    if wrong {
+        return None;
+    }
+    let place = |key| section.get(key).map_or_else(|| section.span.clone(), |(_, span)| span);
+    if let UnderlaySpec::Device { name, .. } = &spec.underlay
+        && !node.uplink.is_empty()
+        && !node.uplink.contains(name)
+    {
+        let why = format!("device {name} is not among node.uplink; name one of {}", node.uplink.join(", "));
+        problems.add(&place("underlay"), section.key("underlay"), why);
+        return None;
+    }
+    check::check_fan(&spec)
+        .map_err(|error| problems.add(&place("overlay"), section.key("overlay"), error.to_string()))
+        .ok()?;
+    Some(spec)
+}
+
+/// Where no underlay is given it is the uplink's network, and without an uplink that of the default route.
+fn default_underlay(node: &NodeConfig) -> UnderlaySpec {
+    match node.uplink.first() {
+        Some(name) => UnderlaySpec::Device { name: name.clone(), len: None },
+        None => UnderlaySpec::Default { len: None },
+    }
+}
+
+#[cfg(test)]
+mod tests;

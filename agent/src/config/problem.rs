@@ -1,0 +1,92 @@
+//! What is wrong with a file: each problem with its line and key, all of a file at once.
+
+use std::{fmt, ops::Range, path::PathBuf};
+
+use thiserror::Error;
+
+/// One thing wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: the first line is 1; `None` when the file as a whole is meant.
+    pub line: Option<usize>,
+    /// The key, such as `fan.overlay`; empty when there is none.
+    pub key: String,
+    /// Why it is wrong, and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "{line}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A problem and the file it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileProblem {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong in it.
+    pub problem: Problem,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.problem.line.is_some() { ":" } else { ": " };
+        write!(f, "{}{separator}{}", self.file.display(), self.problem)
+    }
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{}", self.lines().join("\n"))]
+pub struct ConfigError {
+    /// Everything that was found, in the order of files and lines; never empty.
+    pub problems: Vec<FileProblem>,
+}
+
+impl ConfigError {
+    /// One line per problem.
+    pub fn lines(&self) -> Vec<String> {
+        self.problems.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Gathers the problems of one text.
+pub(super) struct Problems<'a> {
+    text: &'a str,
+    found: Vec<Problem>,
+}
+
+impl<'a> Problems<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, found: Vec::new() }
+    }
+
+    /// The line that a byte range of the text starts in.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        before.iter().filter(|&&byte| byte == b'\n').count() + 1
+    }
+
+    pub(super) fn add(&mut self, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
+        let line = Some(self.line(span));
+        self.found.push(Problem { line, key: key.into(), message: message.into() });
+    }
+
+    pub(super) fn none(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The problems in the order of lines.
+    pub(super) fn into_sorted(mut self) -> Vec<Problem> {
+        self.found.sort_by_key(|problem| problem.line);
+        self.found
+    }
+}

@@ -1,0 +1,161 @@
+//! A TOML table read key by key: every wrong type and unknown key is noted, and reading goes on.
+
+use std::{fmt::Display, ops::Range};
+
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
+
+use super::{problem::Problems, suggest};
+
+/// One table of the file.
+pub(super) struct Section<'a, 'i> {
+    /// How it is named in messages; empty for the file itself.
+    pub(super) name: &'a str,
+    /// Where it stands.
+    pub(super) span: Range<usize>,
+    table: &'a DeTable<'i>,
+}
+
+/// The keys that a table may have.
+pub(super) struct Keys {
+    /// Keys of this version.
+    pub(super) known: &'static [&'static str],
+    /// Keys of the documented format that this version lacks.
+    pub(super) later: &'static [&'static str],
+}
+
+impl<'a, 'i> Section<'a, 'i> {
+    pub(super) fn new(name: &'a str, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
+        Self { name, span, table }
+    }
+
+    /// The name of a key of this table in messages.
+    pub(super) fn key(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'i>, Range<usize>)> {
+        self.table.get(key).map(|value| (value.get_ref(), value.span()))
+    }
+
+    /// Notes every key that is not one of `keys`.
+    pub(super) fn check_keys(&self, keys: &Keys, problems: &mut Problems<'_>) {
+        for key in self.table.keys() {
+            let name = key.get_ref().as_ref();
+            if keys.known.contains(&name) {
+                continue;
+            }
+            let message = if keys.later.contains(&name) {
+                "not supported by this version; remove it".to_owned()
+            } else {
+                unknown(key, keys.known)
+            };
+            problems.add(&key.span(), self.key(name), message);
+        }
+    }
+
+    /// A table below this one.
+    pub(super) fn table(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<Section<'a, 'i>> {
+        let (value, span) = self.get(key)?;
+        match value {
+            DeValue::Table(table) => Some(Section::new(key, span, table)),
+            other => {
+                self.wrong_type(key, &span, other, &format!("a table; write [{key}]"), problems);
+                None
+            }
+        }
+    }
+
+    /// A list of tables below this one.
+    pub(super) fn tables(&self, key: &'static str, problems: &mut Problems<'_>) -> Vec<Section<'a, 'i>> {
+        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let want = format!("a list of tables; write [[{key}]]");
+        let DeValue::Array(items) = value else {
+            self.wrong_type(key, &span, value, &want, problems);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::Table(table) => sections.push(Section::new(key, item.span(), table)),
+                other => self.wrong_type(key, &item.span(), other, &want, problems),
+            }
+        }
+        sections
+    }
+
+    /// A string, made into a value by `parse`.
+    pub(super) fn parsed<T, E: Display>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        problems: &mut Problems<'_>,
+    ) -> Option<T> {
+        let (value, span) = self.get(key)?;
+        let DeValue::String(text) = value else {
+            self.wrong_type(key, &span, value, "a string in quotes", problems);
+            return None;
+        };
+        parse(text).map_err(|error| problems.add(&span, self.key(key), error.to_string())).ok()
+    }
+
+    /// A whole number that is not negative.
+    pub(super) fn count(&self, key: &str, problems: &mut Problems<'_>) -> Option<u32> {
+        let (value, span) = self.get(key)?;
+        let DeValue::Integer(number) = value else {
+            self.wrong_type(key, &span, value, "a whole number, without quotes", problems);
+            return None;
+        };
+        let parsed = u32::from_str_radix(number.as_str(), number.radix()).ok();
+        if parsed.is_none() {
+            problems.add(
+                &span,
+                self.key(key),
+                format!("{} is out of range; use 0 to {}", number.as_str(), u32::MAX),
+            );
+        }
+        parsed
+    }
+
+    /// One string or a list of them, each with its place.
+    pub(super) fn strings(&self, key: &str, problems: &mut Problems<'_>) -> Vec<(String, Range<usize>)> {
+        const WANT: &str = "a string in quotes or a list of them";
+        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let mut strings = Vec::new();
+        match value {
+            DeValue::String(text) => strings.push((text.to_string(), span)),
+            DeValue::Array(items) if items.is_empty() => {
+                problems.add(&span, self.key(key), "is an empty list; put something in, or remove it");
+            }
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    match item.get_ref() {
+                        DeValue::String(text) => strings.push((text.to_string(), item.span())),
+                        other => self.wrong_type(key, &item.span(), other, WANT, problems),
+                    }
+                }
+            }
+            other => self.wrong_type(key, &span, other, WANT, problems),
+        }
+        strings
+    }
+
+    fn wrong_type(
+        &self,
+        key: &str,
+        span: &Range<usize>,
+        is: &DeValue<'_>,
+        want: &str,
+        problems: &mut Problems<'_>,
+    ) {
+        let article = if is.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
+        problems.add(span, self.key(key), format!("is {article} {}, must be {want}", is.type_str()));
+    }
+}
+
+fn unknown(key: &Spanned<DeString<'_>>, known: &[&str]) -> String {
+    let remedy = suggest(key.get_ref(), known).unwrap_or_else(|| format!("use one of {}", known.join(", ")));
+    format!("unknown key; {remedy}")
+}
