@@ -79,7 +79,9 @@ impl FromStr for Encapsulation {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "ipip" => Ok(Self::Ipip),
-            "gre" | "vxlan" | "gue" => Err(format!("encapsulation '{text}' is not supported by this version; use ipip")),
+            "gre" | "vxlan" | "gue" => {
+                Err(format!("encapsulation '{text}' is not supported by this version; use ipip"))
+            }
             other => Err(format!("encapsulation '{other}' is unknown; use ipip")),
         }
     }
@@ -127,15 +129,24 @@ pub struct FanSpec {
     /// Underlay.
     pub underlay: UnderlaySpec,
     /// How packets are carried.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub encapsulation: Encapsulation,
     /// The first N addresses of the slice are left alone by DHCP and by automatic choice.
     pub host_reserve: u32,
     /// What happens to packets that leave the overlay.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub egress: Egress,
     /// Bridge to use instead of the computed name.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub bridge: Option<String>,
     /// Whether this host hands out the slice's addresses by DHCP.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub dhcp: bool,
+}
+
+/// Defaults are left out, because a bridge's alias, where a fan is remembered, has room for 255 bytes.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where a fan was asked for.
@@ -176,6 +187,8 @@ pub struct Fan {
     pub address: Ipv4Addr,
     /// The interface that holds it.
     pub uplink: Uplink,
+    /// Further interfaces that tunnel packets may take, where several uplinks are configured.
+    pub more_uplinks: Vec<Uplink>,
     /// This host's part of the overlay.
     pub slice: Ipv4Net,
     /// This host's address in it: the first.
@@ -186,4 +199,11 @@ pub struct Fan {
     pub mtu: u32,
     /// Where it was asked for.
     pub origin: Origin,
+}
+
+impl Fan {
+    /// All interfaces that tunnel packets may take.
+    pub fn uplinks(&self) -> impl Iterator<Item = &Uplink> {
+        std::iter::once(&self.uplink).chain(&self.more_uplinks)
+    }
 }
