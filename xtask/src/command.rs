@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -61,24 +61,52 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command and returns its standard output without the line end.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("starting `{}`", shown(command)))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        bail!("`{}` failed: {}: {reason}", shown(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
 /// Runs tests, showing their output as it comes, and adds up their closing lines.
 pub(crate) fn run_tests(command: &mut Command) -> Result<Totals> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting `{}`", shown(command)))?;
-    let mut totals = Totals::default();
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.context("reading the tests' output")?;
-            let line = String::from_utf8_lossy(&line);
-            println!("{line}");
-            totals.add(Totals::parse(&line).unwrap_or_default());
-        }
-    }
+    let totals = child.stdout.take().map(show_tests).unwrap_or_default();
     let status = child.wait().context("waiting for the tests")?;
     if !status.success() {
         bail!("`{}` failed: {status} ({} passed, {} failed)", shown(command), totals.passed, totals.failed);
     }
     Ok(totals)
+}
+
+/// Passes a test runner's output on as it comes, and adds up its closing lines.
+pub(crate) fn show_tests(output: impl Read) -> Totals {
+    let mut totals = Totals::default();
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches('\r');
+        println!("{line}");
+        totals.add(Totals::parse(line).unwrap_or_default());
+    }
+    totals
+}
+
+/// Builds a binary or test and returns where cargo put it; `task` is a build or `test --no-run` with its options.
+pub(crate) fn build_executable(task: &mut Command, name: &str) -> Result<PathBuf> {
+    let output = task.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("starting `{}`", shown(task)))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", shown(task), output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut named = messages.filter(|message| message["target"]["name"] == name);
+    let path = named.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    path.with_context(|| format!("`{}` made no {name}", shown(task)))
 }
 
 /// The program's path, searched where root's PATH may not look.

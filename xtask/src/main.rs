@@ -5,6 +5,7 @@ mod command;
 mod lab;
 mod leaks;
 mod setup;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,23 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Boot supported kernels under emulation: load every program, run the fan's tests
+    Vm {
+        #[command(flatten)]
+        install: Install,
+        /// Kernel series, like 6.1
+        #[arg(required = true)]
+        kernels: Vec<String>,
+        /// Run these integration tests instead of the usual
+        #[arg(long = "test", value_name = "FILTER")]
+        tests: Vec<String>,
+        /// Take the measured numbers of verified instructions as the new table
+        #[arg(long)]
+        bless: bool,
+        /// Open a shell in the guest instead
+        #[arg(long, conflicts_with_all = ["tests", "bless"])]
+        shell: bool,
+    },
     /// Run benchmarks (root); `bench --help` lists them
     #[command(disable_help_flag = true)]
     Bench {
@@ -74,6 +92,10 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { install, keep } => {
             let arguments: &[String] = if keep { &["--keep".into()] } else { &[] };
             lab::demo(&place, !install.no_install, arguments)
+        }
+        Task::Vm { install, kernels, tests, bless, shell } => {
+            let request = vm::Request { kernels, tests, bless, shell };
+            vm::matrix(&place, !install.no_install, &request).map(drop)
         }
         Task::Bench { arguments } => lab::bench(&place, true, &arguments),
     }

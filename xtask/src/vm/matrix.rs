@@ -1,0 +1,96 @@
+//! The matrix: on every kernel all programs load within their ceilings, and the fan works.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ebpf_build::Place;
+
+use super::{Kernel, VmSpec, ceilings, run};
+use crate::{
+    command::{Totals, build_executable, cargo},
+    lab::{Profile, build_agent},
+    setup::{self, Scope},
+};
+
+/// Names of integration tests that run in a guest, by how they start.
+const FILTERS: [&str; 2] = ["verifier::", "fan"];
+
+/// What `cargo xtask vm` is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Kernel series, like `6.1`.
+    pub(crate) kernels: Vec<String>,
+    /// Integration tests instead of the usual.
+    pub(crate) tests: Vec<String>,
+    /// Take the measured numbers of verified instructions as the new ones.
+    pub(crate) bless: bool,
+    /// A shell in the guest instead of tests.
+    pub(crate) shell: bool,
+}
+
+/// `cargo xtask vm`.
+pub(crate) fn matrix(place: &Place, install: bool, request: &Request) -> Result<Totals> {
+    setup::ensure(place, Scope::Vm, install)?;
+    let payload = payload(place)?;
+    let mut totals = Totals::default();
+    let mut failed = Vec::new();
+    for series in &request.kernels {
+        let kernel = Kernel::fetch(place, series)?;
+        println!("\n--- Linux {}", kernel.release);
+        let mut spec = VmSpec::new(&kernel, &[]);
+        spec.payload.clone_from(&payload);
+        prepare(&mut spec, request);
+        let output = run(place, &spec)?;
+        println!(
+            "--- Linux {}: {:.0} s, exit status {}",
+            kernel.release,
+            output.took.as_secs_f32(),
+            output.status
+        );
+        totals.add(output.totals);
+        if output.status != 0 && !request.shell {
+            failed.push(kernel.release.clone());
+        } else if request.bless {
+            let counts = output.files.join("verified.json");
+            let counts =
+                fs::read(&counts).with_context(|| format!("the guest left no {}", counts.display()))?;
+            ceilings::bless(&place.root, series, &counts)?;
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tests failed on {}", failed.join(" and "));
+    }
+    Ok(totals)
+}
+
+fn prepare(spec: &mut VmSpec<'_>, request: &Request) {
+    let environment = [
+        ("FANLIGHT_BIN", "/payload/fanlight"),
+        ("FANLIGHT_GUEST", &spec.kernel.series),
+        ("FANLIGHT_VERIFIED", "/out/verified.json"),
+    ];
+    spec.environment = environment.map(|(name, value)| (name.into(), value.into())).to_vec();
+    if request.bless {
+        spec.environment.push(("FANLIGHT_BLESS".into(), "1".into()));
+    }
+    if request.shell {
+        spec.interactive = true;
+        spec.command = vec!["/bin/busybox".into(), "sh".into(), "-i".into()];
+        return;
+    }
+    spec.command = vec!["/payload/integration".into(), "--test-threads=1".into()];
+    if request.tests.is_empty() {
+        spec.command.extend(FILTERS.map(String::from));
+    } else {
+        spec.command.extend(request.tests.iter().cloned());
+    }
+}
+
+/// The agent and the integration tests.
+fn payload(place: &Place) -> Result<Vec<(PathBuf, String)>> {
+    let agent = build_agent(place, Profile::Dev)?;
+    let mut tests = cargo(place, "test");
+    tests.args(["--no-run", "--package", "fanlight-tests", "--test", "integration"]);
+    let tests = build_executable(&mut tests, "integration")?;
+    Ok(vec![(agent, "fanlight".into()), (tests, "integration".into())])
+}
