@@ -4,5 +4,7 @@
 //! ordered operations. Only `kernel` talks to the kernel.
 
 pub mod config;
+pub mod endpoint;
 pub mod kernel;
 pub mod model;
+pub mod reconcile;
