@@ -1,1 +1,30 @@
-//! Harness.
+//! Hosts, wires, routers, containers and agents as values, for the integration tests, the demo and the benchmarks.
+//!
+//! Everything lives in namespaces of its own and ends with its value, on panic too; what a killed run left is
+//! swept by the next one ([`lab`]). Operations panic with the command and its output: a test wants the place
+//! where the world stopped being as expected, not an error to hand on.
+#![warn(missing_docs)]
+
+pub mod agent;
+pub mod capture;
+pub mod command;
+pub mod container;
+pub mod counters;
+pub mod fleet;
+pub mod host;
+pub mod lab;
+pub mod load;
+pub mod network;
+pub mod packet;
+pub mod site;
+pub mod socket;
+mod sys;
+pub mod tools;
+
+pub use agent::Agent;
+pub use command::{Cmd, Output, Process, eventually};
+pub use container::Container;
+pub use counters::{Counters, assert_counted};
+pub use host::Host;
+pub use network::{Router, Switch, wire};
+pub use site::Site;

@@ -1,0 +1,271 @@
+//! Commands with a time limit, processes that end with their value, and waiting for something to become true.
+
+use std::{
+    ffi::OsStr,
+    fmt::Write as _,
+    io::{Read, Write as _},
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::lab;
+
+/// Limit of a command that names none.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A command to run in some namespace.
+#[must_use]
+pub struct Cmd {
+    command: Command,
+    limit: Duration,
+    input: Option<String>,
+    site: String,
+}
+
+/// What a command left.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    what: String,
+}
+
+impl Cmd {
+    /// A command of the machine itself, or, after [`Cmd::edit`], of a namespace.
+    pub fn new(program: impl AsRef<OsStr>, site: &str) -> Self {
+        let mut command = Command::new(program);
+        command.env(lab::MARK, lab::mark()).stdin(Stdio::null());
+        Self { command, limit: LIMIT, input: None, site: site.to_owned() }
+    }
+
+    /// Changes the command underneath.
+    pub fn edit(mut self, edit: impl FnOnce(&mut Command)) -> Self {
+        edit(&mut self.command);
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Sets how long it may run.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Gives it a text on standard input.
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.input = Some(text.into());
+        self
+    }
+
+    /// Runs it to its end, whatever its status.
+    #[track_caller]
+    pub fn run(mut self) -> Output {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if self.input.is_some() {
+            self.command.stdin(Stdio::piped());
+        }
+        let what = self.what();
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
+            // A command that ends without reading its input says so by its status.
+            let _ = stdin.write_all(text.as_bytes());
+        }
+        let stdout = drain(child.stdout.take());
+        let stderr = drain(child.stderr.take());
+        let status = wait(&mut child, self.limit);
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let text = |reader: thread::JoinHandle<String>| reader.join().expect("the reader ends with its pipe");
+        let (stdout, stderr) = (text(stdout), text(stderr));
+        let Some(status) = status else {
+            panic!("{what} did not end within {:?}\n{stdout}{stderr}", self.limit);
+        };
+        Output { status, stdout, stderr, what }
+    }
+
+    /// Runs it; it must succeed. Its standard output, without trailing white space.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        let output = self.run();
+        assert!(output.status.success(), "{output}");
+        output.stdout.trim_end().to_owned()
+    }
+
+    /// Runs it; it must exit with this status. What it left.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Output {
+        let output = self.run();
+        assert_eq!(output.status.code(), Some(code), "{output}");
+        output
+    }
+
+    /// Starts it in the background. Its output is kept, and shown when something goes wrong; that of a process
+    /// that may outlive this one is thrown away.
+    #[track_caller]
+    pub fn spawn(mut self) -> Process {
+        let stream = || if lab::kept() { Stdio::null() } else { Stdio::piped() };
+        self.command.stdout(stream()).stderr(stream());
+        let what = self.what();
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let output = [drain(child.stdout.take()), drain(child.stderr.take())];
+        Process { child, output: Some(output), what }
+    }
+
+    fn what(&self) -> String {
+        let mut what = format!("{}: {}", self.site, self.command.get_program().to_string_lossy());
+        for arg in self.command.get_args() {
+            let _ = write!(what, " {}", arg.to_string_lossy());
+        }
+        what
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}\n{}{}", self.what, self.status, self.stdout, self.stderr)
+    }
+}
+
+impl Output {
+    /// The exit status, or 128 and the signal as a shell shows it.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
+    }
+}
+
+/// A process in the background. It is killed, by its own number, when the value goes.
+pub struct Process {
+    child: Child,
+    output: Option<[thread::JoinHandle<String>; 2]>,
+    what: String,
+}
+
+impl Process {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32);
+        kill(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.what));
+    }
+
+    /// Waits for its end. What it left.
+    #[track_caller]
+    pub fn finish(mut self, limit: Duration) -> Output {
+        let status = wait(&mut self.child, limit);
+        if status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let (stdout, stderr) = self.text();
+        let Some(status) = status else {
+            panic!("{} did not end within {limit:?}\n{stdout}{stderr}", self.what);
+        };
+        Output { status, stdout, stderr, what: std::mem::take(&mut self.what) }
+    }
+
+    /// Kills it. What it left.
+    pub fn kill(mut self) -> Output {
+        let _ = self.child.kill();
+        self.finish(LIMIT)
+    }
+
+    fn text(&mut self) -> (String, String) {
+        let text = |reader: thread::JoinHandle<String>| reader.join().unwrap_or_default();
+        self.output.take().map(|[out, err]| (text(out), text(err))).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if lab::kept() && !thread::panicking() {
+            return;
+        }
+        if self.runs() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let (stdout, stderr) = self.text();
+        if thread::panicking() && !(stdout.is_empty() && stderr.is_empty()) {
+            eprintln!("--- {}\n{stdout}{stderr}", self.what);
+        }
+    }
+}
+
+/// Reads a pipe to its end in the background, so that the writer never blocks.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Asks again and again until there is an answer; panics with `what` when there is none in time.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

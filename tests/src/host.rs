@@ -1,0 +1,115 @@
+//! A host: what a machine with Fanlight is to its neighbours, in namespaces.
+
+use std::{env, ffi::OsStr, fs, ops::Deref, path::PathBuf, sync::Mutex};
+
+use serde_json::Value;
+
+use crate::{agent::Agent, command::Cmd, container::Container, counters::Counters, site::Site};
+
+/// Gives the namespace its own bpffs, its own /run, and its own fanlight directories in /etc and /var/lib. What
+/// else is in those two stays visible through symbolic links: nothing of the machine changes, and no mount point
+/// needs to exist beforehand.
+const MOUNTS: &str = r#"set -e
+mount -t tmpfs -o mode=755 fanlight /run
+mkdir -p /run/netns /run/fanlight
+mount -t bpf bpf /sys/fs/bpf
+for below in /etc /var/lib; do
+  mkdir -p "/run/machine$below"
+  mount -o bind "$below" "/run/machine$below"
+  mount -t tmpfs -o mode=755 fanlight "$below"
+  for entry in "/run/machine$below"/*; do [ ! -e "$entry" ] || ln -s "$entry" "$below/"; done
+  rm -f "$below/fanlight"
+  mkdir "$below/fanlight"
+done"#;
+
+/// A network and mount namespace in which `fanlight` believes itself alone.
+pub struct Host {
+    site: Site,
+    binary: Mutex<PathBuf>,
+}
+
+impl Host {
+    /// A host without any device but `lo`.
+    #[track_caller]
+    pub fn new(name: &str) -> Self {
+        let host = Self { site: Site::with_mounts(name), binary: Mutex::new(binary()) };
+        host.command("sh").args(["-c", MOUNTS]).ok();
+        host
+    }
+
+    /// Uses another binary from now on.
+    pub fn use_binary(&self, binary: PathBuf) {
+        *self.binary.lock().expect("no panic while it is held") = binary;
+    }
+
+    /// `fanlight` with these words.
+    pub fn fanlight<A: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = A>) -> Cmd {
+        let binary = self.binary.lock().expect("no panic while it is held").clone();
+        self.command(binary).args(words)
+    }
+
+    /// `fanlight` with these words, split at spaces; it must succeed. Its output.
+    #[track_caller]
+    pub fn run(&self, words: &str) -> String {
+        self.fanlight(words.split_whitespace()).ok()
+    }
+
+    /// `fanlight` with these words and `--json`; what it printed, whatever its status.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> Value {
+        let output = self.fanlight(words.split_whitespace().chain(["--json"])).run();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{output}"))
+    }
+
+    /// Writes a file inside, with the directories it needs.
+    #[track_caller]
+    pub fn write(&self, path: &str, text: &str) {
+        let real = self.path(path);
+        let written = fs::create_dir_all(real.parent().expect("a path below the root"));
+        let written = written.and_then(|()| fs::write(&real, text));
+        written.unwrap_or_else(|error| panic!("{}: {path}: {error}", self.name()));
+    }
+
+    /// Where a path of this host is found from outside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.holder()))
+    }
+
+    /// Starts the agent with the configuration that the host has; it is ready when this returns.
+    #[track_caller]
+    pub fn agent(&self) -> Agent {
+        Agent::start(self)
+    }
+
+    /// A new container: a plain network namespace under this host's `/run/netns`.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Container<'_> {
+        Container::new(self, name)
+    }
+
+    /// The programs' counters.
+    #[track_caller]
+    pub fn counters(&self) -> Counters {
+        Counters::read(self)
+    }
+}
+
+impl Deref for Host {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+/// The `fanlight` under test: `$FANLIGHT_BIN`, or the one that was built beside the running program.
+pub fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("FANLIGHT_BIN") {
+        return path.into();
+    }
+    let own = env::current_exe().expect("a running program has a path");
+    let mut near = own.ancestors().skip(1).take(2).map(|directory| directory.join("fanlight"));
+    near.find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("no fanlight beside {}; run `cargo build -p fanlight` or set FANLIGHT_BIN", own.display())
+    })
+}

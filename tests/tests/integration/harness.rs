@@ -1,0 +1,83 @@
+//! The harness itself.
+
+use std::{panic, path::Path, sync::Mutex, time::Duration};
+
+use fanlight_tests::{
+    Host, Router, Site, Switch,
+    fleet::{self, Fleet},
+    load::{self, Ping},
+    packet::Ipv4,
+    site::Offload,
+};
+
+#[test]
+fn fan_hosts_on_one_switch_reach_each_other() {
+    let fleet = Fleet::bare(3);
+    load::assert_reaches(&fleet[0], fleet::underlay(2));
+    let ping = Ping::start(&fleet[1], fleet::underlay(2), 200);
+    std::thread::sleep(Duration::from_millis(300));
+    let pinged = ping.stop();
+    assert!(pinged.sent > 20 && pinged.lost() == 0, "{pinged:?}");
+}
+
+#[test]
+fn fan_a_host_sees_its_own_directories_and_the_machine_sees_none_of_them() {
+    let (one, other) = (Host::new("one"), Host::new("other"));
+    for directory in ["/etc/fanlight", "/run/fanlight", "/run/netns", "/var/lib/fanlight"] {
+        assert_eq!(one.sh(&format!("ls {directory}")), "", "{directory} is empty");
+    }
+    one.write("/etc/fanlight/fans", "x\n");
+    assert_eq!(one.sh("cat /etc/fanlight/fans"), "x");
+    assert!(!other.path("/etc/fanlight/fans").exists());
+    assert!(!Path::new("/etc/fanlight/fans").exists());
+    assert_eq!(one.sh("hostname"), "one");
+    one.sh("ls /etc/passwd");
+    one.sh("mkdir /sys/fs/bpf/fanlight");
+    assert!(!other.path("/sys/fs/bpf/fanlight").exists());
+}
+
+#[test]
+fn fan_a_router_answers_with_the_mtu_of_its_smaller_link() {
+    let (near, far) = (Switch::new("near"), Switch::with_mtu("far", 1300));
+    let (host, client, router) = (Host::new("host"), Site::bare("client"), Router::new("router"));
+    near.join(&host, "eth0", "172.30.1.2/24");
+    far.join(&client, "eth0", "172.30.2.2/24");
+    near.join(&router, "eth0", "172.30.1.1/24");
+    far.join(&router, "eth1", "172.30.2.1/24");
+    host.ip("route add default via 172.30.1.1");
+    client.ip("route add default via 172.30.2.1");
+    load::assert_reaches(&host, "172.30.2.2".parse().expect("an address"));
+    let large =
+        host.command("ping").args(["-M", "do", "-s", "1400", "-c", "1", "-W", "1", "172.30.2.2"]).exits(1);
+    assert!(large.stdout.contains("mtu = 1300"), "{large}");
+}
+
+#[test]
+fn fan_a_panic_ends_every_process_and_thereby_every_namespace() {
+    let pids = Mutex::new(Vec::new());
+    let panicked = panic::catch_unwind(|| {
+        let host = Host::new("host");
+        let container = host.container("c1");
+        let inside = container.command("sleep").arg("60").spawn();
+        let server = host.command("sleep").arg("60").spawn();
+        pids.lock().expect("no panic before").extend([host.holder(), inside.pid(), server.pid()]);
+        panic::resume_unwind(Box::new("on purpose"));
+    });
+    assert!(panicked.is_err());
+    for pid in pids.into_inner().expect("no panic inside") {
+        assert!(!Path::new(&format!("/proc/{pid}/ns/net")).exists(), "process {pid} is left");
+    }
+}
+
+#[test]
+fn fan_a_raw_socket_sends_and_receives_frames() {
+    let fleet = Fleet::bare(2);
+    let (sender, receiver) = (fleet[0].raw("eth0"), fleet[1].raw("eth0"));
+    let packet = Ipv4::udp((fleet::underlay(0), 7), (fleet::underlay(1), 9), b"fanlight");
+    sender.send(&packet.frame(fleet[1].mac("eth0"), fleet[0].mac("eth0")));
+    let got = receiver.receive(Duration::from_secs(2), |frame| {
+        Ipv4::of_frame(frame).filter(|packet| packet.payload.ends_with(b"fanlight"))
+    });
+    assert!(got.is_some_and(|packet| packet.payload_intact()));
+    fleet[0].offload("eth0", Offload::TxChecksum, false);
+}

@@ -1,0 +1,3 @@
+//! Integration tests: real programs between real namespaces. One binary, one module per area.
+
+mod harness;
