@@ -1,0 +1,256 @@
+//! The kernel side of the datapath: loading, pinning, attaching and reading what the programs do.
+//!
+//! Everything that packets need outlives this process: maps and links are pinned, so a stopped, killed or replaced
+//! agent loses nothing. A [`Datapath`] takes over what it finds and changes only what differs.
+
+mod clsact;
+mod config_map;
+mod counters;
+mod endpoints;
+mod error;
+mod events;
+mod links;
+mod logs;
+mod object;
+mod paths;
+mod pins;
+mod private;
+mod probe;
+mod sys;
+mod tables;
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::maps::MapData;
+use dataplane_common::{abi::PathRecord, outcome::Hook};
+
+pub use self::{
+    config_map::ConfigMap,
+    counters::Counters,
+    endpoints::EndpointMap,
+    error::{Error, Result},
+    events::EventReader,
+    object::{LoadedProgram, program_name},
+    paths::PathMap,
+    private::{Private, TestRun, bench},
+    probe::Mechanism,
+};
+use self::{pins::Pins, tables::Tables};
+
+/// What [`Datapath::attach`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing of ours was there.
+    New,
+    /// Another version's program was, and was replaced without a gap.
+    Replaced,
+    /// The same program was there already.
+    Unchanged,
+}
+
+/// One of our programs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where packets meet it.
+    pub hook: Hook,
+    /// The interface.
+    pub ifindex: u32,
+    /// The kernel's number for the program.
+    pub program_id: u32,
+}
+
+/// Somebody else's program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignProgram {
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Its name, as its owner gave it.
+    pub name: String,
+}
+
+impl ForeignProgram {
+    fn by_id(id: u32) -> Self {
+        let name = sys::program_info_by_id(id).map(|info| info.name).unwrap_or_default();
+        Self { id, name }
+    }
+}
+
+impl LoadedProgram {
+    fn fd_number(&self) -> u32 {
+        self.fd.as_fd().as_raw_fd() as u32
+    }
+}
+
+/// The program that an interface ought to run.
+struct Wanted<'a> {
+    program: &'a LoadedProgram,
+    config_map: u32,
+}
+
+impl Wanted<'_> {
+    /// Whether a running program is the same: the same instructions on the same maps.
+    fn is(&self, running: &sys::ProgramInfo) -> bool {
+        running.tag == self.program.tag && running.map_ids.contains(&self.config_map)
+    }
+}
+
+/// The node's datapath: pinned maps, loaded programs, and where they are attached.
+pub struct Datapath {
+    pins: Pins,
+    tables: Tables,
+    mechanism: Mechanism,
+    programs: Vec<LoadedProgram>,
+}
+
+impl Datapath {
+    /// Loads the programs and creates the maps, or takes over those that are pinned. Attaches nothing.
+    ///
+    /// Refuses pinned maps of another shape and a newer layout, touching nothing.
+    pub fn open() -> Result<Self> {
+        let pins = Pins::new();
+        let mechanism = probe::mechanism()?;
+        pins.create()?;
+        let mut ebpf = object::create_maps(Some(&pins))?;
+        let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
+        let programs =
+            Hook::ALL.iter().map(|&hook| object::load_hook(&mut ebpf, hook)).collect::<Result<_>>()?;
+        tables.config.initialise();
+        if mechanism == Mechanism::Tcx {
+            links::prune(&pins)?;
+        }
+        Ok(Self { pins, tables, mechanism, programs })
+    }
+
+    /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned.
+    pub fn open_existing() -> Result<Option<Self>> {
+        let pins = Pins::new();
+        if !pins.exist()? {
+            return Ok(None);
+        }
+        let mechanism = probe::mechanism()?;
+        let tables = Tables::new(|name| MapData::from_pin(pins.map(name)).map_err(Error::map(name)))?;
+        Ok(Some(Self { pins, tables, mechanism, programs: Vec::new() }))
+    }
+
+    /// Loads the named programs ([`program_name`], [`bench`]) with maps of their own, pinned and attached nowhere.
+    pub fn private(programs: &[&str]) -> Result<Private> {
+        Private::open(programs)
+    }
+
+    /// The programs that were loaded, none by [`open_existing`](Self::open_existing).
+    pub fn programs(&self) -> &[LoadedProgram] {
+        &self.programs
+    }
+
+    /// How this kernel attaches programs.
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Makes an interface run a hook's program; `name` is for messages.
+    ///
+    /// A program of another version is replaced atomically, the same one is left alone, and a link of a device that
+    /// no longer exists is made anew.
+    pub fn attach(&self, hook: Hook, ifindex: u32, name: &str) -> Result<Attached> {
+        let program = self.programs.iter().find(|program| program.hook == hook).ok_or(Error::NotLoaded)?;
+        let wanted = Wanted { program, config_map: self.tables.config_id };
+        match self.mechanism {
+            Mechanism::Tcx => links::attach(&self.pins, &wanted, ifindex, name),
+            Mechanism::Clsact => clsact::attach(&wanted, ifindex, name),
+        }
+    }
+
+    /// Takes our program off an interface; nothing there is fine.
+    pub fn detach(&self, hook: Hook, ifindex: u32) -> Result<()> {
+        match self.mechanism {
+            Mechanism::Tcx => links::detach(&self.pins, hook, ifindex),
+            Mechanism::Clsact => clsact::detach(hook, ifindex),
+        }
+    }
+
+    /// Where our programs run in this namespace.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        match self.mechanism {
+            Mechanism::Tcx => links::attachments(&self.pins),
+            Mechanism::Clsact => clsact::attachments(),
+        }
+    }
+
+    /// Forgets links of devices that are gone.
+    pub fn prune(&self) -> Result<()> {
+        match self.mechanism {
+            Mechanism::Tcx => links::prune(&self.pins),
+            Mechanism::Clsact => Ok(()),
+        }
+    }
+
+    /// Others' programs that run before ours on a hook, and may end the chain.
+    pub fn shadowed(&self, hook: Hook, ifindex: u32) -> Result<Vec<ForeignProgram>> {
+        match self.mechanism {
+            Mechanism::Tcx => links::before_ours(&self.pins, hook, ifindex),
+            Mechanism::Clsact => clsact::before_ours(hook, ifindex),
+        }
+    }
+
+    /// Fans and devices.
+    pub fn config(&self) -> &ConfigMap {
+        &self.tables.config
+    }
+
+    /// Endpoints of this host.
+    pub fn endpoints(&self) -> &EndpointMap {
+        &self.tables.endpoints
+    }
+
+    /// Path MTUs learnt.
+    pub fn paths(&self) -> &PathMap {
+        &self.tables.paths
+    }
+
+    /// Sets the size below which packets need no path look-up from the paths that still count, and returns these.
+    pub fn refresh_paths(&self) -> Result<Vec<(Ipv4Addr, PathRecord)>> {
+        loop {
+            let seen = self.config().smallest_path_mtu();
+            let paths = self.paths().list()?;
+            let smallest = paths.iter().map(|(_, path)| path.mtu).min().unwrap_or(u32::MAX);
+            // A program that learns writes the path first: seeing its size means seeing its path.
+            if smallest == seen || self.config().replace_smallest_path(seen, smallest) {
+                return Ok(paths);
+            }
+        }
+    }
+
+    /// Packets per hook and outcome, summed over the processors.
+    pub fn counters(&self) -> Result<Counters> {
+        self.tables.counters.read()
+    }
+
+    /// A reader of the programs' events. Needs a tokio runtime.
+    pub fn events(&self) -> Result<EventReader> {
+        EventReader::new(object::duplicate(&self.tables.events, "events")?)
+    }
+
+    /// Forwards the log lines of programs that were built with them, while the future is polled.
+    pub fn forward_logs(&self) -> Result<Option<impl Future<Output = ()> + use<>>> {
+        match self.programs.first() {
+            Some(program) => logs::forward(program.id),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes of kernel memory that the maps take.
+    pub fn memory(&self) -> Result<u64> {
+        self.tables.memory()
+    }
+
+    /// Detaches every program of ours and unpins everything.
+    pub fn remove(self) -> Result<()> {
+        for attachment in self.attachments()? {
+            self.detach(attachment.hook, attachment.ifindex)?;
+        }
+        self.pins.remove()
+    }
+}

@@ -1,0 +1,68 @@
+//! Map `paths`: remote host → largest inner packet, learnt by the programs from ICMP errors.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use dataplane_common::abi::PathRecord;
+use nix::time::{ClockId, clock_gettime};
+
+use super::{
+    endpoints::is_missing,
+    error::{Context as _, Error, Result},
+};
+
+const NAME: &str = "paths";
+
+type Bytes = [u8; size_of::<PathRecord>()];
+
+/// Paths that are smaller than the uplink.
+#[derive(Debug)]
+pub struct PathMap {
+    map: Mutex<HashMap<MapData, [u8; 4], Bytes>>,
+}
+
+impl PathMap {
+    pub(super) fn new(data: MapData) -> Result<Self> {
+        let map = Map::from_map_data(data).and_then(HashMap::try_from).map_err(Error::map(NAME))?;
+        Ok(Self { map: Mutex::new(map) })
+    }
+
+    /// The paths that still count, by remote host.
+    pub fn list(&self) -> Result<Vec<(Ipv4Addr, PathRecord)>> {
+        let now = monotonic_ns()?;
+        let map = self.lock();
+        let mut paths = Vec::new();
+        for entry in map.iter() {
+            let (host, bytes) = entry.map_err(Error::map(NAME))?;
+            let record: PathRecord = bytemuck::pod_read_unaligned(&bytes);
+            if record.until > now {
+                paths.push((Ipv4Addr::from(host), record));
+            }
+        }
+        paths.sort_unstable_by_key(|&(host, _)| host);
+        paths.dedup_by_key(|&mut (host, _)| host);
+        Ok(paths)
+    }
+
+    /// Forgets a path; one that is not there is fine.
+    pub fn remove(&self, host: Ipv4Addr) -> Result<()> {
+        match self.lock().remove(&host.octets()) {
+            Err(error) if !is_missing(&error) => Err(Error::map(NAME)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MapData, [u8; 4], Bytes>> {
+        // The map is the kernel's: a panic elsewhere cannot have left it half-changed.
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The programs' clock.
+fn monotonic_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).during(|| "reading the clock".to_owned())?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}

@@ -1,0 +1,128 @@
+//! Programs with maps of their own, attached nowhere: for replay, tests and benchmarks.
+
+use std::time::Duration;
+
+use aya::{
+    Ebpf,
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+};
+
+use super::{
+    ConfigMap, EndpointMap, PathMap,
+    counters::CounterMap,
+    error::{Error, Result},
+    object,
+    tables::Tables,
+};
+
+/// Programs that the others are measured against.
+pub mod bench {
+    /// Does nothing.
+    pub const EMPTY: &str = "bench_empty";
+    /// Prepends a constant header.
+    pub const FLOOR: &str = "bench_floor";
+}
+
+/// What the kernel takes beside a frame, by its place in `struct __sk_buff` of `linux/bpf.h`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) mark: u32,
+    pub(crate) ifindex: u32,
+    pub(crate) gso_segs: u32,
+    pub(crate) gso_size: u32,
+}
+
+impl Context {
+    const WORDS: usize = 48;
+    const MARK: usize = 2;
+    const IFINDEX: usize = 10;
+    const GSO_SEGS: usize = 41;
+    const GSO_SIZE: usize = 44;
+
+    fn words(self) -> [u32; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        words[Self::MARK] = self.mark;
+        words[Self::IFINDEX] = self.ifindex;
+        words[Self::GSO_SEGS] = self.gso_segs;
+        words[Self::GSO_SIZE] = self.gso_size;
+        words
+    }
+}
+
+/// One run of a program on one frame.
+#[derive(Clone, Debug)]
+pub struct TestRun {
+    /// What the program returned: a `TC_ACT_` value.
+    pub action: i32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+    /// How long the program ran.
+    pub duration: Duration,
+}
+
+/// Programs and maps that only this value refers to.
+pub struct Private {
+    ebpf: Ebpf,
+    tables: Tables,
+}
+
+impl Private {
+    pub(super) fn open(programs: &[&str]) -> Result<Self> {
+        let mut ebpf = object::create_maps(None)?;
+        let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
+        for name in programs {
+            object::load_program(&mut ebpf, name)?;
+        }
+        tables.config.initialise();
+        Ok(Self { ebpf, tables })
+    }
+
+    /// Fans and devices.
+    pub fn config(&self) -> &ConfigMap {
+        &self.tables.config
+    }
+
+    /// Endpoints.
+    pub fn endpoints(&self) -> &EndpointMap {
+        &self.tables.endpoints
+    }
+
+    /// Path MTUs learnt.
+    pub fn paths(&self) -> &PathMap {
+        &self.tables.paths
+    }
+
+    pub(crate) fn counter_map(&self) -> &CounterMap {
+        &self.tables.counters
+    }
+
+    /// How many instructions the verifier walked, by program.
+    pub fn verified_instructions(&self, name: &str) -> Result<Option<u32>> {
+        let info = self.program(name)?.info().map_err(Error::program(name))?;
+        Ok(info.verified_instruction_count())
+    }
+
+    /// Runs a program once on a frame (BPF_PROG_TEST_RUN). Redirections only show as the returned action.
+    pub(crate) fn run(&self, name: &str, frame: &[u8], context: Context) -> Result<TestRun> {
+        /// More than any program adds.
+        const ROOM: usize = 256;
+        let program = self.program(name)?;
+        let mut output = vec![0; frame.len() + ROOM];
+        let context = context.words();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ctx_in: Some(bytemuck::cast_slice(&context)),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).map_err(Error::program(name))?;
+        output.truncate(result.data_size_out as usize);
+        Ok(TestRun { action: result.return_value as i32, frame: output, duration: result.duration })
+    }
+
+    fn program(&self, name: &str) -> Result<&SchedClassifier> {
+        let program =
+            self.ebpf.program(name).ok_or_else(|| Error::Object { what: format!("program {name}") })?;
+        program.try_into().map_err(|error: ProgramError| Error::program(name)(error))
+    }
+}
