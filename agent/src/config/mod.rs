@@ -99,6 +99,12 @@ pub fn load_fans(path: &Path) -> Result<Vec<FileLine>, ConfigError> {
     Ok(read(path)?.map(|text| fans::parse(&text)).unwrap_or_default())
 }
 
+/// What is wrong with single lines of the file of fans.
+pub fn bad_lines(path: &Path, lines: &[FileLine]) -> Vec<FileProblem> {
+    let problems = lines.iter().filter_map(|line| line.fan.as_ref().err().cloned());
+    problems.map(|problem| FileProblem { file: path.to_owned(), problem }).collect()
+}
+
 fn parse_config(path: &Path, text: &str) -> Result<Document, ConfigError> {
     file::parse(text).map_err(|problems| ConfigError {
         problems: problems
