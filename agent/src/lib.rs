@@ -9,3 +9,4 @@ pub mod endpoint;
 pub mod kernel;
 pub mod model;
 pub mod reconcile;
+pub mod status;
