@@ -9,4 +9,5 @@ pub mod endpoint;
 pub mod kernel;
 pub mod model;
 pub mod reconcile;
+pub mod replay;
 pub mod status;

@@ -27,6 +27,7 @@ use std::{
 use aya::maps::MapData;
 use dataplane_common::{abi::PathRecord, outcome::Hook};
 
+pub(crate) use self::private::Context;
 pub use self::{
     config_map::ConfigMap,
     counters::Counters,

@@ -111,17 +111,16 @@ pub(super) fn load_hook(ebpf: &mut Ebpf, hook: Hook) -> Result<LoadedProgram> {
 
 /// Another handle of one of the object's maps.
 pub(super) fn map_data(ebpf: &Ebpf, name: &str) -> Result<MapData> {
-    let data = match ebpf.map(name) {
+    match ebpf.map(name) {
         Some(
             Map::Array(data)
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
             | Map::RingBuf(data),
-        ) => data,
-        _ => return Err(Error::Object { what: format!("map {name}") }),
-    };
-    duplicate(data, name)
+        ) => duplicate(data, name),
+        _ => Err(Error::Object { what: format!("map {name}") }),
+    }
 }
 
 /// Another handle of a map.

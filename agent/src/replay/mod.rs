@@ -1,0 +1,52 @@
+//! Packets through the real programs, without touching an interface.
+//!
+//! The kernel runs each packet through the compiled program (BPF_PROG_TEST_RUN) with maps of its own, so what one
+//! packet teaches (a path MTU) the next one meets. Everything happens in the current network namespace: a packet's
+//! `ifindex` is an interface of it, by default the loopback device.
+//!
+//! Two things differ from a packet that arrives on a wire. The kernel takes a frame as "to this host" only when its
+//! destination MAC address is the interface's own, and the loopback device's is `00:00:00:00:00:00`. And a test run
+//! has no tag beside the frame: a priority tag is taken out beforehand, as receiving does; any other stays inside
+//! the frame, where the programs leave it alone just the same.
+//!
+//! A redirection shows as an action only: the frame is as the program left it, before the kernel fills in the
+//! link-layer addresses of the next hop.
+
+mod cost;
+mod engine;
+mod input;
+mod output;
+
+use crate::kernel::bpf;
+
+pub use self::{
+    cost::{Cost, Spread, cost},
+    engine::{Action, Engine, Setup, Verdict},
+    input::{Packet, packets},
+    output::{Capture, json_line},
+};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input can't be read as packets.
+    #[error("{0}")]
+    Input(String),
+    /// One packet can't be read or run.
+    #[error("packet {number}: {reason}")]
+    Packet {
+        /// Which one, from 1.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The programs could not be loaded.
+    #[error(transparent)]
+    Datapath(#[from] bpf::Error),
+    /// The output could not be written.
+    #[error("writing the packets that came out: {0}")]
+    Output(#[source] std::io::Error),
+}
+
+/// A result of this module.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
