@@ -1,10 +1,14 @@
 //! The project's own commands.
 
 mod build;
+mod ci;
+mod clock;
 mod command;
 mod lab;
 mod leaks;
 mod setup;
+#[cfg(test)]
+mod tidy;
 mod vm;
 
 use std::process::ExitCode;
@@ -64,6 +68,12 @@ enum Task {
         #[arg(long, conflicts_with_all = ["tests", "bless"])]
         shell: bool,
     },
+    /// Check everything: format, lints, tests, supported kernels, instruction clock (root)
+    Ci {
+        /// `cargo xtask test` has just passed: leave it out
+        #[arg(long)]
+        tested: bool,
+    },
     /// Run benchmarks (root); `bench --help` lists them
     #[command(disable_help_flag = true)]
     Bench {
@@ -96,6 +106,10 @@ fn run(task: Task) -> Result<()> {
         Task::Vm { install, kernels, tests, bless, shell } => {
             let request = vm::Request { kernels, tests, bless, shell };
             vm::matrix(&place, !install.no_install, &request).map(drop)
+        }
+        Task::Ci { tested } => ci::ci(&place, tested),
+        Task::Bench { arguments } if arguments.first().is_some_and(|name| name == "clock") => {
+            clock::bench(&place, &arguments[1..])
         }
         Task::Bench { arguments } => lab::bench(&place, true, &arguments),
     }

@@ -25,6 +25,12 @@ pub(super) fn install(place: &Place, missing: &[Need]) -> Result<()> {
         toolchain.arg("--no-self-update");
         run(&mut toolchain)?;
     }
+    for need in missing {
+        if let Need::Component(name) = need {
+            run(Command::new("rustup").args(["component", "add", name]))
+                .with_context(|| format!("without rustup, {name} comes from where your Rust does"))?;
+        }
+    }
     if missing.contains(&Need::Linker) {
         install_linker(place)?;
     }
@@ -36,6 +42,7 @@ fn packages(missing: &[Need], rustup: bool) -> BTreeSet<String> {
     for need in missing {
         match need {
             Need::Compiler if rustup => {}
+            Need::Component(_) => {}
             Need::Compiler => {
                 packages.extend(["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"].map(String::from))
             }

@@ -19,12 +19,14 @@ pub(crate) enum Scope {
     Lab,
     /// The above, and the emulator.
     Vm,
+    /// The above, and the formatter and lints.
+    Ci,
 }
 
 /// `cargo xtask setup`.
 pub(crate) fn setup(place: &Place, install: bool) -> Result<()> {
-    ensure(place, Scope::Vm, install)?;
-    println!("Everything that build, tests, demo, benchmarks and VM matrix need is here.");
+    ensure(place, Scope::Ci, install)?;
+    println!("Everything that build, tests, demo, benchmarks, VM matrix and ci need is here.");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! What is needed, and whether it is there.
 
+use std::process::Command;
+
 use ebpf_build::{Compiler, LINKER_VERSION, LLVM_MAJOR, Linker, NIGHTLY, Place};
 
 use super::Scope;
-use crate::command::find_program;
+use crate::command::{capture, cargo_program, find_program};
 
 /// Something missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub(super) enum Need {
     Compiler,
     /// bpf-linker, with an LLVM that fits.
     Linker,
+    /// A part of the Rust toolchain.
+    Component(&'static str),
     /// A program from a Debian package.
     Program { name: &'static str, package: &'static str, purpose: &'static str },
 }
@@ -57,6 +61,7 @@ impl Need {
                     "cargo install bpf-linker {LINKER_VERSION} into target/tools, with LLVM {LLVM_MAJOR}"
                 ),
             ],
+            Self::Component(name) => [(*name).into(), "ci".into(), format!("rustup component add {name}")],
             Self::Program { name, package, purpose } => {
                 [(*name).into(), (*purpose).into(), format!("apt-get install {package}")]
             }
@@ -80,9 +85,19 @@ pub(super) fn missing(place: &Place, scope: Scope) -> Vec<Need> {
     let programs = match scope {
         Scope::Build => Vec::new(),
         Scope::Lab => lab.to_vec(),
-        Scope::Vm => [lab.as_slice(), &vm].concat(),
+        Scope::Vm | Scope::Ci => [lab.as_slice(), &vm].concat(),
     };
+    if scope == Scope::Ci {
+        let components = [("fmt", "rustfmt"), ("clippy", "clippy")];
+        let absent = components.into_iter().filter(|(task, _)| !has_task(task));
+        missing.extend(absent.map(|(_, component)| Need::Component(component)));
+    }
     let absent = |need: &Need| matches!(need, Need::Program { name, .. } if find_program(name).is_none());
     missing.extend(programs.into_iter().filter(absent));
     missing
+}
+
+/// Whether cargo has a task that is no part of cargo itself.
+fn has_task(task: &str) -> bool {
+    capture(Command::new(cargo_program()).args([task, "--version"])).is_ok()
 }

@@ -28,7 +28,7 @@ echo "init: ready at $($b cut -d' ' -f1 /proc/uptime) s" >/dev/ttyS2
 $b stty -F /dev/ttyS0 -onlcr 2>/dev/null
 if [ -e /etc/guest.shell ]; then
     $b stty -F /dev/ttyS0 onlcr sane
-    $b setsid $b cttyhack /etc/guest.command </dev/ttyS0 >/dev/ttyS0 2>&1
+    $b setsid -c /etc/guest.command </dev/ttyS0 >/dev/ttyS0 2>&1
 else
     /etc/guest.command </dev/null >/dev/ttyS0 2>&1
 fi
