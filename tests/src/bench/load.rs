@@ -1,0 +1,238 @@
+//! Load generator of the benchmarks: a server and its clients, one process each, entered into namespaces by the
+//! caller. All runs are bounded by time; every client says what *arrived*, as counted by the server.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Receives streams; answers with the number of bytes when a stream ends.
+const STREAM_PORT: u16 = 5001;
+/// Echoes what it receives.
+const ECHO_PORT: u16 = 5002;
+/// One request, one answer, closed by the server: `TIME_WAIT` stays there and costs the client no port.
+const CONNECT_PORT: u16 = 5003;
+/// Counts datagrams.
+const DATAGRAM_PORT: u16 = 5004;
+/// Answers with the number of datagrams counted so far.
+const COUNT_PORT: u16 = 5005;
+
+const REQUEST: [u8; 64] = [0x5a; 64];
+const CHUNK: usize = 128 * 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+static DATAGRAMS: AtomicU64 = AtomicU64::new(0);
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// One TCP stream: bytes a second.
+    Stream,
+    /// Four TCP streams: bytes a second.
+    Streams4,
+    /// UDP datagrams of 64 bytes: received a second.
+    Datagrams,
+    /// Request and answer on one connection: round trips a second.
+    RoundTrips,
+    /// Connect, request, answer, close: connections a second.
+    Connections,
+}
+
+impl Load {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Stream, Self::Streams4, Self::Datagrams, Self::RoundTrips, Self::Connections];
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "TCP, 1 stream",
+            Self::Streams4 => "TCP, 4 streams",
+            Self::Datagrams => "UDP packets/s",
+            Self::RoundTrips => "round trips/s",
+            Self::Connections => "connections/s",
+        }
+    }
+}
+
+/// What a client measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// Units that arrived: bytes, datagrams, round trips, connections.
+    pub units: u64,
+    /// In this many seconds.
+    pub seconds: f64,
+}
+
+impl Measured {
+    /// Units a second.
+    pub fn rate(&self) -> f64 {
+        self.units as f64 / self.seconds
+    }
+}
+
+/// Runs the server until the process ends; prints `ready` when all ports listen.
+pub fn serve() -> Result<()> {
+    let listen = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"));
+    let streams = listen(STREAM_PORT)?;
+    let echoes = listen(ECHO_PORT)?;
+    let connections = listen(CONNECT_PORT)?;
+    let counts = listen(COUNT_PORT)?;
+    let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)).context("bind the datagram port")?;
+    println!("ready");
+    thread::spawn(move || each_in_thread(&streams, sink));
+    thread::spawn(move || each_in_thread(&echoes, echo));
+    thread::spawn(move || count_datagrams(&datagrams));
+    thread::spawn(move || {
+        each(&counts, |mut peer| peer.write_all(&DATAGRAMS.load(Ordering::Relaxed).to_be_bytes()));
+    });
+    each(&connections, answer_once);
+    Ok(())
+}
+
+fn each(listener: &TcpListener, mut handle: impl FnMut(TcpStream) -> io::Result<()>) {
+    for peer in listener.incoming().flatten() {
+        // A client that goes away ends its own measurement, not the server.
+        let _ = handle(peer);
+    }
+}
+
+fn each_in_thread(listener: &TcpListener, handle: fn(TcpStream) -> io::Result<()>) {
+    for peer in listener.incoming().flatten() {
+        thread::spawn(move || handle(peer));
+    }
+}
+
+fn sink(mut peer: TcpStream) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    let mut received = 0u64;
+    loop {
+        match peer.read(&mut chunk)? {
+            0 => return peer.write_all(&received.to_be_bytes()),
+            n => received += n as u64,
+        }
+    }
+}
+
+fn echo(mut peer: TcpStream) -> io::Result<()> {
+    peer.set_nodelay(true)?;
+    let mut request = REQUEST;
+    loop {
+        peer.read_exact(&mut request)?;
+        peer.write_all(&request)?;
+    }
+}
+
+fn answer_once(mut peer: TcpStream) -> io::Result<()> {
+    let mut request = REQUEST;
+    peer.read_exact(&mut request)?;
+    peer.write_all(&request)?;
+    peer.shutdown(Shutdown::Write)
+}
+
+fn count_datagrams(socket: &UdpSocket) {
+    let mut datagram = [0; 2048];
+    while socket.recv(&mut datagram).is_ok() {
+        DATAGRAMS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs one client against a server for about `duration`.
+pub fn run(load: Load, server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+    match load {
+        Load::Stream => streams(server, 1, duration),
+        Load::Streams4 => streams(server, 4, duration),
+        Load::Datagrams => datagrams(server, duration),
+        Load::RoundTrips => round_trips(server, duration),
+        Load::Connections => connections(server, duration),
+    }
+    .with_context(|| format!("{} to {server}", load.name()))
+}
+
+fn connect(server: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+    let peer = TcpStream::connect_timeout(&SocketAddrV4::new(server, port).into(), PATIENCE)?;
+    peer.set_nodelay(true)?;
+    peer.set_read_timeout(Some(PATIENCE))?;
+    peer.set_write_timeout(Some(PATIENCE))?;
+    Ok(peer)
+}
+
+/// Runs `step` until `duration` is over.
+fn repeat(duration: Duration, mut step: impl FnMut() -> Result<u64>) -> Result<Measured> {
+    let start = Instant::now();
+    let mut units = 0;
+    while start.elapsed() < duration {
+        units += step()?;
+    }
+    Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
+}
+
+fn streams(server: Ipv4Addr, count: usize, duration: Duration) -> Result<Measured> {
+    let start = Instant::now();
+    let senders: Vec<_> =
+        (0..count).map(|_| thread::spawn(move || stream(server, start + duration))).collect();
+    let mut units = 0;
+    for sender in senders {
+        units += sender.join().map_err(|_| anyhow::anyhow!("a sender panicked"))??;
+    }
+    Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
+}
+
+fn stream(server: Ipv4Addr, end: Instant) -> Result<u64> {
+    let mut peer = connect(server, STREAM_PORT)?;
+    let chunk = vec![0x5a; CHUNK];
+    while Instant::now() < end {
+        peer.write_all(&chunk)?;
+    }
+    peer.shutdown(Shutdown::Write)?;
+    read_u64(&mut peer)
+}
+
+fn read_u64(peer: &mut TcpStream) -> Result<u64> {
+    let mut bytes = [0; 8];
+    peer.read_exact(&mut bytes).context("read the server's count")?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn datagrams(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+    let counted = || read_u64(&mut connect(server, COUNT_PORT)?);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((server, DATAGRAM_PORT))?;
+    let before = counted()?;
+    let sent = repeat(duration, || {
+        for _ in 0..16 {
+            socket.send(&REQUEST)?;
+        }
+        Ok(16)
+    })?;
+    Ok(Measured { units: counted()? - before, seconds: sent.seconds })
+}
+
+fn round_trips(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+    let mut peer = connect(server, ECHO_PORT)?;
+    let mut answer = REQUEST;
+    repeat(duration, || {
+        peer.write_all(&REQUEST)?;
+        peer.read_exact(&mut answer)?;
+        Ok(1)
+    })
+}
+
+fn connections(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+    let mut answer = Vec::with_capacity(REQUEST.len());
+    repeat(duration, || {
+        let mut peer = connect(server, CONNECT_PORT)?;
+        peer.write_all(&REQUEST)?;
+        answer.clear();
+        peer.read_to_end(&mut answer)?;
+        anyhow::ensure!(answer.len() == REQUEST.len(), "answer of {} bytes", answer.len());
+        Ok(1)
+    })
+}
