@@ -17,7 +17,7 @@ const STREAM_PORT: u16 = 5001;
 /// Echoes what it receives.
 const ECHO_PORT: u16 = 5002;
 /// One request, one answer, closed by the server: `TIME_WAIT` stays there and costs the client no port.
-const CONNECT_PORT: u16 = 5003;
+pub const CONNECT_PORT: u16 = 5003;
 /// Counts datagrams.
 const DATAGRAM_PORT: u16 = 5004;
 /// Answers with the number of datagrams counted so far.
@@ -150,10 +150,37 @@ pub fn run(load: Load, server: Ipv4Addr, duration: Duration) -> Result<Measured>
         Load::Stream => streams(server, 1, duration),
         Load::Streams4 => streams(server, 4, duration),
         Load::Datagrams => datagrams(server, duration),
-        Load::RoundTrips => round_trips(server, duration),
-        Load::Connections => connections(server, duration),
+        Load::RoundTrips => round_trips(server, End::At(duration)),
+        Load::Connections => connections(server, End::At(duration)),
     }
     .with_context(|| format!("{} to {server}", load.name()))
+}
+
+/// Runs `count` round trips or connections, however long they take.
+pub fn run_count(load: Load, server: Ipv4Addr, count: u64) -> Result<Measured> {
+    let end = End::After(count);
+    match load {
+        Load::RoundTrips => round_trips(server, end),
+        Load::Connections => connections(server, end),
+        Load::Stream | Load::Streams4 | Load::Datagrams => anyhow::bail!("{} cannot be counted", load.name()),
+    }
+    .with_context(|| format!("{} to {server}", load.name()))
+}
+
+/// When a repetition ends.
+#[derive(Clone, Copy)]
+enum End {
+    At(Duration),
+    After(u64),
+}
+
+impl End {
+    fn reached(self, start: Instant, units: u64) -> bool {
+        match self {
+            Self::At(duration) => start.elapsed() >= duration,
+            Self::After(count) => units >= count,
+        }
+    }
 }
 
 fn connect(server: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
@@ -164,11 +191,11 @@ fn connect(server: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
     Ok(peer)
 }
 
-/// Runs `step` until `duration` is over.
-fn repeat(duration: Duration, mut step: impl FnMut() -> Result<u64>) -> Result<Measured> {
+/// Runs `step` until the end.
+fn repeat(end: End, mut step: impl FnMut() -> Result<u64>) -> Result<Measured> {
     let start = Instant::now();
     let mut units = 0;
-    while start.elapsed() < duration {
+    while !end.reached(start, units) {
         units += step()?;
     }
     Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
@@ -206,7 +233,7 @@ fn datagrams(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((server, DATAGRAM_PORT))?;
     let before = counted()?;
-    let sent = repeat(duration, || {
+    let sent = repeat(End::At(duration), || {
         for _ in 0..16 {
             socket.send(&REQUEST)?;
         }
@@ -215,19 +242,19 @@ fn datagrams(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
     Ok(Measured { units: counted()? - before, seconds: sent.seconds })
 }
 
-fn round_trips(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+fn round_trips(server: Ipv4Addr, end: End) -> Result<Measured> {
     let mut peer = connect(server, ECHO_PORT)?;
     let mut answer = REQUEST;
-    repeat(duration, || {
+    repeat(end, || {
         peer.write_all(&REQUEST)?;
         peer.read_exact(&mut answer)?;
         Ok(1)
     })
 }
 
-fn connections(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+fn connections(server: Ipv4Addr, end: End) -> Result<Measured> {
     let mut answer = Vec::with_capacity(REQUEST.len());
-    repeat(duration, || {
+    repeat(end, || {
         let mut peer = connect(server, CONNECT_PORT)?;
         peer.write_all(&REQUEST)?;
         answer.clear();

@@ -1,3 +1,11 @@
 //! The benchmarks: the same work over Fanlight and its peers, interleaved, as ratios.
+//!
+//! Speeds drift by a factor of two within minutes on a shared machine, so nothing is compared across runs: every
+//! round runs every way once, and what is reported is the median of the rounds' ratios with its quartiles.
 
+pub mod clock;
+pub mod fan;
 pub mod load;
+pub mod program;
+pub mod report;
+pub mod ways;

@@ -1,13 +1,19 @@
 //! Benchmarks, and the load generator that they start inside namespaces.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use fanlight_tests::bench::load::{self, Load};
+use fanlight_tests::bench::{
+    clock,
+    fan::{self, Plan, Wire},
+    load::{self, Load},
+    program,
+};
+use serde::Serialize;
 
 #[derive(Parser)]
-#[command(about = "Fanlight's benchmarks")]
+#[command(name = "cargo xtask bench", about = "Fanlight beside its peers, in one interleaved run, as ratios")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -15,21 +21,83 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve loads until killed.
+    /// Container to container on two hosts: Fanlight, plain routing, kernel vxlan
+    Fan {
+        /// Rounds; each runs every way once
+        #[arg(long, default_value_t = 8)]
+        rounds: usize,
+        /// Milliseconds of one run
+        #[arg(long, default_value_t = 400)]
+        burst: u64,
+        /// Only wires of this MTU
+        #[arg(long)]
+        mtu: Option<u32>,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Each program alone, per packet
+    Program {
+        /// Packets through each program
+        #[arg(long, default_value_t = 20_000)]
+        runs: usize,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Instructions of a round trip and a connection (a guest with an instruction clock runs this)
+    Clock {
+        /// Write the costs as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Serve loads until killed
     #[command(hide = true)]
     Serve,
-    /// Run one load and print what was measured, as JSON.
+    /// Run one load for a time and print what was measured, as JSON
     #[command(hide = true)]
     Load { load: Load, server: Ipv4Addr, milliseconds: u64 },
+    /// Run one load so many times and print what was measured, as JSON
+    #[command(hide = true)]
+    Count { load: Load, server: Ipv4Addr, warm_up: u64, count: u64 },
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Fan { rounds, burst, mtu, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst) };
+            let mut all = Vec::new();
+            for wire in Wire::ALL.into_iter().filter(|wire| mtu.is_none_or(|mtu| mtu == wire.mtu)) {
+                let rows = fan::measure(wire, plan)?;
+                fan::print(wire, &rows);
+                all.extend(rows);
+            }
+            keep(json, &all)
+        }
+        Command::Program { runs, json } => {
+            let rows = program::measure(runs)?;
+            program::print(&rows);
+            keep(json, &rows)
+        }
+        Command::Clock { json } => {
+            let costs = clock::measure()?;
+            clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
+            keep(json, &costs)
+        }
         Command::Serve => load::serve(),
         Command::Load { load, server, milliseconds } => {
-            let measured = load::run(load, server, Duration::from_millis(milliseconds))?;
-            println!("{}", serde_json::to_string(&measured)?);
-            Ok(())
+            report(&load::run(load, server, Duration::from_millis(milliseconds))?)
         }
+        Command::Count { load, server, warm_up, count } => report(&clock::count(load, server, warm_up, count)?),
     }
+}
+
+fn report(measured: &load::Measured) -> Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
+    Ok(())
+}
+
+fn keep<T: Serialize>(file: Option<PathBuf>, result: &T) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(&file, serde_json::to_string_pretty(result)?).with_context(|| format!("write {}", file.display()))
 }
