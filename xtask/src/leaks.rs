@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 pub(crate) struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
-    /// Namespaces, links, pins and agents as they are now.
+    /// Namespaces, links, pins and processes as they are now.
     pub(crate) fn take() -> Self {
         let mut found = BTreeSet::new();
         let namespaces = names(Path::new("/run/netns")).into_iter().filter(|name| name.starts_with("fl-"));
@@ -22,8 +22,8 @@ impl Snapshot {
         found.extend(links.map(|name| format!("link {name}")));
         let pins = files_below(PathBuf::from("/sys/fs/bpf/fanlight"));
         found.extend(pins.into_iter().map(|pin| format!("pin {}", pin.display())));
-        let agents = names(Path::new("/proc")).into_iter().filter(|id| is_our_process(id));
-        found.extend(agents.map(|id| format!("process fanlight {id}")));
+        let processes = names(Path::new("/proc")).into_iter().filter_map(|id| orphan(&id));
+        found.extend(processes);
         Self(found)
     }
 
@@ -44,9 +44,17 @@ fn is_our_link(name: &str) -> bool {
     name.starts_with("fan-") || name.starts_with("fanlight") || name.strip_prefix("fl").is_some_and(hex)
 }
 
-fn is_our_process(id: &str) -> bool {
-    let comm = || fs::read_to_string(Path::new("/proc").join(id).join("comm"));
-    id.bytes().all(|digit| digit.is_ascii_digit()) && comm().is_ok_and(|name| name.trim_end() == "fanlight")
+/// The harness marks every process that it starts with `fl-PID-START`, its own number first. While that one runs,
+/// what it started is no leak; `-kept` is a lab that was asked for.
+fn orphan(id: &str) -> Option<String> {
+    let id: u32 = id.parse().ok()?;
+    let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
+    let environment = String::from_utf8_lossy(&environment);
+    let mark = environment.split('\0').find_map(|entry| entry.strip_prefix("FANLIGHT_LAB=fl-"))?;
+    let owner = mark.split('-').next().unwrap_or_default();
+    let lives = Path::new("/proc").join(owner).exists();
+    let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    (!lives && !mark.ends_with("-kept")).then(|| format!("process {} {id}", name.trim_end()))
 }
 
 /// None where there is no such directory.

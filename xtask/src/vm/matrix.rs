@@ -1,19 +1,22 @@
 //! The matrix: on every kernel all programs load within their ceilings, and the fan works.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 use ebpf_build::Place;
 
 use super::{Kernel, VmSpec, ceilings, run};
 use crate::{
-    command::{Totals, build_executable, cargo},
+    command::{self, Totals, build_executable, cargo},
     lab::{Profile, build_agent},
     setup::{self, Scope},
 };
 
 /// Names of integration tests that run in a guest, by how they start.
 const FILTERS: [&str; 2] = ["verifier::", "fan"];
+
+/// The integration tests' binary.
+const TESTS: &str = "integration";
 
 /// What `cargo xtask vm` is asked for.
 #[derive(Debug, Default)]
@@ -60,7 +63,24 @@ pub(crate) fn matrix(place: &Place, install: bool, request: &Request) -> Result<
     if !failed.is_empty() {
         bail!("tests failed on {}", failed.join(" and "));
     }
+    if request.bless {
+        bless_running(place, &payload)?;
+    }
     Ok(totals)
+}
+
+/// Measures on this machine's own kernel, which `cargo xtask test` compares with.
+fn bless_running(place: &Place, payload: &[(PathBuf, String)]) -> Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
+    let series = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    let counts = place.target.join("vm/verified.json");
+    let (tests, _) =
+        payload.iter().find(|(_, name)| name == TESTS).context("no integration tests were built")?;
+    let mut verifier = Command::new(tests);
+    verifier.arg(FILTERS[0]).env("FANLIGHT_VERIFIED", &counts).env("FANLIGHT_BLESS", "1");
+    command::run(&mut verifier)?;
+    let measured = fs::read(&counts).with_context(|| format!("reading {}", counts.display()))?;
+    ceilings::bless(&place.root, &series, &measured)
 }
 
 fn prepare(spec: &mut VmSpec<'_>, request: &Request) {
@@ -78,7 +98,7 @@ fn prepare(spec: &mut VmSpec<'_>, request: &Request) {
         spec.command = vec!["/bin/busybox".into(), "sh".into(), "-i".into()];
         return;
     }
-    spec.command = vec!["/payload/integration".into(), "--test-threads=1".into()];
+    spec.command = vec![format!("/payload/{TESTS}"), "--test-threads=1".into()];
     if request.tests.is_empty() {
         spec.command.extend(FILTERS.map(String::from));
     } else {
@@ -90,7 +110,7 @@ fn prepare(spec: &mut VmSpec<'_>, request: &Request) {
 fn payload(place: &Place) -> Result<Vec<(PathBuf, String)>> {
     let agent = build_agent(place, Profile::Dev)?;
     let mut tests = cargo(place, "test");
-    tests.args(["--no-run", "--package", "fanlight-tests", "--test", "integration"]);
-    let tests = build_executable(&mut tests, "integration")?;
-    Ok(vec![(agent, "fanlight".into()), (tests, "integration".into())])
+    tests.args(["--no-run", "--package", "fanlight-tests", "--test", TESTS]);
+    let tests = build_executable(&mut tests, TESTS)?;
+    Ok(vec![(agent, "fanlight".into()), (tests, TESTS.into())])
 }

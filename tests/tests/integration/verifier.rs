@@ -1,0 +1,53 @@
+//! Every program loads on this kernel, and does not cost its verifier more than the table allows.
+
+use std::{collections::BTreeMap, env, fs};
+
+use dataplane_common::outcome::Hook;
+use fanlight::kernel::bpf::{Datapath, program_name};
+
+type Counts = BTreeMap<String, u32>;
+
+/// How much more than kept a program may cost, in per cent.
+const TOLERANCE: u32 = 10;
+
+/// Where the counts go, as JSON.
+const OUTPUT: &str = "FANLIGHT_VERIFIED";
+/// Set while the table is written anew.
+const BLESS: &str = "FANLIGHT_BLESS";
+
+#[test]
+fn every_program_loads_within_its_ceiling() {
+    let measured: Counts = Hook::ALL.iter().map(|hook| measure(program_name(*hook))).collect();
+    println!("verified instructions: {measured:?}");
+    if let Some(path) = env::var_os(OUTPUT) {
+        fs::write(path, serde_json::to_vec(&measured).unwrap()).unwrap();
+    }
+    let table: BTreeMap<String, Counts> =
+        toml::from_str(include_str!("../../verified-instructions.toml")).unwrap();
+    let series = series();
+    let Some(kept) = table.get(&series).filter(|_| env::var_os(BLESS).is_none()) else {
+        println!("the table has no line for Linux {series}");
+        return;
+    };
+    for (name, count) in measured {
+        let kept = kept.get(&name).unwrap_or_else(|| panic!("{name} is not in the table of Linux {series}"));
+        let ceiling = kept + kept * TOLERANCE / 100;
+        assert!(
+            count <= ceiling,
+            "{name} on Linux {series}: {count} verified instructions, {kept} in tests/verified-instructions.toml, \
+             more than {TOLERANCE} % more"
+        );
+    }
+}
+
+fn measure(name: &str) -> (String, u32) {
+    let datapath = Datapath::private(&[name]).unwrap_or_else(|error| panic!("{name} does not load: {error}"));
+    let count = datapath.verified_instructions(name).unwrap();
+    (name.to_owned(), count.expect("kernels since 5.16 count them"))
+}
+
+/// `6.12` of `6.12.117+deb12-cloud-amd64`.
+fn series() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    release.split('.').take(2).collect::<Vec<_>>().join(".")
+}
