@@ -32,7 +32,15 @@ pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
     if !meta.to_us && eth.dst_addr != bridge_mac {
         return NOT_OURS;
     }
-    let Some(own) = own else { return Verdict::Drop(Outcome::DropForeignSource) };
+    let Some(own) = own else {
+        // An endpoint may have other addresses and talk to the host from them, but not into the overlay.
+        let to_host = ip.dst == fan.gateway;
+        return if to_host {
+            Verdict::Pass(Outcome::PassToHost)
+        } else {
+            Verdict::Drop(Outcome::DropForeignSource)
+        };
+    };
     if hook as u32 == Hook::EndpointIngress as u32
         && let Some(known) = tables.endpoint(ip.src)
         && known.ifindex != meta.ifindex

@@ -250,6 +250,7 @@ fn sources_that_are_not_the_endpoints_own_are_dropped() {
     assert_eq!(Frame::udp(0x0a00_0001, REMOTE).from_endpoint(&world), Outcome::DropForeignSource.name());
     assert_eq!(Frame::udp(0xfa00_1d02, REMOTE).from_endpoint(&world), Outcome::DropForeignSource.name());
     assert_eq!(Frame::udp(HERE, REMOTE).from_host(&world), Outcome::DropForeignSource.name());
+    assert_eq!(Frame::udp(0x0a00_0001, GATEWAY).from_endpoint(&world), Outcome::PassToHost.name());
 }
 
 #[test]

@@ -4,45 +4,49 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
 
 use super::{
     load::{Load, Measured},
     ways::{Lane, Pair, Way, program},
 };
 
-/// Instructions of one operation, by way.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Costs {
-    /// A 64-byte request and its answer.
-    pub round_trip: BTreeMap<Way, f64>,
-    /// Connect, request, answer, close.
-    pub connection: BTreeMap<Way, f64>,
-}
+/// Instructions of one operation by `WAY.OPERATION`, such as `fan.round_trip`.
+pub type Costs = BTreeMap<String, f64>;
 
+/// What is counted: a 64-byte request and its answer; connect, request, answer, close.
+const OPERATIONS: [(&str, Load, u64); 2] =
+    [("round_trip", Load::RoundTrips, 400), ("connection", Load::Connections, 120)];
+const WAYS: [Way; 4] = [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan];
 const WARM_UP: u64 = 40;
-const ROUND_TRIPS: u64 = 400;
-const CONNECTIONS: u64 = 120;
 
 /// Measures every way; to be run in a guest with an instruction clock.
 pub fn measure() -> Result<Costs> {
     let pair = Pair::new(1500, false);
     let mut costs = Costs::default();
-    for way in [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan] {
+    for way in WAYS {
         if way == Way::Ipip && !ipip_works(&pair) {
             continue;
         }
         let lane = pair.lay(way);
         let _server = lane.serve();
-        costs.round_trip.insert(way, cost(&lane, Load::RoundTrips, ROUND_TRIPS)?);
-        costs.connection.insert(way, cost(&lane, Load::Connections, CONNECTIONS)?);
+        for (operation, load, count) in OPERATIONS {
+            costs.insert(key(way, operation), cost(&lane, load, count)?);
+        }
     }
     Ok(costs)
 }
 
+fn key(way: Way, operation: &str) -> String {
+    format!("{}.{operation}", way.name())
+}
+
 /// Some kernels have no ipip device.
 fn ipip_works(pair: &Pair) -> bool {
-    let made = pair.host(0).command("ip").args(["link", "add", "probe", "type", "ipip", "remote", "192.0.2.1"]).run();
+    let made = pair
+        .host(0)
+        .command("ip")
+        .args(["link", "add", "probe", "type", "ipip", "remote", "192.0.2.1"])
+        .run();
     made.status.success() && pair.host(0).command("ip").args(["link", "del", "probe"]).run().status.success()
 }
 
@@ -50,7 +54,13 @@ fn cost(lane: &Lane<'_>, load: Load, count: u64) -> Result<f64> {
     let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
     let output = lane.ends[0]
         .command(program())
-        .args(["count", name.get_name(), &lane.server().to_string(), &WARM_UP.to_string(), &count.to_string()])
+        .args([
+            "count",
+            name.get_name(),
+            &lane.server().to_string(),
+            &WARM_UP.to_string(),
+            &count.to_string(),
+        ])
         .limit(Duration::from_secs(300))
         .run();
     ensure!(output.status.success(), "{} over {}: {output}", load.name(), lane.way.name());
@@ -68,16 +78,11 @@ pub fn count(load: Load, server: Ipv4Addr, warm_up: u64, count: u64) -> Result<M
 pub fn print(kernel: &str, costs: &Costs) {
     println!("\nInstruction clock, kernel {kernel}: thousands of instructions (ratio to plain routing)");
     println!("{:<10} {:>18} {:>18}", "way", "round trip", "connection");
-    for (&way, &round_trip) in &costs.round_trip {
-        let of = |costs: &BTreeMap<Way, f64>| costs.get(&Way::Routing).copied().unwrap_or(f64::NAN);
-        let connection = costs.connection.get(&way).copied().unwrap_or(f64::NAN);
-        println!(
-            "{:<10} {:>9.1} ({:>5.3}) {:>10.1} ({:>5.3})",
-            way.name(),
-            round_trip / 1e3,
-            round_trip / of(&costs.round_trip),
-            connection / 1e3,
-            connection / of(&costs.connection),
-        );
+    for way in WAYS {
+        let cell = |operation| {
+            let of = |way| costs.get(&key(way, operation)).copied().unwrap_or(f64::NAN);
+            format!("{:.1} ({:.3})", of(way) / 1e3, of(way) / of(Way::Routing))
+        };
+        println!("{:<10} {:>18} {:>18}", way.name(), cell("round_trip"), cell("connection"));
     }
 }

@@ -113,8 +113,13 @@ fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(f64, f64)> {
 /// Processor time spent since boot by everything on this machine: proc(5), /proc/stat.
 fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    let total: Vec<f64> =
-        stat.lines().next().unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let total: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal; ticks of 1/100 s.
     let idle = total.get(3).copied().unwrap_or_default() + total.get(4).copied().unwrap_or_default();
     Ok((total.iter().take(8).sum::<f64>() - idle) / 100.0)
@@ -147,7 +152,8 @@ fn wanted(row: &Row) -> (f64, f64) {
 
 /// The rows of one wire as a table.
 pub fn print(wire: Wire, rows: &[Row]) {
-    let how = if wire.segmenting { "uplink segmenting, as a wire does" } else { "super-packets on the uplink" };
+    let how =
+        if wire.segmenting { "uplink segmenting, as a wire does" } else { "super-packets on the uplink" };
     println!("\nMTU {}, {how}; medians of per-round ratios [quartiles]", wire.mtu);
     println!(
         "{:<15} {:>14}  {:<24} {:<24} {:<12} CPU a unit",

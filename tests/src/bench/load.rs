@@ -80,12 +80,15 @@ impl Measured {
 
 /// Runs the server until the process ends; prints `ready` when all ports listen.
 pub fn serve() -> Result<()> {
-    let listen = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"));
+    let listen = |port| {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))
+    };
     let streams = listen(STREAM_PORT)?;
     let echoes = listen(ECHO_PORT)?;
     let connections = listen(CONNECT_PORT)?;
     let counts = listen(COUNT_PORT)?;
-    let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)).context("bind the datagram port")?;
+    let datagrams =
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)).context("bind the datagram port")?;
     println!("ready");
     thread::spawn(move || each_in_thread(&streams, sink));
     thread::spawn(move || each_in_thread(&echoes, echo));

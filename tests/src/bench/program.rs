@@ -73,8 +73,15 @@ pub fn measure(runs: usize) -> Result<Vec<Row>> {
     ];
     let measured = cases.into_iter().map(|(name, hook, packet)| {
         let frame = packet.frame(TO_US, [2, 0, 0, 0, 0, 9]);
-        let packet =
-            Packet { number: 1, frame, mark: 0, ifindex: None, vlan: None, gso_size: 0, time: Duration::ZERO };
+        let packet = Packet {
+            number: 1,
+            frame,
+            mark: 0,
+            ifindex: None,
+            vlan: None,
+            gso_size: 0,
+            time: Duration::ZERO,
+        };
         Ok(Row { name, cost: cost(&setup, hook, &packet, runs)? })
     });
     measured.collect()

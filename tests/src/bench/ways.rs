@@ -131,7 +131,8 @@ impl Pair {
         let host = &self.hosts[index];
         let container = host.container(way.name());
         let (address, gateway) = (way.address(index as u8), way.gateway(index as u8));
-        let (device, netns, mtu) = (format!("c-{}", way.name()), container.netns(), self.mtu - way.overhead());
+        let (device, netns, mtu) =
+            (format!("c-{}", way.name()), container.netns(), self.mtu - way.overhead());
         host.ip(&format!("link add {device} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns}"));
         host.ip(&format!("address add {gateway}/32 dev {device}"));
         host.ip(&format!("link set {device} up"));

@@ -88,7 +88,9 @@ fn main() -> Result<()> {
         Command::Load { load, server, milliseconds } => {
             report(&load::run(load, server, Duration::from_millis(milliseconds))?)
         }
-        Command::Count { load, server, warm_up, count } => report(&clock::count(load, server, warm_up, count)?),
+        Command::Count { load, server, warm_up, count } => {
+            report(&clock::count(load, server, warm_up, count)?)
+        }
     }
 }
 
@@ -99,5 +101,6 @@ fn report(measured: &load::Measured) -> Result<()> {
 
 fn keep<T: Serialize>(file: Option<PathBuf>, result: &T) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
-    fs::write(&file, serde_json::to_string_pretty(result)?).with_context(|| format!("write {}", file.display()))
+    fs::write(&file, serde_json::to_string_pretty(result)?)
+        .with_context(|| format!("write {}", file.display()))
 }
