@@ -63,6 +63,13 @@ impl Agent {
         self.wait_for("READY=1", READY);
     }
 
+    /// Has it read a configuration that it must refuse; it goes on with the one it has.
+    #[track_caller]
+    pub fn reload_refused(&mut self) {
+        self.process.signal(Signal::SIGHUP);
+        self.wait_for("READY=1", READY);
+    }
+
     /// Kills it without warning.
     pub fn kill9(self) -> Output {
         let Self { process, .. } = self;

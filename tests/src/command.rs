@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    io::{Read, Write as _},
+    io::{BufRead, BufReader, Read, Write as _},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -129,12 +129,42 @@ impl Cmd {
         output
     }
 
-    /// Starts it in the background. Its output is kept, and shown when something goes wrong; that of a process
-    /// that may outlive this one is thrown away.
+    /// Runs it and shows each line of its standard output as it comes; it must succeed.
+    #[track_caller]
+    pub fn show(mut self, mut show: impl FnMut(&str)) {
+        let what = self.what();
+        let limit = self.limit;
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let stdout = child.stdout.take().into_iter();
+        let mut process = Process { child, output: None, what };
+        let lines = stdout.flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
+        let deadline = Instant::now() + limit;
+        for line in lines {
+            assert!(Instant::now() < deadline, "{} did not end within {limit:?}", process.what);
+            show(&line);
+        }
+        let status = wait(&mut process.child, limit);
+        assert!(status.is_some_and(|status| status.success()), "{}: {status:?}", process.what);
+    }
+
+    /// Starts it in the background. Its output is shown when something goes wrong; in a lab that is kept it is
+    /// thrown away, because its reader ends before it does.
     #[track_caller]
     pub fn spawn(mut self) -> Process {
-        let stream = || if lab::kept() { Stdio::null() } else { Stdio::piped() };
-        self.command.stdout(stream()).stderr(stream());
+        if !lab::kept() {
+            return self.spawn_heard();
+        }
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let what = self.what();
+        let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        Process { child, output: None, what }
+    }
+
+    /// Starts it in the background, to be asked for its output before this process ends.
+    #[track_caller]
+    pub fn spawn_heard(mut self) -> Process {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let what = self.what();
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
         let output = [drain(child.stdout.take()), drain(child.stderr.take())];

@@ -28,24 +28,29 @@ impl<'h> Container<'h> {
     }
 
     /// Wires it as a container engine does: a veth, one end into the bridge, the other one as `eth0` with
-    /// an address and a default route. The name of the host's end.
+    /// an address and a default route.
     #[track_caller]
-    pub fn join_bridge(&self, bridge: &str, address: &str, gateway: &str) -> String {
-        let port = self.plug(bridge);
-        self.ip(&format!("address add {address} dev eth0"));
-        self.ip(&format!("route add default via {gateway}"));
-        port
+    pub fn join_bridge(&self, bridge: &str, address: &str, gateway: &str) {
+        self.plug(bridge);
+        self.address(address, gateway);
     }
 
     /// Puts one end of a new veth into the bridge and the other one inside as `eth0`, up, without an address.
+    /// The name of the host's end.
     #[track_caller]
     pub fn plug(&self, bridge: &str) -> String {
-        let port = format!("v{}", self.netns);
-        let netns = &self.netns;
+        let (netns, port) = (&self.netns, format!("v{}", self.netns));
         self.host.ip(&format!("link add {port} type veth peer name eth0 netns {netns}"));
         self.host.ip(&format!("link set {port} master {bridge} up"));
         self.ip("link set eth0 up");
         port
+    }
+
+    /// Gives `eth0` an address with its length, and a default route.
+    #[track_caller]
+    pub fn address(&self, address: &str, gateway: &str) {
+        self.ip(&format!("address add {address} dev eth0"));
+        self.ip(&format!("route add default via {gateway}"));
     }
 
     /// Ends the namespace as an engine's crash does: without a word to anybody.

@@ -29,8 +29,24 @@ impl Ping {
     #[track_caller]
     pub fn start(from: &Site, to: Ipv4Addr, per_second: u32) -> Self {
         let interval = format!("{:.4}", 1.0 / f64::from(per_second));
-        let process = from.command("ping").args(["-q", "-i", &interval, &to.to_string()]).spawn();
+        let process = from.command("ping").args(["-q", "-i", &interval, &to.to_string()]).spawn_heard();
         Self { process }
+    }
+
+    /// Starts a given number of them at so many a second; see [`Ping::finish`].
+    #[track_caller]
+    pub fn start_counted(from: &Site, to: Ipv4Addr, per_second: u32, count: u32) -> Self {
+        let (interval, count) = (format!("{:.4}", 1.0 / f64::from(per_second)), count.to_string());
+        let command =
+            from.command("ping").args(["-q", "-W", "2", "-i", &interval, "-c", &count, &to.to_string()]);
+        Self { process: command.spawn_heard() }
+    }
+
+    /// Waits until all of a given number are through.
+    #[track_caller]
+    pub fn finish(self) -> Pinged {
+        let output = self.process.finish(Duration::from_secs(60));
+        Pinged::read(&output.stdout).unwrap_or_else(|| panic!("no summary: {output}"))
     }
 
     /// Ends them. The last one may still be on its way then, and does not count as lost.
@@ -118,7 +134,7 @@ impl Iperf {
     /// Starts a client in the background; see [`Iperf::read`].
     #[track_caller]
     pub fn start(from: &Site, to: Ipv4Addr, seconds: u32, options: &[&str]) -> Process {
-        Self::client(from, to, seconds, options).spawn()
+        Self::client(from, to, seconds, options).spawn_heard()
     }
 
     fn client(from: &Site, to: Ipv4Addr, seconds: u32, options: &[&str]) -> crate::Cmd {

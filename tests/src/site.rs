@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    command::Cmd,
+    command::{Cmd, Output},
     lab,
     socket::RawSocket,
     sys::{self, Namespaces},
@@ -96,6 +96,16 @@ impl Site {
         let mut words = line.split_whitespace();
         let program = words.next().expect("a command line names a program");
         self.command(program).args(words).ok()
+    }
+
+    /// A command line, split at spaces; it must fail. What it left.
+    #[track_caller]
+    pub fn sh_fails(&self, line: &str) -> Output {
+        let mut words = line.split_whitespace();
+        let program = words.next().expect("a command line names a program");
+        let output = self.command(program).args(words).run();
+        assert!(!output.status.success(), "{output}");
+        output
     }
 
     /// `ip` with these words; it must succeed.

@@ -50,6 +50,9 @@ enum Task {
         /// Leave the fleet running, to look around in
         #[arg(long)]
         keep: bool,
+        /// Remove fleets that were left running, and do nothing else
+        #[arg(long, conflicts_with = "keep")]
+        clean: bool,
     },
     /// Boot supported kernels under emulation: load every program, run the fan's tests
     Vm {
@@ -99,9 +102,10 @@ fn run(task: Task) -> Result<()> {
             build::build_ebpf(&place, log)
         }
         Task::Test { install, filter } => lab::test(&place, !install.no_install, &filter).map(drop),
-        Task::Demo { install, keep } => {
-            let arguments: &[String] = if keep { &["--keep".into()] } else { &[] };
-            lab::demo(&place, !install.no_install, arguments)
+        Task::Demo { install, keep, clean } => {
+            let options = [("--keep", keep), ("--clean", clean)].into_iter().filter(|(_, given)| *given);
+            let arguments: Vec<_> = options.map(|(option, _)| option.to_owned()).collect();
+            lab::demo(&place, !install.no_install, &arguments)
         }
         Task::Vm { install, kernels, tests, bless, shell } => {
             let request = vm::Request { kernels, tests, bless, shell };
