@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod endpoint;
+pub mod fan;
 pub mod kernel;
 pub mod model;
 pub mod reconcile;

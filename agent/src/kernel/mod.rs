@@ -2,7 +2,11 @@
 //! namespace, and nothing here decides what ought to be.
 
 pub mod bpf;
+pub mod dhcp;
+pub mod icmp;
+pub mod iptables;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod sysctl;

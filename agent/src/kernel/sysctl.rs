@@ -29,6 +29,13 @@ pub enum SysctlError {
     },
 }
 
+impl SysctlError {
+    /// There is no such setting: its interface is gone, or the kernel lacks the feature.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Key { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// A setting: its path below `/proc/sys`, as `net/ipv4/ip_forward`.
 ///
 /// Paths, not dots, because interface names may hold dots.
@@ -50,6 +57,11 @@ impl Key {
     /// `net/ipv4/neigh/INTERFACE/NAME`.
     pub fn neigh(interface: &str, name: &str) -> Self {
         Self(format!("net/ipv4/neigh/{interface}/{name}"))
+    }
+
+    /// Whether it is a setting of an interface.
+    pub fn is_of(&self, interface: &str) -> bool {
+        self.0.split('/').nth(3) == Some(interface)
     }
 
     fn path(&self) -> PathBuf {
@@ -89,11 +101,40 @@ impl fmt::Display for Key {
     }
 }
 
+/// The names under `net/ipv4/conf` (interfaces, `all`, `default`).
+pub fn conf_entries() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
 /// What a setting was, and what we made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Change {
     former: String,
     ours: String,
+    /// Former values of settings that the kernel changes along with this one.
+    #[serde(default)]
+    along: BTreeMap<Key, String>,
+}
+
+impl Change {
+    /// Puts `key` back if it still holds what we set, and what changed along with it.
+    fn undo(&self, key: &Key) -> Result<(), SysctlError> {
+        match key.read() {
+            Ok(now) if now == self.ours => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_missing() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut outcome = key.write(&self.former).map(drop);
+        for (key, former) in &self.along {
+            match key.write(former) {
+                Err(error) if !error.is_missing() => outcome = outcome.and(Err(error)),
+                _ => {}
+            }
+        }
+        outcome
+    }
 }
 
 /// Settings that we changed and want to put back one day, kept in a file.
@@ -118,49 +159,52 @@ impl Remembered {
         Ok(Self { path: path.to_owned(), changes })
     }
 
-    /// Sets `key` and remembers its first former value. Whether anything changed is returned.
+    /// Sets `key` and remembers its first former value, and those of settings that the kernel changes along with
+    /// it. Whether anything changed is returned.
     ///
     /// # Errors
     /// The kernel refuses, or the file can't be written; then the setting is as it was.
-    pub fn set(&mut self, key: &Key, value: &str) -> Result<bool, SysctlError> {
+    pub fn set(&mut self, key: &Key, value: &str, along: &[Key]) -> Result<bool, SysctlError> {
+        let along =
+            along.iter().map(|key| Ok((key.clone(), key.read()?))).collect::<Result<_, SysctlError>>()?;
         let Some(former) = key.write(value)? else { return Ok(false) };
         let change =
-            self.changes.entry(key.clone()).or_insert_with(|| Change { former, ours: String::new() });
+            self.changes.entry(key.clone()).or_insert_with(|| Change { former, ours: String::new(), along });
         value.clone_into(&mut change.ours);
         if let Err(error) = self.save() {
             // The failure to remember is what gets reported; putting back is all that can be done about it.
             if let Some(change) = self.changes.remove(key) {
-                key.write(&change.former)?;
+                change.undo(key)?;
             }
             return Err(error);
         }
         Ok(true)
     }
 
-    /// Puts every setting back that still holds what we set, forgets all, and removes the file.
+    /// Puts every chosen setting back that still holds what we set, and forgets it. A setting whose interface is
+    /// gone is no failure.
     ///
     /// # Errors
-    /// The first failure, after all were tried. A setting whose interface is gone is no failure.
-    pub fn restore(self) -> Result<(), SysctlError> {
+    /// The first failure, after all were tried.
+    pub fn restore(&mut self, chosen: impl Fn(&Key) -> bool) -> Result<(), SysctlError> {
         let mut outcome = Ok(());
-        for (key, change) in &self.changes {
-            match key.read() {
-                Ok(now) if now == change.ours => outcome = outcome.and(key.write(&change.former).map(drop)),
-                Ok(_) => {}
-                Err(SysctlError::Key { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => outcome = outcome.and(Err(error)),
-            }
+        let (mine, kept) = std::mem::take(&mut self.changes).into_iter().partition(|(key, _)| chosen(key));
+        self.changes = kept;
+        let mine: BTreeMap<Key, Change> = mine;
+        for (key, change) in &mine {
+            outcome = outcome.and(change.undo(key));
         }
-        match fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                outcome.and(Err(SysctlError::File { path: self.path, source }))
-            }
-            _ => outcome,
-        }
+        outcome.and(self.save())
     }
 
     fn save(&self) -> Result<(), SysctlError> {
         let failed = |source| SysctlError::File { path: self.path.clone(), source };
+        if self.changes.is_empty() {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+                _ => Ok(()),
+            };
+        }
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -177,6 +221,7 @@ mod tests {
     #[test]
     fn an_interface_name_with_dots_stays_one_part_of_the_path() {
         let key = Key::conf("eth0.12", "rp_filter");
+        assert!(key.is_of("eth0.12") && !key.is_of("eth0"));
         assert_eq!(key.path(), PathBuf::from("/proc/sys/net/ipv4/conf/eth0.12/rp_filter"));
     }
 

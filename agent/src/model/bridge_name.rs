@@ -22,7 +22,7 @@ pub fn bridge_name(slice: Ipv4Net) -> String {
 }
 
 /// FNV-1a with 64 bits: the same name on every version and architecture.
-fn fnv1a(text: &str) -> u64 {
+pub(crate) fn fnv1a(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -5,6 +5,7 @@ mod fan;
 mod resolve;
 mod resolve_error;
 
+pub(crate) use bridge_name::fnv1a;
 pub use bridge_name::{HELPER, bridge_name};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink};
 pub use ipnet::Ipv4Net;

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::kernel::netlink::{Address, Link, Route};
 
-/// Number of our routes (`RTPROT_*`): between BGP's 186 and nobody's, so that `ip route` tells them apart.
-pub const ROUTE_PROTOCOL: u8 = 186;
+/// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
+pub const ROUTE_PROTOCOL: u8 = 250;
 
 /// The smallest MTU that an uplink may have: an inner packet of 576 bytes must fit (RFC 791).
 const SMALLEST_INNER_MTU: u32 = 576;
@@ -146,14 +146,8 @@ impl Host {
             .filter_map(|address| Some((self.candidate(address.index)?, address)))
             .collect();
         let usable = |&&(_, address): &&(&Link, &Address)| address.prefix_len < 32;
-        let chosen = match inside.iter().find(usable).or(inside.first()) {
-            Some(first) => first,
-            None => {
-                return Err(ResolveError::NotInUnderlay {
-                    underlay: network,
-                    addresses: self.own_addresses(),
-                });
-            }
+        let Some(chosen) = inside.iter().find(usable).or(inside.first()) else {
+            return Err(ResolveError::NotInUnderlay { underlay: network, addresses: self.own_addresses() });
         };
         let elsewhere = |&&(link, address): &&(&Link, &Address)| {
             link.index != chosen.0.index && (address.prefix_len < 32 || chosen.1.prefix_len == 32)
@@ -247,7 +241,7 @@ impl Host {
         let foreign = |index: u32| {
             let bridge = spec.bridge.as_deref();
             !self.own.contains(&index)
-                && !self.link_numbered(index).is_some_and(|link| Some(link.name.as_str()) == bridge)
+                && self.link_numbered(index).is_none_or(|link| Some(link.name.as_str()) != bridge)
         };
         let name = |index: u32| self.link_numbered(index).map_or("?", |link| link.name.as_str()).to_owned();
         let taken = |address: &&Address| foreign(address.index) && overlaps(overlay, address.network());

@@ -1,0 +1,225 @@
+//! What is remembered of a fan: on its bridge, and in a file.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use dataplane_common::fan::FanMap;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::error::Fault;
+use crate::model::{Fan, FanSpec, Origin, bridge_name};
+
+/// What a bridge's alias starts with when the bridge is a fan's.
+const ALIAS: &str = "fanlight fan ";
+
+/// A fan as it was brought up: enough to repair it and to take it down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// As it was asked for.
+    #[serde(flatten)]
+    pub spec: FanSpec,
+    /// Where.
+    pub origin: Origin,
+    /// This host's address in the underlay then.
+    pub address: Ipv4Addr,
+    /// Length of the underlay network.
+    pub len: u8,
+    /// The host has another address by now; the bridge stays for its containers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+}
+
+impl Mark {
+    /// The mark of a resolved fan.
+    pub fn of(fan: &Fan) -> Self {
+        Self {
+            spec: fan.spec.clone(),
+            origin: fan.origin,
+            address: fan.address,
+            len: fan.underlay.prefix_len(),
+            stale: false,
+        }
+    }
+
+    /// Overlay network.
+    pub fn overlay(&self) -> Ipv4Net {
+        self.spec.overlay
+    }
+
+    /// Underlay network.
+    pub fn underlay(&self) -> Ipv4Net {
+        Ipv4Net::new_assert(self.address, self.len.min(32)).trunc()
+    }
+
+    /// This host's slice.
+    pub fn slice(&self) -> Ipv4Net {
+        let base = self.map().and_then(|map| Some((map.slice_of(self.address.to_bits())?, map.slice_len())));
+        base.map_or(self.spec.overlay, |(base, len)| Ipv4Net::new_assert(base.into(), len))
+    }
+
+    /// This host's address in the slice.
+    pub fn gateway(&self) -> Ipv4Addr {
+        (self.slice().network().to_bits() | 1).into()
+    }
+
+    /// Name of the bridge.
+    pub fn bridge(&self) -> String {
+        self.spec.bridge.clone().unwrap_or_else(|| bridge_name(self.slice()))
+    }
+
+    /// The arithmetic; `None` for a mark that somebody damaged.
+    pub fn map(&self) -> Option<FanMap> {
+        let underlay = self.underlay();
+        let overlay = (self.spec.overlay.addr(), self.spec.overlay.prefix_len());
+        FanMap::new(overlay, (underlay.addr(), underlay.prefix_len())).ok()
+    }
+
+    /// The text for the bridge's alias.
+    pub fn to_alias(&self) -> String {
+        format!("{ALIAS}{}", serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// The mark in an alias, if that is what it holds.
+    pub fn from_alias(alias: &str) -> Option<Self> {
+        let mark: Self = serde_json::from_str(alias.strip_prefix(ALIAS)?).ok()?;
+        mark.map().map(|_| mark)
+    }
+}
+
+/// What an adopted bridge was like before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// Its MTU, if we changed it.
+    pub mtu: Option<u32>,
+    /// It had the gateway's address already.
+    pub had_address: bool,
+}
+
+/// One fan in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) mark: Mark,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adopted: Option<Adopted>,
+}
+
+/// The file of remembered fans, one entry a bridge.
+#[derive(Debug)]
+pub(super) struct Memory {
+    path: PathBuf,
+    entries: Vec<Entry>,
+}
+
+impl Memory {
+    pub(super) fn load(path: &Path) -> Result<Self, Fault> {
+        let failed = |source| Fault::File { path: path.to_owned(), source };
+        let entries: Vec<Entry> = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Self { path: path.to_owned(), entries })
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Remembers a fan in place of what was remembered of its bridge. Says whether anything changed.
+    pub(super) fn put(&mut self, entry: Entry) -> Result<bool, Fault> {
+        if self.entries.contains(&entry) {
+            return Ok(false);
+        }
+        let bridge = entry.mark.bridge();
+        self.entries.retain(|other| other.mark.bridge() != bridge);
+        self.entries.push(entry);
+        self.save().map(|()| true)
+    }
+
+    pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Fault> {
+        self.entries.retain(|entry| entry.mark.bridge() != bridge);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), Fault> {
+        let failed = |source| Fault::File { path: self.path.clone(), source };
+        if self.entries.is_empty() {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+                _ => Ok(()),
+            };
+        }
+        let text = serde_json::to_vec_pretty(&self.entries).map_err(|error| failed(error.into()))?;
+        let fresh = self.path.with_extension("new");
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Egress, Encapsulation, UnderlaySpec};
+
+    pub(crate) fn mark() -> Mark {
+        Mark {
+            spec: FanSpec {
+                overlay: "250.0.0.0/8".parse().unwrap(),
+                underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: Some(16) },
+                encapsulation: Encapsulation::Ipip,
+                host_reserve: 1,
+                egress: Egress::Masquerade,
+                bridge: None,
+                dhcp: false,
+            },
+            origin: Origin::Manual,
+            address: [172, 30, 0, 28].into(),
+            len: 16,
+            stale: false,
+        }
+    }
+
+    #[test]
+    fn a_mark_survives_the_way_through_an_alias() {
+        assert_eq!(Mark::from_alias(&mark().to_alias()), Some(mark()));
+        assert_eq!(Mark::from_alias("fanlight fan {}"), None);
+        assert_eq!(Mark::from_alias("uplink to the rack"), None);
+        assert_eq!(mark().slice(), "250.0.28.0/24".parse().unwrap());
+        assert_eq!(mark().gateway(), Ipv4Addr::new(250, 0, 28, 1));
+    }
+
+    #[test]
+    fn the_longest_mark_fits_into_an_alias() {
+        let mut long = mark();
+        long.spec.overlay = "240.128.224.0/19".parse().unwrap();
+        long.spec.underlay = UnderlaySpec::Device { name: "fifteen-letters".to_owned(), len: Some(30) };
+        long.spec.host_reserve = 1_000_000;
+        long.spec.egress = Egress::Route;
+        long.spec.bridge = Some("bridge-of-15-ch".to_owned());
+        long.spec.dhcp = true;
+        long.address = [203, 203, 203, 203].into();
+        long.len = 30;
+        long.stale = true;
+        let alias = long.to_alias();
+        assert!(alias.len() <= 255, "{} bytes: {alias}", alias.len());
+        assert_eq!(Mark::from_alias(&alias), Some(long));
+    }
+
+    #[test]
+    fn the_file_holds_one_fan_a_bridge_and_goes_with_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fans.json");
+        let mut memory = Memory::load(&path).unwrap();
+        let entry = Entry { mark: mark(), adopted: None };
+        assert!(memory.put(entry.clone()).unwrap());
+        assert!(!memory.put(entry.clone()).unwrap());
+        let changed = Entry { adopted: Some(Adopted::default()), ..entry };
+        assert!(memory.put(changed.clone()).unwrap());
+        assert_eq!(Memory::load(&path).unwrap().entries(), [changed]);
+        memory.remove("fan-250-0-28").unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,192 @@
+//! One dnsmasq a bridge, which hands out a slice's addresses.
+//!
+//! Its pid file under `/run/fanlight` says which process is ours; a process is ended only when its own command line
+//! names that file.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const FOLDER: &str = "/run/fanlight/dhcp";
+/// How long a server may take to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why addresses can't be handed out.
+#[derive(Debug, thiserror::Error)]
+pub enum DhcpError {
+    /// The program is not installed.
+    #[error("`dnsmasq` is not installed; install the package dnsmasq-base, or leave out `dhcp`")]
+    Missing,
+    /// It refuses to start.
+    #[error("dnsmasq on {bridge}: {reason}")]
+    Refused {
+        /// The bridge.
+        bridge: String,
+        /// Its complaint.
+        reason: String,
+    },
+    /// Its files can't be read or written, or it does not end.
+    #[error("dnsmasq on {bridge}: {source}")]
+    Io {
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a server hands out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server<'a> {
+    /// The bridge that it serves.
+    pub bridge: &'a str,
+    /// First address.
+    pub first: Ipv4Addr,
+    /// Last address.
+    pub last: Ipv4Addr,
+    /// Network mask.
+    pub mask: Ipv4Addr,
+    /// Default gateway.
+    pub gateway: Ipv4Addr,
+    /// MTU.
+    pub mtu: u32,
+}
+
+/// Whether dnsmasq is installed.
+///
+/// # Errors
+/// It isn't.
+pub fn check() -> Result<(), DhcpError> {
+    match Command::new("dnsmasq").arg("--version").output() {
+        Ok(_) => Ok(()),
+        Err(_not_there) => Err(DhcpError::Missing),
+    }
+}
+
+/// Makes a server run with these values. Whether one had to be started is returned.
+///
+/// # Errors
+/// dnsmasq is missing or refuses.
+pub fn ensure(server: &Server<'_>) -> Result<bool, DhcpError> {
+    let failed = |source| DhcpError::Io { bridge: server.bridge.to_owned(), source };
+    let wanted = settings(server);
+    let conf = file(server.bridge, "conf");
+    if running(server.bridge).is_some() {
+        if fs::read_to_string(&conf).is_ok_and(|text| text == wanted) {
+            return Ok(false);
+        }
+        stop(server.bridge)?;
+    }
+    fs::create_dir_all(FOLDER).and_then(|()| fs::write(&conf, wanted)).map_err(failed)?;
+    let output = Command::new("dnsmasq")
+        .arg(format!("--conf-file={}", conf.display()))
+        .output()
+        .map_err(|_not_there| DhcpError::Missing)?;
+    if output.status.success() {
+        return Ok(true);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let reason = complaint.lines().last().unwrap_or("no reason given").trim().to_owned();
+    Err(DhcpError::Refused { bridge: server.bridge.to_owned(), reason })
+}
+
+/// Ends the server of a bridge, and forgets its settings. None running is fine; leases are kept.
+///
+/// # Errors
+/// It does not end.
+pub fn stop(bridge: &str) -> Result<(), DhcpError> {
+    let failed = |source| DhcpError::Io { bridge: bridge.to_owned(), source };
+    if let Some(pid) = running(bridge) {
+        kill(pid, Signal::SIGTERM).map_err(|errno| failed(errno.into()))?;
+        let deadline = Instant::now() + PATIENCE;
+        while running(bridge).is_some() {
+            if Instant::now() > deadline {
+                return Err(failed(io::Error::from(io::ErrorKind::TimedOut)));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    for name in ["pid", "conf"] {
+        match fs::remove_file(file(bridge, name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The process of a bridge's pid file, if it is a server of ours.
+pub fn running(bridge: &str) -> Option<Pid> {
+    let pid: i32 = fs::read_to_string(file(bridge, "pid")).ok()?.trim().parse().ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // A number may be another process's by now: ours names its settings.
+    let ours = format!("--conf-file={}", file(bridge, "conf").display());
+    let named = command.split(|&byte| byte == 0).any(|argument| argument == ours.as_bytes());
+    named.then(|| Pid::from_raw(pid))
+}
+
+fn file(bridge: &str, extension: &str) -> PathBuf {
+    PathBuf::from(FOLDER).join(format!("{bridge}.{extension}"))
+}
+
+fn settings(server: &Server<'_>) -> String {
+    let Server { bridge, first, last, mask, gateway, mtu } = server;
+    let pid = file(bridge, "pid");
+    let leases = file(bridge, "leases");
+    format!(
+        "interface={bridge}\n\
+         bind-interfaces\n\
+         except-interface=lo\n\
+         port=0\n\
+         dhcp-authoritative\n\
+         dhcp-range={first},{last},{mask},1h\n\
+         dhcp-option=option:router,{gateway}\n\
+         dhcp-option=option:mtu,{mtu}\n\
+         dhcp-leasefile={}\n\
+         pid-file={}\n",
+        leases.display(),
+        pid.display(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_name_the_range_the_mtu_and_files_of_their_own() {
+        let server = Server {
+            bridge: "fan-250-0-28",
+            first: [250, 0, 28, 10].into(),
+            last: [250, 0, 28, 254].into(),
+            mask: [255, 255, 255, 0].into(),
+            gateway: [250, 0, 28, 1].into(),
+            mtu: 1480,
+        };
+        let text = settings(&server);
+        for line in [
+            "interface=fan-250-0-28",
+            "dhcp-range=250.0.28.10,250.0.28.254,255.255.255.0,1h",
+            "dhcp-option=option:mtu,1480",
+            "dhcp-authoritative",
+            "pid-file=/run/fanlight/dhcp/fan-250-0-28.pid",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_pid_file_is_no_server() {
+        assert_eq!(running("no-such-bridge"), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! nftables by the `nft` program, which applies a script as one transaction.
+
+use std::{
+    io::{self, Write as _},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// Why a ruleset could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// The program is not installed.
+    #[error("`nft` is not installed; install the package nftables")]
+    Missing,
+    /// It could not be run.
+    #[error("`nft` could not be run: {0}")]
+    Run(#[source] io::Error),
+    /// It refused.
+    #[error("nftables: {0}")]
+    Refused(String),
+    /// Its answer is no JSON.
+    #[error("nftables: the answer of `nft -j` can't be read: {0}")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Whether `nft` is installed and allowed to work.
+///
+/// # Errors
+/// It isn't.
+pub fn check() -> Result<(), NftError> {
+    run(&["--version"], "").map(drop)
+}
+
+/// Applies a script: all of it or nothing.
+///
+/// # Errors
+/// `nft` is missing or refuses the script.
+pub fn apply(script: &str) -> Result<(), NftError> {
+    run(&["-f", "-"], script).map(drop)
+}
+
+/// The IPv4 table of a name as `nft -j` describes it, if there is one.
+///
+/// # Errors
+/// `nft` is missing, or its answer is unreadable.
+pub fn table(name: &str) -> Result<Option<Value>, NftError> {
+    match run(&["-j", "list", "table", "ip", name], "") {
+        Ok(text) => parse(&text).map(Some),
+        Err(NftError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All chains, without rules.
+///
+/// # Errors
+/// `nft` is missing or refuses, or its answer is unreadable.
+pub fn chains() -> Result<Value, NftError> {
+    parse(&run(&["-j", "list", "chains"], "")?)
+}
+
+/// One chain with its rules, as `nft` prints them with their handles; `None` when there is no such chain.
+///
+/// # Errors
+/// `nft` is missing.
+pub fn chain_text(family: &str, table: &str, chain: &str) -> Result<Option<String>, NftError> {
+    match run(&["-a", "list", "chain", family, table, chain], "") {
+        Ok(text) => Ok(Some(text)),
+        Err(NftError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse(text: &str) -> Result<Value, NftError> {
+    // An empty ruleset is an empty answer in some versions.
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_str(text).map_err(NftError::Answer)
+}
+
+fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
+    let output = feed(arguments, input).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NftError::Missing,
+        _ => NftError::Run(error),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    // The first line says why; the others quote the script.
+    Err(NftError::Refused(complaint.lines().next().unwrap_or("no reason given").trim().to_owned()))
+}
+
+fn feed(arguments: &[&str], input: &str) -> io::Result<Output> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    child.wait_with_output()
+}
