@@ -1,6 +1,5 @@
 use std::{net::Ipv4Addr, time::Duration};
 
-use aya::programs::ProgramError;
 use dataplane_common::{
     abi::{EndpointRecord, FanRecord},
     outcome::{Hook, Outcome},
@@ -172,10 +171,7 @@ fn explain(error: bpf::Error, frame: &[u8], context: Context) -> String {
     /// What fits into the page that older kernels place the frame in.
     const SAFE: usize = 3500;
     let code = match &error {
-        bpf::Error::Program { source, .. } => match &**source {
-            ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-            _ => None,
-        },
+        bpf::Error::Call { source, .. } => source.raw_os_error(),
         _ => None,
     };
     match code {

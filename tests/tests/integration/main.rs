@@ -1,4 +1,6 @@
 //! Integration tests: real programs between real namespaces. One binary, one module per area.
 
+mod datapath;
 mod harness;
 mod verifier;
+mod replay;

@@ -24,8 +24,8 @@ use super::{
 
 /// First of all filters.
 const PRIORITY: u16 = 1;
-/// Unlike the handle 1 that others take, so that theirs at the same priority is never replaced.
-const HANDLE: u32 = 0xfa17;
+/// Plus the hook's number. Unlike the handle 1 that others take: theirs at the same priority is never replaced.
+const HANDLE: u32 = 0xfa10;
 /// Prefix of our filters' names.
 const OWNER: &str = "fanlight:";
 
@@ -42,6 +42,10 @@ const fn parent(hook: Hook) -> TcHandle {
         _ => TcHandle::MIN_INGRESS,
     };
     TcHandle { major: u16::MAX, minor }
+}
+
+fn handle(hook: Hook) -> u32 {
+    HANDLE + hook as u32
 }
 
 fn filter_name(hook: Hook) -> String {
@@ -109,7 +113,7 @@ pub(super) fn before_ours(hook: Hook, ifindex: u32) -> Result<Vec<ForeignProgram
     let Some(position) = filters.iter().position(|filter| is_ours(filter, hook)) else {
         return Ok(Vec::new());
     };
-    let others = filters.into_iter().take(position);
+    let others = filters.into_iter().take(position).filter(|filter| !filter.name.starts_with(OWNER));
     Ok(others.map(|filter| ForeignProgram { id: filter.program_id, name: filter.name }).collect())
 }
 
@@ -118,7 +122,7 @@ fn ours(socket: &Socket, hook: Hook, ifindex: u32) -> io::Result<Option<Filter>>
 }
 
 fn is_ours(filter: &Filter, hook: Hook) -> bool {
-    filter.handle == HANDLE && filter.name == filter_name(hook)
+    filter.handle == handle(hook) && filter.name == filter_name(hook)
 }
 
 /// The filters of a hook's direction, in the order in which they run.
@@ -156,7 +160,7 @@ fn filter_message(hook: Hook, ifindex: u32) -> TcMessage {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     let header = TcHeader {
         index: ifindex as i32,
-        handle: TcHandle::from(HANDLE),
+        handle: TcHandle::from(handle(hook)),
         parent: parent(hook),
         info: u32::from(PRIORITY) << 16 | u32::from(protocol),
         ..TcHeader::default()

@@ -124,5 +124,7 @@ pub(super) fn before_ours(pins: &Pins, hook: Hook, ifindex: u32) -> Result<Vec<F
     let ours = sys::link_info(link.as_fd()).during(|| format!("asking about {}", hook.name()))?.id;
     let all = query(hook, ifindex)?;
     let Some(position) = all.iter().position(|&(_, link)| link == ours) else { return Ok(Vec::new()) };
-    Ok(all.iter().take(position).map(|&(id, _)| ForeignProgram::by_id(id)).collect())
+    let own: Vec<_> = attachments(pins)?.iter().map(|attachment| attachment.program_id).collect();
+    let others = all.iter().take(position).filter(|(id, _)| !own.contains(id));
+    Ok(others.map(|&(id, _)| ForeignProgram::by_id(id)).collect())
 }

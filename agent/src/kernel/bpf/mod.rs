@@ -16,6 +16,7 @@ mod paths;
 mod pins;
 mod private;
 mod probe;
+mod short;
 mod sys;
 mod tables;
 

@@ -1,17 +1,22 @@
 //! Programs with maps of their own, attached nowhere: for replay, tests and benchmarks.
 
-use std::time::Duration;
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
-    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{ProgramError, SchedClassifier},
 };
 
 use super::{
     ConfigMap, EndpointMap, PathMap,
     counters::CounterMap,
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     object,
+    short::Shortener,
+    sys,
     tables::Tables,
 };
 
@@ -36,13 +41,15 @@ impl Context {
     const WORDS: usize = 48;
     const MARK: usize = 2;
     const IFINDEX: usize = 10;
+    const CONTROL: usize = 12;
     const GSO_SEGS: usize = 41;
     const GSO_SIZE: usize = 44;
 
-    fn words(self) -> [u32; Self::WORDS] {
+    fn words(self, length: usize) -> [u32; Self::WORDS] {
         let mut words = [0; Self::WORDS];
         words[Self::MARK] = self.mark;
         words[Self::IFINDEX] = self.ifindex;
+        words[Self::CONTROL] = length as u32;
         words[Self::GSO_SEGS] = self.gso_segs;
         words[Self::GSO_SIZE] = self.gso_size;
         words
@@ -64,17 +71,21 @@ pub struct TestRun {
 pub struct Private {
     ebpf: Ebpf,
     tables: Tables,
+    shorteners: Vec<(String, Shortener)>,
 }
 
 impl Private {
     pub(super) fn open(programs: &[&str]) -> Result<Self> {
         let mut ebpf = object::create_maps(None)?;
         let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
-        for name in programs {
-            object::load_program(&mut ebpf, name)?;
+        let mut shorteners = Vec::new();
+        for &name in programs {
+            let program = object::load_program(&mut ebpf, name)?;
+            let fd = program.fd().map_err(Error::program(name))?;
+            shorteners.push((name.to_owned(), Shortener::new(fd.as_fd())?));
         }
         tables.config.initialise();
-        Ok(Self { ebpf, tables })
+        Ok(Self { ebpf, tables, shorteners })
     }
 
     /// Fans and devices.
@@ -106,18 +117,24 @@ impl Private {
     pub(crate) fn run(&self, name: &str, frame: &[u8], context: Context) -> Result<TestRun> {
         /// More than any program adds.
         const ROOM: usize = 256;
-        let program = self.program(name)?;
         let mut output = vec![0; frame.len() + ROOM];
-        let context = context.words();
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ctx_in: Some(bytemuck::cast_slice(&context)),
-            ..TestRunOptions::new()
+        let context = context.words(frame.len());
+        let run = if frame.len() < Shortener::NEEDED_BELOW {
+            let long = Shortener::lengthen(frame);
+            sys::test_run(self.shortener(name)?, &long, &context, &mut output)
+        } else {
+            let program = self.program(name)?.fd().map_err(Error::program(name))?;
+            sys::test_run(program.as_fd(), frame, &context, &mut output)
         };
-        let result = program.test_run(options).map_err(Error::program(name))?;
-        output.truncate(result.data_size_out as usize);
-        Ok(TestRun { action: result.return_value as i32, frame: output, duration: result.duration })
+        let run = run.during(|| format!("running {name}"))?;
+        output.truncate(run.length);
+        Ok(TestRun { action: run.result, frame: output, duration: run.duration })
+    }
+
+    fn shortener(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let found = self.shorteners.iter().find(|(program, _)| program == name);
+        let (_, shortener) = found.ok_or_else(|| Error::Object { what: format!("program {name}") })?;
+        Ok(shortener.program())
     }
 
     fn program(&self, name: &str) -> Result<&SchedClassifier> {

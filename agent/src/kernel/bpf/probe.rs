@@ -1,6 +1,6 @@
 //! What this kernel can do, found by trying it on nothing that matters.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use aya_obj::generated::bpf_attach_type::BPF_TCX_INGRESS;
 
@@ -34,9 +34,10 @@ pub(super) fn mechanism() -> Result<Mechanism> {
 
 /// The flag for taking an IPv4 header off, or 0 where the kernel does not know it (and needs none).
 pub(super) fn decap_flags() -> Result<u64> {
-    let result = sys::run_once(&adjust_room(DECAP_L3_IPV4 | FIXED_GSO), &tunnel_frame())
+    let run = sys::load_classifier(&adjust_room(DECAP_L3_IPV4 | FIXED_GSO))
+        .and_then(|program| sys::test_run(program.as_fd(), &tunnel_frame(), &[], &mut []))
         .during(|| "trying how this kernel removes a header".to_owned())?;
-    Ok(if result == 0 { DECAP_L3_IPV4 as u64 } else { 0 })
+    Ok(if run.result == 0 { DECAP_L3_IPV4 as u64 } else { 0 })
 }
 
 /// `return bpf_skb_adjust_room(skb, -20, BPF_ADJ_ROOM_MAC, flags)`; the context is in r1 already.

@@ -13,6 +13,7 @@ use std::{
     path::Path,
     ptr,
     sync::atomic::{AtomicU32, AtomicU64},
+    time::Duration,
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd};
@@ -108,6 +109,31 @@ struct TestRunAttr {
     data_out: u64,
     repeat: u32,
     duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// The head of `bpf_attr` for BPF_MAP_CREATE.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MapAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// The head of `bpf_attr` for BPF_MAP_UPDATE_ELEM.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// The head of `bpf_link_info`, for a link of type tcx.
@@ -305,27 +331,71 @@ pub(super) fn query(ifindex: u32, attach_type: bpf_attach_type) -> io::Result<Ve
     Ok(programs.into_iter().zip(links).take(attr.count as usize).collect())
 }
 
-/// Loads a classifier made of a few instructions, runs it once on `frame` and returns its result.
-pub(super) fn run_once(insns: &[Insn], frame: &[u8]) -> io::Result<i32> {
+/// Loads a classifier made of a few instructions.
+pub(super) fn load_classifier(insns: &[Insn]) -> io::Result<OwnedFd> {
     const SCHED_CLS: u32 = 3;
     let license = c"GPL".to_bytes_with_nul();
-    let mut load = LoadAttr {
+    let mut attr = LoadAttr {
         prog_type: SCHED_CLS,
         insn_count: insns.len() as u32,
         insns: address(insns),
         license: address(license),
     };
     // SAFETY: `insns` holds `insn_count` instructions, `license` is terminated; both outlive the call.
-    let program = unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut load) }?;
-    let mut run = TestRunAttr {
-        prog_fd: raw(program.as_fd()),
-        size_in: frame.len() as u32,
-        data_in: address(frame),
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
+}
+
+/// Makes a table for tail calls with one program in it.
+pub(super) fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PROG_ARRAY: u32 = 3;
+    let mut create = MapAttr { kind: PROG_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
+    // SAFETY: no addresses.
+    let map = unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut create) }?;
+    let (key, value) = ([0u32], [raw(program)]);
+    let mut element = ElementAttr {
+        map_fd: raw(map.as_fd()),
+        key: address(&key),
+        value: address(&value),
         ..Zeroable::zeroed()
     };
-    // SAFETY: `frame` is readable for `size_in` bytes; no output is asked for.
-    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut run) }?;
-    Ok(run.retval as i32)
+    // SAFETY: key and value are readable for the 4 bytes that the map was made with.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element) }?;
+    Ok(map)
+}
+
+/// What a test run gave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TestRun {
+    pub(super) result: i32,
+    /// How much of the output buffer was written.
+    pub(super) length: usize,
+    pub(super) duration: Duration,
+}
+
+/// Runs a program once on a frame; `context` is a `struct __sk_buff`, or empty.
+pub(super) fn test_run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    context: &[u32],
+    output: &mut [u8],
+) -> io::Result<TestRun> {
+    let mut attr = TestRunAttr {
+        prog_fd: raw(program),
+        size_in: frame.len() as u32,
+        size_out: output.len() as u32,
+        data_in: address(frame),
+        data_out: if output.is_empty() { 0 } else { address_mut(output) },
+        context_size_in: size_of_val(context) as u32,
+        context_in: if context.is_empty() { 0 } else { address(context) },
+        ..Zeroable::zeroed()
+    };
+    // SAFETY: inputs are readable and the output writable for the sizes given.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }?;
+    Ok(TestRun {
+        result: attr.retval as i32,
+        length: attr.size_out as usize,
+        duration: Duration::from_nanos(attr.duration.into()),
+    })
 }
 
 /// Bytes of kernel memory that a map takes.
