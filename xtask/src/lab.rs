@@ -1,15 +1,18 @@
 //! `test`, `demo` and `bench`: what runs real programs in network namespaces.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 use ebpf_build::Place;
 
 use crate::{
-    command::{Totals, cargo, is_root, run, run_tests, search_path},
+    command::{Totals, build_executable, cargo, is_root, run, run_tests, search_path},
     leaks::Snapshot,
     setup::{self, Scope},
 };
+
+/// The agent's binary.
+pub(crate) const AGENT: &str = "fanlight";
 
 /// Names the agent's binary for tests, demo and benchmarks.
 const AGENT_VARIABLE: &str = "FANLIGHT_BIN";
@@ -22,17 +25,10 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
-    pub(crate) fn flags(self) -> &'static [&'static str] {
+    fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Dev => &[],
             Self::Release => &["--release"],
-        }
-    }
-
-    pub(crate) fn directory(self) -> &'static str {
-        match self {
-            Self::Dev => "debug",
-            Self::Release => "release",
         }
     }
 }
@@ -58,11 +54,9 @@ pub(crate) fn unit_tests(place: &Place) -> Result<Totals> {
 
 /// Real programs in namespaces, one test after the other: they share the kernel's tables.
 fn integration_tests(place: &Place, filter: &[String]) -> Result<Totals> {
-    let agent = build_agent(place, Profile::Dev)?;
+    let agent = build(place, Profile::Dev, AGENT)?;
     let mut tests = cargo(place, "test");
-    tests
-        .args(["--package", "fanlight-tests", "--test", "integration", "--", "--test-threads=1"])
-        .args(filter);
+    tests.args(["--workspace", "--test", "integration", "--", "--test-threads=1"]).args(filter);
     run_tests(tests.env(AGENT_VARIABLE, agent).env("PATH", search_path()))
 }
 
@@ -81,16 +75,17 @@ pub(crate) fn bench(place: &Place, install: bool, arguments: &[String]) -> Resul
 }
 
 fn run_lab(place: &Place, profile: Profile, binary: &str, arguments: &[String]) -> Result<()> {
-    let agent = build_agent(place, profile)?;
-    let mut lab = cargo(place, "run");
-    lab.args(["--quiet", "--package", "fanlight-tests", "--bin", binary]).args(profile.flags());
-    run(lab.arg("--").args(arguments).env(AGENT_VARIABLE, agent).env("PATH", search_path()))
+    let agent = build(place, profile, AGENT)?;
+    let lab = build(place, profile, binary)?;
+    run(Command::new(lab).args(arguments).env(AGENT_VARIABLE, agent).env("PATH", search_path()))
 }
 
-/// Builds the agent and returns its path.
-pub(crate) fn build_agent(place: &Place, profile: Profile) -> Result<PathBuf> {
-    run(cargo(place, "build").args(["--package", "fanlight"]).args(profile.flags()))?;
-    Ok(place.target.join(profile.directory()).join("fanlight"))
+/// Builds a binary of the workspace and returns its path. Always of the whole workspace: a single package has
+/// other features of the dependencies, which would all be compiled once more.
+pub(crate) fn build(place: &Place, profile: Profile, binary: &str) -> Result<PathBuf> {
+    let mut build = cargo(place, "build");
+    build.args(["--workspace", "--bin", binary]).args(profile.flags());
+    build_executable(&mut build, binary)
 }
 
 fn need_root(what: &str) -> Result<()> {

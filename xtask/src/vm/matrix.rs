@@ -8,7 +8,7 @@ use ebpf_build::Place;
 use super::{Kernel, VmSpec, ceilings, run};
 use crate::{
     command::{self, Totals, build_executable, cargo},
-    lab::{Profile, build_agent},
+    lab::{AGENT, Profile, build},
     setup::{self, Scope},
 };
 
@@ -108,9 +108,9 @@ fn prepare(spec: &mut VmSpec<'_>, request: &Request) {
 
 /// The agent and the integration tests.
 fn payload(place: &Place) -> Result<Vec<(PathBuf, String)>> {
-    let agent = build_agent(place, Profile::Dev)?;
+    let agent = build(place, Profile::Dev, AGENT)?;
     let mut tests = cargo(place, "test");
-    tests.args(["--no-run", "--package", "fanlight-tests", "--test", TESTS]);
+    tests.args(["--no-run", "--workspace", "--test", TESTS]);
     let tests = build_executable(&mut tests, TESTS)?;
-    Ok(vec![(agent, "fanlight".into()), (tests, TESTS.into())])
+    Ok(vec![(agent, AGENT.into()), (tests, TESTS.into())])
 }
