@@ -2,5 +2,5 @@
 
 mod datapath;
 mod harness;
-mod verifier;
 mod replay;
+mod verifier;

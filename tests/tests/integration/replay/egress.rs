@@ -11,45 +11,49 @@ fn one_hop_less(packet: Ipv4) -> Ipv4 {
 
 #[test]
 fn fan_an_endpoints_packet_is_encapsulated_with_one_hop_less() {
+    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
     let packet = udp(LOCAL, REMOTE).with(|packet| {
         packet.tos = 0xb9;
         packet.frags = Ipv4::DF;
     });
     for hook in [Hook::EndpointIngress, Hook::BridgeIngress] {
         let out = carried(&one_hop_less(packet.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
-        expect(&mut engine(), hook, sent(&packet), Outcome::Encapsulated, Some(out));
+        expect(&mut engine, hook, sent(&packet), Outcome::Encapsulated, Some(out));
     }
 }
 
 #[test]
 fn fan_a_fragment_is_encapsulated_as_it_is_and_the_outer_packet_forbids_more() {
+    let mut engine = engine(&[Hook::EndpointIngress]);
     let fragment = udp(LOCAL, REMOTE).with(|packet| packet.frags = Ipv4::MF | 185);
     let out = carried(&one_hop_less(fragment.clone()));
     assert_eq!(out.frags, Ipv4::DF);
     let out = out.frame(BRIDGE_MAC, LOCAL_MAC);
-    expect(&mut engine(), Hook::EndpointIngress, sent(&fragment), Outcome::Encapsulated, Some(out));
+    expect(&mut engine, Hook::EndpointIngress, sent(&fragment), Outcome::Encapsulated, Some(out));
 }
 
 #[test]
 fn fan_the_largest_packet_fits() {
+    let mut engine = engine(&[Hook::EndpointIngress]);
     let largest = Ipv4::udp((LOCAL, 1), (REMOTE, 2), &[7; 1452]).with(|packet| packet.frags = Ipv4::DF);
     assert_eq!(largest.bytes().len(), 1480);
     let out = carried(&one_hop_less(largest.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
-    expect(&mut engine(), Hook::EndpointIngress, sent(&largest), Outcome::Encapsulated, Some(out));
+    expect(&mut engine, Hook::EndpointIngress, sent(&largest), Outcome::Encapsulated, Some(out));
 }
 
 #[test]
 fn fan_a_neighbour_on_the_same_host_gets_the_packet_directly() {
+    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
     let packet = udp(LOCAL, NEIGHBOUR);
     let out = one_hop_less(packet.clone()).frame(NEIGHBOUR_MAC, BRIDGE_MAC);
     for hook in [Hook::EndpointIngress, Hook::BridgeIngress] {
-        expect(&mut engine(), hook, sent(&packet), Outcome::DeliveredLocally, Some(out.clone()));
+        expect(&mut engine, hook, sent(&packet), Outcome::DeliveredLocally, Some(out.clone()));
     }
 }
 
 #[test]
 fn fan_what_an_endpoint_says_to_the_host_or_to_the_rest_of_the_world_passes() {
-    let mut engine = engine();
+    let mut engine = engine(&[Hook::EndpointIngress]);
     let hook = Hook::EndpointIngress;
     expect(&mut engine, hook, sent(&udp(LOCAL, GATEWAY)), Outcome::PassToHost, None);
     expect(&mut engine, hook, sent(&udp(LOCAL, OUTSIDE)), Outcome::PassNotOurs, None);
@@ -63,7 +67,7 @@ fn fan_what_an_endpoint_says_to_the_host_or_to_the_rest_of_the_world_passes() {
 
 #[test]
 fn fan_a_source_that_is_not_the_endpoints_is_refused() {
-    let mut engine = engine();
+    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
     let foreign = sent(&udp(REMOTE, REMOTE));
     expect(&mut engine, Hook::EndpointIngress, foreign.clone(), Outcome::DropForeignSource, None);
     expect(&mut engine, Hook::BridgeIngress, foreign, Outcome::DropForeignSource, None);
@@ -73,14 +77,15 @@ fn fan_a_source_that_is_not_the_endpoints_is_refused() {
 
 #[test]
 fn fan_the_stacks_packet_is_encapsulated_with_its_ttl() {
+    let mut engine = engine(&[Hook::HostEgress]);
     let packet = udp(GATEWAY, REMOTE).with(|packet| packet.ttl = 1);
     let out = carried(&packet).frame(BRIDGE_MAC, LOCAL_MAC);
-    expect(&mut engine(), Hook::HostEgress, sent(&packet), Outcome::Encapsulated, Some(out));
+    expect(&mut engine, Hook::HostEgress, sent(&packet), Outcome::Encapsulated, Some(out));
 }
 
 #[test]
 fn fan_the_stacks_packets_that_no_host_could_take_are_dropped_with_their_reason() {
-    let mut engine = engine();
+    let mut engine = engine(&[Hook::HostEgress]);
     for (packet, outcome) in [
         (udp(GATEWAY, OUTSIDE), Outcome::DropNoFan),
         (udp(GATEWAY, LOCAL), Outcome::DropLoop),
@@ -98,8 +103,8 @@ fn fan_without_a_route_to_the_other_host_the_packet_is_counted_as_refused_by_the
     let by_route = FanRecord { uplink: 0, ..fan() };
     let site = fanlight_tests::Site::bare("no-route");
     site.inside(|| {
-        let mut engine =
-            Engine::new(&Setup { fans: vec![by_route], ..setup() }, Hook::ALL).expect("it loads");
+        let mut engine = Engine::new(&Setup { fans: vec![by_route], ..setup() }, &[Hook::EndpointIngress])
+            .expect("it loads");
         let packet = sent(&udp(LOCAL, REMOTE));
         expect(&mut engine, Hook::EndpointIngress, packet, Outcome::DropHelperFailed, None);
     });
@@ -107,7 +112,11 @@ fn fan_without_a_route_to_the_other_host_the_packet_is_counted_as_refused_by_the
 
 #[test]
 fn fan_before_anything_is_configured_nothing_is_ours() {
-    let mut engine = Engine::new(&Setup::default(), Hook::ALL).expect("the programs load");
+    let mut engine = Engine::new(
+        &Setup::default(),
+        &[Hook::UplinkIngress, Hook::EndpointIngress, Hook::BridgeIngress, Hook::HostEgress],
+    )
+    .expect("the programs load");
     expect(&mut engine, Hook::EndpointIngress, sent(&udp(LOCAL, REMOTE)), Outcome::PassNotOurs, None);
     expect(&mut engine, Hook::BridgeIngress, sent(&udp(LOCAL, REMOTE)), Outcome::PassNotOurs, None);
     expect(&mut engine, Hook::HostEgress, sent(&udp(LOCAL, REMOTE)), Outcome::DropNoFan, None);
@@ -123,8 +132,8 @@ fn fan_each_of_two_fans_takes_its_own_packets_and_a_withdrawn_one_takes_none() {
         gateway: Ipv4Addr::new(251, 0, 28, 1).into(),
         ..fan()
     };
-    let mut engine =
-        Engine::new(&Setup { fans: vec![fan(), second], ..setup() }, Hook::ALL).expect("it loads");
+    let mut engine = Engine::new(&Setup { fans: vec![fan(), second], ..setup() }, &[Hook::BridgeIngress])
+        .expect("it loads");
     let (local, remote) = (Ipv4Addr::new(251, 0, 28, 5), Ipv4Addr::new(251, 0, 27, 5));
     for (from, to) in [(LOCAL, REMOTE), (local, remote), (LOCAL, remote), (local, REMOTE)] {
         let packet = udp(from, to);

@@ -5,56 +5,71 @@ use fanlight_tests::packet::{self, Ipv4};
 
 use super::*;
 
-#[track_caller]
-fn expect_uplink(packet: &Ipv4, outcome: Outcome, output: Option<Vec<u8>>) {
-    expect(&mut engine(), Hook::UplinkIngress, arrived(packet), outcome, output);
+/// The program on the uplink.
+struct Uplink(Engine);
+
+impl Uplink {
+    fn new() -> Self {
+        Self(engine(&[Hook::UplinkIngress]))
+    }
+
+    #[track_caller]
+    fn expect(&mut self, packet: &Ipv4, outcome: Outcome, output: Option<Vec<u8>>) {
+        expect(&mut self.0, Hook::UplinkIngress, arrived(packet), outcome, output);
+    }
 }
 
 #[test]
 fn fan_tunnel_packets_come_out_as_they_went_in_addressed_to_the_endpoint() {
+    let mut uplink = Uplink::new();
     let inner = udp(REMOTE, LOCAL);
     let delivered = inner.frame(LOCAL_MAC, BRIDGE_MAC);
-    expect_uplink(&received(&inner), Outcome::Decapsulated, Some(delivered));
+    uplink.expect(&received(&inner), Outcome::Decapsulated, Some(delivered));
 }
 
 #[test]
 fn fan_tunnel_packets_to_the_gateway_and_to_unknown_endpoints_go_to_the_helper_device() {
+    let mut uplink = Uplink::new();
     for destination in [GATEWAY, Ipv4Addr::new(250, 0, 28, 77)] {
         let inner = udp(REMOTE, destination);
         let handed = inner.frame(HELPER_MAC, [0; 6]);
-        expect_uplink(&received(&inner), Outcome::DecapsulatedToHost, Some(handed));
+        uplink.expect(&received(&inner), Outcome::DecapsulatedToHost, Some(handed));
     }
 }
 
 #[test]
 fn fan_congestion_and_service_class_come_out_of_the_tunnel() {
+    let mut uplink = Uplink::new();
     for (inner_tos, outer_tos, expected) in [(0x02, 0x03, 0x03), (0x00, 0xb8, 0xb8), (0xb9, 0x20, 0x21)] {
         let inner = udp(REMOTE, LOCAL).with(|packet| packet.tos = inner_tos);
         let outer = received(&inner).with(|packet| packet.tos = outer_tos);
         let delivered = inner.with(|packet| packet.tos = expected).frame(LOCAL_MAC, BRIDGE_MAC);
-        expect_uplink(&outer, Outcome::Decapsulated, Some(delivered));
+        uplink.expect(&outer, Outcome::Decapsulated, Some(delivered));
     }
     let outer = received(&udp(REMOTE, LOCAL)).with(|packet| packet.tos = 0x03);
-    expect_uplink(&outer, Outcome::DropEcn, None);
+    uplink.expect(&outer, Outcome::DropEcn, None);
 }
 
 #[test]
 fn fan_a_source_that_does_not_compute_to_the_sender_is_refused() {
+    let mut uplink = Uplink::new();
     let elsewhere = Ipv4Addr::new(250, 0, 26, 2);
     for source in [elsewhere, OUTSIDE, LOCAL] {
-        expect_uplink(&received(&udp(source, LOCAL)), Outcome::DropSpoofedSource, None);
+        uplink.expect(&received(&udp(source, LOCAL)), Outcome::DropSpoofedSource, None);
     }
 }
 
 #[test]
 fn fan_a_destination_of_another_slice_is_refused() {
+    let mut uplink = Uplink::new();
     for destination in [Ipv4Addr::new(250, 0, 29, 2), OUTSIDE] {
-        expect_uplink(&received(&udp(REMOTE, destination)), Outcome::DropNotOurSlice, None);
+        uplink.expect(&received(&udp(REMOTE, destination)), Outcome::DropNotOurSlice, None);
     }
 }
 
 #[test]
 fn fan_malformed_tunnel_packets_are_dropped_with_their_reason() {
+    let mut uplink = Uplink::new();
     let inner = udp(REMOTE, LOCAL);
     let outer = received(&inner);
     for (packet, outcome) in [
@@ -67,12 +82,13 @@ fn fan_malformed_tunnel_packets_are_dropped_with_their_reason() {
         (outer.clone().with(|p| p.frags = Ipv4::MF), Outcome::DropOuterFragment),
         (outer.clone().with(|p| p.frags = 3), Outcome::DropOuterFragment),
     ] {
-        expect_uplink(&packet, outcome, None);
+        uplink.expect(&packet, outcome, None);
     }
 }
 
 #[test]
 fn fan_what_is_not_ours_passes_untouched() {
+    let mut uplink = Uplink::new();
     let inner = udp(REMOTE, LOCAL);
     for packet in [
         inner.inside(THERE, ROUTER),
@@ -82,16 +98,17 @@ fn fan_what_is_not_ours_passes_untouched() {
         Ipv4::echo(THERE, HERE, 1, 1, b"ping"),
         Ipv4::new(THERE, HERE, packet::TCP, vec![0; 20]),
     ] {
-        expect_uplink(&packet, Outcome::PassNotOurs, None);
+        uplink.expect(&packet, Outcome::PassNotOurs, None);
     }
     let arp = [&[0xff; 6][..], &WIRE_MAC, &[0x08, 0x06], &[0; 28]].concat();
-    expect(&mut engine(), Hook::UplinkIngress, arp, Outcome::PassNotOurs, None);
+    expect(&mut uplink.0, Hook::UplinkIngress, arp, Outcome::PassNotOurs, None);
 }
 
 #[test]
 fn fan_outer_options_are_left_to_the_stack() {
+    let mut uplink = Uplink::new();
     let outer = received(&udp(REMOTE, LOCAL)).with(|packet| packet.options = vec![1, 1, 1, 0]);
-    expect_uplink(&outer, Outcome::PassSlowPath, None);
+    uplink.expect(&outer, Outcome::PassSlowPath, None);
 }
 
 #[test]
@@ -99,7 +116,7 @@ fn fan_a_vlan_tag_makes_a_packet_somebody_elses_unless_it_only_carries_a_priorit
     let inner = udp(REMOTE, LOCAL);
     let tagged =
         |vlan| Packet { number: 1, frame: arrived(&received(&inner)), vlan: Some(vlan), ..Packet::default() };
-    let mut engine = engine();
+    let mut engine = engine(&[Hook::UplinkIngress]);
     let foreign = engine.run(Hook::UplinkIngress, &tagged(5)).expect("it runs");
     assert_eq!((foreign.outcome, foreign.output), (Outcome::PassNotOurs, None));
     let priority = engine.run(Hook::UplinkIngress, &tagged(0)).expect("it runs");
