@@ -1,9 +1,10 @@
 //! Command lines as clap reads them: words in their places, not yet what they mean.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use dataplane_common::outcome::Hook;
 
 use crate::config::CONFIG_FILE;
 
@@ -20,12 +21,79 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Bring fans up and down, show and test them
+    #[command(subcommand)]
+    Fan(FanCommand),
+    /// The same as 'fan up'
+    Up(UpArgs),
+    /// The same as 'fan down'
+    Down(DownArgs),
+    /// Show the node on one screen; exits with 1 when it is degraded
+    Status,
+    /// Run packets through the kernel programs without touching any interface
+    Replay(ReplayArgs),
     /// Check the configuration without touching the host
     CheckConfig(CheckConfigArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
     Manual,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FanCommand {
+    /// Bring up a fan, or all of the file of fans
+    Up(UpArgs),
+    /// Take down a fan, or all that 'up -a' brought up
+    Down(DownArgs),
+    /// Show the fans of this node
+    Show,
+    /// Say whether the encapsulation gets through to a host
+    Test(TestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// All fans of /etc/fanlight/fans; a bad line does not stop the others
+    #[arg(short = 'a', long, conflicts_with = "operands")]
+    pub(super) all: bool,
+    /// OVERLAY (N is N.0.0.0/8), UNDERLAY (network, own address, device or 'default', with /LENGTH), then any of:
+    /// dhcp, host-reserve N, bridge NAME, encap KIND, egress KIND, auto, off
+    #[arg(value_name = "OVERLAY UNDERLAY FLAGS", allow_negative_numbers = true)]
+    pub(super) operands: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {
+    /// All fans that 'up -a' brought up
+    #[arg(short = 'a', long, conflicts_with = "operands")]
+    pub(super) all: bool,
+    /// The fan, with the operands that brought it up
+    #[arg(value_name = "OVERLAY UNDERLAY", allow_negative_numbers = true)]
+    pub(super) operands: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    /// Underlay or overlay address of a host
+    #[arg(value_name = "HOST")]
+    pub(super) host: Ipv4Addr,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// The packets: pcap, pcapng or JSON lines; '-' is standard input
+    #[arg(long = "in", value_name = "FILE")]
+    pub(super) input: PathBuf,
+    /// Where the packets arrive
+    #[arg(long, value_name = "HOOK", value_parser = parse_hook())]
+    pub(super) hook: Hook,
+    /// Take the fans of this configuration instead of this node's
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Write what came out as a pcap file
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -39,4 +107,12 @@ pub(super) struct CheckConfigArgs {
 pub(super) struct CompletionsArgs {
     /// The shell
     pub(super) shell: Shell,
+}
+
+/// The hooks by name, so that help, completions and errors list them.
+fn parse_hook() -> impl clap::builder::TypedValueParser<Value = Hook> {
+    use clap::builder::TypedValueParser;
+    let names: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+    clap::builder::PossibleValuesParser::new(names)
+        .try_map(|name| Hook::from_name(&name).ok_or_else(|| format!("no hook '{name}'")))
 }

@@ -5,10 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, operands::OperandError};
 
 /// Status of a command that was understood but failed.
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 /// Status of words that can't be parsed.
 const USAGE: u8 = 2;
 
@@ -24,13 +24,21 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Tells operands that can't be parsed from those that can't be had.
+    pub(super) fn operands(command: &str, error: OperandError) -> Self {
+        match error {
+            OperandError::Words(why) => Self::Usage(format!("{command}: {why}")),
+            OperandError::Contradiction(why) => Self::Failed(anyhow::anyhow!("{command}: {why}")),
+        }
+    }
+
     /// Writes the error and gives the exit status.
     pub(super) fn report(&self, errors: &mut dyn Write) -> ExitCode {
         let (lines, status) = match self {
             Self::Usage(line) => (vec![line.clone()], USAGE),
             // Whoever reads our output has enough of it: nothing to report.
             Self::Failed(error) if is_broken_pipe(error) => (Vec::new(), FAILED),
-            Self::Failed(error) => (vec![format!("{error:#}")], FAILED),
+            Self::Failed(error) => (vec![causes(error)], FAILED),
             Self::Many(lines) => (lines.clone(), FAILED),
         };
         for line in lines {
@@ -41,6 +49,19 @@ impl Failure {
         }
         ExitCode::from(status)
     }
+}
+
+/// The error and its causes; a cause that is quoted already is not repeated.
+pub(super) fn causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -77,6 +98,12 @@ mod tests {
     fn an_error_with_causes_and_line_breaks_is_one_line() {
         let failure = Failure::Failed(anyhow!("cause\n  with detail").context("what failed"));
         assert_eq!(reported(&failure), "fanlight: what failed: cause with detail\n");
+    }
+
+    #[test]
+    fn a_cause_that_its_error_quotes_is_told_once() {
+        let failure = Failure::Failed(anyhow!("no eth9").context("fan 250: no eth9").context("fan up"));
+        assert_eq!(reported(&failure), "fanlight: fan up: fan 250: no eth9\n");
     }
 
     #[test]

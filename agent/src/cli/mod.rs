@@ -3,8 +3,12 @@
 mod args;
 mod check_config;
 mod failure;
+mod fan;
 mod generate;
 mod output;
+mod replay;
+mod runtime;
+mod status;
 mod usage;
 
 use std::{
@@ -57,11 +61,16 @@ fn parse(words: &[OsString]) -> Result<Parsed, String> {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let mut stdout = io::stdout().lock();
-    let mut output = Output::new(&mut stdout, cli.json);
+    let mut output = Output::standard(&mut stdout, cli.json);
     match cli.command {
         Command::CheckConfig(args) => check_config::run(&args, &mut output),
         Command::Completions(args) => generate::completions(&args, &mut output),
         Command::Manual => generate::manual(&mut output),
+        Command::Fan(command) => fan::run(&command, &mut output),
+        Command::Up(args) => fan::up(&args, &mut output),
+        Command::Down(args) => fan::down(&args, &mut output),
+        Command::Status => status::run(&mut output),
+        Command::Replay(args) => replay::run(&args, &mut output),
     }
 }
 

@@ -7,6 +7,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use crate::config::suggest;
+
 /// What is wrong with `words`, in one line without the program's name.
 pub(super) fn one_line(error: &Error, root: &Command, words: &[OsString]) -> String {
     let (path, command) = named_command(root, words);
@@ -20,9 +22,10 @@ fn describe(error: &Error, command: &Command, path: &[&str]) -> String {
     let suggestion = |kind| context(error, kind).map_or_else(help, |near| format!("did you mean '{near}'?"));
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            let near = context(error, ContextKind::SuggestedSubcommand);
-            let remedy = near.map_or_else(|| subcommands(command), |near| format!("did you mean '{near}'?"));
-            format!("no command '{}'; {remedy}", text(ContextKind::InvalidSubcommand))
+            let word = text(ContextKind::InvalidSubcommand);
+            let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+            let remedy = suggest(&word, &names).unwrap_or_else(|| subcommands(command));
+            format!("no command '{word}'; {remedy}")
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             format!("which command is missing; {}", subcommands(command))
@@ -33,10 +36,13 @@ fn describe(error: &Error, command: &Command, path: &[&str]) -> String {
             format!("{what} '{word}'; {}", suggestion(ContextKind::SuggestedArg))
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{} is missing; {}", text(ContextKind::InvalidArg), help())
+            let missing = text(ContextKind::InvalidArg).replace(['<', '>'], "");
+            let verb = if missing.contains(" and ") { "are" } else { "is" };
+            format!("{missing} {verb} missing; {}", help())
         }
         ErrorKind::ArgumentConflict => {
             let (first, second) = (text(ContextKind::PriorArg), text(ContextKind::InvalidArg));
+            let (first, second) = (argument_name(&first), argument_name(&second));
             if first == second || first.is_empty() {
                 format!("'{second}' is given twice; give it once")
             } else {
@@ -56,16 +62,23 @@ fn describe(error: &Error, command: &Command, path: &[&str]) -> String {
 fn invalid_value(error: &Error, help: &str) -> String {
     let text = |kind| context(error, kind).unwrap_or_default();
     let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
+    let name = argument_name(&argument);
     let remedy = match context(error, ContextKind::ValidValue) {
         Some(valid) => format!("use {valid}"),
         None => help.to_owned(),
     };
     if value.is_empty() {
-        return format!("{argument} needs a value; {remedy}");
+        return format!("{name} needs a value; {remedy}");
     }
-    match std::error::Error::source(error) {
-        Some(why) => format!("'{value}' is no {argument}: {why}; {remedy}"),
-        None => format!("'{value}' is no {argument}; {remedy}"),
+    let why = std::error::Error::source(error).map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    format!("{name} '{value}': {why}; {remedy}")
+}
+
+/// `--in <FILE>` → `--in`, `[WORDS]...` → `WORDS`
+fn argument_name(argument: &str) -> String {
+    match argument.split_once(' ') {
+        Some((option, _)) if option.starts_with('-') => option.to_owned(),
+        _ => argument.trim_end_matches("...").replace(['<', '>', '[', ']'], ""),
     }
 }
 
@@ -83,14 +96,14 @@ fn named_command<'a>(root: &'a Command, words: &[OsString]) -> (Vec<&'a str>, &'
 
 fn subcommands(command: &Command) -> String {
     let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-    format!("use {}", alternatives(&names))
+    format!("use {}", listed(&names, "or"))
 }
 
 /// `a, b or c`
-fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
+fn listed<S: AsRef<str>>(words: &[S], last_by: &str) -> String {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     match words.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, rest)) if !rest.is_empty() => format!("{} {last_by} {last}", rest.join(", ")),
         _ => words.concat(),
     }
 }
@@ -98,8 +111,8 @@ fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
 fn context(error: &Error, kind: ContextKind) -> Option<String> {
     let text = match error.get(kind)? {
         ContextValue::String(text) => text.clone(),
-        ContextValue::Strings(texts) if kind == ContextKind::SuggestedSubcommand => texts.first()?.clone(),
-        ContextValue::Strings(texts) => alternatives(texts),
+        ContextValue::Strings(texts) if kind == ContextKind::InvalidArg => listed(texts, "and"),
+        ContextValue::Strings(texts) => listed(texts, "or"),
         ContextValue::StyledStr(text) => text.to_string(),
         ContextValue::Number(number) => number.to_string(),
         _ => return None,

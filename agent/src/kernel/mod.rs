@@ -2,6 +2,7 @@
 //! namespace, and nothing here decides what ought to be.
 
 pub mod bpf;
+pub mod capabilities;
 pub mod dhcp;
 pub mod icmp;
 pub mod iptables;

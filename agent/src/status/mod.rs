@@ -1,5 +1,189 @@
 //! The node's state on one screen, with or without a running agent.
 
+mod agent;
 mod record;
 
-pub use record::{AgentRecord, LOCK_FILE, RECORD_FILE, host_name, seconds};
+use std::{io, path::Path};
+
+use dataplane_common::outcome::{Hook, Outcome};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+pub use self::{
+    agent::{AgentState, Life},
+    record::{AgentRecord, LOCK_FILE, RECORD_FILE, host_name, seconds},
+};
+use crate::{
+    fan::{FanState, Node},
+    kernel::{
+        bpf::{Attachment, Counters, Datapath},
+        netlink::Link,
+    },
+};
+
+/// Why the state can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The agent's record.
+    #[error("the agent's record {RECORD_FILE}: {0}; restart the agent")]
+    Record(#[from] io::Error),
+    /// The kernel's BPF side.
+    #[error(transparent)]
+    Datapath(#[from] crate::kernel::bpf::Error),
+    /// The fans.
+    #[error(transparent)]
+    Fan(#[from] crate::fan::Error),
+}
+
+/// The node's state; the field names are the stable keys of the JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The agent.
+    pub agent: AgentState,
+    /// The interfaces that carry the fans, joined by commas.
+    pub uplink: String,
+    /// Our programs.
+    pub datapath: Vec<HookRow>,
+    /// The fans.
+    pub fans: Vec<FanState>,
+    /// Services; this version has none.
+    pub services: [(); 0],
+    /// Packets by outcome, all hooks together.
+    pub outcomes: Outcomes,
+    /// Kernel memory.
+    pub memory: Memory,
+    /// What is not as it ought to be.
+    pub degraded: Vec<String>,
+}
+
+/// One program on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HookRow {
+    /// Where packets meet it.
+    pub hook: &'static str,
+    /// The interface.
+    pub device: String,
+    /// The kernel's number for the program.
+    pub program: u32,
+}
+
+/// Bytes of kernel memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// All maps.
+    pub maps: u64,
+    /// The flow table; this version has none.
+    pub flows: u64,
+    /// The tables of services; this version has none.
+    pub services: u64,
+}
+
+/// Packets of each outcome, in the order of the list of outcomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcomes(pub Vec<(Outcome, u64)>);
+
+impl Outcomes {
+    fn of(counters: &Counters) -> Self {
+        Self(Outcome::ALL.iter().map(|&outcome| (outcome, counters.total(outcome))).collect())
+    }
+
+    /// Those that happened.
+    pub fn seen(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        self.0.iter().copied().filter(|&(_, packets)| packets > 0)
+    }
+}
+
+impl Serialize for Outcomes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (outcome, packets) in &self.0 {
+            map.serialize_entry(outcome.name(), packets)?;
+        }
+        map.end()
+    }
+}
+
+/// Reads the node's state; `name` is the node's, where the agent tells no other.
+///
+/// # Errors
+/// Something that should be readable is not.
+pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
+    let seen = agent::look(Path::new(LOCK_FILE), Path::new(RECORD_FILE))?;
+    let fans = node.show().await?;
+    let links = node.observe().await?.links;
+    let datapath = Datapath::open_existing()?;
+    let (attachments, counters, maps) = match &datapath {
+        Some(datapath) => (datapath.attachments()?, datapath.counters()?, datapath.memory()?),
+        None => Default::default(),
+    };
+    let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
+    let degraded = degraded(&seen, &fans);
+    Ok(Status {
+        node: seen.record.map(|record| record.node).filter(|node| !node.is_empty()).unwrap_or(name),
+        agent: seen.state,
+        uplink: uplinks(&hooks),
+        datapath: hooks,
+        fans,
+        services: [],
+        outcomes: Outcomes::of(&counters),
+        memory: Memory { maps, ..Memory::default() },
+        degraded,
+    })
+}
+
+/// What the agent reports while it runs, and what can be seen without it.
+fn degraded(seen: &agent::Seen, fans: &[FanState]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(record) = seen.record.as_ref().filter(|_| seen.state.state == Life::Running) {
+        reasons.extend(record.degraded.iter().cloned());
+    }
+    if seen.died {
+        reasons.push("agent-died: it ended without being stopped; start it again".to_owned());
+    }
+    for fan in fans.iter().filter(|fan| !fan.missing.is_empty()) {
+        reasons.push(format!("fan {}: missing {}; bring it up again", fan.overlay, fan.missing.join(", ")));
+    }
+    reasons
+}
+
+fn hook_row(attachment: &Attachment, links: &[Link]) -> HookRow {
+    let link = links.iter().find(|link| link.index == attachment.ifindex);
+    let device = link.map_or_else(|| format!("#{}", attachment.ifindex), |link| link.name.clone());
+    HookRow { hook: attachment.hook.name(), device, program: attachment.program_id }
+}
+
+/// The devices that run the uplink's program.
+fn uplinks(hooks: &[HookRow]) -> String {
+    let uplinks = hooks.iter().filter(|row| row.hook == Hook::UplinkIngress.name());
+    let mut names: Vec<&str> = uplinks.map(|row| row.device.as_str()).collect();
+    names.sort_unstable();
+    names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(hook: Hook, device: &str) -> HookRow {
+        HookRow { hook: hook.name(), device: device.to_owned(), program: 1 }
+    }
+
+    #[test]
+    fn uplinks_are_the_devices_with_the_uplinks_program() {
+        let hooks =
+            [row(Hook::UplinkIngress, "eth1"), row(Hook::HostEgress, "x"), row(Hook::UplinkIngress, "eth0")];
+        assert_eq!(uplinks(&hooks), "eth0,eth1");
+    }
+
+    #[test]
+    fn outcomes_in_json_have_every_name_and_for_people_only_those_that_happened() {
+        let mut outcomes = Outcomes::of(&Counters::default());
+        let json = serde_json::to_value(&outcomes).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), Outcome::ALL.len());
+        assert_eq!(json["encapsulated"], 0);
+        assert_eq!(outcomes.seen().count(), 0);
+        outcomes.0[0].1 = 7;
+        assert_eq!(outcomes.seen().collect::<Vec<_>>(), [(Outcome::ALL[0], 7)]);
+    }
+}

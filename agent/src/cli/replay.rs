@@ -1,0 +1,105 @@
+//! `fanlight replay`
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Read},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow};
+use dataplane_common::abi::FanRecord;
+
+use super::{args::ReplayArgs, failure::Failure, output::Output, runtime};
+use crate::{
+    config::{self, CONFIG_FILE, FANS_FILE, Sources},
+    fan::{Node, fan_record},
+    kernel::bpf::Datapath,
+    replay::{self, Capture, Engine, Packet, Setup, Verdict},
+};
+
+pub(super) fn run(args: &ReplayArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    let input = format!("replay: {}", args.input.display());
+    let data = read(&args.input).with_context(|| input.clone())?;
+    let packets = replay::packets(&data).with_context(|| input.clone())?;
+    let sources =
+        config::load(args.config.as_deref().unwrap_or(Path::new(CONFIG_FILE)), Path::new(FANS_FILE))?;
+    runtime::require_privileges("replay")?;
+    let setup = runtime::block_on(async { setup(&sources, args.config.is_some()).await.context("replay") })?;
+    let mut engine = Engine::new(&setup, &[args.hook]).context("replay")?;
+    let mut capture = args.out.as_deref().map(create).transpose()?;
+    for packet in packets {
+        let packet = packet.with_context(|| input.clone())?;
+        let verdict = engine.run(args.hook, &packet).with_context(|| input.clone())?;
+        print(&packet, &verdict, output)?;
+        if let Some(capture) = &mut capture {
+            capture.write(&packet, &verdict).context("replay")?;
+        }
+    }
+    if let Some(capture) = capture {
+        capture.finish().context("replay")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut data = Vec::new();
+        io::stdin().lock().read_to_end(&mut data)?;
+        return Ok(data);
+    }
+    fs::read(path).map_err(|error| anyhow!("{error}; give a pcap, pcapng or JSON lines file"))
+}
+
+fn create(path: &Path) -> anyhow::Result<Capture<BufWriter<File>>> {
+    let file = File::create(path).with_context(|| format!("replay: {}", path.display()))?;
+    Capture::new(BufWriter::new(file)).context("replay")
+}
+
+/// One line per packet, in JSON or for people, as soon as it has run.
+fn print(packet: &Packet, verdict: &Verdict, output: &mut Output<'_>) -> Result<(), Failure> {
+    let line = if output.is_json() {
+        replay::json_line(packet.number, verdict).context("replay")?
+    } else {
+        let length = verdict.output.as_ref().map_or(packet.frame.len(), Vec::len);
+        let (action, outcome) = (verdict.action.name(), verdict.outcome.name());
+        format!(
+            "{:>6}  {action:<8}  {outcome:<22}  {length:>5} bytes  {:>6} ns",
+            packet.number,
+            verdict.duration.as_nanos()
+        )
+    };
+    writeln!(output.writer, "{line}").context("writing the result")?;
+    Ok(())
+}
+
+/// What the programs shall find in their maps: this node's fans as they are, unless a configuration was named or no
+/// fan is up; then those that the configuration asks for, as they would be here.
+async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
+    let live = match Datapath::open_existing()? {
+        Some(datapath) => Setup {
+            fans: datapath.config().fans(),
+            endpoints: datapath.endpoints().list()?,
+            helper: datapath.config().helper(),
+        },
+        None => Setup::default(),
+    };
+    if !named && !live.fans.is_empty() {
+        return Ok(live);
+    }
+    Ok(Setup { fans: resolved(sources).await?, ..live })
+}
+
+async fn resolved(sources: &Sources) -> anyhow::Result<Vec<FanRecord>> {
+    let uplinks = &sources.config.node.uplink;
+    let observed = Node::open(uplinks.clone())?.observe().await?;
+    let host = observed.host(uplinks);
+    let mut records = Vec::new();
+    for (spec, origin) in sources.fans() {
+        let fan = host.resolve(&spec, origin).with_context(|| format!("fan {}", spec.overlay))?;
+        // A fan that is not up has no bridge yet.
+        let bridge = observed.link(&fan.bridge).cloned().unwrap_or_default();
+        records.push(fan_record(&fan, &bridge, &observed.routes, &observed.rules));
+    }
+    Ok(records)
+}

@@ -1,0 +1,161 @@
+//! `fanlight status`
+
+use std::{io, path::Path, process::ExitCode};
+
+use anyhow::Context;
+
+use super::{
+    failure::{FAILED, Failure},
+    fan::{fan_table, node},
+    output::Output,
+    runtime,
+};
+use crate::{
+    config::{self, CONFIG_FILE, FANS_FILE},
+    status::{self, Life, Status},
+};
+
+pub(super) fn run(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    runtime::require_privileges("status")?;
+    let status =
+        runtime::block_on(async { status::collect(node_name()?, &node()?).await.context("status") })?;
+    output.print(&status, screen)?;
+    Ok(if status.degraded.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The name in the configuration, if that can be read, else the host's.
+fn node_name() -> anyhow::Result<String> {
+    let configured = config::load(Path::new(CONFIG_FILE), Path::new(FANS_FILE)).ok();
+    match configured.and_then(|sources| sources.config.node.name) {
+        Some(name) => Ok(name),
+        None => status::host_name().context("status: the host's name"),
+    }
+}
+
+fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
+    let agent = &status.agent;
+    let since = agent.since.as_deref().unwrap_or("unknown");
+    let agent = match (agent.state, agent.pid) {
+        (Life::Running, Some(pid)) => format!("running since {since}, process {pid}"),
+        (Life::Running, None) => "starting".to_owned(),
+        (Life::Stale, _) => format!("not running, stale since {since}"),
+        (Life::None, _) => "not running".to_owned(),
+    };
+    let uplink = if status.uplink.is_empty() { "none" } else { &status.uplink };
+    writeln!(output.writer, "node      {}", status.node)?;
+    writeln!(output.writer, "agent     {agent}")?;
+    writeln!(output.writer, "uplink    {uplink}")?;
+    writeln!(output.writer, "memory    {} of maps", size(status.memory.maps))?;
+    if status.degraded.is_empty() {
+        writeln!(output.writer, "degraded  no")?;
+    }
+    for reason in &status.degraded {
+        writeln!(output.writer, "degraded  {reason}")?;
+    }
+    writeln!(output.writer)?;
+    fan_table(&status.fans, output)?;
+    let hooks = status.datapath.iter();
+    let hooks = hooks.map(|row| [row.hook.to_owned(), row.device.clone(), row.program.to_string()]);
+    section(output, ["HOOK", "DEVICE", "PROGRAM"], hooks.collect())?;
+    let outcomes =
+        status.outcomes.seen().map(|(outcome, packets)| [outcome.name().to_owned(), packets.to_string()]);
+    section(output, ["OUTCOME", "PACKETS"], outcomes.collect())
+}
+
+/// A table after an empty line, or nothing when it has no rows.
+fn section<const N: usize>(
+    output: &mut Output<'_>,
+    header: [&str; N],
+    rows: Vec<[String; N]>,
+) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(output.writer)?;
+    output.table(header, rows)
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_common::outcome::Outcome;
+
+    use super::*;
+    use crate::status::{AgentState, HookRow, Memory, Outcomes};
+
+    fn status() -> Status {
+        Status {
+            node: "host-28".to_owned(),
+            agent: AgentState {
+                state: Life::Stale,
+                pid: None,
+                since: Some("2026-11-21 06:34:12Z".to_owned()),
+            },
+            uplink: "eth0".to_owned(),
+            datapath: vec![HookRow { hook: "uplink-ingress", device: "eth0".to_owned(), program: 17 }],
+            fans: Vec::new(),
+            services: [],
+            outcomes: Outcomes(vec![(Outcome::Encapsulated, 5), (Outcome::Decapsulated, 0)]),
+            memory: Memory { maps: 3 << 20, ..Memory::default() },
+            degraded: vec!["renumbered".to_owned()],
+        }
+    }
+
+    fn printed(json: bool) -> String {
+        let mut out = Vec::new();
+        Output::new(&mut out, json).print(&status(), screen).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_screen_tells_stale_degraded_and_only_outcomes_that_happened() {
+        assert_eq!(
+            printed(false),
+            "node      host-28\n\
+             agent     not running, stale since 2026-11-21 06:34:12Z\n\
+             uplink    eth0\n\
+             memory    3.0 MiB of maps\n\
+             degraded  renumbered\n\
+             \n\
+             BRIDGE  OVERLAY  UNDERLAY  GATEWAY  MTU  STATE  FLAGS\n\
+             \n\
+             HOOK            DEVICE  PROGRAM\n\
+             uplink-ingress  eth0    17\n\
+             \n\
+             OUTCOME       PACKETS\n\
+             encapsulated  5\n"
+        );
+    }
+
+    #[test]
+    fn the_json_has_the_keys_that_scripts_rely_on() {
+        let json: serde_json::Value = serde_json::from_str(&printed(true)).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "node": "host-28",
+                "agent": {"state": "stale", "since": "2026-11-21 06:34:12Z"},
+                "uplink": "eth0",
+                "datapath": [{"hook": "uplink-ingress", "device": "eth0", "program": 17}],
+                "fans": [],
+                "services": [],
+                "outcomes": {"encapsulated": 5, "decapsulated": 0},
+                "memory": {"maps": 3_145_728, "flows": 0, "services": 0},
+                "degraded": ["renumbered"],
+            })
+        );
+    }
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        assert_eq!([size(12), size(2_048), size(2_603_648)], ["12 B", "2 KiB", "2.5 MiB"]);
+    }
+}

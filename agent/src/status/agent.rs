@@ -1,0 +1,115 @@
+//! Whether the agent runs, and if not, since when what it left behind may be stale.
+
+use std::{io, path::Path};
+
+use serde::Serialize;
+
+use super::record::AgentRecord;
+use crate::kernel::lock::Lock;
+
+/// The agent, as far as can be told from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentState {
+    /// Whether it runs.
+    pub state: Life,
+    /// Its process, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Since when it runs, or since when it doesn't, in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+/// Whether there is an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Life {
+    /// It runs.
+    Running,
+    /// It ran, and does no more: nothing is repaired or learnt.
+    Stale,
+    /// None ran since boot; fans need none.
+    None,
+}
+
+/// The agent's state and, while it counts, its record.
+pub(super) struct Seen {
+    pub(super) state: AgentState,
+    pub(super) record: Option<AgentRecord>,
+    /// It ended without being asked to.
+    pub(super) died: bool,
+}
+
+/// Looks at the agent's lock and record.
+///
+/// # Errors
+/// The record can't be read.
+pub(super) fn look(lock: &Path, record: &Path) -> io::Result<Seen> {
+    let read = AgentRecord::read(record)?;
+    let runs = lock.exists() && Lock::attempt(lock).map_err(io::Error::other)?.is_none();
+    let state = |state, pid, since: Option<u64>| AgentState { state, pid, since: since.map(utc) };
+    Ok(match read {
+        Some((record, _)) if runs => Seen {
+            state: state(Life::Running, Some(record.pid), Some(record.started)),
+            record: Some(record),
+            died: false,
+        },
+        None if runs => Seen { state: state(Life::Running, None, None), record: None, died: false },
+        Some((record, written)) => Seen {
+            state: state(Life::Stale, None, Some(record.stopped.unwrap_or(written))),
+            died: record.stopped.is_none(),
+            record: Some(record),
+        },
+        None => Seen { state: state(Life::None, None, None), record: None, died: false },
+    })
+}
+
+/// Seconds since 1970 as `2026-11-21 06:34:12Z` (days to civil date after Howard Hinnant).
+fn utc(seconds: u64) -> String {
+    const DAYS_PER_ERA: u64 = 146_097;
+    // Counted from 0000-03-01, so that a leap day is the last of its year.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let time = seconds % 86_400;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", time / 3_600, time / 60 % 60, time % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00Z");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59:59Z");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00Z");
+        assert_eq!(utc(1_795_242_852), "2026-11-21 06:34:12Z");
+    }
+
+    #[test]
+    fn an_agent_runs_exactly_while_its_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, path) = (folder.path().join("agent.lock"), folder.path().join("agent.json"));
+        assert_eq!(look(&lock, &path).unwrap().state.state, Life::None);
+
+        let held = Lock::wait(&lock).unwrap();
+        AgentRecord { pid: 7, ..Default::default() }.write(&path).unwrap();
+        let seen = look(&lock, &path).unwrap();
+        assert_eq!((seen.state.state, seen.state.pid), (Life::Running, Some(7)));
+
+        drop(held);
+        let seen = look(&lock, &path).unwrap();
+        assert_eq!((seen.state.state, seen.died), (Life::Stale, true));
+
+        AgentRecord { stopped: Some(0), ..Default::default() }.write(&path).unwrap();
+        let seen = look(&lock, &path).unwrap();
+        assert_eq!((seen.state.state, seen.died), (Life::Stale, false));
+        assert_eq!(seen.state.since.as_deref(), Some("1970-01-01 00:00:00Z"));
+    }
+}
