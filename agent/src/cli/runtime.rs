@@ -3,11 +3,11 @@
 use anyhow::Context;
 
 use super::failure::Failure;
-use crate::kernel::capabilities;
+use crate::kernel::privileges;
 
 /// Refuses early what the kernel would refuse halfway.
 pub(super) fn require_privileges(command: &str) -> Result<(), Failure> {
-    let missing = capabilities::missing().context("reading this process's capabilities")?;
+    let missing = privileges::missing().context("reading this process's capabilities")?;
     if missing.is_empty() {
         return Ok(());
     }

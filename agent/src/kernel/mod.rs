@@ -2,7 +2,6 @@
 //! namespace, and nothing here decides what ought to be.
 
 pub mod bpf;
-pub mod capabilities;
 pub mod dhcp;
 pub mod icmp;
 pub mod iptables;
@@ -10,4 +9,5 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod privileges;
 pub mod sysctl;
