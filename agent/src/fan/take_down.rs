@@ -3,7 +3,12 @@
 use dataplane_common::outcome::Hook;
 
 use super::{
-    error::Fault, firewall, forward, memory::Adopted, node::bridges, observe::Standing, pieces::Work,
+    error::Fault,
+    firewall, forward,
+    memory::Adopted,
+    node::bridges,
+    observe::Standing,
+    pieces::{Work, is_helper},
 };
 use crate::{
     kernel::{bpf::Datapath, dhcp, netlink::Link},
@@ -133,9 +138,7 @@ impl Work<'_> {
 
     async fn helper_away(&self) -> Result<(), Fault> {
         match self.netlink.link_by_name(HELPER[0]).await? {
-            Some(link) if link.kind.as_deref() == Some("veth") => {
-                Ok(self.netlink.delete_link(link.index).await?)
-            }
+            Some(link) if is_helper(&link) => Ok(self.netlink.delete_link(link.index).await?),
             _ => Ok(()),
         }
     }

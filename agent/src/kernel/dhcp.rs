@@ -85,7 +85,7 @@ pub fn ensure(server: &Server<'_>) -> Result<bool, DhcpError> {
         if fs::read_to_string(&conf).is_ok_and(|text| text == wanted) {
             return Ok(false);
         }
-        stop(server.bridge)?;
+        end(server.bridge)?;
     }
     fs::create_dir_all(FOLDER).and_then(|()| fs::write(&conf, wanted)).map_err(failed)?;
     let output = Command::new("dnsmasq")
@@ -100,11 +100,26 @@ pub fn ensure(server: &Server<'_>) -> Result<bool, DhcpError> {
     Err(DhcpError::Refused { bridge: server.bridge.to_owned(), reason })
 }
 
-/// Ends the server of a bridge, and forgets its settings. None running is fine; leases are kept.
+/// Ends the server of a bridge, and removes its files. None running is fine.
 ///
 /// # Errors
 /// It does not end.
 pub fn stop(bridge: &str) -> Result<(), DhcpError> {
+    let failed = |source| DhcpError::Io { bridge: bridge.to_owned(), source };
+    end(bridge)?;
+    for name in ["pid", "conf", "leases"] {
+        match fs::remove_file(file(bridge, name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    // Another bridge's files keep the folder.
+    let _ = fs::remove_dir(FOLDER);
+    Ok(())
+}
+
+/// Ends the server of a bridge; its leases are for the next.
+fn end(bridge: &str) -> Result<(), DhcpError> {
     let failed = |source| DhcpError::Io { bridge: bridge.to_owned(), source };
     if let Some(pid) = running(bridge) {
         kill(pid, Signal::SIGTERM).map_err(|errno| failed(errno.into()))?;
@@ -114,12 +129,6 @@ pub fn stop(bridge: &str) -> Result<(), DhcpError> {
                 return Err(failed(io::Error::from(io::ErrorKind::TimedOut)));
             }
             thread::sleep(Duration::from_millis(10));
-        }
-    }
-    for name in ["pid", "conf"] {
-        match fs::remove_file(file(bridge, name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
         }
     }
     Ok(())

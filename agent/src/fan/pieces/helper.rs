@@ -11,25 +11,28 @@ use crate::{
     model::HELPER,
 };
 
-/// MAC addresses of its ends.
+/// MAC addresses of its ends; the first tells the device from anybody else's of its name.
 const MACS: [[u8; 6]; 2] = [[0x02, 0xfa, 0x66, 0x61, 0x6e, 0x00], [0x02, 0xfa, 0x66, 0x61, 0x6e, 0x01]];
 /// The most a veth takes: the routes' MTU is what counts.
 const MTU: u32 = 65_535;
+
+/// Whether an interface of the helper's name is ours.
+pub(in crate::fan) fn is_helper(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth") && link.mac == MACS[0]
+}
 
 impl Work<'_> {
     /// Makes the helper device, or repairs it.
     pub(super) async fn helper(&mut self) -> Result<Link, Fault> {
         let [near, far] = HELPER;
         let link = match self.netlink.link_by_name(near).await? {
-            Some(link) if link.kind.as_deref() != Some("veth") => {
-                return Err(Fault::Foreign { name: link.name });
-            }
+            None => self.create_helper().await?,
+            Some(link) if !is_helper(&link) => return Err(Fault::Foreign { name: link.name }),
             Some(link) if self.is_whole(&link).await? => link,
             Some(link) => {
                 self.netlink.delete_link(link.index).await?;
                 self.create_helper().await?
             }
-            None => self.create_helper().await?,
         };
         for name in HELPER {
             // Nothing but our routes may send through it.
@@ -60,10 +63,10 @@ impl Work<'_> {
         Ok(link)
     }
 
-    /// Whether the other end is there and ours.
+    /// Whether the other end is where it belongs.
     async fn is_whole(&self, near: &Link) -> Result<bool, Fault> {
         let far = self.netlink.link_by_name(HELPER[1]).await?;
-        Ok(!near.peer_netns && far.is_some_and(|far| near.peer == Some(far.index)) && near.mac == MACS[0])
+        Ok(!near.peer_netns && far.is_some_and(|far| near.peer == Some(far.index)))
     }
 
     async fn create_helper(&mut self) -> Result<Link, Fault> {

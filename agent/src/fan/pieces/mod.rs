@@ -4,6 +4,8 @@ mod bridge;
 mod helper;
 mod hooks;
 
+pub(super) use helper::is_helper;
+
 use std::path::Path;
 
 use dataplane_common::outcome::Hook;
