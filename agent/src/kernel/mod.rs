@@ -2,6 +2,7 @@
 //! namespace, and nothing here decides what ought to be.
 
 pub mod bpf;
+pub mod capabilities;
 pub mod dhcp;
 pub mod icmp;
 pub mod iptables;
@@ -9,5 +10,6 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod nft_watch;
 pub mod privileges;
 pub mod sysctl;

@@ -7,10 +7,10 @@ use dataplane_common::abi::FanRecord;
 
 use crate::{endpoint::Record, kernel::netlink::Link};
 
-pub(super) const BRIDGE: u32 = 2;
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(250, 0, 28, 1);
+pub(crate) const BRIDGE: u32 = 2;
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(250, 0, 28, 1);
 
-pub(super) fn fan() -> FanRecord {
+pub(crate) fn fan() -> FanRecord {
     FanRecord {
         overlay: Ipv4Addr::new(250, 0, 0, 0).to_bits(),
         overlay_mask: 0xff00_0000,
@@ -27,11 +27,11 @@ pub(super) fn fan() -> FanRecord {
     }
 }
 
-pub(super) fn address(last: u8) -> Ipv4Addr {
+pub(crate) fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(250, 0, 28, last)
 }
 
-pub(super) fn veth(index: u32, name: &str) -> Link {
+pub(crate) fn veth(index: u32, name: &str) -> Link {
     Link {
         index,
         name: name.into(),
@@ -49,7 +49,7 @@ pub(super) fn veth(index: u32, name: &str) -> Link {
     }
 }
 
-pub(super) fn port(index: u32, name: &str) -> Link {
+pub(crate) fn port(index: u32, name: &str) -> Link {
     Link { master: Some(BRIDGE), ..veth(index, name) }
 }
 
@@ -58,10 +58,10 @@ fn alias(name: &str, is_routed: bool, addresses: &[Ipv4Addr]) -> Option<String> 
     Some(record.to_alias().unwrap())
 }
 
-pub(super) fn bridged(index: u32, name: &str, addresses: &[Ipv4Addr]) -> Link {
+pub(crate) fn bridged(index: u32, name: &str, addresses: &[Ipv4Addr]) -> Link {
     Link { alias: alias(name, false, addresses), ..port(index, name) }
 }
 
-pub(super) fn routed(index: u32, name: &str, addresses: &[Ipv4Addr]) -> Link {
+pub(crate) fn routed(index: u32, name: &str, addresses: &[Ipv4Addr]) -> Link {
     Link { alias: alias(name, true, addresses), ..veth(index, name) }
 }

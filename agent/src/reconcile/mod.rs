@@ -4,15 +4,19 @@
 //! Applying the operations and planning again yields none (property-tested): a plan is never flushed and rebuilt.
 
 mod endpoints;
+mod fans;
 mod paths;
 mod ports;
+mod routes;
 
 use std::net::Ipv4Addr;
 
 use dataplane_common::abi::FanRecord;
 pub use endpoints::{EndpointOp, Learning, Observed, plan as endpoints, suspects};
+pub use fans::{FanOp, plan as fans};
 pub use paths::{PathPlan, plan as paths};
-pub use ports::{PortOp, plan as ports};
+pub use ports::{PortOp, plan as ports, strays};
+pub use routes::{RouteOp, plan as routes};
 
 /// Whether an address is one that an endpoint of this fan can have: in the slice, and neither its network address,
 /// nor the gateway, nor its broadcast address.
@@ -28,4 +32,4 @@ pub fn fan_of_endpoint(fans: &[FanRecord], address: Ipv4Addr) -> Option<&FanReco
 }
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;

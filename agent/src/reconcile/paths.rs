@@ -9,57 +9,40 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use crate::kernel::netlink::Route;
+use crate::{kernel::netlink::Route, model::ROUTE_PROTOCOL};
 
-/// What to change, and when to look again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathPlan {
-    /// The value of [`Config::smallest_path_mtu`](dataplane_common::abi::Config::smallest_path_mtu).
-    pub smallest: u32,
     /// Routes to add or change.
     pub set: Vec<Route>,
     /// Routes to delete.
     pub delete: Vec<Route>,
-    /// Hosts whose record is over.
-    pub expired: Vec<Ipv4Addr>,
-    /// When the next record is over, `CLOCK_MONOTONIC` nanoseconds.
-    pub next_expiry: Option<u64>,
 }
 
-/// Plans the routes of learnt paths. `protocol` marks our routes, `helper` is the device they point to, `now` is
-/// `CLOCK_MONOTONIC` nanoseconds.
+/// Plans the routes of the learnt paths that still count; `helper` is the device that our routes point to.
 pub fn plan(
-    (helper, protocol): (u32, u8),
+    helper: u32,
     fans: &[FanRecord],
     learnt: &[(Ipv4Addr, PathRecord)],
     routes: &[Route],
-    now: u64,
 ) -> PathPlan {
-    let (live, over): (Vec<_>, Vec<_>) = learnt.iter().partition(|(_, path)| path.until > now);
-    let wanted: Vec<Route> = live
+    let wanted: Vec<Route> = learnt
         .iter()
         .flat_map(|(host, path)| {
             fans.iter().filter_map(move |fan| slice_route(fan, host.to_bits(), path.mtu))
         })
-        .map(|route| Route { oif: Some(helper), protocol, ..route })
+        .map(|route| Route { oif: Some(helper), protocol: ROUTE_PROTOCOL, ..route })
         .collect();
     let ours = |route: &&Route| {
-        route.protocol == protocol
-            && route.oif == Some(helper)
-            && !fans.iter().any(|fan| is_overlay(fan, route))
+        let is_overlay = fans.iter().any(|fan| is_overlay(fan, route));
+        route.protocol == ROUTE_PROTOCOL && route.oif == Some(helper) && !is_overlay
     };
     let same_place = |a: &Route, b: &Route| a.destination == b.destination && a.metric == b.metric;
+    let over = |route: &&Route| !wanted.iter().any(|wanted| same_place(wanted, route));
     PathPlan {
-        smallest: live.iter().map(|(_, path)| path.mtu).min().unwrap_or(u32::MAX),
         set: wanted.iter().filter(|route| !routes.contains(route)).cloned().collect(),
-        delete: routes
-            .iter()
-            .filter(ours)
-            .filter(|route| !wanted.iter().any(|wanted| same_place(wanted, route)))
-            .cloned()
-            .collect(),
-        expired: over.iter().map(|(host, _)| *host).collect(),
-        next_expiry: live.iter().map(|(_, path)| path.until).min(),
+        delete: routes.iter().filter(ours).filter(over).cloned().collect(),
     }
 }
 
@@ -90,57 +73,55 @@ mod tests {
     use super::*;
     use crate::reconcile::fixtures::fan;
 
-    const HELPER: (u32, u8) = (7, 186);
-    const NOW: u64 = 1_000;
+    const HELPER: u32 = 7;
     const HOST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 27);
 
-    fn path(until: u64, mtu: u32) -> PathRecord {
-        PathRecord { until, mtu, spare: 0 }
+    fn path(mtu: u32) -> PathRecord {
+        PathRecord { until: 1, mtu, spare: 0 }
     }
 
     fn overlay_route() -> Route {
         let destination = "250.0.0.0/8".parse().unwrap();
-        Route { destination, oif: Some(7), protocol: 186, mtu: Some(1480), ..Route::default() }
+        Route {
+            destination,
+            oif: Some(HELPER),
+            protocol: ROUTE_PROTOCOL,
+            mtu: Some(1480),
+            ..Route::default()
+        }
     }
 
     fn path_route(mtu: u32) -> Route {
         let destination = "250.0.27.0/24".parse().unwrap();
         let prefsrc = Some(Ipv4Addr::new(250, 0, 28, 1));
-        Route { destination, oif: Some(7), protocol: 186, prefsrc, mtu: Some(mtu), ..Route::default() }
+        Route { destination, prefsrc, mtu: Some(mtu), ..overlay_route() }
     }
 
     #[test]
     fn a_learnt_path_becomes_a_route_for_the_slice_of_its_host() {
-        let plan = plan(HELPER, &[fan()], &[(HOST, path(NOW + 1, 1280))], &[overlay_route()], NOW);
-        assert_eq!(plan.set, [path_route(1280)]);
-        assert_eq!((plan.smallest, plan.next_expiry), (1280, Some(NOW + 1)));
-        assert_eq!((plan.delete, plan.expired), (vec![], vec![]));
+        let plan = plan(HELPER, &[fan()], &[(HOST, path(1280))], &[overlay_route()]);
+        assert_eq!(plan, PathPlan { set: vec![path_route(1280)], delete: vec![] });
     }
 
     #[test]
     fn a_route_that_is_there_already_is_left_alone_and_one_of_another_mtu_is_changed() {
-        let learnt = [(HOST, path(NOW + 1, 1280))];
-        let same = plan(HELPER, &[fan()], &learnt, &[path_route(1280)], NOW);
-        assert_eq!((same.set, same.delete), (vec![], vec![]));
-        let changed = plan(HELPER, &[fan()], &learnt, &[path_route(1300)], NOW);
-        assert_eq!((changed.set, changed.delete), (vec![path_route(1280)], vec![]));
+        let learnt = [(HOST, path(1280))];
+        assert_eq!(plan(HELPER, &[fan()], &learnt, &[path_route(1280)]), PathPlan::default());
+        let changed = plan(HELPER, &[fan()], &learnt, &[path_route(1300)]);
+        assert_eq!(changed, PathPlan { set: vec![path_route(1280)], delete: vec![] });
     }
 
     #[test]
-    fn a_path_that_is_over_takes_its_route_along_and_the_look_up_threshold_rises_again() {
-        let plan =
-            plan(HELPER, &[fan()], &[(HOST, path(NOW, 1280))], &[overlay_route(), path_route(1280)], NOW);
-        assert_eq!(plan.delete, [path_route(1280)]);
-        assert_eq!(plan.expired, [HOST]);
-        assert_eq!((plan.set, plan.smallest, plan.next_expiry), (vec![], u32::MAX, None));
+    fn a_path_that_is_over_takes_its_route_along() {
+        let plan = plan(HELPER, &[fan()], &[], &[overlay_route(), path_route(1280)]);
+        assert_eq!(plan, PathPlan { set: vec![], delete: vec![path_route(1280)] });
     }
 
     #[test]
     fn routes_of_others_and_paths_that_make_no_difference_are_left_alone() {
         let foreign = Route { protocol: 4, ..path_route(1000) };
         let elsewhere = Route { oif: Some(9), ..path_route(1000) };
-        let learnt = [(HOST, path(NOW + 1, 1480)), (Ipv4Addr::new(10, 0, 0, 1), path(NOW + 1, 1000))];
-        let plan = plan(HELPER, &[fan()], &learnt, &[foreign, elsewhere], NOW);
-        assert_eq!((plan.set, plan.delete), (vec![], vec![]));
+        let learnt = [(HOST, path(1480)), (Ipv4Addr::new(10, 0, 0, 1), path(1000))];
+        assert_eq!(plan(HELPER, &[fan()], &learnt, &[foreign, elsewhere]), PathPlan::default());
     }
 }

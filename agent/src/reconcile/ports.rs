@@ -1,4 +1,5 @@
 //! Which devices carry the `endpoint-ingress` program: every port of a fan's bridge, and every routed endpoint.
+//! And which bridge an endpoint that we wired belongs to.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,15 @@ pub fn plan(fans: &[FanRecord], links: &[Link], attached: &[u32]) -> Vec<PortOp>
         .collect()
 }
 
+/// The endpoints that lost their bridge, because it was deleted and made again, and the bridge each belongs to.
+pub fn strays(fans: &[FanRecord], wired: &[Wired]) -> Vec<(u32, u32)> {
+    let stray = |wired: &Wired| {
+        let fan = super::fan_of_endpoint(fans, *wired.record.addresses.first()?)?;
+        (!wired.record.routed && wired.master != Some(fan.bridge)).then_some((wired.index, fan.bridge))
+    };
+    wired.iter().filter_map(stray).collect()
+}
+
 fn wanted<'a>(fans: &[FanRecord], links: &'a [Link]) -> impl Iterator<Item = (u32, &'a str)> {
     let routed: Vec<u32> = Wired::among(links)
         .into_iter()
@@ -55,7 +65,7 @@ fn wanted<'a>(fans: &[FanRecord], links: &'a [Link]) -> impl Iterator<Item = (u3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::fixtures::{BRIDGE, address, fan, port, routed, veth};
+    use crate::reconcile::fixtures::{BRIDGE, address, bridged, fan, port, routed, veth};
 
     fn attach(ifindex: u32, name: &str) -> PortOp {
         PortOp::Attach { ifindex, name: name.into() }
@@ -80,5 +90,14 @@ mod tests {
         let links = [port(4, "port")];
         assert_eq!(links[0].master, Some(BRIDGE));
         assert_eq!(plan(&[], &links, &[4]), [PortOp::Detach { ifindex: 4 }]);
+    }
+
+    #[test]
+    fn a_bridged_endpoint_returns_to_its_fans_bridge_and_others_stay_where_they_are() {
+        let lost = Link { master: None, ..bridged(6, "lost", &[address(3)]) };
+        let links =
+            [lost, bridged(4, "there", &[address(2)]), routed(5, "routed", &[address(9)]), veth(7, "other")];
+        assert_eq!(strays(&[fan()], &Wired::among(&links)), [(6, BRIDGE)]);
+        assert_eq!(strays(&[], &Wired::among(&links)), []);
     }
 }

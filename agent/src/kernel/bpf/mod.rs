@@ -173,6 +173,12 @@ impl Datapath {
         }
     }
 
+    /// Whether the pinned maps are these: another process may have removed them, and made others since.
+    pub fn is_pinned(&self) -> bool {
+        let pinned = MapData::from_pin(self.pins.map("config")).and_then(|map| map.info());
+        pinned.is_ok_and(|info| info.id() == self.tables.config_id)
+    }
+
     /// Where our programs run in this namespace.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
         match self.mechanism {

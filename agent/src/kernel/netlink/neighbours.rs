@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use netlink_packet_route::{
     AddressFamily,
-    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState as Kernel},
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Kernel,
+    },
 };
 
 use super::{FdbEntry, Neighbour, Netlink, Result, collect, refused};
@@ -28,6 +30,22 @@ impl Netlink {
         let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
         request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
         collect("forwarding entries", request.execute(), FdbEntry::from_message).await
+    }
+
+    /// Makes the kernel forget a neighbour; one that is not there is fine.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn delete_neighbour(&self, index: u32, address: Ipv4Addr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = index;
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        let request = self.handle.neighbours().del(message);
+        match request.execute().await.map_err(refused(format!("deletion of neighbour {address}"))) {
+            Err(error) if error.is_missing() => Ok(()),
+            other => other,
+        }
     }
 
     /// Has the kernel find out (again) whether a neighbour is there.
