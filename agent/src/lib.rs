@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod endpoint;
 pub mod fan;
 pub mod kernel;

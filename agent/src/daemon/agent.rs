@@ -1,0 +1,189 @@
+//! The main loop.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context, Result};
+use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
+
+use super::{
+    Options,
+    pace::Pace,
+    relevance::{Concern, Known},
+    report::{Report, Topic, notify},
+    sources::{Sources, Wake},
+};
+use crate::{
+    config::{self, ConfigError, FANS_FILE},
+    fan::Node,
+    kernel::{bpf::Datapath, capabilities},
+    model::{FanSpec, Origin},
+    status::{RECORD_FILE, host_name},
+};
+
+/// Everything that the agent knows.
+pub(super) struct Agent {
+    pub(super) node: Node,
+    /// The fans of the files.
+    pub(super) wanted: Vec<(FanSpec, Origin)>,
+    /// Fans of the files that stand in other words: as wanted, as standing.
+    pub(super) accepted: Vec<(FanSpec, FanSpec)>,
+    /// While any fan stands.
+    pub(super) datapath: Option<Datapath>,
+    /// The datapath's programs may not be on every port yet.
+    pub(super) is_fresh: bool,
+    pub(super) known: Known,
+    pub(super) report: Report,
+    /// When neighbours are asked next whether they are there.
+    pub(super) next_probe: Instant,
+    sources: Sources,
+    logs: Option<JoinHandle<()>>,
+    pace: Pace,
+    concern: Concern,
+    /// Foreign packet filters may have changed.
+    filters: bool,
+}
+
+/// Reads the configuration.
+pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
+    config::load(path, Path::new(FANS_FILE))
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
+    let mut agent = Agent::new(&files)?;
+    agent.look().await;
+    if let Err(error) = capabilities::drop_unused() {
+        tracing::warn!("capabilities are kept: {error}");
+    }
+    notify(&[NotifyState::Ready]);
+    loop {
+        match agent.sources.next(agent.pace.due()).await? {
+            Wake::Time => agent.look().await,
+            Wake::Network(event) => agent.note(agent.known.concern(&event)),
+            Wake::Filter => {
+                agent.filters = true;
+                agent.note(Concern::Fans);
+            }
+            Wake::Path => {
+                agent.concern = agent.concern.max(Concern::Endpoints);
+                agent.pace.urgent(Instant::now());
+            }
+            Wake::Reload => agent.reload(&options.config).await,
+            Wake::Stop => break,
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    if options.detach {
+        agent.take_down().await.context("agent: taking the datapath down")?;
+    }
+    agent.report.stopped();
+    Ok(())
+}
+
+impl Agent {
+    fn new(files: &config::Sources) -> Result<Self> {
+        let now = Instant::now();
+        let mut agent = Self {
+            sources: Sources::open()?,
+            node: Node::open(files.config.node.uplink.clone())?,
+            wanted: Vec::new(),
+            accepted: Vec::new(),
+            datapath: None,
+            is_fresh: false,
+            known: Known::default(),
+            report: Report::new(Path::new(RECORD_FILE), String::new()),
+            next_probe: now,
+            logs: None,
+            pace: Pace::new(now),
+            concern: Concern::Fans,
+            filters: true,
+        };
+        agent.take_over(files)?;
+        Ok(agent)
+    }
+
+    /// Uses these files from now on.
+    fn take_over(&mut self, files: &config::Sources) -> Result<()> {
+        self.node = Node::open(files.config.node.uplink.clone())?;
+        self.wanted = files.fans();
+        self.accepted.clear();
+        let name = files.config.node.name.clone().map_or_else(host_name, Ok);
+        self.report.set_node(name.context("agent: the host's name")?);
+        let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
+        self.report.set(
+            Topic::Config,
+            bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect(),
+        );
+        Ok(())
+    }
+
+    /// Reads the files again; invalid ones change nothing.
+    async fn reload(&mut self, path: &Path) {
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(NotifyState::monotonic_usec_now().ok());
+        notify(&states);
+        match load(path) {
+            Ok(files) => {
+                tracing::info!("reading the configuration again");
+                if let Err(error) = self.take_over(&files) {
+                    self.report.set(Topic::Config, vec![format!("config-invalid: {error:#}")]);
+                }
+            }
+            Err(error) => {
+                let lines = error.lines().into_iter();
+                self.report.set(Topic::Config, lines.map(|line| format!("config-invalid: {line}")).collect());
+            }
+        }
+        self.concern = Concern::Fans;
+        self.look().await;
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn note(&mut self, concern: Concern) {
+        if concern > Concern::Nothing {
+            self.concern = self.concern.max(concern);
+            self.pace.changed(Instant::now());
+        }
+    }
+
+    /// One look at what changed; the periodic look finds nothing noted and looks at everything.
+    async fn look(&mut self) {
+        let concern = std::mem::replace(&mut self.concern, Concern::Nothing);
+        let mut failed = false;
+        if concern != Concern::Endpoints {
+            let outcome = self.look_at_fans().await;
+            failed |= self.failed(Topic::Fans, outcome);
+        }
+        let outcome = self.look_at_endpoints().await;
+        failed |= self.failed(Topic::Endpoints, outcome);
+        if std::mem::take(&mut self.filters) {
+            self.look_at_filters().await;
+        }
+        self.report.publish();
+        self.pace.looked(Instant::now(), failed);
+    }
+
+    /// What could not even be looked at is a failure, too.
+    fn failed(&mut self, topic: Topic, outcome: Result<bool>) -> bool {
+        outcome.unwrap_or_else(|error| {
+            self.report.set(topic, vec![format!("{error:#}")]);
+            true
+        })
+    }
+
+    /// Uses another datapath from now on, or none.
+    pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) -> Result<()> {
+        if let Some(logs) = self.logs.take() {
+            logs.abort();
+        }
+        self.sources.set_paths(None);
+        self.datapath = datapath;
+        self.is_fresh = true;
+        if let Some(datapath) = &self.datapath {
+            self.sources.set_paths(Some(datapath.events()?));
+            self.logs = datapath.forward_logs()?.map(tokio::spawn);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! A look at endpoints: every port has its program, the table holds what the kernel knows, and hosts behind a small
+//! path have a route that says so.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use dataplane_common::outcome::Hook;
+
+use super::{agent::Agent, report::Topic};
+use crate::{
+    endpoint::{self, Snapshot, Wired},
+    fan,
+    kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
+    reconcile::{self, Learning, PortOp},
+};
+
+/// How often neighbours that nothing else confirms are asked whether they are there.
+const PROBE: Duration = Duration::from_secs(30);
+/// How often the lock is tried while a command holds it: waiting in the kernel would stop this thread.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+impl Agent {
+    /// Looks at endpoints; says whether anything failed.
+    pub(super) async fn look_at_endpoints(&mut self) -> Result<bool> {
+        let mut reasons = Vec::new();
+        if let Some(datapath) = &self.datapath {
+            let netlink = self.node.netlink();
+            let lock = lock().await?;
+            let snapshot = Snapshot::read(netlink, datapath).await?;
+            serve_ports(&snapshot, datapath, self.is_fresh, &mut reasons)?;
+            let settled = endpoint::settle(&snapshot, netlink, datapath, Learning::On).await;
+            reasons.extend(settled.err().map(|error| format!("endpoint table: {error}")));
+            follow_mtu(&snapshot, netlink, &mut reasons).await;
+            set_path_routes(&snapshot, netlink, datapath, &mut reasons).await?;
+            drop(lock);
+            let now = Instant::now();
+            if now >= self.next_probe {
+                self.next_probe = now + PROBE;
+                probe(&snapshot, netlink).await;
+            }
+            self.is_fresh = !reasons.is_empty();
+            self.known.learn(&snapshot);
+        }
+        let failed = !reasons.is_empty();
+        self.report.set(Topic::Endpoints, reasons);
+        Ok(failed)
+    }
+}
+
+/// The lock around changes of fans and endpoints.
+async fn lock() -> Result<Lock> {
+    loop {
+        if let Some(lock) = Lock::attempt(Path::new(fan::LOCK))? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+}
+
+/// Attaches and detaches. With a datapath that was just loaded every port is visited: programs of another version are
+/// replaced in place.
+fn serve_ports(
+    snapshot: &Snapshot,
+    datapath: &Datapath,
+    is_fresh: bool,
+    reasons: &mut Vec<String>,
+) -> Result<()> {
+    datapath.prune()?;
+    let attached = endpoint::attached(datapath)?;
+    let mut ops = reconcile::ports(&snapshot.fans, &snapshot.links, &attached);
+    if is_fresh {
+        ops.retain(|op| matches!(op, PortOp::Detach { .. }));
+        ops.extend(reconcile::ports(&snapshot.fans, &snapshot.links, &[]));
+    }
+    for op in ops {
+        let outcome = match &op {
+            PortOp::Attach { ifindex, name } => {
+                datapath.attach(Hook::EndpointIngress, *ifindex, name).map(drop)
+            }
+            PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, *ifindex),
+        };
+        match (outcome, op) {
+            (Ok(()), op) => tracing::debug!(?op, "port"),
+            // A port that vanished meanwhile needs nothing.
+            (Err(_), PortOp::Attach { ifindex, .. }) if is_gone(ifindex) => {}
+            (Err(error), _) => reasons.push(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn is_gone(ifindex: u32) -> bool {
+    nix::net::if_::if_indextoname(ifindex).is_err()
+}
+
+/// Both ends of our veths have the MTU of their fans.
+async fn follow_mtu(snapshot: &Snapshot, netlink: &Netlink, reasons: &mut Vec<String>) {
+    for wired in &snapshot.wired {
+        let mtu = mtu_of(snapshot, wired);
+        let now = snapshot.links.iter().find(|link| link.index == wired.index).map(|link| link.mtu);
+        let Some(mtu) = mtu.filter(|_| now.is_some() && now != mtu) else { continue };
+        match endpoint::follow_mtu(netlink, wired, mtu).await {
+            Ok(()) => tracing::info!("endpoint {}: MTU {mtu}", wired.record.name),
+            Err(error) => reasons.push(format!("endpoint {}: MTU {mtu}: {error}", wired.record.name)),
+        }
+    }
+}
+
+fn mtu_of(snapshot: &Snapshot, wired: &Wired) -> Option<u32> {
+    let fans = wired.record.addresses.iter().filter_map(|&a| reconcile::fan_of_endpoint(&snapshot.fans, a));
+    fans.map(|fan| fan.mtu).min()
+}
+
+async fn set_path_routes(
+    snapshot: &Snapshot,
+    netlink: &Netlink,
+    datapath: &Datapath,
+    reasons: &mut Vec<String>,
+) -> Result<()> {
+    let (helper, _) = datapath.config().helper();
+    let plan = reconcile::paths(helper, &snapshot.fans, &datapath.refresh_paths()?, &snapshot.routes);
+    for route in &plan.set {
+        tracing::info!("path to {}: MTU {}", route.destination, route.mtu.unwrap_or_default());
+        reasons.extend(netlink.replace_route(route).await.err().map(|error| error.to_string()));
+    }
+    for route in &plan.delete {
+        reasons.extend(netlink.delete_route(route).await.err().map(|error| error.to_string()));
+    }
+    Ok(())
+}
+
+/// Has the kernel ask for neighbours that may be gone; the answer, or its lack, is a change that wakes the agent.
+async fn probe(snapshot: &Snapshot, netlink: &Netlink) {
+    for (device, address) in reconcile::suspects(&snapshot.observed()) {
+        if let Err(error) = netlink.probe_neighbour(device, address).await {
+            tracing::debug!("{error}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! When to look at everything again: soon after a change, not too often, ever more rarely while something keeps
+//! failing, and every few seconds in any case. Time comes in as values.
+
+use std::time::{Duration, Instant};
+
+/// A burst of changes (a container that comes up makes a dozen) is looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Rest between two looks, because what we do makes changes itself.
+const REST: Duration = Duration::from_millis(80);
+/// Longest rest while something keeps failing; a device that is back must be served within 10 s.
+const LONGEST_REST: Duration = Duration::from_secs(4);
+/// The periodic check: finds what no event told of.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// The times of looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    earliest: Instant,
+    due: Instant,
+    failures: u32,
+}
+
+impl Pace {
+    /// The first look is due at once.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { earliest: now, due: now, failures: 0 }
+    }
+
+    /// Something changed.
+    pub(super) fn changed(&mut self, now: Instant) {
+        self.due = self.due.min((now + DEBOUNCE).max(self.earliest));
+    }
+
+    /// Something changed that can't wait for others of its kind.
+    pub(super) fn urgent(&mut self, now: Instant) {
+        self.due = now;
+    }
+
+    /// A look ended; with failures the next comes sooner than the periodic check, but each time later.
+    pub(super) fn looked(&mut self, now: Instant, failed: bool) {
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
+        self.earliest = now + rest;
+        self.due = if failed { self.earliest } else { now + CHECK };
+    }
+
+    /// When the next look is due.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_changes_is_one_look() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        assert_eq!(pace.due(), start);
+        pace.looked(start, false);
+        assert_eq!(pace.due(), start + CHECK);
+        let first = start + Duration::from_secs(1);
+        pace.changed(first);
+        pace.changed(first + Duration::from_millis(10));
+        assert_eq!(pace.due(), first + DEBOUNCE);
+    }
+
+    #[test]
+    fn changes_that_a_look_made_itself_wait_for_the_rest_to_end() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.looked(start, false);
+        pace.changed(start);
+        assert_eq!(pace.due(), start + REST);
+        pace.urgent(start);
+        assert_eq!(pace.due(), start);
+    }
+
+    #[test]
+    fn what_keeps_failing_is_tried_ever_more_rarely_but_often_enough() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            pace.looked(start, true);
+            let rest = pace.due() - start;
+            assert!(rest >= last && rest <= LONGEST_REST, "{rest:?}");
+            last = rest;
+        }
+        assert_eq!(last, LONGEST_REST);
+        pace.looked(start, false);
+        pace.changed(start);
+        assert_eq!(pace.due(), start + REST);
+    }
+}

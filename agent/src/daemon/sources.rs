@@ -1,0 +1,91 @@
+//! Everything that wakes the agent.
+
+use std::{future::pending, time::Instant};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::kernel::{
+    bpf::EventReader,
+    netlink::{Event, Netlink, Watch},
+    nft_watch::NftWatch,
+};
+
+/// Why the agent woke up.
+#[derive(Debug)]
+pub(super) enum Wake {
+    /// The kernel's tables changed.
+    Network(Event),
+    /// Somebody took something out of the packet filter.
+    Filter,
+    /// A program learnt a smaller path.
+    Path,
+    /// The time has come.
+    Time,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// The sources of [`Wake`]s. Waiting for one loses nothing of the others.
+pub(super) struct Sources {
+    watch: Watch,
+    filter: Option<NftWatch>,
+    paths: Option<EventReader>,
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Sources {
+    /// Starts watching: before the first look, so that no change falls between the two.
+    pub(super) fn open() -> Result<Self> {
+        let filter = NftWatch::open();
+        if let Err(error) = &filter {
+            tracing::warn!("changes of the packet filter are noticed by the periodic check only: {error}");
+        }
+        let on = |kind| signal(kind).context("agent: signals");
+        Ok(Self {
+            watch: Netlink::watch()?,
+            filter: filter.ok(),
+            paths: None,
+            reload: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Sets the ring that the programs write to.
+    pub(super) fn set_paths(&mut self, paths: Option<EventReader>) {
+        self.paths = paths;
+    }
+
+    /// The next reason to wake up, [`Wake::Time`] at `due` at the latest.
+    pub(super) async fn next(&mut self, due: Instant) -> Result<Wake> {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Ok(Wake::Stop),
+            _ = self.interrupt.recv() => Ok(Wake::Stop),
+            _ = self.reload.recv() => Ok(Wake::Reload),
+            () = tokio::time::sleep_until(due.into()) => Ok(Wake::Time),
+            event = next_path(&mut self.paths) => event.map(|()| Wake::Path),
+            event = self.watch.next() => Ok(Wake::Network(event?)),
+            event = next_change(&mut self.filter) => event.map(|()| Wake::Filter),
+        }
+    }
+}
+
+async fn next_path(paths: &mut Option<EventReader>) -> Result<()> {
+    match paths {
+        Some(paths) => Ok(paths.next().await.map(drop)?),
+        None => pending().await,
+    }
+}
+
+async fn next_change(filter: &mut Option<NftWatch>) -> Result<()> {
+    match filter {
+        Some(filter) => filter.changed().await.context("agent: changes of the packet filter"),
+        None => pending().await,
+    }
+}
