@@ -16,8 +16,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::setup::Scope;
-
 /// Fanlight's development commands.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -97,10 +95,7 @@ fn run(task: Task) -> Result<()> {
     let place = build::place()?;
     match task {
         Task::Setup(install) => setup::setup(&place, !install.no_install),
-        Task::BuildEbpf { log } => {
-            setup::ensure(&place, Scope::Build, false)?;
-            build::build_ebpf(&place, log)
-        }
+        Task::BuildEbpf { log } => build::build_ebpf(&place, log),
         Task::Test { install, filter } => lab::test(&place, !install.no_install, &filter).map(drop),
         Task::Demo { install, keep, clean } => {
             let options = [("--keep", keep), ("--clean", clean)].into_iter().filter(|(_, given)| *given);

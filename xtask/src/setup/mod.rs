@@ -13,9 +13,7 @@ use self::need::Need;
 /// What something is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Building the kernel programs, and with them the agent.
-    Build,
-    /// The above, and the programs that tests, demo and benchmarks start.
+    /// Building, and the programs that tests, demo and benchmarks start.
     Lab,
     /// The above, and the emulator.
     Vm,

@@ -83,7 +83,6 @@ pub(super) fn missing(place: &Place, scope: Scope) -> Vec<Need> {
     let lab = LAB.map(|(name, package)| Need::Program { name, package, purpose: "tests, demo, benchmarks" });
     let vm = VM.map(|(name, package)| Need::Program { name, package, purpose: "VM matrix" });
     let programs = match scope {
-        Scope::Build => Vec::new(),
         Scope::Lab => lab.to_vec(),
         Scope::Vm | Scope::Ci => [lab.as_slice(), &vm].concat(),
     };
