@@ -65,7 +65,7 @@ pub fn learn_path_mtu(host: u32, mtu: u32) {
     // SAFETY: reads the clock.
     let until = unsafe { bpf_ktime_get_ns() } + PATH_MTU_LIFE_NS;
     let record = PathRecord { until, mtu, spare: 0 };
-    if PATHS.insert(&host.to_be_bytes(), &record, 0).is_err() {
+    if PATHS.insert(host.to_be_bytes(), record, 0).is_err() {
         return;
     }
     if let Some(config) = CONFIG.get_ptr_mut(0) {
@@ -95,13 +95,13 @@ impl Tables for Maps {
     fn endpoint(&self, address: u32) -> Option<EndpointRecord> {
         // SAFETY: the value is copied at once; an update in between writes whole records, and a mixture would
         // only misdeliver one frame to an endpoint that drops it.
-        unsafe { ENDPOINTS.get(&address.to_be_bytes()).copied() }
+        unsafe { ENDPOINTS.get(address.to_be_bytes()).copied() }
     }
 
     #[inline(always)]
     fn path_mtu(&self, host: u32) -> Option<u32> {
         // SAFETY: as above.
-        let record = unsafe { PATHS.get(&host.to_be_bytes())? };
+        let record = unsafe { PATHS.get(host.to_be_bytes())? };
         // SAFETY: reads the clock.
         let now = unsafe { bpf_ktime_get_ns() };
         if record.until > now { Some(record.mtu) } else { None }

@@ -125,15 +125,15 @@ impl Frame {
         self
     }
 
-    fn from_endpoint(&self, world: &World) -> String {
+    fn sent_by_endpoint(&self, world: &World) -> String {
         describe(&local_ingress(Hook::EndpointIngress, self.bytes.as_slice(), &self.meta, world))
     }
 
-    fn from_underlay(&self, world: &World) -> String {
+    fn sent_by_underlay(&self, world: &World) -> String {
         describe(&uplink_ingress(self.bytes.as_slice(), &self.meta, world))
     }
 
-    fn from_host(&self, world: &World) -> String {
+    fn sent_by_host(&self, world: &World) -> String {
         describe(&host_egress(self.bytes.as_slice(), &self.meta, world))
     }
 }
@@ -155,43 +155,47 @@ fn describe(verdict: &Verdict<'_>) -> String {
 
 #[test]
 fn a_packet_to_another_slice_is_encapsulated_to_the_computed_host() {
-    assert_eq!(Frame::udp(LOCAL, REMOTE).from_endpoint(&world()), "encapsulate to ac1e001b routed true");
-    assert_eq!(Frame::udp(GATEWAY, REMOTE).from_host(&world()), "encapsulate to ac1e001b routed false");
+    assert_eq!(Frame::udp(LOCAL, REMOTE).sent_by_endpoint(&world()), "encapsulate to ac1e001b routed true");
+    assert_eq!(Frame::udp(GATEWAY, REMOTE).sent_by_host(&world()), "encapsulate to ac1e001b routed false");
 }
 
 #[test]
 fn traffic_of_others_is_passed_untouched() {
     let world = world();
     let not_ours = Outcome::PassNotOurs.name();
-    assert_eq!(Frame::udp(LOCAL, 0x0808_0808).from_endpoint(&world), not_ours);
-    assert_eq!(Frame::udp(LOCAL, REMOTE).meta(|m| m.foreign_vlan = true).from_endpoint(&world), not_ours);
+    assert_eq!(Frame::udp(LOCAL, 0x0808_0808).sent_by_endpoint(&world), not_ours);
+    assert_eq!(Frame::udp(LOCAL, REMOTE).meta(|m| m.foreign_vlan = true).sent_by_endpoint(&world), not_ours);
     let to_another_port = Frame::udp(LOCAL, REMOTE).with(0, &[2, 9, 9, 9, 9, 9]).meta(|m| m.to_us = false);
-    assert_eq!(to_another_port.from_endpoint(&world), not_ours);
+    assert_eq!(to_another_port.sent_by_endpoint(&world), not_ours);
     let inner = Frame::udp(REMOTE, LOCAL);
-    assert_eq!(inner.from_underlay(&world), not_ours, "not a tunnel packet");
-    assert_eq!(inner.carried(THERE, HERE + 1).from_underlay(&world), not_ours, "to another host");
-    assert_eq!(inner.carried(0x0a00_0001, HERE).from_underlay(&world), not_ours, "from outside the underlay");
+    assert_eq!(inner.sent_by_underlay(&world), not_ours, "not a tunnel packet");
+    assert_eq!(inner.carried(THERE, HERE + 1).sent_by_underlay(&world), not_ours, "to another host");
+    assert_eq!(
+        inner.carried(0x0a00_0001, HERE).sent_by_underlay(&world),
+        not_ours,
+        "from outside the underlay"
+    );
     let foreign = Frame::udp(0x0a00_0001, 0x0a00_0002).carried(THERE, HERE);
-    assert_eq!(foreign.from_underlay(&world), not_ours, "another tunnel between the same hosts");
+    assert_eq!(foreign.sent_by_underlay(&world), not_ours, "another tunnel between the same hosts");
     let tagged = inner.carried(THERE, HERE).meta(|m| m.foreign_vlan = true);
-    assert_eq!(tagged.from_underlay(&world), not_ours);
+    assert_eq!(tagged.sent_by_underlay(&world), not_ours);
 }
 
 #[test]
 fn a_tunnel_packet_is_delivered_when_its_source_computes_to_its_sender() {
     let world = world();
     let inner = Frame::udp(REMOTE, LOCAL);
-    assert_eq!(inner.carried(THERE, HERE).from_underlay(&world), "decapsulate to Some(7) tos 00");
+    assert_eq!(inner.carried(THERE, HERE).sent_by_underlay(&world), "decapsulate to Some(7) tos 00");
     let spoofed = inner.carried(THERE + 1, HERE);
-    assert_eq!(spoofed.from_underlay(&world), Outcome::DropSpoofedSource.name());
+    assert_eq!(spoofed.sent_by_underlay(&world), Outcome::DropSpoofedSource.name());
     let own = Frame::udp(LOCAL, LOCAL).carried(HERE, HERE);
-    assert_eq!(own.from_underlay(&world), Outcome::DropSpoofedSource.name());
+    assert_eq!(own.sent_by_underlay(&world), Outcome::DropSpoofedSource.name());
     let from_nowhere = Frame::udp(0x0a00_0001, LOCAL).carried(THERE, HERE);
-    assert_eq!(from_nowhere.from_underlay(&world), Outcome::DropSpoofedSource.name());
+    assert_eq!(from_nowhere.sent_by_underlay(&world), Outcome::DropSpoofedSource.name());
     let elsewhere = Frame::udp(REMOTE, 0xfa00_1d02).carried(THERE, HERE);
-    assert_eq!(elsewhere.from_underlay(&world), Outcome::DropNotOurSlice.name());
+    assert_eq!(elsewhere.sent_by_underlay(&world), Outcome::DropNotOurSlice.name());
     let outside = Frame::udp(REMOTE, 0x0808_0808).carried(THERE, HERE);
-    assert_eq!(outside.from_underlay(&world), Outcome::DropNotOurSlice.name());
+    assert_eq!(outside.sent_by_underlay(&world), Outcome::DropNotOurSlice.name());
 }
 
 #[test]
@@ -199,15 +203,15 @@ fn the_gateway_and_addresses_not_learnt_yet_go_to_the_stack() {
     let world = world();
     for destination in [GATEWAY, 0xfa00_1c63] {
         let frame = Frame::udp(REMOTE, destination).carried(THERE, HERE);
-        assert_eq!(frame.from_underlay(&world), "decapsulate to None tos 00");
+        assert_eq!(frame.sent_by_underlay(&world), "decapsulate to None tos 00");
     }
-    assert_eq!(Frame::udp(LOCAL, GATEWAY).from_endpoint(&world), Outcome::PassToHost.name());
-    assert_eq!(Frame::udp(LOCAL, 0xfa00_1c63).from_endpoint(&world), Outcome::PassSlowPath.name());
+    assert_eq!(Frame::udp(LOCAL, GATEWAY).sent_by_endpoint(&world), Outcome::PassToHost.name());
+    assert_eq!(Frame::udp(LOCAL, 0xfa00_1c63).sent_by_endpoint(&world), Outcome::PassSlowPath.name());
 }
 
 #[test]
 fn endpoints_of_one_host_reach_each_other_directly() {
-    assert_eq!(Frame::udp(LOCAL, NEIGHBOUR).from_endpoint(&world()), "deliver to 8");
+    assert_eq!(Frame::udp(LOCAL, NEIGHBOUR).sent_by_endpoint(&world()), "deliver to 8");
 }
 
 #[test]
@@ -224,44 +228,44 @@ fn malformed_tunnel_packets_are_dropped_by_what_is_wrong_with_them() {
         (good.clone().with(20, &[0, 1]), Outcome::DropOuterFragment, "later outer fragment"),
     ];
     for (frame, outcome, what) in cases {
-        assert_eq!(frame.from_underlay(&world), outcome.name(), "{what}");
+        assert_eq!(frame.sent_by_underlay(&world), outcome.name(), "{what}");
     }
     let mut short = good.clone();
     short.bytes.truncate(40);
     short.meta.len = 40;
-    assert_eq!(short.from_underlay(&world), Outcome::DropTruncated.name());
+    assert_eq!(short.sent_by_underlay(&world), Outcome::DropTruncated.name());
     let mut damaged = good;
     damaged.bytes[24] ^= 0xff;
-    assert_eq!(damaged.from_underlay(&world), Outcome::DropBadChecksum.name());
+    assert_eq!(damaged.sent_by_underlay(&world), Outcome::DropBadChecksum.name());
 }
 
 #[test]
 fn congestion_marks_travel_inward_or_drop_what_cannot_carry_them() {
     let world = world();
     let marked = |tos| Frame::udp(REMOTE, LOCAL).with(15, &[tos]).carried(THERE, HERE).with(15, &[0x03]);
-    assert_eq!(marked(ecn::ECT_0).from_underlay(&world), "decapsulate to Some(7) tos 03");
-    assert_eq!(marked(ecn::NOT_ECT).from_underlay(&world), Outcome::DropEcn.name());
+    assert_eq!(marked(ecn::ECT_0).sent_by_underlay(&world), "decapsulate to Some(7) tos 03");
+    assert_eq!(marked(ecn::NOT_ECT).sent_by_underlay(&world), Outcome::DropEcn.name());
 }
 
 #[test]
 fn sources_that_are_not_the_endpoints_own_are_dropped() {
     let world = world();
-    assert_eq!(Frame::udp(NEIGHBOUR, REMOTE).from_endpoint(&world), Outcome::DropWrongEndpoint.name());
-    assert_eq!(Frame::udp(0x0a00_0001, REMOTE).from_endpoint(&world), Outcome::DropForeignSource.name());
-    assert_eq!(Frame::udp(0xfa00_1d02, REMOTE).from_endpoint(&world), Outcome::DropForeignSource.name());
-    assert_eq!(Frame::udp(HERE, REMOTE).from_host(&world), Outcome::DropForeignSource.name());
-    assert_eq!(Frame::udp(0x0a00_0001, GATEWAY).from_endpoint(&world), Outcome::PassToHost.name());
+    assert_eq!(Frame::udp(NEIGHBOUR, REMOTE).sent_by_endpoint(&world), Outcome::DropWrongEndpoint.name());
+    assert_eq!(Frame::udp(0x0a00_0001, REMOTE).sent_by_endpoint(&world), Outcome::DropForeignSource.name());
+    assert_eq!(Frame::udp(0xfa00_1d02, REMOTE).sent_by_endpoint(&world), Outcome::DropForeignSource.name());
+    assert_eq!(Frame::udp(HERE, REMOTE).sent_by_host(&world), Outcome::DropForeignSource.name());
+    assert_eq!(Frame::udp(0x0a00_0001, GATEWAY).sent_by_endpoint(&world), Outcome::PassToHost.name());
 }
 
 #[test]
 fn a_packet_whose_ttl_runs_out_is_answered_by_the_gateway() {
     let world = world();
     let expired = Frame::udp(LOCAL, REMOTE).with(22, &[1]);
-    assert_eq!(expired.from_endpoint(&world), "answered-ttl-exceeded TtlExceeded from fa001c01");
+    assert_eq!(expired.sent_by_endpoint(&world), "answered-ttl-exceeded TtlExceeded from fa001c01");
     let error = Frame::new(LOCAL, REMOTE, 1, &[11; 64]).with(22, &[1]);
-    assert_eq!(error.from_endpoint(&world), Outcome::DropTtlExceeded.name(), "no error about an error");
+    assert_eq!(error.sent_by_endpoint(&world), Outcome::DropTtlExceeded.name(), "no error about an error");
     let later = Frame::udp(LOCAL, REMOTE).with(22, &[0]).with(20, &[0, 9]);
-    assert_eq!(later.from_endpoint(&world), Outcome::DropTtlExceeded.name());
+    assert_eq!(later.sent_by_endpoint(&world), Outcome::DropTtlExceeded.name());
 }
 
 #[test]
@@ -269,19 +273,19 @@ fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() 
     let mut world = world();
     let large = |frags: [u8; 2]| Frame::new(LOCAL, REMOTE, 17, &[0; 1480]).with(20, &frags);
     let answer = "answered-too-big FragmentationNeeded { mtu: 1480 } from fa001c01";
-    assert_eq!(large([0x40, 0]).from_endpoint(&world), answer);
-    assert_eq!(large([0, 0]).from_endpoint(&world), Outcome::PassSlowPath.name());
+    assert_eq!(large([0x40, 0]).sent_by_endpoint(&world), answer);
+    assert_eq!(large([0, 0]).sent_by_endpoint(&world), Outcome::PassSlowPath.name());
     let from_host = Frame::new(GATEWAY, REMOTE, 17, &[0; 1480]);
-    assert_eq!(from_host.clone().from_host(&world), Outcome::DropTooBig.name());
-    assert_eq!(from_host.with(20, &[0x40, 0]).from_host(&world), answer);
+    assert_eq!(from_host.clone().sent_by_host(&world), Outcome::DropTooBig.name());
+    assert_eq!(from_host.with(20, &[0x40, 0]).sent_by_host(&world), answer);
 
     world.paths.insert(THERE, 1280);
     world.config.smallest_path_mtu = 1280;
     let medium = Frame::new(LOCAL, REMOTE, 17, &[0; 1300]).with(20, &[0x40, 0]);
     let answer = "answered-too-big FragmentationNeeded { mtu: 1280 } from fa001c01";
-    assert_eq!(medium.from_endpoint(&world), answer);
+    assert_eq!(medium.sent_by_endpoint(&world), answer);
     let elsewhere = Frame::new(LOCAL, 0xfa00_1a02, 17, &[0; 1300]).with(20, &[0x40, 0]);
-    assert_eq!(elsewhere.from_endpoint(&world), "encapsulate to ac1e001a routed true");
+    assert_eq!(elsewhere.sent_by_endpoint(&world), "encapsulate to ac1e001a routed true");
 }
 
 #[test]
@@ -292,9 +296,9 @@ fn a_super_packet_is_measured_by_its_segments() {
     let frame = |gso_size| {
         Frame::new(LOCAL, REMOTE, 6, &tcp).with(20, &[0x40, 0]).meta(|meta| meta.gso_size = gso_size)
     };
-    assert_eq!(frame(1428).from_endpoint(&world), "encapsulate to ac1e001b routed true");
+    assert_eq!(frame(1428).sent_by_endpoint(&world), "encapsulate to ac1e001b routed true");
     let answer = "answered-too-big FragmentationNeeded { mtu: 1480 } from fa001c01";
-    assert_eq!(frame(1429).from_endpoint(&world), answer);
+    assert_eq!(frame(1429).sent_by_endpoint(&world), answer);
 }
 
 #[test]
@@ -302,15 +306,15 @@ fn rare_packets_take_the_stacks_way() {
     let world = world();
     let mut with_options = Frame::udp(LOCAL, REMOTE);
     with_options.bytes[14] = 0x46;
-    assert_eq!(with_options.from_endpoint(&world), Outcome::PassSlowPath.name());
+    assert_eq!(with_options.sent_by_endpoint(&world), Outcome::PassSlowPath.name());
     let enormous = Frame::udp(LOCAL, REMOTE).with(16, &u16::MAX.to_be_bytes()).meta(|meta| meta.len = 70_000);
-    assert_eq!(enormous.from_endpoint(&world), Outcome::PassSlowPath.name());
+    assert_eq!(enormous.sent_by_endpoint(&world), Outcome::PassSlowPath.name());
 }
 
 #[test]
 fn overlay_addresses_that_no_host_can_own_are_unreachable() {
     for nobody in [0xfa00_0002, 0xfaff_ff02] {
-        let verdict = Frame::udp(LOCAL, nobody).from_endpoint(&world());
+        let verdict = Frame::udp(LOCAL, nobody).sent_by_endpoint(&world());
         assert_eq!(verdict, "answered-unreachable HostUnreachable from fa001c01");
     }
 }
@@ -328,13 +332,21 @@ fn fragmentation_needed(mtu: u16, from: u32, to: u32) -> Frame {
 fn a_smaller_path_is_learnt_from_errors_about_our_own_packets_alone() {
     let mut world = world();
     let not_ours = Outcome::PassNotOurs.name();
-    assert_eq!(fragmentation_needed(1300, HERE, THERE).from_underlay(&world), "learn 1280 to ac1e001b");
-    assert_eq!(fragmentation_needed(575, HERE, THERE).from_underlay(&world), not_ours, "absurdly small");
-    assert_eq!(fragmentation_needed(1500, HERE, THERE).from_underlay(&world), not_ours, "not smaller");
-    assert_eq!(fragmentation_needed(1300, HERE + 1, THERE).from_underlay(&world), not_ours, "not our source");
-    assert_eq!(fragmentation_needed(1300, HERE, 0x0a00_0001).from_underlay(&world), not_ours, "no fan host");
+    assert_eq!(fragmentation_needed(1300, HERE, THERE).sent_by_underlay(&world), "learn 1280 to ac1e001b");
+    assert_eq!(fragmentation_needed(575, HERE, THERE).sent_by_underlay(&world), not_ours, "absurdly small");
+    assert_eq!(fragmentation_needed(1500, HERE, THERE).sent_by_underlay(&world), not_ours, "not smaller");
+    assert_eq!(
+        fragmentation_needed(1300, HERE + 1, THERE).sent_by_underlay(&world),
+        not_ours,
+        "not our source"
+    );
+    assert_eq!(
+        fragmentation_needed(1300, HERE, 0x0a00_0001).sent_by_underlay(&world),
+        not_ours,
+        "no fan host"
+    );
     world.paths.insert(THERE, 1200);
-    assert_eq!(fragmentation_needed(1300, HERE, THERE).from_underlay(&world), not_ours, "never raised");
+    assert_eq!(fragmentation_needed(1300, HERE, THERE).sent_by_underlay(&world), not_ours, "never raised");
 }
 
 #[test]
@@ -344,12 +356,16 @@ fn packets_between_two_fans_of_a_node_are_told_apart() {
         FanRecord { overlay: 251 << 24, slice: 0xfb00_1c00, gateway: 0xfb00_1c01, ..world.config.fans[0] };
     world.config.fan_slots = 2;
     let other = Frame::udp(LOCAL, 0xfb00_1b02);
-    assert_eq!(other.from_endpoint(&world), "encapsulate to ac1e001b routed true");
+    assert_eq!(other.sent_by_endpoint(&world), "encapsulate to ac1e001b routed true");
     let across = Frame::udp(0xfb00_1b02, LOCAL).carried(THERE, HERE);
-    assert_eq!(across.from_underlay(&world), "decapsulate to Some(7) tos 00");
+    assert_eq!(across.sent_by_underlay(&world), "decapsulate to Some(7) tos 00");
     (world.config.fans[1].overlay, world.config.fans[1].overlay_mask) = FanRecord::UNUSED;
-    assert_eq!(other.from_endpoint(&world), Outcome::PassNotOurs.name(), "a withdrawn fan matches nothing");
-    assert_eq!(across.from_underlay(&world), Outcome::DropSpoofedSource.name());
+    assert_eq!(
+        other.sent_by_endpoint(&world),
+        Outcome::PassNotOurs.name(),
+        "a withdrawn fan matches nothing"
+    );
+    assert_eq!(across.sent_by_underlay(&world), Outcome::DropSpoofedSource.name());
 }
 
 proptest! {
@@ -372,7 +388,7 @@ proptest! {
         let meta = Meta { ifindex: PORT, to_us, gso_size, len: bytes.len() as u32, ..Meta::default() };
         let frame = Frame { bytes, meta };
         let world = world();
-        for verdict in [frame.from_endpoint(&world), frame.from_underlay(&world), frame.from_host(&world)] {
+        for verdict in [frame.sent_by_endpoint(&world), frame.sent_by_underlay(&world), frame.sent_by_host(&world)] {
             prop_assert!(!verdict.is_empty());
         }
     }
@@ -386,12 +402,12 @@ proptest! {
         let destination = 250 << 24 | host << 8 | u32::from(to);
         let packet = Frame::udp(LOCAL, destination);
         let outer = 0xac1e_0000 | host;
-        prop_assert_eq!(packet.from_endpoint(&here), format!("encapsulate to {outer:08x} routed true"));
+        prop_assert_eq!(packet.sent_by_endpoint(&here), format!("encapsulate to {outer:08x} routed true"));
         let mut there = world();
         there.endpoints.clear();
         let fan = &mut there.config.fans[0];
         (fan.address, fan.slice, fan.gateway) = (outer, destination & mask(24), destination & mask(24) | 1);
         let carried = packet.carried(HERE, outer);
-        prop_assert_eq!(carried.from_underlay(&there), "decapsulate to None tos 00");
+        prop_assert_eq!(carried.sent_by_underlay(&there), "decapsulate to None tos 00");
     }
 }

@@ -210,7 +210,7 @@ fn streams(server: Ipv4Addr, count: usize, duration: Duration) -> Result<Measure
         (0..count).map(|_| thread::spawn(move || stream(server, start + duration))).collect();
     let mut units = 0;
     for sender in senders {
-        units += sender.join().map_err(|_| anyhow::anyhow!("a sender panicked"))??;
+        units += sender.join().ok().context("a sender panicked")??;
     }
     Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
 }

@@ -42,12 +42,12 @@ fn every_program_loads_within_its_ceiling() {
 
 fn measure(name: &str) -> (String, u32) {
     let datapath = Datapath::private(&[name]).unwrap_or_else(|error| panic!("{name} does not load: {error}"));
-    let count = datapath.verified_instructions(name).unwrap();
+    let count = datapath.verified_instructions(name).expect("the kernel describes its programs");
     (name.to_owned(), count.expect("kernels since 5.16 count them"))
 }
 
 /// `6.12` of `6.12.117+deb12-cloud-amd64`.
 fn series() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel names its release");
     release.split('.').take(2).collect::<Vec<_>>().join(".")
 }

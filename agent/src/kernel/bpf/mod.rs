@@ -3,6 +3,7 @@
 //! Everything that packets need outlives this process: maps and links are pinned, so a stopped, killed or replaced
 //! agent loses nothing. A [`Datapath`] takes over what it finds and changes only what differs.
 
+mod attr;
 mod clsact;
 mod config_map;
 mod counters;
