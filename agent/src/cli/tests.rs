@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn words(line: &str) -> Vec<OsString> {
@@ -73,4 +75,48 @@ fn the_definition_of_the_command_line_is_consistent() {
 fn called_as_fanctl_it_is_the_fan_command() {
     assert_eq!(as_fanlight(words("/usr/sbin/fanctl up -a")), words("/usr/sbin/fanctl fan up -a"));
     assert_eq!(as_fanlight(words("fanlight fan up")), words("fanlight fan up"));
+}
+
+/// A word of some command line, or any other.
+fn any_word() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &[
+        "fan",
+        "up",
+        "down",
+        "show",
+        "test",
+        "endpoint",
+        "add",
+        "remove",
+        "list",
+        "status",
+        "replay",
+        "agent",
+        "--json",
+        "-a",
+        "--in",
+        "--hook",
+        "--netns",
+        "--address",
+        "--",
+        "-",
+        "=",
+        "manual",
+        "check-config",
+    ];
+    prop_oneof![4 => prop::sample::select(KNOWN).prop_map(str::to_owned), 1 => any::<String>()]
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_words_are_an_error_is_one_line(line in prop::collection::vec(any_word(), 0..6)) {
+        let words: Vec<_> = std::iter::once("fanlight".to_owned()).chain(line).map(OsString::from).collect();
+        if let Err(error) = parse(&words) {
+            let mut told = Vec::new();
+            Failure::Usage(error).report(&mut told);
+            let told = String::from_utf8(told).unwrap();
+            prop_assert_eq!(told.lines().count(), 1, "{}", told);
+            prop_assert!(told.contains("; "), "{}", told);
+        }
+    }
 }
