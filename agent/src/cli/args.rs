@@ -21,6 +21,8 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the agent: bring up what the configuration asks for and keep it in repair
+    Agent(AgentArgs),
     /// Bring fans up and down, show and test them
     #[command(subcommand)]
     Fan(FanCommand),
@@ -28,6 +30,9 @@ pub(super) enum Command {
     Up(UpArgs),
     /// The same as 'fan down'
     Down(DownArgs),
+    /// Wire network namespaces into fans
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
     /// Run packets through the kernel programs without touching any interface
@@ -38,6 +43,16 @@ pub(super) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page
     Manual,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    pub(super) config: PathBuf,
+    /// Take programs and maps out of the kernel on exit
+    #[arg(long)]
+    pub(super) detach: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +93,41 @@ pub(super) struct TestArgs {
     /// Underlay or overlay address of a host
     #[arg(value_name = "HOST")]
     pub(super) host: Ipv4Addr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointCommand {
+    /// Wire a namespace into this node's fans
+    Add(EndpointAddArgs),
+    /// Take an endpoint out again
+    Remove(EndpointRemoveArgs),
+    /// List this node's endpoints
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EndpointAddArgs {
+    /// The namespace: a name under /run/netns, a path, or pid:N
+    #[arg(long, value_name = "NS")]
+    pub(super) netns: String,
+    /// Only this fan (may be repeated); without it, those of the addresses, or else all of this node
+    #[arg(long = "fan", value_name = "OVERLAY")]
+    pub(super) fans: Vec<String>,
+    /// The address to give, at most one per fan; without it, a free one of each
+    #[arg(long = "address", value_name = "A")]
+    pub(super) addresses: Vec<Ipv4Addr>,
+    /// The endpoint's name; without it, the namespace's
+    #[arg(long, value_name = "N")]
+    pub(super) name: Option<String>,
+    /// A route of its own instead of a port of the bridge
+    #[arg(long)]
+    pub(super) routed: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EndpointRemoveArgs {
+    /// The endpoint's name
+    pub(super) name: String,
 }
 
 #[derive(Debug, Args)]

@@ -72,7 +72,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
+        error.downcast::<ConfigError>().map_or_else(Self::Failed, Self::from)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The command line: words → arguments ([`args`]) → validated operands → one call into the library → a printer.
 
+mod agent;
 mod args;
 mod check_config;
+mod endpoint;
 mod failure;
 mod fan;
 mod generate;
@@ -63,14 +65,16 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let mut stdout = io::stdout().lock();
     let mut output = Output::standard(&mut stdout, cli.json);
     match cli.command {
-        Command::CheckConfig(args) => check_config::run(&args, &mut output),
-        Command::Completions(args) => generate::completions(&args, &mut output),
-        Command::Manual => generate::manual(&mut output),
+        Command::Agent(args) => agent::run(args),
         Command::Fan(command) => fan::run(&command, &mut output),
         Command::Up(args) => fan::up(&args, &mut output),
         Command::Down(args) => fan::down(&args, &mut output),
+        Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Status => status::run(&mut output),
         Command::Replay(args) => replay::run(&args, &mut output),
+        Command::CheckConfig(args) => check_config::run(&args, &mut output),
+        Command::Completions(args) => generate::completions(&args, &mut output),
+        Command::Manual => generate::manual(&mut output),
     }
 }
 

@@ -17,18 +17,21 @@ fn usage(line: &str) -> String {
 const BAD: &[(&str, &str)] = &[
     (
         "fanlight",
-        "which command is missing; use fan, up, down, status, replay, check-config, \
+        "which command is missing; use agent, fan, up, down, endpoint, status, replay, check-config, \
          completions or manual",
     ),
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
         "fanlight service list",
-        "no command 'service'; use fan, up, down, status, replay, check-config, completions \
+        "no command 'service'; use agent, fan, up, down, endpoint, status, replay, check-config, completions \
          or manual",
     ),
     ("fanlight status --jsn", "status: no option '--jsn'; did you mean '--json'?"),
     ("fanlight status --foo", "status: no option '--foo'; see 'fanlight status --help'"),
     ("fanlight status foo", "status: nothing to be done with 'foo'; see 'fanlight status --help'"),
+    ("fanlight agent --config", "agent: --config needs a value; see 'fanlight agent --help'"),
+    ("fanlight agent --detatch", "agent: no option '--detatch'; did you mean '--detach'?"),
+    ("fanlight agent --detach --detach", "agent: '--detach' is given twice; give it once"),
     ("fanlight fan", "fan: which command is missing; use up, down, show or test"),
     ("fanlight fan import f", "fan: no command 'import'; use up, down, show or test"),
     (
@@ -43,6 +46,12 @@ const BAD: &[(&str, &str)] = &[
         "fan test: HOST 'host-7': invalid IPv4 address syntax; see 'fanlight fan test --help'",
     ),
     ("fanctl upp", "fan: no command 'upp'; did you mean 'up'?"),
+    ("fanlight endpoint add", "endpoint add: --netns NS is missing; see 'fanlight endpoint add --help'"),
+    (
+        "fanlight endpoint add --netns a --address x",
+        "endpoint add: --address 'x': invalid IPv4 address syntax; see 'fanlight endpoint add --help'",
+    ),
+    ("fanlight endpoint remove", "endpoint remove: NAME is missing; see 'fanlight endpoint remove --help'"),
     ("fanlight replay", "replay: --in FILE and --hook HOOK are missing; see 'fanlight replay --help'"),
     (
         "fanlight replay --in a --hook xdp",
