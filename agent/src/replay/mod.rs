@@ -9,6 +9,9 @@
 //! has no tag beside the frame: a priority tag is taken out beforehand, as receiving does; any other stays inside
 //! the frame, where the programs leave it alone just the same.
 //!
+//! A test run takes frames of up to about 16,000 bytes. A super-packet (`gso_size`) may have 3,500; it is judged by
+//! the size of its segments and shown as one packet.
+//!
 //! A redirection shows as an action only: the frame is as the program left it, before the kernel fills in the
 //! link-layer addresses of the next hop.
 

@@ -71,6 +71,9 @@ pub enum Error {
     /// All fan slots are taken.
     #[error("publishing the fan: this node has {0} fans, and no more are possible; take one down first")]
     NoSlot(usize),
+    /// A frame that the kernel makes no packet of.
+    #[error("a frame of {0} bytes is too long for a test run; kernels take up to about 16,000")]
+    Frame(usize),
     /// Only the maps were opened.
     #[error("attaching a program: the programs were not loaded")]
     NotLoaded,

@@ -17,7 +17,7 @@ mod paths;
 mod pins;
 mod private;
 mod probe;
-mod short;
+mod resize;
 mod sys;
 mod tables;
 

@@ -15,7 +15,7 @@ use super::{
     counters::CounterMap,
     error::{Context as _, Error, Result},
     object,
-    short::Shortener,
+    resize::Resizer,
     sys,
     tables::Tables,
 };
@@ -71,21 +71,21 @@ pub struct TestRun {
 pub struct Private {
     ebpf: Ebpf,
     tables: Tables,
-    shorteners: Vec<(String, Shortener)>,
+    resizers: Vec<(String, Resizer)>,
 }
 
 impl Private {
     pub(super) fn open(programs: &[&str]) -> Result<Self> {
         let mut ebpf = object::create_maps(None)?;
         let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
-        let mut shorteners = Vec::new();
+        let mut resizers = Vec::new();
         for &name in programs {
             let program = object::load_program(&mut ebpf, name)?;
             let fd = program.fd().map_err(Error::program(name))?;
-            shorteners.push((name.to_owned(), Shortener::new(fd.as_fd())?));
+            resizers.push((name.to_owned(), Resizer::new(fd.as_fd())?));
         }
         tables.config.initialise();
-        Ok(Self { ebpf, tables, shorteners })
+        Ok(Self { ebpf, tables, resizers })
     }
 
     /// Fans and devices.
@@ -119,22 +119,26 @@ impl Private {
         const ROOM: usize = 256;
         let mut output = vec![0; frame.len() + ROOM];
         let context = context.words(frame.len());
-        let run = if frame.len() < Shortener::NEEDED_BELOW {
-            let long = Shortener::lengthen(frame);
-            sys::test_run(self.shortener(name)?, &long, &context, &mut output)
-        } else {
-            let program = self.program(name)?.fd().map_err(Error::program(name))?;
-            sys::test_run(program.as_fd(), frame, &context, &mut output)
+        let run = match Resizer::handed_over(frame) {
+            Some(handed) => sys::test_run(self.resizer(name)?, &handed, &context, &mut output),
+            None => {
+                let program = self.program(name)?.fd().map_err(Error::program(name))?;
+                sys::test_run(program.as_fd(), frame, &context, &mut output)
+            }
         };
         let run = run.during(|| format!("running {name}"))?;
         output.truncate(run.length);
+        if run.result == Resizer::REFUSED {
+            return Err(Error::Frame(frame.len()));
+        }
+        Resizer::restore_tail(frame, &mut output);
         Ok(TestRun { action: run.result, frame: output, duration: run.duration })
     }
 
-    fn shortener(&self, name: &str) -> Result<BorrowedFd<'_>> {
-        let found = self.shorteners.iter().find(|(program, _)| program == name);
-        let (_, shortener) = found.ok_or_else(|| Error::Object { what: format!("program {name}") })?;
-        Ok(shortener.program())
+    fn resizer(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let found = self.resizers.iter().find(|(program, _)| program == name);
+        let (_, resizer) = found.ok_or_else(|| Error::Object { what: format!("program {name}") })?;
+        Ok(resizer.program())
     }
 
     fn program(&self, name: &str) -> Result<&SchedClassifier> {

@@ -1,7 +1,7 @@
 //! From endpoints and from the host's stack.
 
 use dataplane_common::outcome::{Hook, Outcome};
-use fanlight_tests::packet::Ipv4;
+use fanlight_tests::packet::{self, Ipv4};
 
 use super::*;
 
@@ -145,4 +145,49 @@ fn fan_each_of_two_fans_takes_its_own_packets_and_a_withdrawn_one_takes_none() {
     let packet = udp(local, remote);
     let out = carried(&one_hop_less(packet.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
     expect(&mut engine, Hook::BridgeIngress, sent(&packet), Outcome::Encapsulated, Some(out));
+}
+
+#[test]
+fn fan_a_super_packet_is_judged_by_its_segments() {
+    let mut engine = engine(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let mut segment = vec![0; 3000];
+    segment[12] = 0x50;
+    let packet =
+        Ipv4::new(LOCAL, REMOTE, packet::TCP, segment.clone()).with(|packet| packet.frags = Ipv4::DF);
+    let mut run = |hook, frame: Vec<u8>, gso_size| {
+        let verdict = engine.run(hook, &Packet { number: 1, frame, gso_size, ..Packet::default() });
+        let verdict = verdict.unwrap_or_else(|error| panic!("{error}"));
+        (verdict.outcome, verdict.output)
+    };
+    let out = carried(&one_hop_less(packet.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
+    assert_eq!(run(Hook::EndpointIngress, sent(&packet), 1440), (Outcome::Encapsulated, Some(out)));
+    assert_eq!(run(Hook::EndpointIngress, sent(&packet), 1441).0, Outcome::AnsweredTooBig);
+    let inner = Ipv4::new(REMOTE, LOCAL, packet::TCP, segment);
+    let delivered = inner.frame(LOCAL_MAC, BRIDGE_MAC);
+    let arrived = arrived(&received(&inner));
+    assert_eq!(run(Hook::UplinkIngress, arrived, 1440), (Outcome::Decapsulated, Some(delivered)));
+}
+
+#[test]
+fn fan_a_frame_longer_than_a_page_runs_as_well() {
+    let mut engine = engine(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let inner = Ipv4::udp((REMOTE, 1), (LOCAL, 2), &[0xa5; 15_000]);
+    let delivered = inner.frame(LOCAL_MAC, BRIDGE_MAC);
+    let outcome = Outcome::Decapsulated;
+    expect(&mut engine, Hook::UplinkIngress, arrived(&received(&inner)), outcome, Some(delivered));
+    let packet = Ipv4::udp((LOCAL, 1), (REMOTE, 2), &[0xa5; 15_000]).with(|packet| packet.frags = Ipv4::DF);
+    let answer = error(3, 4, 1480, &packet).frame(LOCAL_MAC, BRIDGE_MAC);
+    expect(&mut engine, Hook::EndpointIngress, sent(&packet), Outcome::AnsweredTooBig, Some(answer));
+}
+
+#[test]
+fn a_frame_that_cannot_run_is_an_error_with_its_number() {
+    let mut engine = engine(&[Hook::EndpointIngress]);
+    let packet = Packet { number: 7, frame: sent(&udp(LOCAL, REMOTE)), ..Packet::default() };
+    let mut error =
+        |packet| engine.run(Hook::EndpointIngress, &packet).expect_err("it can't run").to_string();
+    let short = Packet { frame: vec![0; 13], ..packet.clone() };
+    assert_eq!(error(short), "packet 7: 13 bytes are less than an Ethernet header");
+    let nowhere = Packet { ifindex: Some(999_999), ..packet };
+    assert_eq!(error(nowhere), "packet 7: no interface 999999 in this network namespace");
 }
