@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::model::{Egress, Encapsulation, UnderlaySpec};
 
-    pub(crate) fn mark() -> Mark {
+    fn mark() -> Mark {
         Mark {
             spec: FanSpec {
                 overlay: "250.0.0.0/8".parse().unwrap(),

@@ -121,3 +121,6 @@ fn standing(links: &[Link], entries: &[Entry]) -> Vec<Standing> {
     });
     known.chain(unknown).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,13 +58,13 @@ pub fn echo(request: Echo) -> io::Result<Answer> {
     let identifier = (std::process::id() & 0xffff) as u16;
     let packet = packet(identifier, request.size);
     let [a, b, c, d] = request.to.octets();
+    let start = Instant::now();
     match sendto(socket.as_raw_fd(), &packet, &SockaddrIn::new(a, b, c, d, 0), MsgFlags::empty()) {
         Ok(_) => {}
         // The kernel knows already that the way is too narrow.
         Err(nix::errno::Errno::EMSGSIZE) => return Ok(Answer::TooBig(0)),
         Err(errno) => return Err(errno.into()),
     }
-    let start = Instant::now();
     let mut buffer = vec![0; usize::from(u16::MAX)];
     while let Some(left) = request.patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
         setsockopt(

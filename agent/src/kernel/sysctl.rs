@@ -159,26 +159,26 @@ impl Remembered {
         Ok(Self { path: path.to_owned(), changes })
     }
 
-    /// Sets `key` and remembers its first former value, and those of settings that the kernel changes along with
-    /// it. Whether anything changed is returned.
+    /// Sets `key`, after its first former value was remembered, and those of settings that the kernel changes along
+    /// with it. Whether anything changed is returned.
     ///
     /// # Errors
     /// The kernel refuses, or the file can't be written; then the setting is as it was.
-    pub fn set(&mut self, key: &Key, value: &str, along: &[Key]) -> Result<bool, SysctlError> {
-        let along =
-            along.iter().map(|key| Ok((key.clone(), key.read()?))).collect::<Result<_, SysctlError>>()?;
-        let Some(former) = key.write(value)? else { return Ok(false) };
-        let change =
-            self.changes.entry(key.clone()).or_insert_with(|| Change { former, ours: String::new(), along });
-        value.clone_into(&mut change.ours);
-        if let Err(error) = self.save() {
-            // The failure to remember is what gets reported; putting back is all that can be done about it.
-            if let Some(change) = self.changes.remove(key) {
-                change.undo(key)?;
-            }
-            return Err(error);
+    pub fn set(
+        &mut self,
+        key: &Key,
+        value: &str,
+        along: impl FnOnce() -> Vec<Key>,
+    ) -> Result<bool, SysctlError> {
+        let former = key.read()?;
+        if former == value {
+            return Ok(false);
         }
-        Ok(true)
+        let along = along().into_iter().filter_map(|key| key.read().ok().map(|value| (key, value))).collect();
+        let fresh = Change { former, ours: String::new(), along };
+        value.clone_into(&mut self.changes.entry(key.clone()).or_insert(fresh).ours);
+        self.save()?;
+        key.write(value).map(|_| true)
     }
 
     /// Puts every chosen setting back that still holds what we set, and forgets it. A setting whose interface is

@@ -141,7 +141,7 @@ impl Work<'_> {
         for (key, value) in settings {
             if ours {
                 self.own_setting(&key, value)?;
-            } else if self.sysctls.set(&key, value, &[])? {
+            } else if self.sysctls.set(&key, value, Vec::new)? {
                 self.did(format!("{key} set to {value}"));
             }
         }

@@ -81,9 +81,12 @@ impl<'n> Work<'n> {
     /// Lets the stack forward. Along with the switch the kernel changes every interface's own, and whether
     /// redirects are believed.
     fn forwarding(&mut self) -> Result<(), Fault> {
-        let mut along = vec![Key::conf("all", "accept_redirects")];
-        along.extend(conf_entries().filter(|name| name != "all").map(|name| Key::conf(&name, "forwarding")));
-        if self.sysctls.set(&Key::new("net/ipv4/ip_forward"), "1", &along)? {
+        let along = || {
+            let interfaces = conf_entries().filter(|name| name != "all");
+            let forwarding = interfaces.map(|name| Key::conf(&name, "forwarding"));
+            std::iter::once(Key::conf("all", "accept_redirects")).chain(forwarding).collect()
+        };
+        if self.sysctls.set(&Key::new("net/ipv4/ip_forward"), "1", along)? {
             self.did("forwarding switched on");
         }
         Ok(())

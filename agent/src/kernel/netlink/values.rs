@@ -339,3 +339,6 @@ fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;
