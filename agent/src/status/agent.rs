@@ -47,14 +47,18 @@ pub(super) struct Seen {
 pub(super) fn look(lock: &Path, record: &Path) -> io::Result<Seen> {
     let read = AgentRecord::read(record)?;
     let runs = lock.exists() && Lock::attempt(lock).map_err(io::Error::other)?.is_none();
+    // A record of the agent before it says nothing of one that only starts.
+    let current = |record: &AgentRecord| {
+        record.stopped.is_none() && Path::new("/proc").join(record.pid.to_string()).exists()
+    };
     let state = |state, pid, since: Option<u64>| AgentState { state, pid, since: since.map(utc) };
     Ok(match read {
-        Some((record, _)) if runs => Seen {
+        Some((record, _)) if runs && current(&record) => Seen {
             state: state(Life::Running, Some(record.pid), Some(record.started)),
             record: Some(record),
             died: false,
         },
-        None if runs => Seen { state: state(Life::Running, None, None), record: None, died: false },
+        _ if runs => Seen { state: state(Life::Running, None, None), record: None, died: false },
         Some((record, written)) => Seen {
             state: state(Life::Stale, None, Some(record.stopped.unwrap_or(written))),
             died: record.stopped.is_none(),
@@ -99,9 +103,13 @@ mod tests {
         assert_eq!(look(&lock, &path).unwrap().state.state, Life::None);
 
         let held = Lock::wait(&lock).unwrap();
-        AgentRecord { pid: 7, ..Default::default() }.write(&path).unwrap();
+        AgentRecord { stopped: Some(0), ..Default::default() }.write(&path).unwrap();
         let seen = look(&lock, &path).unwrap();
-        assert_eq!((seen.state.state, seen.state.pid), (Life::Running, Some(7)));
+        assert_eq!((seen.state.state, seen.state.pid), (Life::Running, None), "it only starts");
+        let pid = std::process::id();
+        AgentRecord { pid, ..Default::default() }.write(&path).unwrap();
+        let seen = look(&lock, &path).unwrap();
+        assert_eq!((seen.state.state, seen.state.pid), (Life::Running, Some(pid)));
 
         drop(held);
         let seen = look(&lock, &path).unwrap();
