@@ -150,6 +150,7 @@ impl Node {
     pub async fn repair(&self, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
         let _lock = self.lock()?;
         let mut work = Work::begin(&self.netlink).await?;
+        work.forget_stale()?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
         let mut repairs = Vec::new();
         for mark in marks {

@@ -238,6 +238,10 @@ impl Host {
         {
             return Err(ResolveError::OtherFan { overlay, other });
         }
+        // A fan that is up is not given up for what somebody added meanwhile.
+        if self.overlays.contains(&overlay) {
+            return Ok(());
+        }
         let foreign = |index: u32| {
             let bridge = spec.bridge.as_deref();
             !self.own.contains(&index)

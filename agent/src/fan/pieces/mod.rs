@@ -128,6 +128,16 @@ impl<'n> Work<'n> {
         Ok(())
     }
 
+    /// Forgets stale fans whose bridge somebody deleted: nothing of them is left.
+    pub(super) fn forget_stale(&mut self) -> Result<(), Fault> {
+        let gone = |standing: &Standing| standing.mark.stale && standing.bridge.is_none();
+        for standing in self.observed.standing.iter().filter(|standing| gone(standing)) {
+            self.memory.remove(&standing.mark.bridge())?;
+        }
+        self.observed.standing.retain(|standing| !gone(standing));
+        Ok(())
+    }
+
     /// Takes programs off uplinks and bridges that none of these fans use.
     pub(super) fn sweep(&mut self, datapath: &Datapath, fans: &[Fan]) -> Result<(), Fault> {
         let bridges = self.observed.standing.iter().filter(|standing| !standing.mark.stale);

@@ -245,7 +245,15 @@ fn our_own_bridges_and_routes_and_wider_routes_are_no_obstacle() {
     host.routes.push(route("250.0.28.0/24", 9));
     host.routes.push(Route { protocol: ROUTE_PROTOCOL, ..route("250.0.0.0/8", 3) });
     host.routes.push(route("240.0.0.0/4", 2));
+    assert!(resolve(&host, "250.0.0.0/8", UnderlaySpec::Default { len: None }).is_ok());
+}
+
+#[test]
+fn a_fan_that_is_up_stays_possible_whatever_routes_and_addresses_are_added() {
+    let mut host = host();
     host.overlays = vec![net("250.0.0.0/8")];
+    host.routes.push(route("250.7.0.0/16", 3));
+    host.addresses.push(address(3, "250.9.0.1/16"));
     assert!(resolve(&host, "250.0.0.0/8", UnderlaySpec::Default { len: None }).is_ok());
 }
 
