@@ -159,8 +159,16 @@ impl Engine {
 
 /// The frame as it reaches a hook, and what comes with it.
 pub(super) fn received(packet: &Packet) -> Result<(Vec<u8>, Context), String> {
+    /// What fits into the page in which a test run makes its packet: extending it would end its segmentation.
+    const LONGEST_SUPER_PACKET: usize = 3500;
     if packet.frame.len() < ETH_LEN {
         return Err(format!("{} bytes are less than an Ethernet header", packet.frame.len()));
+    }
+    if packet.gso_size != 0 && packet.frame.len() > LONGEST_SUPER_PACKET {
+        let length = packet.frame.len();
+        return Err(format!(
+            "a super-packet of {length} bytes is too long for a test run; use up to {LONGEST_SUPER_PACKET}"
+        ));
     }
     let mut frame = packet.frame.clone();
     if let Some(vlan) = packet.vlan {
@@ -244,5 +252,7 @@ mod tests {
         let large = Packet { gso_size: 1000, ..packet(vec![0; 2500]) };
         assert_eq!(received(&large).unwrap().1.gso_segs, 3);
         assert_eq!(received(&packet(vec![0; 2500])).unwrap().1.gso_segs, 0);
+        let error = received(&Packet { gso_size: 1000, ..packet(vec![0; 3501]) }).unwrap_err();
+        assert!(error.starts_with("a super-packet of 3501 bytes is too long"), "{error}");
     }
 }

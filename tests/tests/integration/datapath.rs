@@ -1,17 +1,18 @@
 //! Loading, pinning and attaching: what is in the kernel afterwards.
 
-use std::{fs, path::Path};
+use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use aya::maps::{HashMap, MapData};
 use bytemuck::Zeroable;
 use dataplane_common::{
-    abi::{EndpointRecord, FanRecord, LAYOUT, MAX_FANS},
+    abi::{EndpointRecord, Event, FanRecord, LAYOUT, MAX_FANS},
     fan::mask,
     outcome::{Hook, Outcome},
 };
 use fanlight::kernel::bpf::{Attached, Datapath, Error};
-use fanlight_tests::Host;
+use fanlight_tests::{Host, packet::Ipv4};
 use nix::net::if_::if_nametoindex;
+use tokio::{runtime::Builder, time::timeout};
 
 const PINS: &str = "/sys/fs/bpf/fanlight";
 
@@ -90,7 +91,7 @@ fn fan_attached_programs_count_the_packets_of_their_device() {
             let now = datapath.counters().expect("they are read").since(&before);
             (now.get(Hook::UplinkIngress, Outcome::PassNotOurs) > 0).then_some(())
         };
-        fanlight_tests::eventually("the frame is counted", std::time::Duration::from_secs(5), counted);
+        fanlight_tests::eventually("the frame is counted", Duration::from_secs(5), counted);
     });
 }
 
@@ -204,5 +205,38 @@ fn fan_without_a_smaller_path_no_packet_needs_a_look_up() {
         datapath.config().set_smallest_path(1280);
         assert_eq!(datapath.refresh_paths().expect("it is read"), []);
         assert_eq!(datapath.config().smallest_path_mtu(), u32::MAX, "the path that it came from is gone");
+    });
+}
+
+#[test]
+fn fan_a_smaller_path_is_told_to_the_agent_at_once() {
+    let [here, there, router] = [28, 27, 1].map(|last| Ipv4Addr::new(172, 30, 0, last));
+    let [local, remote] = [28, 27].map(|host| Ipv4Addr::new(250, 0, host, 2));
+    let record = FanRecord {
+        underlay: Ipv4Addr::new(172, 30, 0, 0).into(),
+        underlay_mask: mask(16),
+        address: here.into(),
+        ..fan(250)
+    };
+    let sent = Ipv4::udp((local, 1), (remote, 2), &[0; 64]).inside(here, there);
+    let needed = Ipv4::fragmentation_needed(router, 1300, &sent, 48);
+    on_host(|host| {
+        let datapath = open();
+        datapath.config().publish(&record).expect("a slot");
+        datapath.attach(Hook::UplinkIngress, index("near"), "near").expect("it attaches");
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let event = runtime.block_on(async {
+            let mut events = datapath.events().expect("the ring opens");
+            host.raw("far").send(&needed.frame(host.mac("near"), host.mac("far")));
+            timeout(Duration::from_secs(5), events.next()).await
+        });
+        let event = event.expect("it comes").expect("the ring reads");
+        assert_eq!((event.kind, event.host, event.mtu), (Event::PATH_MTU, there.into(), 1280));
+        let paths = datapath.refresh_paths().expect("they are read");
+        assert_eq!(paths.iter().map(|(host, path)| (*host, path.mtu)).collect::<Vec<_>>(), [(there, 1280)]);
+        assert_eq!(datapath.config().smallest_path_mtu(), 1280);
+        datapath.paths().remove(there).expect("it goes");
+        assert_eq!(datapath.refresh_paths().expect("they are read"), []);
+        assert_eq!(datapath.config().smallest_path_mtu(), u32::MAX);
     });
 }
