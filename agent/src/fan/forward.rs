@@ -15,17 +15,17 @@ const DOCKER_USER: &str = "DOCKER-USER";
 pub struct ForwardBlocked {
     /// The chains, as `ip filter FORWARD`.
     pub chains: Vec<String>,
+    /// Our devices: the helper device and the bridges.
+    pub devices: Vec<String>,
 }
 
 impl fmt::Display for ForwardBlocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let chains = self.chains.join(", ");
-        write!(f, "forward-blocked: {chains} drops forwarded packets; add")?;
+        let devices = format!("{{ {} }}", self.devices.join(", "));
+        write!(f, "forward-blocked: {} drops forwarded packets; add", self.chains.join(", "))?;
         for chain in &self.chains {
-            write!(
-                f,
-                " `nft insert rule {chain} iifname {HELPER} accept`, `nft insert rule {chain} oifname {HELPER} accept`"
-            )?;
+            let rule = |side| format!("`nft insert rule {chain} {side} {devices} accept`");
+            write!(f, " {} {}", rule("iifname"), rule("oifname"))?;
         }
         Ok(())
     }
@@ -55,7 +55,8 @@ pub(super) fn check(bridges: &[String]) -> Result<Option<ForwardBlocked>, Fault>
             blocked.push(format!("{family} {table} {name}"));
         }
     }
-    Ok((!blocked.is_empty()).then_some(ForwardBlocked { chains: blocked }))
+    let devices = std::iter::once(HELPER.to_owned()).chain(bridges.iter().cloned()).collect();
+    Ok((!blocked.is_empty()).then_some(ForwardBlocked { chains: blocked, devices }))
 }
 
 /// Removes what [`check`] added to Docker's chain.
@@ -138,8 +139,12 @@ mod tests {
 
     #[test]
     fn the_reason_names_the_rules_to_add() {
-        let reason = ForwardBlocked { chains: vec!["ip filter FORWARD".to_owned()] }.to_string();
+        let devices = vec![HELPER.to_owned(), "fan-250-0-28".to_owned()];
+        let reason = ForwardBlocked { chains: vec!["ip filter FORWARD".to_owned()], devices }.to_string();
         assert!(reason.starts_with("forward-blocked: "), "{reason}");
-        assert!(reason.contains("nft insert rule ip filter FORWARD iifname fanlight0 accept"), "{reason}");
+        assert!(
+            reason.contains("`nft insert rule ip filter FORWARD iifname { fanlight0, fan-250-0-28 } accept`"),
+            "{reason}"
+        );
     }
 }
