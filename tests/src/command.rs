@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write as _},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -98,15 +99,14 @@ impl Cmd {
             // A command that ends without reading its input says so by its status.
             let _ = stdin.write_all(text.as_bytes());
         }
-        let stdout = drain(child.stdout.take());
-        let stderr = drain(child.stderr.take());
+        let stdout = Drain::start(child.stdout.take());
+        let stderr = Drain::start(child.stderr.take());
         let status = wait(&mut child, self.limit);
         if status.is_none() {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let text = |reader: thread::JoinHandle<String>| reader.join().expect("the reader ends with its pipe");
-        let (stdout, stderr) = (text(stdout), text(stderr));
+        let (stdout, stderr) = (stdout.text(), stderr.text());
         let Some(status) = status else {
             panic!("{what} did not end within {:?}\n{stdout}{stderr}", self.limit);
         };
@@ -167,7 +167,7 @@ impl Cmd {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let what = self.what();
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
-        let output = [drain(child.stdout.take()), drain(child.stderr.take())];
+        let output = [Drain::start(child.stdout.take()), Drain::start(child.stderr.take())];
         Process { child, output: Some(output), what }
     }
 
@@ -196,7 +196,7 @@ impl Output {
 /// A process in the background. It is killed, by its own number, when the value goes.
 pub struct Process {
     child: Child,
-    output: Option<[thread::JoinHandle<String>; 2]>,
+    output: Option<[Drain; 2]>,
     what: String,
 }
 
@@ -240,8 +240,7 @@ impl Process {
     }
 
     fn text(&mut self) -> (String, String) {
-        let text = |reader: thread::JoinHandle<String>| reader.join().unwrap_or_default();
-        self.output.take().map(|[out, err]| (text(out), text(err))).unwrap_or_default()
+        self.output.take().map(|[out, err]| (out.text(), err.text())).unwrap_or_default()
     }
 }
 
@@ -261,15 +260,38 @@ impl Drop for Process {
     }
 }
 
-/// Reads a pipe to its end in the background, so that the writer never blocks.
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
+/// What a pipe carried so far.
+struct Drain {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Drain {
+    /// Reads a pipe in the background, so that the writer never blocks.
+    fn start(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let mut pipe = pipe;
+            let mut chunk = [0; 8192];
+            while let Some(pipe) = &mut pipe {
+                match pipe.read(&mut chunk) {
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => sink.lock().expect("no panic while it is held").extend(&chunk[..length]),
+                }
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    /// All of it, once the process has ended. A grandchild may hold the pipe open for longer: it is not waited for.
+    fn text(self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.reader.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        String::from_utf8_lossy(&self.bytes.lock().expect("no panic while it is held")).into_owned()
+    }
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {

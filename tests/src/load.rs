@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
-    command::{Process, eventually},
+    command::{Cmd, Process, eventually},
     site::Site,
 };
 
@@ -125,23 +125,23 @@ pub struct Iperf {
 }
 
 impl Iperf {
-    /// Runs a client with more options for iperf3(1), for whole seconds.
+    /// Runs a client with more options for iperf3(1), which say how long or how much.
     #[track_caller]
-    pub fn run(from: &Site, to: Ipv4Addr, seconds: u32, options: &[&str]) -> Self {
-        Self::read(&Self::client(from, to, seconds, options).ok())
+    pub fn run(from: &Site, to: Ipv4Addr, options: &[&str]) -> Self {
+        Self::read(&Self::client(from, to, options).ok())
     }
 
     /// Starts a client in the background; see [`Iperf::read`].
     #[track_caller]
-    pub fn start(from: &Site, to: Ipv4Addr, seconds: u32, options: &[&str]) -> Process {
-        Self::client(from, to, seconds, options).spawn_heard()
+    pub fn start(from: &Site, to: Ipv4Addr, options: &[&str]) -> Process {
+        Self::client(from, to, options).spawn_heard()
     }
 
-    fn client(from: &Site, to: Ipv4Addr, seconds: u32, options: &[&str]) -> crate::Cmd {
-        let seconds_text = seconds.to_string();
-        let command =
-            from.command("iperf3").args(["-J", "-c", &to.to_string(), "-t", &seconds_text]).args(options);
-        command.limit(Duration::from_secs(u64::from(seconds) + 30))
+    fn client(from: &Site, to: Ipv4Addr, options: &[&str]) -> Cmd {
+        from.command("iperf3")
+            .args(["-J", "-c", &to.to_string()])
+            .args(options)
+            .limit(Duration::from_secs(60))
     }
 
     /// Reads a report.

@@ -122,6 +122,13 @@ impl Site {
             .unwrap_or_else(|error| panic!("{}: {path}: {error}", self.name));
     }
 
+    /// The same, where the kernel has such a key.
+    pub fn sysctl_if_known(&self, key: &str, value: &str) {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        // It is absent where its module is, and so is the behaviour that it switches.
+        let _ = self.inside(|| std::fs::write(&path, value));
+    }
+
     /// Runs a closure in a thread that is inside.
     #[track_caller]
     pub fn inside<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {

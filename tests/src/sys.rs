@@ -101,8 +101,16 @@ pub(crate) fn set_offload(device: &str, offload: Offload, on: bool) -> io::Resul
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Binds a packet socket to one device and all protocols.
+/// Binds a packet socket to one device and all protocols, for what arrives there.
 pub(crate) fn bind_packet_socket(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    // linux/if_packet.h; the libc crate lacks it.
+    const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+    let (yes, size): (libc::c_int, _) = (1, size_of::<libc::c_int>() as libc::socklen_t);
+    let (fd, value) = (socket.as_raw_fd(), (&raw const yes).cast());
+    // SAFETY: pointer and length describe the integer above.
+    if unsafe { libc::setsockopt(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, value, size) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;

@@ -34,8 +34,8 @@ pub fn kernel_has_device(kind: &str) -> bool {
         "vlan" => "id 2",
         _ => "",
     };
-    site.ip("link add a type veth peer name b");
-    let below = if kind == "vlan" { "link a" } else { "" };
-    let line = format!("link add {below} name probed type {kind} {options}");
+    site.ip("link add probe0 type veth peer name probe1");
+    let below = if kind == "vlan" { "link probe0" } else { "" };
+    let line = format!("link add {below} name probe2 type {kind} {options}");
     site.command("ip").args(line.split_whitespace()).run().status.success()
 }

@@ -1,8 +1,23 @@
 //! Integration tests: real programs between real namespaces. One binary, one module per area.
+//!
+//! Modules named `fan_*` run in the guests of the VM matrix too.
 
 mod datapath;
 mod fan_agent;
+mod fan_ecn;
+mod fan_endpoint;
 mod fan_endpoint_ways;
+mod fan_mtu;
+mod fan_ports;
+mod fan_reach;
+mod fan_repair;
+mod fan_restart;
+mod fan_ttl;
+mod fan_updown;
+mod fan_verify;
+mod fan_vlan;
+mod fan_wire;
 mod harness;
 mod replay;
 mod verifier;
+mod words;

@@ -1,0 +1,193 @@
+//! Path MTU: no black hole, ever.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    time::Duration,
+};
+
+use fanlight_tests::{
+    Container, Host, Router, Site, Switch, eventually,
+    fleet::{Fleet, overlay},
+    load::{Echo, Iperf, IperfServer, assert_reaches, ping},
+    packet::Ipv4,
+    site::Offload,
+    wire,
+};
+
+/// Don't-fragment pings of a given size of the whole packet; what ping(8) printed.
+fn ping_df(from: &Site, to: Ipv4Addr, count: u32, size: u32) -> String {
+    let (count, payload) = (count.to_string(), (size - 28).to_string());
+    let words = ["-M", "do", "-i", "0.2", "-W", "1", "-c", &count, "-s", &payload, &to.to_string()];
+    let output = from.command("ping").args(words).run();
+    output.stdout + &output.stderr
+}
+
+/// Sends bytes to an echo server and reads them back.
+fn transfer(from: &Site, to: Ipv4Addr, port: u16, bytes: usize) {
+    let copied = from.inside(|| {
+        let mut stream = TcpStream::connect((to, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(15)))?;
+        let mut reader = stream.try_clone()?;
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || reader.read_exact(&mut vec![0; bytes]));
+            stream.write_all(&vec![7; bytes])?;
+            reading.join().expect("reading does not panic")
+        })
+    });
+    copied.unwrap_or_else(|error| panic!("{bytes} bytes from {} to {to} and back: {error}", from.name()));
+}
+
+/// TCP segments and datagrams with a wrong checksum that a site's kernel has seen.
+fn checksum_errors(site: &Site) -> u64 {
+    let text =
+        site.inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).expect("the kernel's counters");
+    let mut errors = 0;
+    for (names, values) in text.lines().step_by(2).zip(text.lines().skip(1).step_by(2)) {
+        let mut fields = names.split(' ').zip(values.split(' '));
+        let field = fields.find(|(name, _)| *name == "InCsumErrors");
+        errors += field.map_or(0, |(_, value)| value.parse().unwrap_or(0));
+    }
+    errors
+}
+
+#[test]
+fn a_full_sized_packet_that_must_not_be_fragmented_is_answered_by_the_gateway() {
+    let fleet = Fleet::up(2);
+    let (one, _other) = (fleet.port(0, 2), fleet.port(1, 2));
+    assert_reaches(&one, overlay(1, 2));
+    assert!(ping_df(&one, overlay(1, 2), 1, 1480).contains("1 received"));
+    let before = fleet[0].counters();
+    let wire = one.raw("eth0");
+    let printed = ping_df(&one, overlay(1, 2), 1, 1500);
+    assert!(printed.contains("mtu = 1480"), "{printed}");
+    let answer = wire.receive(Duration::from_secs(1), |frame| {
+        Ipv4::of_frame(frame).filter(|packet| packet.icmp() == Some((3, 4)))
+    });
+    let answer = answer.expect("an ICMP message with a right checksum");
+    assert_eq!((answer.src, answer.dst), (overlay(0, 1), overlay(0, 2)));
+    assert_eq!(answer.payload[6..8], 1480u16.to_be_bytes());
+    let counted = fleet[0].counters().since(&before);
+    assert_eq!(counted.total("answered-too-big"), 1, "{counted}");
+}
+
+#[test]
+fn a_packet_that_may_be_fragmented_is() {
+    let fleet = Fleet::up(2);
+    let (one, _other) = (fleet.port(0, 2), fleet.port(1, 2));
+    assert_reaches(&one, overlay(1, 2));
+    for size in ["1472", "1500", "4000", "20000"] {
+        assert_eq!(ping(&one, overlay(1, 2), 3, &["-M", "dont", "-s", size]).lost(), 0, "{size} bytes");
+    }
+    assert_eq!(ping(&fleet[0], overlay(1, 2), 3, &["-M", "dont", "-s", "4000"]).lost(), 0);
+    assert_eq!(ping(&one, overlay(0, 1), 3, &["-M", "dont", "-s", "4000"]).lost(), 0);
+}
+
+#[test]
+fn tcp_from_a_container_with_too_large_an_mtu_finds_its_way() {
+    let fleet = Fleet::up(2);
+    let (one, other) = (fleet.port(0, 2), fleet.port(1, 2));
+    let echo = Echo::start(&other, overlay(1, 2));
+    transfer(&one, overlay(1, 2), echo.port(), 4 << 20);
+}
+
+#[test]
+fn tcp_is_intact_with_any_offload_switched_off() {
+    let fleet = Fleet::up(2);
+    let (one, other) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
+    let echo = Echo::start(&other, overlay(1, 2));
+    let _server = IperfServer::start(&other);
+    let everywhere: [(&Site, &str); 4] =
+        [(&one, "eth0"), (&other, "eth0"), (&fleet[0], "eth0"), (&fleet[1], "eth0")];
+    for offload in [Offload::TxChecksum, Offload::Tso, Offload::Gso, Offload::Gro] {
+        for (site, device) in everywhere {
+            site.offload(device, offload, false);
+        }
+        transfer(&one, overlay(1, 2), echo.port(), 2 << 20);
+        let run = Iperf::run(&one, overlay(1, 2), &["-n", "16M"]);
+        assert!(run.bits_per_second() > 1e7, "without {offload:?}: {run:?}");
+        for (site, _) in everywhere {
+            assert_eq!(checksum_errors(site), 0, "without {offload:?} at {}", site.name());
+        }
+    }
+}
+
+/// Two hosts of one fan, with a link of 1400 bytes between two routers on their way.
+struct Narrow {
+    hosts: [Host; 2],
+    _between: (Switch, Switch, Router, Router),
+}
+
+impl Narrow {
+    const A: Ipv4Addr = Ipv4Addr::new(250, 1, 2, 7);
+    const B: Ipv4Addr = Ipv4Addr::new(250, 2, 2, 7);
+
+    fn new() -> Self {
+        let (left, right) = (Switch::new("left"), Switch::new("right"));
+        let (near, far) = (Router::new("near"), Router::new("far"));
+        let hosts = [Host::new("one"), Host::new("other")];
+        left.join(&near, "eth0", "172.30.1.1/24");
+        right.join(&far, "eth0", "172.30.2.1/24");
+        wire(1400, (&near, "eth1", "10.9.9.1/30"), (&far, "eth1", "10.9.9.2/30"));
+        near.ip("route add default via 10.9.9.2");
+        far.ip("route add default via 10.9.9.1");
+        left.join(&hosts[0], "eth0", "172.30.1.2/24");
+        right.join(&hosts[1], "eth0", "172.30.2.2/24");
+        hosts[0].ip("route add default via 172.30.1.1");
+        hosts[1].ip("route add default via 172.30.2.1");
+        for host in &hosts {
+            host.run("fan up 250.0.0.0/8 172.30.0.0/16");
+        }
+        Self { hosts, _between: (left, right, near, far) }
+    }
+
+    fn containers(&self) -> (Container<'_>, Container<'_>) {
+        let [one, other] = &self.hosts;
+        let containers = (one.container("a"), other.container("b"));
+        one.run(&format!("endpoint add --netns a --address {}", Self::A));
+        other.run(&format!("endpoint add --netns b --address {}", Self::B));
+        containers
+    }
+}
+
+#[test]
+fn a_smaller_link_on_the_way_is_learnt_and_told_to_the_sender() {
+    let narrow = Narrow::new();
+    let (a, _b) = narrow.containers();
+    assert_reaches(&a, Narrow::B);
+    assert!(ping_df(&a, Narrow::B, 1, 1380).contains("1 received"));
+    let before = narrow.hosts[0].counters();
+    let printed = ping_df(&a, Narrow::B, 3, 1480);
+    assert!(printed.contains("mtu = 1380"), "{printed}");
+    let counted = narrow.hosts[0].counters().since(&before);
+    assert_eq!(counted.of("uplink-ingress", "pass-path-mtu-learnt"), 1, "{counted}");
+    assert!(counted.of("endpoint-ingress", "answered-too-big") >= 1, "{counted}");
+}
+
+#[test]
+fn tcp_crosses_a_smaller_link() {
+    let narrow = Narrow::new();
+    let (a, b) = narrow.containers();
+    let echo = Echo::start(&b, Narrow::B);
+    transfer(&a, Narrow::B, echo.port(), 2 << 20);
+    transfer(&narrow.hosts[0], Narrow::B, echo.port(), 1 << 20);
+}
+
+#[test]
+fn with_an_agent_larger_packets_are_fragmented_to_fit_a_smaller_link() {
+    let narrow = Narrow::new();
+    let _agents: Vec<_> = narrow.hosts.iter().map(Host::agent).collect();
+    let (a, _b) = narrow.containers();
+    assert_reaches(&a, Narrow::B);
+    // The packets that reveal the smaller path may be lost, in either direction.
+    eventually("both hosts know the path", Duration::from_secs(5), || {
+        (ping(&a, Narrow::B, 1, &["-M", "dont", "-s", "1440"]).lost() == 0).then_some(())
+    });
+    for size in ["1440", "3000"] {
+        let pinged = ping(&a, Narrow::B, 5, &["-M", "dont", "-s", size]);
+        assert_eq!(pinged.lost(), 0, "{size} bytes");
+    }
+    let from_host = ping(&narrow.hosts[0], Narrow::B, 5, &["-M", "dont", "-s", "3000"]);
+    assert_eq!(from_host.lost(), 0);
+}
