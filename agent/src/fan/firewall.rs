@@ -66,7 +66,9 @@ fn body(fans: &[&Mark]) -> String {
         }
     }
     let chains = [
-        ("prerouting", "filter hook prerouting priority raw", raw),
+        // Before the kernel reassembles for connection tracking (priority -400): it would wait for fragments that
+        // a program has sent already.
+        ("prerouting", "filter hook prerouting priority raw - 150", raw),
         ("host", "nat hook postrouting priority srcnat - 10", own),
         ("postrouting", "nat hook postrouting priority srcnat", nat),
         ("forward", "filter hook forward priority filter", filter),

@@ -85,6 +85,20 @@ fn a_packet_that_may_be_fragmented_is() {
 }
 
 #[test]
+fn fragments_of_which_some_must_be_cut_again_arrive_together() {
+    let fleet = Fleet::up(2);
+    let _agents: Vec<_> = fleet.hosts().iter().map(Host::agent).collect();
+    let (one, _other) = (fleet.port(0, 2), fleet.port(1, 2));
+    eventually("the port has its hook", Duration::from_secs(5), || {
+        assert_reaches(&one, overlay(1, 2));
+        (fleet[0].counters().of("endpoint-ingress", "encapsulated") > 0).then_some(())
+    });
+    for size in ["1480", "4000", "20000"] {
+        assert_eq!(ping(&one, overlay(1, 2), 5, &["-M", "dont", "-s", size]).lost(), 0, "{size} bytes");
+    }
+}
+
+#[test]
 fn tcp_from_a_container_with_too_large_an_mtu_finds_its_way() {
     let fleet = Fleet::up(2);
     let (one, other) = (fleet.port(0, 2), fleet.port(1, 2));
