@@ -63,11 +63,21 @@ pub fn clean() -> usize {
     end_processes(|mark| mark.ends_with("-kept"))
 }
 
+/// Processes of this run that are left, besides this one.
+pub fn left() -> Vec<u32> {
+    let own = std::process::id();
+    processes(|found| found == mark()).filter(|&pid| pid != own).collect()
+}
+
 fn end_processes(ours: impl Fn(&str) -> bool) -> usize {
+    processes(ours).filter(|&pid| kill(Pid::from_raw(pid as i32), Signal::SIGKILL).is_ok()).count()
+}
+
+/// Processes whose mark is one of these.
+fn processes(ours: impl Fn(&str) -> bool) -> impl Iterator<Item = u32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let marked = pids.filter(|&pid| mark_of(pid).is_some_and(|mark| ours(&mark)));
-    marked.filter(|&pid| kill(Pid::from_raw(pid as i32), Signal::SIGKILL).is_ok()).count()
+    pids.filter(move |&pid| mark_of(pid).is_some_and(|mark| ours(&mark)))
 }
 
 /// The mark that a process carries.

@@ -77,6 +77,7 @@ fn demo(narrator: &Narrator, keep: bool) {
     narrator.step("Cleaning up");
     drop((agents, containers));
     drop((fleet, outside));
+    assert!(lab::left().is_empty(), "processes are left: {:?}", lab::left());
     narrator.line(&format!(
         "Every process, namespace, link and pin is gone. {} s in all.",
         start.elapsed().as_secs()
@@ -223,13 +224,13 @@ fn show_counters(narrator: &Narrator, fleet: &Fleet) {
 fn explain_kept(narrator: &Narrator, fleet: &Fleet, outside: &Outside) {
     narrator.step("The fleet stays. A shell on each of its members:");
     for host in fleet.hosts() {
-        narrator.line(&format!("{:<9} nsenter -t {} -n -m -u bash", host.name(), host.holder()));
+        narrator.line(&format!("{:<11} nsenter -t {} -n -m -u bash", host.name(), host.holder()));
     }
     for site in [&outside.client, &*outside.router, &*outside.switch, &*fleet.switch] {
-        narrator.line(&format!("{:<9} nsenter -t {} -n bash", site.name(), site.holder()));
+        narrator.line(&format!("{:<11} nsenter -t {} -n bash", site.name(), site.holder()));
     }
     let (name, pid) = (fleet[0].name(), fleet[0].holder());
-    narrator.line(&format!("{name}/c2  nsenter -t {pid} -n -m -u ip netns exec c2 bash"));
+    narrator.line(&format!("{:<11} nsenter -t {pid} -n -m -u ip netns exec c2 bash", format!("{name}/c2")));
     narrator.line("");
     narrator.line(&format!("On a host:   {} status", host::binary().display()));
     narrator.line("Remove all:  cargo xtask demo --clean");
