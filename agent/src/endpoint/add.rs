@@ -239,6 +239,10 @@ impl World {
             self.netlink.set_master(wired.index, Some(bridge)).await?;
         }
         inside::configure(netns, chosen, wired.record.routed)?;
+        // Whoever had an address before is not asked for it any more.
+        for &(_, address) in chosen {
+            self.netlink.delete_neighbour(wired.master.unwrap_or(wired.index), address).await?;
+        }
         super::prune(&self.netlink, &self.datapath).await
     }
 

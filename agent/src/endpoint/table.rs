@@ -11,7 +11,7 @@ use super::{Error, Wired};
 use crate::{
     kernel::{
         bpf::Datapath,
-        netlink::{FdbEntry, Link, Neighbour, Netlink, Route},
+        netlink::{FdbEntry, Link, Neighbour, NeighbourState, Netlink, Route},
     },
     reconcile::{self, EndpointOp, Learning, Observed, PortOp, RouteOp},
 };
@@ -116,7 +116,10 @@ async fn write(
         EndpointOp::Remove(address) => {
             datapath.endpoints().remove(address)?;
             // The kernel would believe a stale neighbour for minutes: the next packet has it ask again.
-            for neighbour in snapshot.neighbours.iter().filter(|neighbour| neighbour.address == address) {
+            let stale = |neighbour: &&Neighbour| {
+                neighbour.address == address && neighbour.state != NeighbourState::Failed
+            };
+            for neighbour in snapshot.neighbours.iter().filter(stale) {
                 netlink.delete_neighbour(neighbour.index, address).await?;
             }
         }

@@ -171,6 +171,10 @@ impl<'a> View<'a> {
         let side = wired.master.unwrap_or(wired.index);
         let mac = match self.neighbours.get(&(side, address)) {
             Some(Neighbour { state: NeighbourState::Failed, .. }) => return None,
+            // Asked for again after a failure: it returns when it answers.
+            Some(Neighbour { state: NeighbourState::Incomplete, .. }) if !self.is_held(address) => {
+                return None;
+            }
             Some(Neighbour { mac: Some(mac), .. }) if self.is_behind(wired, address, *mac) => *mac,
             _ => wired.record.mac(),
         };
@@ -186,6 +190,10 @@ impl<'a> View<'a> {
                 .iter()
                 .any(|(held, record)| *held == address && record.ifindex == wired.index && record.mac == mac),
         }
+    }
+
+    fn is_held(&self, address: Ipv4Addr) -> bool {
+        self.held.iter().any(|(held, _)| *held == address)
     }
 
     fn entry(&self, port: u32, mac: [u8; 6]) -> Option<EndpointRecord> {

@@ -197,6 +197,11 @@ fn a_wired_endpoint_that_does_not_answer_leaves_the_table_until_it_does() {
     let settled = world.settled();
     let silent = World { neighbours: vec![failed(5, address(3))], ..settled.clone() };
     assert_eq!(silent.plan(Learning::On), [EndpointOp::Remove(address(3))]);
+    let asked = Neighbour { mac: None, state: NeighbourState::Incomplete, ..neighbour(5, address(3), MAC) };
+    let asked = World { neighbours: vec![asked], held: vec![], ..settled.clone() };
+    assert_eq!(asked.plan(Learning::On), []);
+    let answered = World { neighbours: vec![neighbour(5, address(3), MAC)], ..asked };
+    assert_eq!(answered.plan(Learning::On), [EndpointOp::Insert(address(3), entry(5, MAC))]);
     assert_eq!(suspects(&settled.observed(&[fan()])), [(5, address(3))]);
 }
 
