@@ -94,16 +94,12 @@ impl Node {
             Fan { spec: standing.as_ref().map_or_else(|| spec.clone(), |it| it.mark.spec.clone()), ..fan };
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
-        let datapath = open_datapath(&work.observed).map_err(failed)?;
-        let outcome = match work.ensure(&datapath, &fan).await {
-            Ok(()) => forward::check(&bridges(&work.observed)),
-            Err(fault) => Err(fault),
-        };
-        match outcome {
+        match work.bring_up(&fan).await {
             Ok(blocked) => Ok(Up { fan, changed: work.changed, blocked }),
-            Err(fault) if standing.is_some() => Err(failed(fault)),
             Err(fault) => {
-                work.take_back(&fan, datapath).await;
+                if standing.is_none() {
+                    work.take_back(&self.uplinks, &fan).await;
+                }
                 Err(failed(fault))
             }
         }
@@ -137,7 +133,9 @@ impl Node {
             return Err(Error::InUse { overlay, users });
         }
         let failed = |fault| Error::Failed { overlay, fault };
-        let datapath = Datapath::open_existing().map_err(|error| failed(error.into()))?;
+        // An `up` that died may have made some maps only: then the rest is made, to have all removed.
+        let datapath = Datapath::open_existing().or_else(|_half_made| Datapath::open().map(Some));
+        let datapath = datapath.map_err(|error| failed(error.into()))?;
         let faults = work.take_down(&self.uplinks, &victims, datapath).await;
         if faults.is_empty() { Ok(()) } else { Err(Error::Incomplete { overlay, faults }) }
     }
@@ -204,19 +202,6 @@ fn check_programs(spec: &FanSpec) -> Result<(), Fault> {
         dhcp::check()?;
     }
     Ok(())
-}
-
-/// Loads the programs; when that fails on a node without fans, nothing stays.
-fn open_datapath(observed: &Observed) -> Result<Datapath, Fault> {
-    Datapath::open().map_err(|error| {
-        if observed.standing.is_empty()
-            && let Ok(Some(half)) = Datapath::open_existing()
-        {
-            // The first failure is the one to report.
-            let _ = half.remove();
-        }
-        error.into()
-    })
 }
 
 pub(super) fn bridges(observed: &Observed) -> Vec<String> {

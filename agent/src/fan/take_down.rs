@@ -17,15 +17,15 @@ use crate::{
 
 impl Work<'_> {
     /// Takes back a fan that came up in part. What can't be taken back is left for the next `down`.
-    pub(super) async fn take_back(&mut self, fan: &Fan, datapath: Datapath) {
-        let victim = self.observed.fan(fan.spec.overlay).cloned();
-        let victims: Vec<Standing> = victim.into_iter().collect();
-        let last = self.observed.standing.len() == victims.len();
-        if victims.is_empty() && !last {
+    pub(super) async fn take_back(&mut self, uplinks: &[String], fan: &Fan) {
+        let victims: Vec<Standing> = self.observed.fan(fan.spec.overlay).cloned().into_iter().collect();
+        // Nothing was made of a fan that could not even be remembered.
+        if victims.is_empty() {
             return;
         }
-        for fault in self.take_down(&[], &victims, Some(datapath)).await {
-            tracing::warn!(fan = %fan.spec.overlay, %fault, "not taken back");
+        let datapath = if self.owns_maps { Datapath::open_existing().unwrap_or_default() } else { None };
+        for fault in self.take_down(uplinks, &victims, datapath).await {
+            tracing::warn!("fan {}: not taken back: {fault}", fan.spec.overlay);
         }
     }
 

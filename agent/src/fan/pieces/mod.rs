@@ -14,7 +14,9 @@ use super::{
     RUN,
     error::Fault,
     firewall,
+    forward::{self, ForwardBlocked},
     memory::{Mark, Memory},
+    node::bridges,
     observe::{Observed, Standing},
     record::fan_record,
 };
@@ -35,6 +37,8 @@ pub(super) struct Work<'n> {
     pub(super) memory: Memory,
     pub(super) sysctls: Remembered,
     pub(super) changed: Vec<String>,
+    /// The maps are ours to remove when the only fan is taken back: there were none, or they could be used.
+    pub(super) owns_maps: bool,
 }
 
 impl<'n> Work<'n> {
@@ -43,7 +47,17 @@ impl<'n> Work<'n> {
         let memory = Memory::load(&run.join("fans.json"))?;
         let observed = Observed::read(netlink, &memory).await?;
         let sysctls = Remembered::load(&run.join("sysctls.json"))?;
-        Ok(Self { netlink, observed, memory, sysctls, changed: Vec::new() })
+        Ok(Self { netlink, observed, memory, sysctls, changed: Vec::new(), owns_maps: false })
+    }
+
+    /// Remembers a fan, loads the programs, and makes everything as it ought to be.
+    pub(super) async fn bring_up(&mut self, fan: &Fan) -> Result<Option<ForwardBlocked>, Fault> {
+        self.remember(fan).await?;
+        self.owns_maps = matches!(Datapath::open_existing(), Ok(None));
+        let datapath = Datapath::open()?;
+        self.owns_maps = true;
+        self.ensure(&datapath, fan).await?;
+        forward::check(&bridges(&self.observed))
     }
 
     /// Makes everything of a fan as it ought to be.
