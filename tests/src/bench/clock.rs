@@ -7,37 +7,41 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     load::{Load, Measured},
+    report::Summary,
     ways::{Lane, Pair, Way, program},
 };
 
-/// Instructions of one operation by `WAY.OPERATION`, such as `fan.round_trip`.
-pub type Costs = BTreeMap<String, f64>;
+/// Instructions of one operation, by operation and way.
+pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
 
 /// What is counted: a 64-byte request and its answer; connect, request, answer, close.
 const OPERATIONS: [(&str, Load, u64); 2] =
-    [("round_trip", Load::RoundTrips, 400), ("connection", Load::Connections, 120)];
+    [("round_trip", Load::RoundTrips, 200), ("connection", Load::Connections, 60)];
 const WAYS: [Way; 4] = [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan];
-const WARM_UP: u64 = 40;
+/// Every round runs every way once; what else the guest's one processor does falls into few of them.
+const ROUNDS: usize = 5;
+const WARM_UP: u64 = 20;
 
 /// Measures every way; to be run in a guest with an instruction clock.
 pub fn measure() -> Result<Costs> {
     let pair = Pair::new(1500, false);
-    let mut costs = Costs::default();
-    for way in WAYS {
-        if way == Way::Ipip && !ipip_works(&pair) {
-            continue;
-        }
-        let lane = pair.lay(way);
-        let _server = lane.serve();
+    let ways = WAYS.into_iter().filter(|&way| way != Way::Ipip || ipip_works(&pair));
+    let lanes: Vec<_> = ways.map(|way| pair.lay(way)).collect();
+    let _servers: Vec<_> = lanes.iter().map(Lane::serve).collect();
+    let mut rounds: BTreeMap<(&str, Way), Vec<f64>> = BTreeMap::new();
+    for _ in 0..ROUNDS {
         for (operation, load, count) in OPERATIONS {
-            costs.insert(key(way, operation), cost(&lane, load, count)?);
+            for lane in &lanes {
+                rounds.entry((operation, lane.way)).or_default().push(cost(lane, load, count)?);
+            }
         }
     }
+    let mut costs = Costs::new();
+    for ((operation, way), values) in rounds {
+        let summary = Summary::of(&values).context("no round was run")?;
+        costs.entry(operation).or_default().insert(way, summary.median);
+    }
     Ok(costs)
-}
-
-fn key(way: Way, operation: &str) -> String {
-    format!("{}.{operation}", way.name())
 }
 
 /// Some kernels have no ipip device.
@@ -76,11 +80,15 @@ pub fn count(load: Load, server: Ipv4Addr, warm_up: u64, count: u64) -> Result<M
 
 /// The costs as a table of ratios to plain routing.
 pub fn print(kernel: &str, costs: &Costs) {
-    println!("\nInstruction clock, kernel {kernel}: thousands of instructions (ratio to plain routing)");
+    println!(
+        "\nInstruction clock, kernel {}: thousands of instructions (ratio to plain routing)",
+        kernel.trim()
+    );
     println!("{:<10} {:>18} {:>18}", "way", "round trip", "connection");
     for way in WAYS {
         let cell = |operation| {
-            let of = |way| costs.get(&key(way, operation)).copied().unwrap_or(f64::NAN);
+            let of =
+                |way| costs.get(operation).and_then(|costs| costs.get(&way)).copied().unwrap_or(f64::NAN);
             format!("{:.1} ({:.3})", of(way) / 1e3, of(way) / of(Way::Routing))
         };
         println!("{:<10} {:>18} {:>18}", way.name(), cell("round_trip"), cell("connection"));

@@ -146,7 +146,8 @@ impl Pair {
 
     fn fan_end(&self, index: usize) -> Container<'_> {
         let host = &self.hosts[index];
-        host.run("fan up 250.0.0.0/8 eth0");
+        // Without masquerading, whose connection tracking would slow the peers' packets down too.
+        host.run("fan up 250.0.0.0/8 eth0 egress route");
         let container = host.container(Way::Fan.name());
         let address = Way::Fan.address(index as u8);
         host.run(&format!("endpoint add --netns {} --address {address}", container.netns()));
