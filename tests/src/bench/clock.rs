@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use super::{
     load::{Load, Measured},
     report::Summary,
-    ways::{Lane, Pair, Way, program},
+    ways::{Lane, Pairs, Way, program},
 };
+use crate::Host;
 
 /// Instructions of one operation, by operation and way.
 pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
@@ -24,9 +25,9 @@ const WARM_UP: u64 = 20;
 
 /// Measures every way; to be run in a guest with an instruction clock.
 pub fn measure() -> Result<Costs> {
-    let pair = Pair::new(1500, false);
-    let ways = WAYS.into_iter().filter(|&way| way != Way::Ipip || ipip_works(&pair));
-    let lanes: Vec<_> = ways.map(|way| pair.lay(way)).collect();
+    let pairs = Pairs::new(1500, false);
+    let ways = WAYS.into_iter().filter(|&way| way != Way::Ipip || ipip_works(pairs.peer()));
+    let lanes: Vec<_> = ways.map(|way| pairs.lay(way)).collect();
     let _servers: Vec<_> = lanes.iter().map(Lane::serve).collect();
     let mut rounds: BTreeMap<(&str, Way), Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
@@ -45,13 +46,9 @@ pub fn measure() -> Result<Costs> {
 }
 
 /// Some kernels have no ipip device.
-fn ipip_works(pair: &Pair) -> bool {
-    let made = pair
-        .host(0)
-        .command("ip")
-        .args(["link", "add", "probe", "type", "ipip", "remote", "192.0.2.1"])
-        .run();
-    made.status.success() && pair.host(0).command("ip").args(["link", "del", "probe"]).run().status.success()
+fn ipip_works(host: &Host) -> bool {
+    let made = host.command("ip").args(["link", "add", "probe", "type", "ipip", "remote", "192.0.2.1"]).run();
+    made.status.success() && host.command("ip").args(["link", "del", "probe"]).run().status.success()
 }
 
 fn cost(lane: &Lane<'_>, load: Load, count: u64) -> Result<f64> {

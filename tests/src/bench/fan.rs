@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     load::{Load, Measured},
     report::{Summary, best},
-    ways::{Lane, Pair, Way, program},
+    ways::{Lane, Pairs, Way, program},
 };
 
 /// How much to measure.
@@ -69,10 +69,10 @@ const WAYS: [Way; 3] = [Way::Routing, Way::Vxlan, Way::Fan];
 
 /// Measures one wire.
 pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
-    let pair = Pair::new(wire.mtu, wire.segmenting);
-    let lanes = WAYS.map(|way| pair.lay(way));
+    let pairs = Pairs::new(wire.mtu, wire.segmenting);
+    let lanes = WAYS.map(|way| pairs.lay(way));
     let _servers = lanes.each_ref().map(Lane::serve);
-    let before = pair.host(1).counters();
+    let before = pairs.receiver().counters();
     let mut measured: BTreeMap<(Load, Way), Series> = BTreeMap::new();
     for round in 0..=plan.rounds {
         for load in Load::ALL {
@@ -88,7 +88,7 @@ pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
             }
         }
     }
-    let grown = pair.host(1).counters().since(&before);
+    let grown = pairs.receiver().counters().since(&before);
     ensure!(
         grown.of("uplink-ingress", "decapsulated") > 1000,
         "the fan's traffic did not take its path; counted: {grown}"

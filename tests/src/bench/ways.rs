@@ -55,16 +55,48 @@ impl Way {
     }
 }
 
-/// The two hosts, to which containers are added way by way.
-pub struct Pair {
+/// Two pairs of hosts on wires alike: Fanlight has one to itself, so that its firewall rules (which switch connection
+/// tracking on) do not slow its peers down.
+pub struct Pairs {
+    peers: Pair,
+    ours: Pair,
+}
+
+impl Pairs {
+    /// Two hosts on one wire, twice.
+    pub fn new(mtu: u32, segmenting: bool) -> Self {
+        Self { peers: Pair::new("peer", mtu, segmenting), ours: Pair::new("ours", mtu, segmenting) }
+    }
+
+    /// The receiving host of Fanlight's pair.
+    pub fn receiver(&self) -> &Host {
+        &self.ours.hosts[1]
+    }
+
+    /// A host without Fanlight.
+    pub fn peer(&self) -> &Host {
+        &self.peers.hosts[0]
+    }
+
+    /// Lays a way between two hosts and a container at either end.
+    pub fn lay(&self, way: Way) -> Lane<'_> {
+        match way {
+            Way::Fan => self.ours.lay(way),
+            Way::Routing | Way::Vxlan | Way::Ipip => self.peers.lay(way),
+        }
+    }
+}
+
+/// Two hosts, to which containers are added way by way.
+struct Pair {
     hosts: [Host; 2],
     mtu: u32,
 }
 
 impl Pair {
     /// Two hosts on one wire. A `segmenting` wire takes no super-packets, as a real one; the receiver merges.
-    pub fn new(mtu: u32, segmenting: bool) -> Self {
-        let hosts = [Host::new("bench-27"), Host::new("bench-28")];
+    fn new(name: &str, mtu: u32, segmenting: bool) -> Self {
+        let hosts = [27, 28].map(|octet| Host::new(&format!("{name}-{octet}")));
         wire(mtu, (&hosts[0], "eth0", "172.30.0.27/16"), (&hosts[1], "eth0", "172.30.0.28/16"));
         for host in &hosts {
             host.sysctl("net.ipv4.ip_forward", "1");
@@ -76,13 +108,8 @@ impl Pair {
         Self { hosts, mtu }
     }
 
-    /// One of the hosts.
-    pub fn host(&self, index: usize) -> &Host {
-        &self.hosts[index]
-    }
-
     /// Lays a way between the hosts and a container at either end.
-    pub fn lay(&self, way: Way) -> Lane<'_> {
+    fn lay(&self, way: Way) -> Lane<'_> {
         let ends = [0, 1].map(|index| match way {
             Way::Fan => self.fan_end(index),
             _ => self.routed_end(way, index),
@@ -146,8 +173,7 @@ impl Pair {
 
     fn fan_end(&self, index: usize) -> Container<'_> {
         let host = &self.hosts[index];
-        // Without masquerading, whose connection tracking would slow the peers' packets down too.
-        host.run("fan up 250.0.0.0/8 eth0 egress route");
+        host.run("fan up 250.0.0.0/8 eth0");
         let container = host.container(Way::Fan.name());
         let address = Way::Fan.address(index as u8);
         host.run(&format!("endpoint add --netns {} --address {address}", container.netns()));
