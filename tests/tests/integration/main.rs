@@ -18,6 +18,7 @@ mod fan_verify;
 mod fan_vlan;
 mod fan_wire;
 mod harness;
+mod neighbours;
 mod replay;
 mod verifier;
 mod words;
