@@ -30,7 +30,7 @@ impl Agent {
             let netlink = self.node.netlink();
             let lock = lock().await?;
             let snapshot = Snapshot::read(netlink, datapath).await?;
-            serve_ports(&snapshot, datapath, self.is_fresh, &mut reasons)?;
+            serve_ports(&snapshot, netlink, datapath, self.is_fresh, &mut reasons).await?;
             let settled = endpoint::settle(&snapshot, netlink, datapath, Learning::On).await;
             reasons.extend(settled.err().map(|error| format!("endpoint table: {error}")));
             follow_mtu(&snapshot, netlink, &mut reasons).await;
@@ -62,8 +62,9 @@ async fn lock() -> Result<Lock> {
 
 /// Attaches and detaches. With a datapath that was just loaded every port is visited: programs of another version are
 /// replaced in place.
-fn serve_ports(
+async fn serve_ports(
     snapshot: &Snapshot,
+    netlink: &Netlink,
     datapath: &Datapath,
     is_fresh: bool,
     reasons: &mut Vec<String>,
@@ -82,18 +83,16 @@ fn serve_ports(
             }
             PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, *ifindex),
         };
-        match (outcome, op) {
-            (Ok(()), op) => tracing::debug!(?op, "port"),
-            // A port that vanished meanwhile needs nothing.
-            (Err(_), PortOp::Attach { ifindex, .. }) if is_gone(ifindex) => {}
-            (Err(error), _) => reasons.push(error.to_string()),
+        let Err(error) = outcome else {
+            tracing::debug!(?op, "port");
+            continue;
+        };
+        // A port that vanished meanwhile needs nothing.
+        if netlink.link_by_index(op.ifindex()).await?.is_some() {
+            reasons.push(error.to_string());
         }
     }
     Ok(())
-}
-
-fn is_gone(ifindex: u32) -> bool {
-    nix::net::if_::if_indextoname(ifindex).is_err()
 }
 
 /// Both ends of our veths have the MTU of their fans.

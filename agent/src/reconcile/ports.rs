@@ -24,6 +24,15 @@ pub enum PortOp {
     },
 }
 
+impl PortOp {
+    /// The device that it concerns.
+    pub fn ifindex(&self) -> u32 {
+        match *self {
+            Self::Attach { ifindex, .. } | Self::Detach { ifindex } => ifindex,
+        }
+    }
+}
+
 /// The changes that give every port its program: attachments first, so that a port is never left out for long.
 pub fn plan(fans: &[FanRecord], links: &[Link], attached: &[u32]) -> Vec<PortOp> {
     let wanted: BTreeMap<u32, &str> = wanted(fans, links).collect();
