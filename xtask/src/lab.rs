@@ -52,11 +52,11 @@ pub(crate) fn unit_tests(place: &Place) -> Result<Totals> {
     run_tests(cargo(place, "test").args(["--workspace", "--lib", "--bins"]))
 }
 
-/// Real programs in namespaces, one test after the other: they share the kernel's tables.
+/// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at once.
 fn integration_tests(place: &Place, filter: &[String]) -> Result<Totals> {
     let agent = build(place, Profile::Dev, AGENT)?;
     let mut tests = cargo(place, "test");
-    tests.args(["--workspace", "--test", "integration", "--", "--test-threads=1"]).args(filter);
+    tests.args(["--workspace", "--test", "integration", "--", "--test-threads=4"]).args(filter);
     run_tests(tests.env(AGENT_VARIABLE, agent).env("PATH", search_path()))
 }
 
