@@ -104,7 +104,7 @@ fn report(directory: &Path) -> Result<Option<i32>> {
     if !files.is_empty() {
         let packed = directory.join("out.tar.gz");
         fs::write(&packed, files).with_context(|| format!("writing {}", packed.display()))?;
-        run(Command::new("tar").arg("-C").arg(directory.join("out")).arg("-xzf").arg(&packed))?;
+        run(Command::new("tar").arg("-C").arg(directory.join("out")).arg("-xmzf").arg(&packed))?;
     }
     Ok(Some(status))
 }
