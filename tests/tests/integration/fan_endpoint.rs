@@ -70,7 +70,7 @@ fn an_address_that_is_taken_or_lies_elsewhere_is_refused_and_leaves_nothing() {
         "endpoint add --netns other --address 10.0.0.1".to_owned(),
         "endpoint add --netns other --fan 251.0.0.0/8".to_owned(),
         "endpoint add --netns nowhere".to_owned(),
-        "endpoint add --netns pid:1".to_owned(),
+        "endpoint add --netns pid:4000000000".to_owned(),
         "endpoint remove nobody".to_owned(),
     ];
     for words in bad {

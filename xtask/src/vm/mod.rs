@@ -58,7 +58,7 @@ impl<'a> VmSpec<'a> {
             interactive: false,
             cpus: 2,
             memory_mib: 1536,
-            limit: Duration::from_secs(900),
+            limit: Duration::from_secs(1800),
         }
     }
 }
