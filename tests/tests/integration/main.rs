@@ -7,6 +7,7 @@ mod fan_agent;
 mod fan_ecn;
 mod fan_endpoint;
 mod fan_endpoint_ways;
+mod fan_engines;
 mod fan_large;
 mod fan_mtu;
 mod fan_ports;
