@@ -3,6 +3,8 @@
 //! Sums are of native-endian 16-bit words: the one's-complement sum is the same in either byte order as long as
 //! words are read and the result is stored alike (RFC 1071, section 2B).
 
+use crate::wire::Ipv4Words;
+
 /// Adds the words of `bytes` to `sum`. An odd last byte is padded with zero.
 #[inline(always)]
 pub fn add<const N: usize>(bytes: &[u8; N], mut sum: u32) -> u32 {
@@ -32,10 +34,22 @@ pub fn finish(sum: u32) -> [u8; 2] {
     (!fold(sum)).to_ne_bytes()
 }
 
-/// Whether data that includes its checksum field is intact.
+/// Whether an IPv4 header, its checksum field included, is intact. Words of 32 bits sum to the same in half the steps
+/// (RFC 1071, section 2C).
 #[inline(always)]
-pub fn intact<const N: usize>(bytes: &[u8; N]) -> bool {
-    fold(add(bytes, 0)) == 0xffff
+pub fn intact(words: &Ipv4Words) -> bool {
+    let sum: u64 = words.0.iter().map(|&word| u64::from(word)).sum();
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    fold((sum & 0xffff) as u32 + ((sum >> 16) & 0xffff) as u32 + (sum >> 32) as u32) == 0xffff
+}
+
+/// The field of an IPv4 header after its TTL became one less: RFC 1141 with the carry of RFC 1624.
+///
+/// Adding one to the upper byte of the sum's complement subtracts it from the sum.
+#[inline(always)]
+pub fn one_hop_less(check: [u8; 2]) -> [u8; 2] {
+    let sum = u32::from(u16::from_be_bytes(check)) + 0x0100;
+    (sum as u16).wrapping_add((sum >= 0xffff) as u16).to_be_bytes()
 }
 
 /// The field after one 16-bit word changed from `old` to `new`: RFC 1624, equation 3.
@@ -60,16 +74,31 @@ mod tests {
         assert_eq!(fold(sum).to_ne_bytes(), [0xdd, 0xf2]);
     }
 
+    fn words(header: &[u8; 20]) -> Ipv4Words {
+        let mut words =
+            header.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")));
+        Ipv4Words(std::array::from_fn(|_| words.next().expect("five words")))
+    }
+
     proptest! {
+        #[test]
+        fn a_hop_less_is_an_update_of_the_ttl(mut header: [u8; 20], ttl in 1u8..) {
+            (header[0], header[8]) = (0x45, ttl);
+            header[10..12].copy_from_slice(&[0, 0]);
+            let check = finish(add(&header, 0));
+            header[8] = ttl - 1;
+            prop_assert_eq!(one_hop_less(check), finish(add(&header, 0)));
+        }
+
         #[test]
         fn data_with_its_checksum_is_intact_and_one_flipped_bit_is_noticed(mut header: [u8; 20], bit in 0usize..160) {
             header[10] = 0;
             header[11] = 0;
             let check = finish(add(&header, 0));
             header[10..12].copy_from_slice(&check);
-            prop_assert!(intact(&header));
+            prop_assert!(intact(&words(&header)));
             header[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(!intact(&header));
+            prop_assert!(!intact(&words(&header)));
         }
 
         #[test]

@@ -16,12 +16,27 @@ mod ingress;
 pub use egress::{host_egress, local_ingress};
 pub use ingress::uplink_ingress;
 
-/// What the kernel knows of a packet beside its bytes.
+/// What the kernel knows of a packet beside its bytes. Asked where it is needed: a kernel program reads each value
+/// from its context at that point, instead of keeping all of them across calls.
+pub trait Context {
+    /// Interface that the program runs on.
+    fn ifindex(&self) -> u32;
+    /// The frame's destination MAC is that interface's own (`PACKET_HOST`).
+    fn to_us(&self) -> bool;
+    /// The frame carries a VLAN tag other than a priority tag.
+    fn foreign_vlan(&self) -> bool;
+    /// Payload bytes per segment of a super-packet; 0 for a single packet.
+    fn gso_size(&self) -> u32;
+    /// Bytes of the frame.
+    fn len(&self) -> u32;
+}
+
+/// A [`Context`] in memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meta {
     /// Interface that the program runs on.
     pub ifindex: u32,
-    /// The frame's destination MAC is that interface's own (`PACKET_HOST`).
+    /// The frame's destination MAC is that interface's own.
     pub to_us: bool,
     /// The frame carries a VLAN tag other than a priority tag.
     pub foreign_vlan: bool,
@@ -29,6 +44,28 @@ pub struct Meta {
     pub gso_size: u32,
     /// Bytes of the frame.
     pub len: u32,
+}
+
+impl Context for Meta {
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn to_us(&self) -> bool {
+        self.to_us
+    }
+
+    fn foreign_vlan(&self) -> bool {
+        self.foreign_vlan
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+
+    fn len(&self) -> u32 {
+        self.len
+    }
 }
 
 /// The tables that decisions read.
@@ -55,8 +92,6 @@ pub enum Verdict<'t> {
         fan: &'t FanRecord,
         /// Outer destination.
         host: u32,
-        /// The inner header as it is now.
-        inner: Ipv4,
         /// The packet is routed here: its TTL becomes one less.
         routed: bool,
     },
@@ -66,8 +101,6 @@ pub enum Verdict<'t> {
         fan: &'t FanRecord,
         /// Where the inner destination lives, if known.
         endpoint: Option<EndpointRecord>,
-        /// The inner header as it is now.
-        inner: Ipv4,
         /// The TOS byte it gets.
         tos: u8,
     },
@@ -77,8 +110,6 @@ pub enum Verdict<'t> {
         fan: &'t FanRecord,
         /// Where the destination lives.
         endpoint: EndpointRecord,
-        /// The header as it is now.
-        ip: Ipv4,
     },
     /// Answer its sender with an ICMP error from `source`.
     Answer {
@@ -107,7 +138,7 @@ fn fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
 /// The fan whose slice on this host holds `address`.
 #[inline(always)]
 fn own_fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
-    find(config, |fan| in_own_slice(fan, address))
+    find(config, |fan| fan.in_use() && in_slice(fan, address))
 }
 
 /// The first used slot that `wanted` accepts.
@@ -124,9 +155,10 @@ fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanReco
     None
 }
 
+/// Whether `address` lies in this host's slice of a fan that is in use.
 #[inline(always)]
-fn in_own_slice(fan: &FanRecord, address: u32) -> bool {
-    fan.in_use() && address & fan.slice_mask == fan.slice
+fn in_slice(fan: &FanRecord, address: u32) -> bool {
+    address & fan.slice_mask == fan.slice
 }
 
 #[inline(always)]
@@ -141,12 +173,13 @@ fn names_a_host(fan: &FanRecord, host: u32) -> bool {
     bits != 0 && bits != !fan.underlay_mask
 }
 
-/// The Ethernet header of an untagged IPv4 frame.
+/// The IPv4 header of an untagged frame.
 #[inline(always)]
-fn ipv4_frame<P: Packet + ?Sized>(packet: &P, meta: &Meta) -> Option<EthHdr> {
+fn ipv4_frame<P: Packet + ?Sized>(packet: &P, context: &impl Context) -> Option<Ipv4> {
+    let ip = ipv4_at(packet, ETH_LEN)?;
     let eth: EthHdr = packet.read(0)?;
     let is_ipv4 = eth.ether_type == ETHERTYPE_IPV4.to_be();
-    if is_ipv4 && !meta.foreign_vlan { Some(eth) } else { None }
+    if is_ipv4 && !context.foreign_vlan() { Some(ip) } else { None }
 }
 
 /// The IPv4 header at `offset`.
@@ -157,8 +190,9 @@ fn ipv4_at<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Ipv4> {
 
 /// Size of the largest packet on the wire that this one becomes: its own length, or that of a segment.
 #[inline(always)]
-fn largest_packet<P: Packet + ?Sized>(packet: &P, meta: &Meta, ip: &Ipv4) -> u32 {
-    if meta.gso_size == 0 {
+fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip: &Ipv4) -> u32 {
+    let gso_size = context.gso_size();
+    if gso_size == 0 {
         return ip.total_len;
     }
     let transport = if ip.header.proto == PROTO_TCP {
@@ -168,7 +202,7 @@ fn largest_packet<P: Packet + ?Sized>(packet: &P, meta: &Meta, ip: &Ipv4) -> u32
     } else {
         8
     };
-    meta.gso_size + ip.header_len + transport
+    gso_size + ip.header_len + transport
 }
 
 /// Largest inner packet to `host`: the fan's, or less where a smaller path was learnt.

@@ -6,18 +6,35 @@ use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 ///
 /// # Safety
 /// Implemented only for `repr(C)` types without padding for which every bit pattern is a valid value.
-pub unsafe trait Header: Copy {}
+pub unsafe trait Header: Copy {
+    /// It only ever stands at a word boundary behind the Ethernet header: at 14, 18, 22, … bytes of a frame.
+    const ON_WORD: bool = false;
+}
 
 // SAFETY: `repr(C)` of byte arrays and a trailing, aligned `u16`: no padding, every bit pattern valid.
 unsafe impl Header for EthHdr {}
 // SAFETY: `repr(C)` of bytes and byte arrays.
-unsafe impl Header for Ipv4Hdr {}
+unsafe impl Header for Ipv4Hdr {
+    const ON_WORD: bool = true;
+}
 // SAFETY: `repr(C)` of bytes and byte arrays.
-unsafe impl Header for IcmpHdr {}
+unsafe impl Header for IcmpHdr {
+    const ON_WORD: bool = true;
+}
 // SAFETY: a byte.
 unsafe impl Header for u8 {}
 // SAFETY: elements without padding follow each other without padding.
 unsafe impl<T: Header, const N: usize> Header for [T; N] {}
+
+/// An IPv4 header without options as the five words that its checksum is a sum of.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Ipv4Words(pub [u32; 5]);
+
+// SAFETY: `repr(C)` of integers.
+unsafe impl Header for Ipv4Words {
+    const ON_WORD: bool = true;
+}
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
@@ -90,6 +107,12 @@ impl Ipv4 {
     #[inline(always)]
     pub fn well_formed(&self) -> bool {
         self.header.vihl >> 4 == 4 && self.header_len >= IPV4_LEN as u32 && self.total_len >= self.header_len
+    }
+
+    /// Version 4 and no options, with a length that holds the header.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.header.vihl == 0x45 && self.total_len >= IPV4_LEN as u32
     }
 
     /// Carries IPv4 options.

@@ -6,11 +6,11 @@ use aya_ebpf::bindings::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{Meta, Tables, Verdict},
+    decide::{Context, Tables, Verdict},
     ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_IPIP},
+    wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP},
 };
 use network_types::ip::Ipv4Hdr;
 
@@ -28,7 +28,7 @@ const OUTER_FRAGS: [u8; 2] = [0x40, 0x00];
 
 /// The action for the kernel and the outcome to count.
 #[inline(always)]
-pub fn act(frame: &mut Frame, hook: Hook, meta: &Meta, verdict: Verdict<'_>) -> (i32, Outcome) {
+pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome) {
     let done = match verdict {
         Verdict::Pass(outcome) => return (TC_ACT_UNSPEC, outcome),
         Verdict::Drop(outcome) => return (TC_ACT_SHOT, outcome),
@@ -36,14 +36,15 @@ pub fn act(frame: &mut Frame, hook: Hook, meta: &Meta, verdict: Verdict<'_>) -> 
             maps::learn_path_mtu(host, mtu);
             return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
         }
-        Verdict::Encapsulate { fan, host, inner, routed } => {
-            encapsulate(frame, fan, host, &inner, routed).map(|action| (action, Outcome::Encapsulated))
+        Verdict::Encapsulate { fan, host, routed } => {
+            encapsulate(frame, fan, host, routed).map(|action| (action, Outcome::Encapsulated))
         }
-        Verdict::Decapsulate { fan, endpoint, inner, tos } => decapsulate(frame, fan, endpoint, &inner, tos),
-        Verdict::DeliverLocally { fan, endpoint, ip } => deliver_locally(frame, meta, fan, &endpoint, &ip)
-            .map(|action| (action, Outcome::DeliveredLocally)),
+        Verdict::Decapsulate { fan, endpoint, tos } => decapsulate(frame, fan, endpoint, tos),
+        Verdict::DeliverLocally { fan, endpoint } => {
+            deliver_locally(frame, fan, &endpoint).map(|action| (action, Outcome::DeliveredLocally))
+        }
         Verdict::Answer { source, error, outcome } => {
-            answer(frame, hook, meta, source, error).map(|action| (action, outcome))
+            answer(frame, hook, source, error).map(|action| (action, outcome))
         }
     };
     done.unwrap_or((TC_ACT_SHOT, Outcome::DropHelperFailed))
@@ -51,32 +52,28 @@ pub fn act(frame: &mut Frame, hook: Hook, meta: &Meta, verdict: Verdict<'_>) -> 
 
 /// Outer header in front, then out of the uplink.
 #[inline(always)]
-fn encapsulate(
-    frame: &mut Frame,
-    fan: &FanRecord,
-    host: u32,
-    inner: &Ipv4,
-    routed: bool,
-) -> Result<i32, Refused> {
+fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+    const INNER: usize = ETH_LEN + IPV4_LEN;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
-    let outer = outer_header(fan.address, host, inner);
-    let [to_outer, to_inner] = frame.header_mut::<[Ipv4Hdr; 2]>(ETH_LEN).ok_or(Refused)?;
-    *to_outer = outer;
+    // Read behind the helper instead of carried across it: reading again costs less than spilling.
+    let inner: Ipv4Hdr = frame.read(INNER).ok_or(Refused)?;
     if routed {
-        one_hop_less(to_inner, &inner.header);
+        one_hop_less(frame, INNER, &inner)?;
     }
+    frame.write(ETH_LEN, outer_header(fan.address, host, &inner))?;
     uplink::send(frame, fan, host)
 }
 
 /// RFC 2003, section 3.1. Identification 0: with don't-fragment set it has no meaning (RFC 6864, section 4.1).
 #[inline(always)]
-fn outer_header(source: u32, destination: u32, inner: &Ipv4) -> Ipv4Hdr {
+fn outer_header(source: u32, destination: u32, inner: &Ipv4Hdr) -> Ipv4Hdr {
+    let inner_len = u16::from_be_bytes(inner.tot_len);
     let mut outer = Ipv4Hdr {
         vihl: 0x45,
-        tos: ecn::encapsulate(inner.header.tos),
-        tot_len: ((inner.total_len + IPV4_LEN as u32) as u16).to_be_bytes(),
+        tos: ecn::encapsulate(inner.tos),
+        tot_len: inner_len.wrapping_add(IPV4_LEN as u16).to_be_bytes(),
         id: [0; 2],
         frags: OUTER_FRAGS,
         ttl: OUTER_TTL,
@@ -85,8 +82,7 @@ fn outer_header(source: u32, destination: u32, inner: &Ipv4) -> Ipv4Hdr {
         src_addr: source.to_be_bytes(),
         dst_addr: destination.to_be_bytes(),
     };
-    let [version, tos] = [outer.vihl, outer.tos];
-    let mut sum = u32::from(u16::from_ne_bytes([version, tos]));
+    let mut sum = u32::from(u16::from_ne_bytes([outer.vihl, outer.tos]));
     sum = checksum::add(&outer.tot_len, sum);
     sum = checksum::add(&outer.frags, sum);
     sum = checksum::add(&[outer.ttl, outer.proto], sum);
@@ -96,12 +92,12 @@ fn outer_header(source: u32, destination: u32, inner: &Ipv4) -> Ipv4Hdr {
     outer
 }
 
-/// TTL one less, the checksum along with it.
+/// TTL one less, the checksum along with it, in the IPv4 header `from` at `offset`.
 #[inline(always)]
-fn one_hop_less(to: &mut Ipv4Hdr, from: &Ipv4Hdr) {
-    let ttl = from.ttl.wrapping_sub(1);
-    to.ttl = ttl;
-    to.check = checksum::update(from.check, [from.ttl, from.proto], [ttl, from.proto]);
+fn one_hop_less(frame: &mut Frame, offset: usize, from: &Ipv4Hdr) -> Result<(), Refused> {
+    const TTL: usize = 8;
+    let [c0, c1] = checksum::one_hop_less(from.check);
+    frame.write(offset + TTL, [from.ttl.wrapping_sub(1), from.proto, c0, c1])
 }
 
 /// Outer header off, then to the endpoint, or to the stack through the helper device.
@@ -110,16 +106,15 @@ fn decapsulate(
     frame: &mut Frame,
     fan: &FanRecord,
     endpoint: Option<EndpointRecord>,
-    inner: &Ipv4,
     tos: u8,
 ) -> Result<(i32, Outcome), Refused> {
     frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
     frame.pop_priority_tag()?;
-    if tos != inner.header.tos {
-        let header = frame.header_mut::<Ipv4Hdr>(ETH_LEN).ok_or(Refused)?;
-        let vihl = inner.header.vihl;
-        header.check = checksum::update(inner.header.check, [vihl, inner.header.tos], [vihl, tos]);
+    let mut header: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    if tos != header.tos {
+        header.check = checksum::update(header.check, [header.vihl, header.tos], [header.vihl, tos]);
         header.tos = tos;
+        frame.write(ETH_LEN, header)?;
     }
     match endpoint {
         Some(endpoint) => Ok((deliver(frame, fan, &endpoint)?, Outcome::Decapsulated)),
@@ -129,16 +124,10 @@ fn decapsulate(
 
 /// From one endpoint to another: a hop, though both are here.
 #[inline(always)]
-fn deliver_locally(
-    frame: &mut Frame,
-    meta: &Meta,
-    fan: &FanRecord,
-    endpoint: &EndpointRecord,
-    ip: &Ipv4,
-) -> Result<i32, Refused> {
-    let header = frame.header_mut::<Ipv4Hdr>(ETH_LEN).ok_or(Refused)?;
-    one_hop_less(header, &ip.header);
-    if !meta.to_us {
+fn deliver_locally(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
+    let header: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    one_hop_less(frame, ETH_LEN, &header)?;
+    if !frame.to_us() {
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
         frame.set_to_us()?;
     }
@@ -148,7 +137,7 @@ fn deliver_locally(
 /// Addresses the frame to the endpoint and puts it there by the way that its interface allows.
 #[inline(always)]
 fn deliver(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
-    set_macs(frame, &endpoint.mac, &fan.bridge_mac)?;
+    frame.write(0, [endpoint.mac, fan.bridge_mac])?;
     if endpoint.flags & EndpointRecord::PEER != 0 {
         return Ok(frame.redirect_peer(endpoint.ifindex));
     }
@@ -159,26 +148,13 @@ fn deliver(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Res
 #[inline(always)]
 fn to_host(frame: &mut Frame) -> Result<i32, Refused> {
     let config: &Config = Maps.config().ok_or(Refused)?;
-    set_macs(frame, &config.helper_mac, &[0; 6])?;
+    frame.write(0, [config.helper_mac, [0; 6]])?;
     Ok(frame.redirect(config.helper, BPF_F_INGRESS as u64))
-}
-
-#[inline(always)]
-fn set_macs(frame: &mut Frame, destination: &[u8; 6], source: &[u8; 6]) -> Result<(), Refused> {
-    let macs = frame.header_mut::<[[u8; 6]; 2]>(0).ok_or(Refused)?;
-    *macs = [*destination, *source];
-    Ok(())
 }
 
 /// Turns the packet into an ICMP error to its sender and sends it back where it came from.
 #[inline(always)]
-fn answer(
-    frame: &mut Frame,
-    hook: Hook,
-    meta: &Meta,
-    source: u32,
-    error: icmp::Error,
-) -> Result<i32, Refused> {
+fn answer(frame: &mut Frame, hook: Hook, source: u32, error: icmp::Error) -> Result<i32, Refused> {
     /// More than the largest distance from the start of the IPv4 header to `csum_start`: removing so much takes
     /// a pending partial checksum out of the packet, which the kernel would otherwise write into the quote.
     const CUT: usize = 36;
@@ -195,5 +171,5 @@ fn answer(
     }
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
     frame.store(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
-    Ok(frame.redirect(meta.ifindex, 0))
+    Ok(frame.redirect(frame.ifindex(), 0))
 }

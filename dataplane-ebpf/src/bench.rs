@@ -36,11 +36,8 @@ pub fn bench_floor(ctx: TcContext) -> i32 {
     if frame.adjust_room(20, FLAGS).is_err() {
         return TC_ACT_SHOT;
     }
-    match frame.header_mut::<Ipv4Hdr>(ETH_LEN) {
-        Some(outer) => {
-            *outer = OUTER;
-            TC_ACT_UNSPEC
-        }
-        None => TC_ACT_SHOT,
+    if frame.write(ETH_LEN, OUTER).is_err() {
+        return TC_ACT_SHOT;
     }
+    TC_ACT_UNSPEC
 }

@@ -13,7 +13,7 @@ mod packet;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use dataplane_common::{
-    decide::{self, Meta, Verdict},
+    decide::{self, Verdict},
     outcome::Hook,
 };
 
@@ -22,38 +22,35 @@ use crate::{maps::Maps, packet::Frame};
 /// Packets from the underlay.
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::UplinkIngress, |frame, meta| decide::uplink_ingress(frame, meta, &Maps))
+    run(&ctx, Hook::UplinkIngress, |frame| decide::uplink_ingress(frame, frame, &Maps))
 }
 
 /// Packets that an endpoint sends, on its own veth or bridge port.
 #[classifier]
 pub fn endpoint_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::EndpointIngress, |frame, meta| {
-        decide::local_ingress(Hook::EndpointIngress, frame, meta, &Maps)
+    run(&ctx, Hook::EndpointIngress, |frame| {
+        decide::local_ingress(Hook::EndpointIngress, frame, frame, &Maps)
     })
 }
 
 /// Packets that reach the bridge device itself: from ports without a hook of their own.
 #[classifier]
 pub fn bridge_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::BridgeIngress, |frame, meta| {
-        decide::local_ingress(Hook::BridgeIngress, frame, meta, &Maps)
-    })
+    run(&ctx, Hook::BridgeIngress, |frame| decide::local_ingress(Hook::BridgeIngress, frame, frame, &Maps))
 }
 
 /// Packets that the host's stack sends to an overlay.
 #[classifier]
 pub fn host_egress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::HostEgress, |frame, meta| decide::host_egress(frame, meta, &Maps))
+    run(&ctx, Hook::HostEgress, |frame| decide::host_egress(frame, frame, &Maps))
 }
 
 /// Parse → decide → act → count.
 #[inline(always)]
-fn run(ctx: &TcContext, hook: Hook, decide: impl FnOnce(&Frame, &Meta) -> Verdict<'static>) -> i32 {
+fn run(ctx: &TcContext, hook: Hook, decide: impl FnOnce(&Frame) -> Verdict<'static>) -> i32 {
     let mut frame = Frame::new(ctx);
-    let meta = frame.meta();
-    let verdict = decide(&frame, &meta);
-    let (action, outcome) = act::act(&mut frame, hook, &meta, verdict);
+    let verdict = decide(&frame);
+    let (action, outcome) = act::act(&mut frame, hook, verdict);
     maps::count(hook, outcome);
     #[cfg(feature = "log")]
     log::outcome(ctx, hook, outcome);

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
-    decide::Meta,
+    decide::Context,
     packet::Packet,
     wire::{ETH_LEN, Header},
 };
@@ -23,10 +23,17 @@ const PACKET_HOST: u32 = 0;
 /// A helper's refusal.
 pub struct Refused;
 
-/// A header as it lies in a packet. The kernel places Ethernet headers at even addresses (`NET_IP_ALIGN`), and
-/// every header here has an even length; saying so halves the loads, since BPF has no unaligned ones.
+/// A header at an even offset of a packet.
+///
+/// LLVM loads a value byte by byte unless its type promises more. The promise is the verifier's to keep: it counts
+/// packets as starting two bytes (`NET_IP_ALIGN`) behind a word boundary, refuses accesses that are misaligned by
+/// that count where the machine cannot make them, and lets the machine make them elsewhere.
 #[repr(C, align(2))]
 struct Even<T>(T);
+
+/// A header on a word boundary, by the verifier's count ([`Header::ON_WORD`]).
+#[repr(C, align(4))]
+struct Word<T>(T);
 
 /// The frame that a program runs on.
 pub struct Frame {
@@ -49,38 +56,36 @@ impl Frame {
         frame
     }
 
-    /// What the kernel says of the packet beside its bytes.
     #[inline(always)]
-    pub fn meta(&self) -> Meta {
-        // SAFETY: `skb` is the context that the kernel passed to this program; the verifier checks each field.
-        unsafe {
-            let skb = &*self.skb;
-            Meta {
-                ifindex: skb.ifindex,
-                to_us: skb.pkt_type == PACKET_HOST,
-                foreign_vlan: skb.vlan_present != 0 && skb.vlan_tci & 0x0fff != 0,
-                gso_size: skb.gso_size,
-                len: skb.len,
-            }
-        }
+    fn context(&self) -> &__sk_buff {
+        // SAFETY: the context that the kernel passed to this program; the verifier checks each field that is read.
+        unsafe { &*self.skb }
     }
 
+    /// Read anew each time: a helper that changes the packet moves it.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        // SAFETY: as in `meta`. Read anew each time: a helper that changes the packet moves it.
-        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+        let context = self.context();
+        (context.data as usize, context.data_end as usize)
     }
 
-    /// A header in place. Invalid after the next helper that changes the packet.
+    /// Writes a header. Fails where the packet ends before it would.
     #[inline(always)]
-    pub fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
+    pub fn write<T: Header>(&mut self, offset: usize, header: T) -> Result<(), Refused> {
         let (data, end) = self.bounds();
         if data + offset + size_of::<T>() > end {
-            return None;
+            return Err(Refused);
         }
-        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier), every bit pattern is a
-        // valid `T`, headers start at even addresses, and `&mut self` keeps this the only reference.
-        Some(unsafe { &mut (*((data + offset) as *mut Even<T>)).0 })
+        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier) and nothing refers to them;
+        // for the alignment see `Even` and `Word`.
+        unsafe {
+            if T::ON_WORD {
+                *((data + offset) as *mut Word<T>) = Word(header);
+            } else {
+                *((data + offset) as *mut Even<T>) = Even(header);
+            }
+        }
+        Ok(())
     }
 
     /// Adds or removes `bytes` behind the Ethernet header.
@@ -101,13 +106,11 @@ impl Frame {
     /// Removes a VLAN tag that only carries a priority.
     #[inline(always)]
     pub fn pop_priority_tag(&mut self) -> Result<(), Refused> {
-        // SAFETY: as in `meta`; then a helper call on the program's own context.
-        unsafe {
-            if (*self.skb).vlan_present == 0 {
-                return Ok(());
-            }
-            done(bpf_skb_vlan_pop(self.skb))
+        if self.context().vlan_present == 0 {
+            return Ok(());
         }
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_vlan_pop(self.skb) })
     }
 
     /// Marks the frame as sent to whoever receives it next.
@@ -145,6 +148,34 @@ impl Frame {
     }
 }
 
+impl Context for Frame {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.context().ifindex
+    }
+
+    #[inline(always)]
+    fn to_us(&self) -> bool {
+        self.context().pkt_type == PACKET_HOST
+    }
+
+    #[inline(always)]
+    fn foreign_vlan(&self) -> bool {
+        let context = self.context();
+        context.vlan_present != 0 && context.vlan_tci & 0x0fff != 0
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.context().gso_size
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.context().len
+    }
+}
+
 impl Packet for Frame {
     #[inline(always)]
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
@@ -152,9 +183,15 @@ impl Packet for Frame {
         if data + offset + size_of::<T>() > end {
             return None;
         }
-        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier), every bit pattern is a
-        // valid `T`, and headers start at even addresses.
-        Some(unsafe { (*((data + offset) as *const Even<T>)).0 })
+        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier) and every bit pattern is a
+        // valid `T`; for the alignment see `Even` and `Word`.
+        Some(unsafe {
+            if T::ON_WORD {
+                (*((data + offset) as *const Word<T>)).0
+            } else {
+                (*((data + offset) as *const Even<T>)).0
+            }
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Meta, Tables, Verdict, answer, fan_of, host_of, in_own_slice, ipv4_at, ipv4_frame, largest_packet,
-    mtu_to, names_a_host, own_fan_of,
+    Context, Tables, Verdict, answer, fan_of, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
+    names_a_host, own_fan_of,
 };
 use crate::{
     abi::{Config, FanRecord},
@@ -19,35 +19,65 @@ use crate::{
 pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
     hook: Hook,
     packet: &P,
-    meta: &Meta,
+    context: &impl Context,
     tables: &'t T,
 ) -> Verdict<'t> {
     const NOT_OURS: Verdict<'static> = Verdict::Pass(Outcome::PassNotOurs);
-    let Some(eth) = ipv4_frame(packet, meta) else { return NOT_OURS };
-    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return NOT_OURS };
+    let Some(ip) = ipv4_frame(packet, context) else { return NOT_OURS };
     let Some(config) = tables.config() else { return NOT_OURS };
     let Some(fan) = fan_of(config, ip.dst) else { return NOT_OURS };
-    let own = if in_own_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
-    let bridge_mac = own.map_or(fan.bridge_mac, |own| own.bridge_mac);
-    if !meta.to_us && eth.dst_addr != bridge_mac {
-        return NOT_OURS;
+    let world = World { packet, context, tables, config };
+    let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
+    match own {
+        Some(own) => from_own(hook, world, (fan, own), ip),
+        None => from_foreign(world, fan, &ip),
     }
-    let Some(own) = own else {
-        // An endpoint may have other addresses and talk to the host from them, but not into the overlay.
-        let to_host = ip.dst == fan.gateway;
-        return if to_host {
-            Verdict::Pass(Outcome::PassToHost)
-        } else {
-            Verdict::Drop(Outcome::DropForeignSource)
-        };
-    };
+}
+
+/// What a decision reads.
+struct World<'p, 't, P: ?Sized, C, T> {
+    packet: &'p P,
+    context: &'p C,
+    tables: &'t T,
+    config: &'t Config,
+}
+
+/// From a source outside this host's slices: an endpoint may have other addresses and talk to the host from them, but
+/// not into the overlay.
+#[inline(always)]
+fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: World<'_, 't, P, C, T>,
+    fan: &FanRecord,
+    ip: &Ipv4,
+) -> Verdict<'t> {
+    if !world.context.to_us() && !is_to_bridge(world.packet, fan) {
+        return Verdict::Pass(Outcome::PassNotOurs);
+    }
+    if ip.dst == fan.gateway {
+        return Verdict::Pass(Outcome::PassToHost);
+    }
+    Verdict::Drop(Outcome::DropForeignSource)
+}
+
+/// From an address of `own`'s slice to one of `fan`'s overlay.
+#[inline(always)]
+fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    hook: Hook,
+    world: World<'_, 't, P, C, T>,
+    (fan, own): (&'t FanRecord, &'t FanRecord),
+    ip: Ipv4,
+) -> Verdict<'t> {
+    let World { packet, context, tables, config } = world;
+    if !context.to_us() && !is_to_bridge(packet, own) {
+        return Verdict::Pass(Outcome::PassNotOurs);
+    }
     if hook as u32 == Hook::EndpointIngress as u32
         && let Some(known) = tables.endpoint(ip.src)
-        && known.ifindex != meta.ifindex
+        && known.ifindex != context.ifindex()
     {
         return Verdict::Drop(Outcome::DropWrongEndpoint);
     }
-    if ip.has_options() || !fits(&ip, meta) {
+    if !ip.is_plain() || !fits(&ip, context) {
         return Verdict::Pass(Outcome::PassSlowPath);
     }
     if ip.dst == fan.gateway {
@@ -56,20 +86,27 @@ pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
     if ip.header.ttl <= 1 {
         return answer(packet, own.gateway, &ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
     }
-    if in_own_slice(fan, ip.dst) {
+    if in_slice(fan, ip.dst) {
         return match tables.endpoint(ip.dst) {
-            Some(endpoint) => Verdict::DeliverLocally { fan, endpoint, ip },
+            Some(endpoint) => Verdict::DeliverLocally { fan, endpoint },
             None => Verdict::Pass(Outcome::PassSlowPath),
         };
     }
-    route(packet, meta, tables, config, (fan, own.gateway), ip)
+    route(packet, context, tables, config, (fan, own.gateway), ip)
+}
+
+/// Whether the frame is addressed to the fan's gateway as its ports see it.
+#[inline(always)]
+fn is_to_bridge<P: Packet + ?Sized>(packet: &P, fan: &FanRecord) -> bool {
+    let destination: Option<[u8; 6]> = packet.read(0);
+    destination == Some(fan.bridge_mac)
 }
 
 /// A packet of an endpoint to another host's slice.
 #[inline(always)]
 fn route<'t, P: Packet + ?Sized, T: Tables>(
     packet: &P,
-    meta: &Meta,
+    context: &impl Context,
     tables: &'t T,
     config: &'t Config,
     (fan, gateway): (&'t FanRecord, u32),
@@ -79,40 +116,43 @@ fn route<'t, P: Packet + ?Sized, T: Tables>(
     if !names_a_host(fan, host) {
         return answer(packet, gateway, &ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
     }
-    let size = largest_packet(packet, meta, &ip);
+    let size = largest_packet(packet, context, &ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
         return too_big(packet, gateway, &ip, mtu, Verdict::Pass(Outcome::PassSlowPath));
     }
-    Verdict::Encapsulate { fan, host, inner: ip, routed: true }
+    Verdict::Encapsulate { fan, host, routed: true }
 }
 
 /// `host-egress`: a packet that the host's stack sends, its own or one it forwards. TTL is the stack's business.
 #[inline(always)]
-pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(packet: &P, meta: &Meta, tables: &'t T) -> Verdict<'t> {
+pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    context: &impl Context,
+    tables: &'t T,
+) -> Verdict<'t> {
     const NO_FAN: Verdict<'static> = Verdict::Drop(Outcome::DropNoFan);
-    let Some(_) = ipv4_frame(packet, meta) else { return NO_FAN };
-    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return NO_FAN };
+    let Some(ip) = ipv4_frame(packet, context) else { return NO_FAN };
     let Some(config) = tables.config() else { return NO_FAN };
     let Some(fan) = fan_of(config, ip.dst) else { return NO_FAN };
-    if in_own_slice(fan, ip.dst) {
+    if in_slice(fan, ip.dst) {
         return Verdict::Drop(Outcome::DropLoop);
     }
-    let own = if in_own_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
+    let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return Verdict::Drop(Outcome::DropForeignSource) };
     let host = host_of(fan, ip.dst);
     if !names_a_host(fan, host) {
         return NO_FAN;
     }
-    let size = largest_packet(packet, meta, &ip);
+    let size = largest_packet(packet, context, &ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
         return too_big(packet, own.gateway, &ip, mtu, Verdict::Drop(Outcome::DropTooBig));
     }
-    if !fits(&ip, meta) {
+    if !ip.well_formed() || !fits(&ip, context) {
         return Verdict::Drop(Outcome::DropTooBig);
     }
-    Verdict::Encapsulate { fan, host, inner: ip, routed: false }
+    Verdict::Encapsulate { fan, host, routed: false }
 }
 
 /// "Fragmentation needed" where the sender forbade fragments, else `otherwise`.
@@ -133,8 +173,6 @@ fn too_big<'t, P: Packet + ?Sized>(
 
 /// The header describes this frame, and the outer header's 16-bit length has room for it.
 #[inline(always)]
-fn fits(ip: &Ipv4, meta: &Meta) -> bool {
-    ip.well_formed()
-        && ip.total_len + ETH_LEN as u32 <= meta.len
-        && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+fn fits(ip: &Ipv4, context: &impl Context) -> bool {
+    ip.total_len + ETH_LEN as u32 <= context.len() && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
 }

@@ -1,12 +1,12 @@
 //! Packets from the underlay.
 
-use super::{Meta, Tables, Verdict, fan_of, host_of, in_own_slice, ipv4_at, ipv4_frame};
+use super::{Context, Tables, Verdict, fan_of, host_of, in_slice, ipv4_at, ipv4_frame};
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
     checksum, ecn, icmp,
     outcome::Outcome,
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, PROTO_ICMP, PROTO_IPIP},
+    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PROTO_ICMP, PROTO_IPIP},
 };
 
 /// Offset of what follows an outer header without options.
@@ -19,13 +19,12 @@ const NOT_OURS: Verdict<'static> = Verdict::Pass(Outcome::PassNotOurs);
 #[inline(always)]
 pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
     packet: &P,
-    meta: &Meta,
+    context: &impl Context,
     tables: &'t T,
 ) -> Verdict<'t> {
-    let Some(_) = ipv4_frame(packet, meta) else { return NOT_OURS };
-    let Some(outer) = ipv4_at(packet, ETH_LEN) else { return NOT_OURS };
+    let Some(outer) = ipv4_frame(packet, context) else { return NOT_OURS };
     match outer.header.proto {
-        PROTO_IPIP => decapsulate(packet, meta, tables, outer),
+        PROTO_IPIP => decapsulate(packet, context, tables, outer),
         PROTO_ICMP => learn(packet, tables, outer),
         _ => NOT_OURS,
     }
@@ -34,7 +33,7 @@ pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
 #[inline(always)]
 fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
     packet: &P,
-    meta: &Meta,
+    context: &impl Context,
     tables: &'t T,
     outer: Ipv4,
 ) -> Verdict<'t> {
@@ -55,7 +54,7 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
         // Another tunnel between the same two hosts.
         return NOT_OURS;
     }
-    if let Some(malformed) = check(packet, meta, &outer, &inner) {
+    if let Some(malformed) = check(packet, context, &outer, &inner) {
         return Verdict::Drop(malformed);
     }
     let Some(from) = from else { return Verdict::Drop(Outcome::DropSpoofedSource) };
@@ -63,14 +62,14 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
         return Verdict::Drop(Outcome::DropSpoofedSource);
     }
     let Some(to) = to else { return Verdict::Drop(Outcome::DropNotOurSlice) };
-    if !in_own_slice(to, inner.dst) {
+    if !in_slice(to, inner.dst) {
         return Verdict::Drop(Outcome::DropNotOurSlice);
     }
     let Some(tos) = ecn::decapsulate(inner.header.tos, outer.header.tos) else {
         return Verdict::Drop(Outcome::DropEcn);
     };
     let endpoint = if inner.dst == to.gateway { None } else { tables.endpoint(inner.dst) };
-    Verdict::Decapsulate { fan: to, endpoint, inner, tos }
+    Verdict::Decapsulate { fan: to, endpoint, tos }
 }
 
 /// The fan that an outer packet may belong to: its destination is ours, its source a host of the underlay.
@@ -83,18 +82,23 @@ fn fan_at<'t>(config: &'t Config, outer: &Ipv4) -> Option<&'t FanRecord> {
 
 /// What is wrong with the lengths and headers of a tunnel packet.
 #[inline(always)]
-fn check<P: Packet + ?Sized>(packet: &P, meta: &Meta, outer: &Ipv4, inner: &Ipv4) -> Option<Outcome> {
+fn check<P: Packet + ?Sized>(
+    packet: &P,
+    context: &impl Context,
+    outer: &Ipv4,
+    inner: &Ipv4,
+) -> Option<Outcome> {
     if !outer.well_formed() || !inner.well_formed() {
         return Some(Outcome::DropBadHeader);
     }
-    let truncated =
-        outer.total_len + ETH_LEN as u32 > meta.len || inner.total_len + IPV4_LEN as u32 > outer.total_len;
+    let truncated = outer.total_len + ETH_LEN as u32 > context.len()
+        || inner.total_len + IPV4_LEN as u32 > outer.total_len;
     if truncated {
         return Some(Outcome::DropTruncated);
     }
-    let header: Option<[u8; IPV4_LEN]> = packet.read(ETH_LEN);
-    match header {
-        Some(header) if checksum::intact(&header) => None,
+    let words: Option<Ipv4Words> = packet.read(ETH_LEN);
+    match words {
+        Some(words) if checksum::intact(&words) => None,
         _ => Some(Outcome::DropBadChecksum),
     }
 }

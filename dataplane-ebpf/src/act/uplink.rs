@@ -1,6 +1,9 @@
 //! Out of the uplink, with the link-layer address of the next hop filled in by the kernel.
 
-use core::{mem, ptr};
+use core::{
+    mem::{self, MaybeUninit},
+    ptr,
+};
 
 use aya_ebpf::{
     bindings::{
@@ -15,6 +18,8 @@ use crate::packet::{Frame, Refused};
 
 const AF_INET: u32 = 2;
 
+const _: () = assert!(size_of::<NextHop>() == 20);
+
 /// Sends the frame to `host`.
 ///
 /// `bpf_redirect_neigh` resolves neighbours itself: no packet is lost to a cold table. Given the next hop, it
@@ -27,11 +32,14 @@ pub fn send(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
     if host & fan.onlink_mask != fan.onlink {
         return Ok(redirect(fan.uplink, ptr::null_mut(), 0));
     }
-    // SAFETY: all-zero bytes are a valid value of this structure of integers.
-    let mut next: NextHop = unsafe { mem::zeroed() };
-    next.nh_family = AF_INET;
-    next.__bindgen_anon_1.ipv4_nh = host.to_be();
-    Ok(redirect(fan.uplink, &raw mut next, size_of::<NextHop>() as i32))
+    let mut next = MaybeUninit::<NextHop>::uninit();
+    let words = next.as_mut_ptr().cast::<u32>();
+    // Word by word: LLVM would make a call of clearing the unused ones, which costs as much as all the rest here.
+    for (index, word) in [AF_INET, host.to_be(), 0, 0, 0].into_iter().enumerate() {
+        // SAFETY: the structure is these five words: family, and an address of up to 16 bytes.
+        unsafe { words.add(index).write_volatile(word) };
+    }
+    Ok(redirect(fan.uplink, next.as_mut_ptr(), size_of::<NextHop>() as i32))
 }
 
 /// With several uplinks the routing table says which; the neighbour is still resolved by the redirection.

@@ -1,14 +1,21 @@
-//! Map `endpoints`: overlay address → where the endpoint lives.
+//! Maps `endpoints` and `near`: overlay address → where the endpoint lives.
+//!
+//! `near` is a copy for the programs' sake. It leaves out rather than lies: a change clears the copy first and
+//! renews it last, so that a process that dies in between leaves a slower table, not a wrong one.
 
 use std::{
     net::Ipv4Addr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    os::fd::AsFd as _,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use dataplane_common::abi::EndpointRecord;
+use dataplane_common::abi::{EndpointRecord, NEAR_SLOTS, NearEndpoint};
 
-use super::error::{Error, Result};
+use super::{
+    error::{Context as _, Error, Result},
+    sys::Mapping,
+};
 
 const NAME: &str = "endpoints";
 
@@ -18,12 +25,13 @@ type Bytes = [u8; size_of::<EndpointRecord>()];
 #[derive(Debug)]
 pub struct EndpointMap {
     map: Mutex<HashMap<MapData, [u8; 4], Bytes>>,
+    near: Near,
 }
 
 impl EndpointMap {
-    pub(super) fn new(data: MapData) -> Result<Self> {
+    pub(super) fn new(data: MapData, near: &MapData) -> Result<Self> {
         let map = Map::from_map_data(data).and_then(HashMap::try_from).map_err(Error::map(NAME))?;
-        Ok(Self { map: Mutex::new(map) })
+        Ok(Self { map: Mutex::new(map), near: Near::new(near)? })
     }
 
     /// All endpoints, in order of their address.
@@ -43,12 +51,18 @@ impl EndpointMap {
     /// Sets an endpoint.
     pub fn insert(&self, address: Ipv4Addr, record: EndpointRecord) -> Result<()> {
         let bytes: Bytes = bytemuck::cast(record);
-        self.lock().insert(address.octets(), bytes, 0).map_err(Error::map(NAME))
+        let mut map = self.lock();
+        self.near.clear(address);
+        map.insert(address.octets(), bytes, 0).map_err(Error::map(NAME))?;
+        self.near.set(NearEndpoint::of(address.to_bits(), &record));
+        Ok(())
     }
 
     /// Removes an endpoint; one that is not there is fine.
     pub fn remove(&self, address: Ipv4Addr) -> Result<()> {
-        match self.lock().remove(&address.octets()) {
+        let mut map = self.lock();
+        self.near.clear(address);
+        match map.remove(&address.octets()) {
             Err(error) if !is_missing(&error) => Err(Error::map(NAME)(error)),
             _ => Ok(()),
         }
@@ -57,6 +71,44 @@ impl EndpointMap {
     fn lock(&self) -> MutexGuard<'_, HashMap<MapData, [u8; 4], Bytes>> {
         // The map is the kernel's: a panic elsewhere cannot have left it half-changed.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The programs' copy.
+#[derive(Debug)]
+struct Near {
+    mapping: Mapping,
+}
+
+impl Near {
+    fn new(map: &MapData) -> Result<Self> {
+        let len = NEAR_SLOTS as usize * size_of::<NearEndpoint>();
+        let mapping =
+            Mapping::new(map.fd().as_fd(), len).during(|| "mapping the table of endpoints".to_owned())?;
+        Ok(Self { mapping })
+    }
+
+    /// Copies an endpoint, unless another one has its slot.
+    fn set(&self, endpoint: NearEndpoint) {
+        let [first, second]: [u64; 2] = bytemuck::cast(endpoint);
+        let at = Self::offset(endpoint.address);
+        if self.mapping.u64(at).load(Ordering::Acquire) != 0 {
+            return;
+        }
+        self.mapping.u64(at + size_of::<u64>()).store(second, Ordering::Relaxed);
+        self.mapping.u64(at).store(first, Ordering::Release);
+    }
+
+    /// Frees the slot of an address, if it is that address's.
+    fn clear(&self, address: Ipv4Addr) {
+        let at = Self::offset(address.to_bits());
+        if self.mapping.u32(at).load(Ordering::Acquire) == address.to_bits() {
+            self.mapping.u64(at).store(0, Ordering::Release);
+        }
+    }
+
+    fn offset(address: u32) -> usize {
+        NearEndpoint::slot(address) as usize * size_of::<NearEndpoint>()
     }
 }
 

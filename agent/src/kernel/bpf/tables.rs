@@ -26,12 +26,12 @@ pub(super) struct Tables {
 impl Tables {
     /// Opens each map by `source`.
     pub(super) fn new(source: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
-        const NAMES: [&str; 5] = ["config", "endpoints", "paths", "counters", "events"];
+        const NAMES: [&str; 6] = ["config", "endpoints", "near", "paths", "counters", "events"];
         let config = source("config")?;
         Ok(Self {
             config_id: config.info().map_err(Error::map("config"))?.id(),
             config: ConfigMap::new(&config)?,
-            endpoints: EndpointMap::new(source("endpoints")?)?,
+            endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,
             paths: PathMap::new(source("paths")?)?,
             counters: CounterMap::new(source("counters")?)?,
             events: source("events")?,
