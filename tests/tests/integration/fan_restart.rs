@@ -24,7 +24,7 @@ fn under_traffic(fleet: &Fleet, (one, other): (&Container<'_>, &Container<'_>), 
     let output = stream.finish(Duration::from_secs(30));
     assert!(output.status.success(), "{output}");
     let run = Iperf::read(&output.stdout);
-    assert!(pinged.sent > 100, "{pinged:?}");
+    assert!(pinged.sent > 50, "{pinged:?}");
     assert_eq!(pinged.lost(), 0, "{pinged:?}");
     assert!(run.slowest_interval() > 1e6, "the stream stood still: {run:?}");
 }
