@@ -24,7 +24,32 @@ unsafe impl Header for IcmpHdr {
 // SAFETY: a byte.
 unsafe impl Header for u8 {}
 // SAFETY: elements without padding follow each other without padding.
-unsafe impl<T: Header, const N: usize> Header for [T; N] {}
+unsafe impl<T: Header, const N: usize> Header for [T; N] {
+    const ON_WORD: bool = T::ON_WORD;
+}
+// SAFETY: `repr(C)` of words and, of alignment 1 and even length, an IPv4 header.
+unsafe impl Header for Ipv4Frame {}
+
+/// The start of an IPv4 frame, to be readdressed.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Ipv4Frame {
+    /// Destination and source MAC address ([`mac_words`]).
+    pub macs: [[u16; 3]; 2],
+    /// EtherType, as on the wire.
+    pub ether_type: u16,
+    /// Network layer.
+    pub ip: Ipv4Hdr,
+}
+
+/// A MAC address as three words in wire order: LLVM for BPF calls a function to copy six bytes, but not three words.
+#[inline(always)]
+pub const fn mac_words(mac: &[u8; 6]) -> [u16; 3] {
+    let &[a, b, c, d, e, f] = mac;
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
+}
+
+const _: () = assert!(size_of::<Ipv4Frame>() == ETH_LEN + IPV4_LEN);
 
 /// An IPv4 header without options as the five words that its checksum is a sum of.
 #[derive(Clone, Copy, Debug)]

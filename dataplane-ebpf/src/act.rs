@@ -10,13 +10,13 @@ use dataplane_common::{
     ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
     maps::{self, Maps},
-    packet::{Frame, Macs, Refused},
+    packet::{Frame, Macs, Refused, Word},
 };
 
 mod uplink;
@@ -55,14 +55,13 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
 fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-    const INNER: usize = ETH_LEN + IPV4_LEN;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
     // Read behind the helper instead of carried across it: reading again costs less than spilling.
-    let inner: Ipv4Hdr = frame.read(INNER).ok_or(Refused)?;
+    let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
+    *outer = outer_header(fan.address, host, inner);
     if routed {
-        one_hop_less(frame, INNER, &inner)?;
+        one_hop_less(inner);
     }
-    frame.write(ETH_LEN, outer_header(fan.address, host, &inner))?;
     uplink::send(frame, fan, host)
 }
 
@@ -92,12 +91,11 @@ fn outer_header(source: u32, destination: u32, inner: &Ipv4Hdr) -> Ipv4Hdr {
     outer
 }
 
-/// TTL one less, the checksum along with it, in the IPv4 header `from` at `offset`.
+/// TTL one less, the checksum along with it.
 #[inline(always)]
-fn one_hop_less(frame: &mut Frame, offset: usize, from: &Ipv4Hdr) -> Result<(), Refused> {
-    const TTL: usize = 8;
-    let [c0, c1] = checksum::one_hop_less(from.check);
-    frame.write(offset + TTL, [from.ttl.wrapping_sub(1), from.proto, c0, c1])
+fn one_hop_less(header: &mut Ipv4Hdr) {
+    header.ttl = header.ttl.wrapping_sub(1);
+    header.check = checksum::one_hop_less(header.check);
 }
 
 /// Outer header off, then to the endpoint, or to the stack through the helper device.
@@ -110,14 +108,17 @@ fn decapsulate(
 ) -> Result<(i32, Outcome), Refused> {
     frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
     frame.pop_priority_tag()?;
-    let mut header: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
-    if tos != header.tos {
-        header.check = checksum::update(header.check, [header.vihl, header.tos], [header.vihl, tos]);
-        header.tos = tos;
-        frame.write(ETH_LEN, header)?;
+    let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
+    if tos != headers.ip.tos {
+        let vihl = headers.ip.vihl;
+        headers.ip.check = checksum::update(headers.ip.check, [vihl, headers.ip.tos], [vihl, tos]);
+        headers.ip.tos = tos;
     }
     match endpoint {
-        Some(endpoint) => Ok((deliver(frame, fan, &endpoint)?, Outcome::Decapsulated)),
+        Some(endpoint) => {
+            address(headers, fan, &endpoint);
+            Ok((deliver(frame, &endpoint), Outcome::Decapsulated))
+        }
         None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
     }
 }
@@ -125,30 +126,36 @@ fn decapsulate(
 /// From one endpoint to another: a hop, though both are here.
 #[inline(always)]
 fn deliver_locally(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
-    let header: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
-    one_hop_less(frame, ETH_LEN, &header)?;
+    let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
+    one_hop_less(&mut headers.ip);
+    address(headers, fan, endpoint);
     if !frame.to_us() {
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
         frame.set_to_us()?;
     }
-    deliver(frame, fan, endpoint)
+    Ok(deliver(frame, endpoint))
 }
 
-/// Addresses the frame to the endpoint and puts it there by the way that its interface allows.
+/// Addresses the frame to the endpoint.
 #[inline(always)]
-fn deliver(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
-    frame.write(0, [endpoint.mac, fan.bridge_mac])?;
+fn address(headers: &mut Ipv4Frame, fan: &FanRecord, endpoint: &EndpointRecord) {
+    headers.macs = [mac_words(&endpoint.mac), mac_words(&fan.bridge_mac)];
+}
+
+/// Puts the frame to the endpoint by the way that its interface allows.
+#[inline(always)]
+fn deliver(frame: &Frame, endpoint: &EndpointRecord) -> i32 {
     if endpoint.flags & EndpointRecord::PEER != 0 {
-        return Ok(frame.redirect_peer(endpoint.ifindex));
+        return frame.redirect_peer(endpoint.ifindex);
     }
-    Ok(frame.redirect(endpoint.ifindex, 0))
+    frame.redirect(endpoint.ifindex, 0)
 }
 
 /// Into the host's stack as if it had arrived on the helper device, whose route back passes strict `rp_filter`.
 #[inline(always)]
 fn to_host(frame: &mut Frame) -> Result<i32, Refused> {
     let config: &Config = Maps.config().ok_or(Refused)?;
-    frame.write(0, [config.helper_mac, [0; 6]])?;
+    frame.even(0)?.0 = [config.helper_mac, [0; 6]];
     Ok(frame.redirect(config.helper, BPF_F_INGRESS as u64))
 }
 

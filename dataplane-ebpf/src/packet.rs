@@ -29,11 +29,11 @@ pub struct Refused;
 /// packets as starting two bytes (`NET_IP_ALIGN`) behind a word boundary, refuses accesses that are misaligned by
 /// that count where the machine cannot make them, and lets the machine make them elsewhere.
 #[repr(C, align(2))]
-struct Even<T>(T);
+pub struct Even<T>(pub T);
 
 /// A header on a word boundary, by the verifier's count ([`Header::ON_WORD`]).
 #[repr(C, align(4))]
-struct Word<T>(T);
+pub struct Word<T>(pub T);
 
 /// The frame that a program runs on.
 pub struct Frame {
@@ -69,23 +69,29 @@ impl Frame {
         (context.data as usize, context.data_end as usize)
     }
 
-    /// Writes a header. Fails where the packet ends before it would.
+    /// Headers in place, to be changed. Invalid after the next helper that changes the packet.
     #[inline(always)]
-    pub fn write<T: Header>(&mut self, offset: usize, header: T) -> Result<(), Refused> {
+    pub fn even<T: Header>(&mut self, offset: usize) -> Result<&mut Even<T>, Refused> {
+        self.in_place(offset)
+    }
+
+    /// As [`even`](Self::even), for headers on a word boundary.
+    #[inline(always)]
+    pub fn word<T: Header>(&mut self, offset: usize) -> Result<&mut Word<T>, Refused> {
+        const { assert!(T::ON_WORD) };
+        self.in_place(offset)
+    }
+
+    #[inline(always)]
+    fn in_place<T>(&mut self, offset: usize) -> Result<&mut T, Refused> {
         let (data, end) = self.bounds();
         if data + offset + size_of::<T>() > end {
             return Err(Refused);
         }
-        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier) and nothing refers to them;
-        // for the alignment see `Even` and `Word`.
-        unsafe {
-            if T::ON_WORD {
-                *((data + offset) as *mut Word<T>) = Word(header);
-            } else {
-                *((data + offset) as *mut Even<T>) = Even(header);
-            }
-        }
-        Ok(())
+        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier), `T` is a wrapper of a header,
+        // for which every bit pattern is valid, and `&mut self` keeps this the only reference. For the alignment see
+        // `Even`.
+        Ok(unsafe { &mut *((data + offset) as *mut T) })
     }
 
     /// Adds or removes `bytes` behind the Ethernet header.

@@ -80,13 +80,14 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if !ip.is_plain() || !fits(&ip, context) {
         return Verdict::Pass(Outcome::PassSlowPath);
     }
-    if ip.dst == fan.gateway {
+    let here = in_slice(fan, ip.dst);
+    if here && ip.dst == fan.gateway {
         return Verdict::Pass(Outcome::PassToHost);
     }
     if ip.header.ttl <= 1 {
         return answer(packet, own.gateway, &ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
     }
-    if in_slice(fan, ip.dst) {
+    if here {
         return match tables.endpoint(ip.dst) {
             Some(endpoint) => Verdict::DeliverLocally { fan, endpoint },
             None => Verdict::Pass(Outcome::PassSlowPath),
