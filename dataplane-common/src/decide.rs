@@ -28,7 +28,7 @@ pub trait Context {
     /// Payload bytes per segment of a super-packet; 0 for a single packet.
     fn gso_size(&self) -> u32;
     /// Bytes of the frame.
-    fn len(&self) -> u32;
+    fn frame_len(&self) -> u32;
 }
 
 /// A [`Context`] in memory.
@@ -63,7 +63,7 @@ impl Context for Meta {
         self.gso_size
     }
 
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         self.len
     }
 }

@@ -177,7 +177,7 @@ impl Context for Frame {
     }
 
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         self.context().len
     }
 }

@@ -74,11 +74,14 @@ fn body(fans: &[&Mark]) -> String {
         ("forward", "filter hook forward priority filter", filter),
     ];
     // A chain without rules would still cost every packet of the host, and one of type nat its tracking.
-    chains.iter().filter(|(_, _, rules)| !rules.is_empty()).fold(String::new(), |mut text, (name, kind, rules): &(_, _, String)| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "\tchain {name} {{\n\t\ttype {kind}; policy accept;\n{rules}\t}}\n");
-        text
-    })
+    chains.iter().filter(|(_, _, rules)| !rules.is_empty()).fold(
+        String::new(),
+        |mut text, (name, kind, rules): &(_, _, String)| {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\tchain {name} {{\n\t\ttype {kind}; policy accept;\n{rules}\t}}\n");
+            text
+        },
+    )
 }
 
 fn rule(chain: &mut String, rule: &str) {

@@ -175,5 +175,6 @@ fn too_big<'t, P: Packet + ?Sized>(
 /// The header describes this frame, and the outer header's 16-bit length has room for it.
 #[inline(always)]
 fn fits(ip: &Ipv4, context: &impl Context) -> bool {
-    ip.total_len + ETH_LEN as u32 <= context.len() && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+    ip.total_len + ETH_LEN as u32 <= context.frame_len()
+        && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
 }

@@ -91,7 +91,7 @@ fn check<P: Packet + ?Sized>(
     if !outer.well_formed() || !inner.well_formed() {
         return Some(Outcome::DropBadHeader);
     }
-    let truncated = outer.total_len + ETH_LEN as u32 > context.len()
+    let truncated = outer.total_len + ETH_LEN as u32 > context.frame_len()
         || inner.total_len + IPV4_LEN as u32 > outer.total_len;
     if truncated {
         return Some(Outcome::DropTruncated);
