@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     load::{Load, Measured},
+    processors::Processors,
     report::Summary,
     ways::{Lane, Pairs, Way, program},
 };
@@ -71,6 +72,7 @@ fn cost(lane: &Lane<'_>, load: Load, count: u64) -> Result<f64> {
 
 /// Runs `count` operations after a warm-up: the command that [`measure`] starts in a container.
 pub fn count(load: Load, server: Ipv4Addr, warm_up: u64, count: u64) -> Result<Measured> {
+    Processors::allowed()?.pin_to_client()?;
     super::load::run_count(load, server, warm_up)?;
     super::load::run_count(load, server, count)
 }

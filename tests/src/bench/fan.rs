@@ -1,4 +1,5 @@
-//! `bench fan`: container to container on two hosts, over Fanlight, plain routing and kernel vxlan.
+//! `bench fan`: container to container on two hosts, over Fanlight, plain routing and kernel vxlan, with both
+//! ends of a load where [`super::processors`] says.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

@@ -1,5 +1,6 @@
 //! Load generator of the benchmarks: a server and its clients, one process each, entered into namespaces by the
-//! caller. All runs are bounded by time; every client says what *arrived*, as counted by the server.
+//! caller. All runs are bounded by time; every client says what *arrived*, as counted by the server. Every thread runs
+//! where [`Processors`] places it.
 
 use std::{
     io::{self, Read, Write},
@@ -11,6 +12,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use super::processors::Processors;
 
 /// Receives streams; answers with the number of bytes when a stream ends.
 const STREAM_PORT: u16 = 5001;
@@ -89,13 +92,16 @@ pub fn serve() -> Result<()> {
     let counts = listen(COUNT_PORT)?;
     let datagrams =
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)).context("bind the datagram port")?;
+    let processors = Processors::allowed()?;
     println!("ready");
+    processors.pin_to_receiver()?;
     thread::spawn(move || each_in_thread(&streams, sink));
-    thread::spawn(move || each_in_thread(&echoes, echo));
     thread::spawn(move || count_datagrams(&datagrams));
     thread::spawn(move || {
         each(&counts, |mut peer| peer.write_all(&DATAGRAMS.load(Ordering::Relaxed).to_be_bytes()));
     });
+    processors.pin_to_client()?;
+    thread::spawn(move || each_in_thread(&echoes, echo));
     each(&connections, answer_once);
     Ok(())
 }
@@ -149,6 +155,7 @@ fn count_datagrams(socket: &UdpSocket) {
 
 /// Runs one client against a server for about `duration`.
 pub fn run(load: Load, server: Ipv4Addr, duration: Duration) -> Result<Measured> {
+    Processors::allowed()?.pin_to_client()?;
     match load {
         Load::Stream => streams(server, 1, duration),
         Load::Streams4 => streams(server, 4, duration),

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod fan;
 pub mod load;
+pub mod processors;
 pub mod program;
 pub mod report;
 pub mod ways;

@@ -8,6 +8,7 @@ use fanlight_tests::bench::{
     clock,
     fan::{self, Plan, Wire},
     load::{self, Load},
+    processors::Processors,
     program,
 };
 use serde::Serialize;
@@ -24,10 +25,10 @@ enum Command {
     /// Container to container on two hosts: Fanlight, plain routing, kernel vxlan
     Fan {
         /// Rounds; each runs every way once
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = 10)]
         rounds: usize,
         /// Milliseconds of one run
-        #[arg(long, default_value_t = 400)]
+        #[arg(long, default_value_t = 300)]
         burst: u64,
         /// Only wires of this MTU
         #[arg(long)]
@@ -66,6 +67,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Fan { rounds, burst, mtu, json } => {
             let plan = Plan { rounds, burst: Duration::from_millis(burst) };
+            println!("{}", Processors::allowed()?);
             let mut all = Vec::new();
             for wire in Wire::ALL.into_iter().filter(|wire| mtu.is_none_or(|mtu| mtu == wire.mtu)) {
                 let rows = fan::measure(wire, plan)?;
