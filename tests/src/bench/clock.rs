@@ -18,7 +18,7 @@ pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
 
 /// What is counted: a 64-byte request and its answer; connect, request, answer, close.
 const OPERATIONS: [(&str, Load, u64); 2] =
-    [("round_trip", Load::RoundTrips, 200), ("connection", Load::Connections, 60)];
+    [("round_trip", Load::RoundTrips, 1000), ("connection", Load::Connections, 200)];
 const WAYS: [Way; 4] = [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan];
 /// Every round runs every way once; what else the guest's one processor does falls into few of them.
 const ROUNDS: usize = 5;
