@@ -113,24 +113,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Encapsulation, FanSpec, Origin, UnderlaySpec};
 
     fn mark(overlay: &str, egress: Egress) -> Mark {
-        Mark {
-            spec: FanSpec {
-                overlay: overlay.parse().unwrap(),
-                underlay: UnderlaySpec::Default { len: None },
-                encapsulation: Encapsulation::Ipip,
-                host_reserve: 1,
-                egress,
-                bridge: None,
-                dhcp: false,
-            },
-            origin: Origin::Manual,
-            address: [172, 30, 0, 28].into(),
-            len: 16,
-            stale: false,
-        }
+        let mut mark = Mark::example();
+        mark.spec.overlay = overlay.parse().unwrap();
+        mark.spec.egress = egress;
+        mark
     }
 
     #[test]

@@ -160,14 +160,13 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Egress, Encapsulation, UnderlaySpec};
-
-    fn mark() -> Mark {
-        Mark {
+impl Mark {
+    /// 250.0.0.0/8 on host 172.30.0.28, for tests to start from.
+    pub(super) fn example() -> Self {
+        use crate::model::{Egress, Encapsulation, UnderlaySpec};
+        Self {
             spec: FanSpec {
-                overlay: "250.0.0.0/8".parse().unwrap(),
+                overlay: Ipv4Net::new_assert([250, 0, 0, 0].into(), 8),
                 underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: Some(16) },
                 encapsulation: Encapsulation::Ipip,
                 host_reserve: 1,
@@ -181,19 +180,25 @@ mod tests {
             stale: false,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Egress, UnderlaySpec};
 
     #[test]
     fn a_mark_survives_the_way_through_an_alias() {
-        assert_eq!(Mark::from_alias(&mark().to_alias()), Some(mark()));
+        assert_eq!(Mark::from_alias(&Mark::example().to_alias()), Some(Mark::example()));
         assert_eq!(Mark::from_alias("fanlight fan {}"), None);
         assert_eq!(Mark::from_alias("uplink to the rack"), None);
-        assert_eq!(mark().slice(), "250.0.28.0/24".parse().unwrap());
-        assert_eq!(mark().gateway(), Ipv4Addr::new(250, 0, 28, 1));
+        assert_eq!(Mark::example().slice(), "250.0.28.0/24".parse().unwrap());
+        assert_eq!(Mark::example().gateway(), Ipv4Addr::new(250, 0, 28, 1));
     }
 
     #[test]
     fn the_longest_mark_fits_into_an_alias() {
-        let mut long = mark();
+        let mut long = Mark::example();
         long.spec.overlay = "240.128.224.0/19".parse().unwrap();
         long.spec.underlay = UnderlaySpec::Device { name: "fifteen-letters".to_owned(), len: Some(30) };
         long.spec.host_reserve = 1_000_000;
@@ -213,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fans.json");
         let mut memory = Memory::load(&path).unwrap();
-        let entry = Entry { mark: mark(), adopted: None };
+        let entry = Entry { mark: Mark::example(), adopted: None };
         assert!(memory.put(entry.clone()).unwrap());
         assert!(!memory.put(entry.clone()).unwrap());
         let changed = Entry { adopted: Some(Adopted::default()), ..entry };

@@ -141,34 +141,15 @@ fn remedy(name: &str, to: Ipv4Addr, reached: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Egress, Encapsulation, FanSpec, Origin, UnderlaySpec};
-
-    fn mark() -> Mark {
-        Mark {
-            spec: FanSpec {
-                overlay: "250.0.0.0/8".parse().unwrap(),
-                underlay: UnderlaySpec::Default { len: None },
-                encapsulation: Encapsulation::Ipip,
-                host_reserve: 1,
-                egress: Egress::Masquerade,
-                bridge: None,
-                dhcp: false,
-            },
-            origin: Origin::Manual,
-            address: [172, 30, 0, 28].into(),
-            len: 16,
-            stale: false,
-        }
-    }
 
     #[test]
     fn a_host_may_be_named_by_its_underlay_or_any_overlay_address() {
         for host in [[172, 30, 0, 27], [250, 0, 27, 1], [250, 0, 27, 200]] {
-            let remote = remote(&mark(), host.into()).unwrap();
+            let remote = remote(&Mark::example(), host.into()).unwrap();
             assert_eq!(remote.underlay, Ipv4Addr::new(172, 30, 0, 27));
             assert_eq!(remote.gateway, Ipv4Addr::new(250, 0, 27, 1));
         }
-        assert!(remote(&mark(), [10, 0, 0, 1].into()).is_none());
+        assert!(remote(&Mark::example(), [10, 0, 0, 1].into()).is_none());
     }
 
     #[test]

@@ -1,25 +1,8 @@
 use super::*;
-use crate::{
-    endpoint::Record,
-    model::{Egress, Encapsulation, FanSpec, Origin, UnderlaySpec},
-};
+use crate::endpoint::Record;
 
 fn mark(last: u8) -> Mark {
-    Mark {
-        spec: FanSpec {
-            overlay: "250.0.0.0/8".parse().unwrap(),
-            underlay: UnderlaySpec::Default { len: None },
-            encapsulation: Encapsulation::Ipip,
-            host_reserve: 1,
-            egress: Egress::Masquerade,
-            bridge: None,
-            dhcp: false,
-        },
-        origin: Origin::Manual,
-        address: [172, 30, 0, last].into(),
-        len: 16,
-        stale: false,
-    }
+    Mark { address: [172, 30, 0, last].into(), ..Mark::example() }
 }
 
 fn link(index: u32, name: &str, kind: &str, alias: Option<String>) -> Link {
