@@ -96,8 +96,10 @@ pub struct FanRecord {
     pub shift: u8,
     /// How packets are carried: [`Encapsulation`].
     pub encapsulation: u8,
+    /// This record's own place in [`Config::fans`], see [`crate::decide`]; written with the record.
+    pub slot: u32,
     /// Zero.
-    pub spare: [u8; 36],
+    pub spare: [u8; 32],
 }
 
 impl FanRecord {
@@ -105,6 +107,11 @@ impl FanRecord {
     pub const UNUSED: (u32, u32) = (u32::MAX, 0);
     /// `onlink` and `onlink_mask` when every destination needs a route look-up.
     pub const NOTHING_ONLINK: (u32, u32) = (u32::MAX, 0);
+
+    /// The record as it stands in a slot.
+    pub const fn at(self, slot: usize) -> Self {
+        Self { slot: slot as u32, ..self }
+    }
 
     /// Whether the slot holds a published fan.
     pub fn in_use(&self) -> bool {
@@ -129,63 +136,38 @@ impl Encapsulation {
     }
 }
 
-/// Value of map `endpoints`, keyed by the endpoint's overlay address (4 bytes, network order).
-/// Written by the agent from the kernel's neighbour and forwarding tables, read by every hook.
+/// Value of map `endpoints`, keyed by the endpoint's overlay address (4 bytes, network order), and element of map
+/// `near`. Written by the agent from the kernel's neighbour and forwarding tables, read by every hook.
+///
+/// `near` holds endpoints by the low bits of their address, which an array look-up finds at a tenth of a hash
+/// look-up's price. It is only ever a copy of `endpoints`, complete for slices of up to [`NEAR_SLOTS`] addresses; where
+/// two endpoints want one slot, the later is found in `endpoints` alone. There the agent stores the second eight bytes
+/// before the first, and clears the first before it changes the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct EndpointRecord {
+    /// The endpoint's overlay address; 0 in a free slot of `near`.
+    pub address: u32,
     /// Host-side interface: the veth or bridge port behind which the endpoint lives.
     pub ifindex: u32,
     /// The endpoint's MAC address.
     pub mac: [u8; 6],
     /// [`EndpointRecord::PEER`] or 0.
     pub flags: u16,
-    /// Zero.
-    pub spare: [u8; 4],
-}
-
-impl EndpointRecord {
-    /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` reaches it.
-    pub const PEER: u16 = 1;
-}
-
-/// Element of map `near`: endpoints by the low bits of their address, which an array look-up finds at a tenth of a
-/// hash look-up's price. It is only ever a copy of `endpoints`, complete for slices of up to [`NEAR_SLOTS`]
-/// addresses; where two endpoints want one slot, the later is found in `endpoints` alone.
-///
-/// The agent stores the second word before the first, and clears the first before it changes the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C, align(8))]
-pub struct NearEndpoint {
-    /// The endpoint's overlay address; 0 in a free slot.
-    pub address: u32,
-    /// As in [`EndpointRecord`].
-    pub ifindex: u32,
-    /// As in [`EndpointRecord`].
-    pub mac: [u8; 6],
-    /// As in [`EndpointRecord`].
-    pub flags: u16,
 }
 
 /// Slots of map `near`: 256 KiB.
 pub const NEAR_SLOTS: u32 = 16_384;
 
-impl NearEndpoint {
-    /// The slot of an address. The bits above the slot's are mixed in, so that the fans of a node rarely share one.
+impl EndpointRecord {
+    /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` reaches it.
+    pub const PEER: u16 = 1;
+
+    /// The slot of an address in map `near`. The bits above the slot's are mixed in, so that the fans of a node rarely
+    /// share one.
     #[inline(always)]
-    pub const fn slot(address: u32) -> u32 {
+    pub const fn near_slot(address: u32) -> u32 {
         (address ^ (address >> 14)) & (NEAR_SLOTS - 1)
-    }
-
-    /// The copy of a record.
-    pub const fn of(address: u32, record: &EndpointRecord) -> Self {
-        Self { address, ifindex: record.ifindex, mac: record.mac, flags: record.flags }
-    }
-
-    /// The record that it is a copy of.
-    #[inline(always)]
-    pub const fn record(&self) -> EndpointRecord {
-        EndpointRecord { ifindex: self.ifindex, mac: self.mac, flags: self.flags, spare: [0; 4] }
     }
 }
 
@@ -225,7 +207,6 @@ const _: () = {
     assert!(size_of::<FanRecord>() == 96);
     assert!(size_of::<Config>() == 8 * 96 + 128);
     assert!(size_of::<EndpointRecord>() == 16);
-    assert!(size_of::<NearEndpoint>() == 16);
     assert!(size_of::<PathRecord>() == 16);
     assert!(size_of::<Event>() == 16);
 };

@@ -40,16 +40,18 @@ pub fn finish(sum: u32) -> [u8; 2] {
 pub fn intact(words: &Ipv4Words) -> bool {
     let sum: u64 = words.0.iter().map(|&word| u64::from(word)).sum();
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    fold((sum & 0xffff) as u32 + ((sum >> 16) & 0xffff) as u32 + (sum >> 32) as u32) == 0xffff
+    let sum = (sum & 0xffff) + (sum >> 16);
+    // At most 0x1ffff: one of the two multiples of 0xffff that are not zero.
+    sum == 0xffff || sum == 0x1fffe
 }
 
 /// The field of an IPv4 header after its TTL became one less: RFC 1141 with the carry of RFC 1624.
 ///
-/// Adding one to the upper byte of the sum's complement subtracts it from the sum.
+/// Adding one to the upper byte of the sum's complement subtracts it from the sum; in either byte order alike.
 #[inline(always)]
 pub fn one_hop_less(check: [u8; 2]) -> [u8; 2] {
-    let sum = u32::from(u16::from_be_bytes(check)) + 0x0100;
-    (sum as u16).wrapping_add((sum >= 0xffff) as u16).to_be_bytes()
+    let sum = u32::from(u16::from_ne_bytes(check)) + u32::from(0x0100u16.to_be());
+    (sum as u16).wrapping_add((sum >= 0xffff) as u16).to_ne_bytes()
 }
 
 /// The field after one 16-bit word changed from `old` to `new`: RFC 1624, equation 3.

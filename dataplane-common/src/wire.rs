@@ -68,6 +68,9 @@ pub const IPV4_LEN: usize = 20;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 
+/// First byte of an IPv4 header without options: version 4, five words.
+pub const PLAIN: u8 = 0x45;
+
 /// ICMP (RFC 792).
 pub const PROTO_ICMP: u8 = 1;
 /// IPv4 in IPv4 (RFC 2003).
@@ -137,7 +140,7 @@ impl Ipv4 {
     /// Version 4 and no options, with a length that holds the header.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        self.header.vihl == 0x45 && self.total_len >= IPV4_LEN as u32
+        self.header.vihl == PLAIN && self.total_len >= IPV4_LEN as u32
     }
 
     /// Carries IPv4 options.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{Context, Tables, Verdict},
+    decide::{Context, Tables, Verdict, off_the_common_way},
     ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
@@ -41,13 +41,19 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
         }
         Verdict::Decapsulate { fan, endpoint, tos } => decapsulate(frame, fan, endpoint, tos),
         Verdict::DeliverLocally { fan, endpoint } => {
-            deliver_locally(frame, fan, &endpoint).map(|action| (action, Outcome::DeliveredLocally))
+            deliver_locally(frame, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
         }
         Verdict::Answer { source, error, outcome } => {
             answer(frame, hook, source, error).map(|action| (action, outcome))
         }
     };
-    done.unwrap_or((TC_ACT_SHOT, Outcome::DropHelperFailed))
+    match done {
+        Ok(done) => done,
+        Err(Refused) => {
+            off_the_common_way();
+            (TC_ACT_SHOT, Outcome::DropHelperFailed)
+        }
+    }
 }
 
 /// Outer header in front, then out of the uplink.
@@ -103,7 +109,7 @@ fn one_hop_less(header: &mut Ipv4Hdr) {
 fn decapsulate(
     frame: &mut Frame,
     fan: &FanRecord,
-    endpoint: Option<EndpointRecord>,
+    endpoint: Option<&EndpointRecord>,
     tos: u8,
 ) -> Result<(i32, Outcome), Refused> {
     frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
@@ -116,8 +122,8 @@ fn decapsulate(
     }
     match endpoint {
         Some(endpoint) => {
-            address(headers, fan, &endpoint);
-            Ok((deliver(frame, &endpoint), Outcome::Decapsulated))
+            address(headers, fan, endpoint);
+            Ok((deliver(frame, endpoint), Outcome::Decapsulated))
         }
         None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
     }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, MAX_ENDPOINTS, MAX_PATHS, NEAR_SLOTS,
-        NearEndpoint, PATH_MTU_LIFE_NS, PathRecord, counter_index,
+        PATH_MTU_LIFE_NS, PathRecord, counter_index,
     },
     decide::Tables,
     outcome::{Hook, Outcome},
@@ -31,7 +31,7 @@ static ENDPOINTS: HashMap<[u8; 4], EndpointRecord> =
 
 /// Slot of an address → endpoint of this host: what is in `endpoints`, faster. Written by the agent through a mapping.
 #[map(name = "near")]
-static NEAR: Array<NearEndpoint> = Array::with_max_entries(NEAR_SLOTS, BPF_F_MMAPABLE);
+static NEAR: Array<EndpointRecord> = Array::with_max_entries(NEAR_SLOTS, BPF_F_MMAPABLE);
 
 /// Underlay host → path MTU learnt from ICMP. Written by `uplink_ingress`, read by senders and the agent.
 #[map(name = "paths")]
@@ -96,15 +96,15 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn endpoint(&self, address: u32) -> Option<EndpointRecord> {
-        if let Some(near) = NEAR.get(NearEndpoint::slot(address))
+    fn endpoint(&self, address: u32) -> Option<&EndpointRecord> {
+        if let Some(near) = NEAR.get(EndpointRecord::near_slot(address))
             && near.address == address
         {
-            return Some(near.record());
+            return Some(near);
         }
-        // SAFETY: the value is copied at once; an update in between writes whole records, and a mixture would
-        // only misdeliver one frame to an endpoint that drops it.
-        unsafe { ENDPOINTS.get(address.to_be_bytes()).copied() }
+        // SAFETY: elements live until the program has ended. A change in between makes it read a mixture of the old
+        // record and the new, which misdelivers one frame to an endpoint that drops it.
+        unsafe { ENDPOINTS.get(address.to_be_bytes()) }
     }
 
     #[inline(always)]

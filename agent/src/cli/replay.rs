@@ -79,7 +79,7 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
     let live = match Datapath::open_existing()? {
         Some(datapath) => Setup {
             fans: datapath.config().fans(),
-            endpoints: datapath.endpoints().list()?,
+            endpoints: datapath.endpoints().list()?.into_iter().map(|(_, endpoint)| endpoint).collect(),
             helper: datapath.config().helper(),
         },
         None => Setup::default(),

@@ -110,8 +110,8 @@ async fn write(
 ) -> Result<(), Error> {
     tracing::debug!(?op, "endpoint table");
     match op {
-        EndpointOp::Insert(address, record) | EndpointOp::Update(address, record) => {
-            datapath.endpoints().insert(address, record)?;
+        EndpointOp::Insert(record) | EndpointOp::Update(record) => {
+            datapath.endpoints().insert(record)?;
         }
         EndpointOp::Remove(address) => {
             datapath.endpoints().remove(address)?;

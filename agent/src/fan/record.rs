@@ -35,7 +35,8 @@ pub fn fan_record(fan: &Fan, bridge: &Link, routes: &[Route], rules: &[Rule]) ->
         bridge_mac: bridge.mac,
         shift: fan.map.shift(),
         encapsulation: fan.spec.encapsulation.abi() as u8,
-        spare: [0; 36],
+        slot: 0,
+        spare: [0; 32],
     }
 }
 

@@ -45,9 +45,9 @@ pub enum Learning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointOp {
     /// The address is new.
-    Insert(Ipv4Addr, EndpointRecord),
+    Insert(EndpointRecord),
     /// The address has another device or MAC address.
-    Update(Ipv4Addr, EndpointRecord),
+    Update(EndpointRecord),
     /// The address is gone.
     Remove(Ipv4Addr),
 }
@@ -56,7 +56,8 @@ impl EndpointOp {
     /// The address that it concerns.
     pub fn address(&self) -> Ipv4Addr {
         match *self {
-            Self::Insert(address, _) | Self::Update(address, _) | Self::Remove(address) => address,
+            Self::Insert(record) | Self::Update(record) => record.address.into(),
+            Self::Remove(address) => address,
         }
     }
 }
@@ -68,8 +69,8 @@ pub fn plan(observed: &Observed<'_>, learning: Learning) -> Vec<EndpointOp> {
     let removed =
         held.keys().filter(|address| !known.contains_key(address)).map(|&gone| EndpointOp::Remove(gone));
     let written = known.iter().filter_map(|(&address, &record)| match held.get(&address) {
-        None => Some(EndpointOp::Insert(address, record)),
-        Some(&old) if old != record => Some(EndpointOp::Update(address, record)),
+        None => Some(EndpointOp::Insert(record)),
+        Some(&old) if old != record => Some(EndpointOp::Update(record)),
         Some(_) => None,
     });
     removed.chain(written).collect()
@@ -150,7 +151,7 @@ impl<'a> View<'a> {
             Some(Neighbour { state: NeighbourState::Failed, .. }) => None,
             Some(Neighbour { mac: Some(mac), .. }) if *mac != record.mac => None,
             _ => match self.ports.get(&(fan.bridge, record.mac)) {
-                Some(&port) => self.entry(port, record.mac),
+                Some(&port) => self.entry(address, port, record.mac),
                 None => Some(unchanged),
             },
         }
@@ -161,7 +162,7 @@ impl<'a> View<'a> {
         let fan = self.fan_at(neighbour)?;
         let mac = neighbour.mac.filter(|mac| neighbour.state == NeighbourState::Known && is_unicast(*mac))?;
         let port = *self.ports.get(&(fan.bridge, mac))?;
-        Some((neighbour.address, self.entry(port, mac)?))
+        Some((neighbour.address, self.entry(neighbour.address, port, mac)?))
     }
 
     /// The entry of an endpoint that we wired. Its device is never another's, whatever the network says; its
@@ -178,7 +179,7 @@ impl<'a> View<'a> {
             Some(Neighbour { mac: Some(mac), .. }) if self.is_behind(wired, address, *mac) => *mac,
             _ => wired.record.mac(),
         };
-        self.entry(wired.index, mac)
+        self.entry(address, wired.index, mac)
     }
 
     fn is_behind(&self, wired: &Wired, address: Ipv4Addr, mac: [u8; 6]) -> bool {
@@ -196,9 +197,9 @@ impl<'a> View<'a> {
         self.held.iter().any(|(held, _)| *held == address)
     }
 
-    fn entry(&self, port: u32, mac: [u8; 6]) -> Option<EndpointRecord> {
+    fn entry(&self, address: Ipv4Addr, port: u32, mac: [u8; 6]) -> Option<EndpointRecord> {
         let link = self.links.get(&port)?;
-        Some(EndpointRecord { ifindex: port, mac, flags: flags(link), spare: [0; 4] })
+        Some(EndpointRecord { address: address.to_bits(), ifindex: port, mac, flags: flags(link) })
     }
 
     /// The fan for which a neighbour may speak: an address of its slice, on its bridge.

@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use dataplane_common::{
     abi::{EndpointRecord, FanRecord},
@@ -15,7 +15,7 @@ pub struct Setup {
     /// Fans of the node.
     pub fans: Vec<FanRecord>,
     /// Endpoints of the node.
-    pub endpoints: Vec<(Ipv4Addr, EndpointRecord)>,
+    pub endpoints: Vec<EndpointRecord>,
     /// Helper device: interface index and MAC address.
     pub helper: (u32, [u8; 6]),
 }
@@ -27,8 +27,8 @@ impl Setup {
         for fan in &self.fans {
             datapath.config().publish(fan)?;
         }
-        for &(address, record) in &self.endpoints {
-            datapath.endpoints().insert(address, record)?;
+        for &endpoint in &self.endpoints {
+            datapath.endpoints().insert(endpoint)?;
         }
         Ok(())
     }

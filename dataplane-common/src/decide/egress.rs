@@ -1,8 +1,8 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Context, Tables, Verdict, answer, fan_of, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
-    names_a_host, own_fan_of,
+    Context, Tables, Verdict, answer, drop, fan_of, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
+    names_a_host, own_fan_of, pass,
 };
 use crate::{
     abi::{Config, FanRecord},
@@ -22,10 +22,9 @@ pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
     context: &impl Context,
     tables: &'t T,
 ) -> Verdict<'t> {
-    const NOT_OURS: Verdict<'static> = Verdict::Pass(Outcome::PassNotOurs);
-    let Some(ip) = ipv4_frame(packet, context) else { return NOT_OURS };
-    let Some(config) = tables.config() else { return NOT_OURS };
-    let Some(fan) = fan_of(config, ip.dst) else { return NOT_OURS };
+    let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let Some(fan) = fan_of(config, ip.dst) else { return pass(Outcome::PassNotOurs) };
     let world = World { packet, context, tables, config };
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     match own {
@@ -51,12 +50,12 @@ fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
 ) -> Verdict<'t> {
     if !world.context.to_us() && !is_to_bridge(world.packet, fan) {
-        return Verdict::Pass(Outcome::PassNotOurs);
+        return pass(Outcome::PassNotOurs);
     }
     if ip.dst == fan.gateway {
-        return Verdict::Pass(Outcome::PassToHost);
+        return pass(Outcome::PassToHost);
     }
-    Verdict::Drop(Outcome::DropForeignSource)
+    drop(Outcome::DropForeignSource)
 }
 
 /// From an address of `own`'s slice to one of `fan`'s overlay.
@@ -69,20 +68,20 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict<'t> {
     let World { packet, context, tables, config } = world;
     if !context.to_us() && !is_to_bridge(packet, own) {
-        return Verdict::Pass(Outcome::PassNotOurs);
+        return pass(Outcome::PassNotOurs);
     }
     if hook as u32 == Hook::EndpointIngress as u32
         && let Some(known) = tables.endpoint(ip.src)
         && known.ifindex != context.ifindex()
     {
-        return Verdict::Drop(Outcome::DropWrongEndpoint);
+        return drop(Outcome::DropWrongEndpoint);
     }
     if !ip.is_plain() || !fits(&ip, context) {
-        return Verdict::Pass(Outcome::PassSlowPath);
+        return pass(Outcome::PassSlowPath);
     }
     let here = in_slice(fan, ip.dst);
     if here && ip.dst == fan.gateway {
-        return Verdict::Pass(Outcome::PassToHost);
+        return pass(Outcome::PassToHost);
     }
     if ip.header.ttl <= 1 {
         return answer(packet, own.gateway, &ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
@@ -90,7 +89,7 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if here {
         return match tables.endpoint(ip.dst) {
             Some(endpoint) => Verdict::DeliverLocally { fan, endpoint },
-            None => Verdict::Pass(Outcome::PassSlowPath),
+            None => pass(Outcome::PassSlowPath),
         };
     }
     route(packet, context, tables, config, (fan, own.gateway), ip)
@@ -120,7 +119,7 @@ fn route<'t, P: Packet + ?Sized, T: Tables>(
     let size = largest_packet(packet, context, &ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
-        return too_big(packet, gateway, &ip, mtu, Verdict::Pass(Outcome::PassSlowPath));
+        return too_big(packet, gateway, &ip, mtu, pass(Outcome::PassSlowPath));
     }
     Verdict::Encapsulate { fan, host, routed: true }
 }
@@ -132,26 +131,25 @@ pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(
     context: &impl Context,
     tables: &'t T,
 ) -> Verdict<'t> {
-    const NO_FAN: Verdict<'static> = Verdict::Drop(Outcome::DropNoFan);
-    let Some(ip) = ipv4_frame(packet, context) else { return NO_FAN };
-    let Some(config) = tables.config() else { return NO_FAN };
-    let Some(fan) = fan_of(config, ip.dst) else { return NO_FAN };
+    let Some(ip) = ipv4_frame(packet, context) else { return drop(Outcome::DropNoFan) };
+    let Some(config) = tables.config() else { return drop(Outcome::DropNoFan) };
+    let Some(fan) = fan_of(config, ip.dst) else { return drop(Outcome::DropNoFan) };
     if in_slice(fan, ip.dst) {
-        return Verdict::Drop(Outcome::DropLoop);
+        return drop(Outcome::DropLoop);
     }
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
-    let Some(own) = own else { return Verdict::Drop(Outcome::DropForeignSource) };
+    let Some(own) = own else { return drop(Outcome::DropForeignSource) };
     let host = host_of(fan, ip.dst);
     if !names_a_host(fan, host) {
-        return NO_FAN;
+        return drop(Outcome::DropNoFan);
     }
     let size = largest_packet(packet, context, &ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
-        return too_big(packet, own.gateway, &ip, mtu, Verdict::Drop(Outcome::DropTooBig));
+        return too_big(packet, own.gateway, &ip, mtu, drop(Outcome::DropTooBig));
     }
     if !ip.well_formed() || !fits(&ip, context) {
-        return Verdict::Drop(Outcome::DropTooBig);
+        return drop(Outcome::DropTooBig);
     }
     Verdict::Encapsulate { fan, host, routed: false }
 }

@@ -1,18 +1,18 @@
 //! Packets from the underlay.
 
-use super::{Context, Tables, Verdict, fan_of, host_of, in_slice, ipv4_at, ipv4_frame};
+use super::{
+    Context, Tables, Verdict, drop, fan_of, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
+};
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
     checksum, ecn, icmp,
     outcome::Outcome,
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PROTO_ICMP, PROTO_IPIP},
+    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
 };
 
 /// Offset of what follows an outer header without options.
 const INNER: usize = ETH_LEN + IPV4_LEN;
-
-const NOT_OURS: Verdict<'static> = Verdict::Pass(Outcome::PassNotOurs);
 
 /// `uplink-ingress`: takes tunnel packets for this host's fans out of the underlay's traffic, and learns from
 /// ICMP errors about those that we sent. Anything else costs no look-up.
@@ -22,11 +22,11 @@ pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
     context: &impl Context,
     tables: &'t T,
 ) -> Verdict<'t> {
-    let Some(outer) = ipv4_frame(packet, context) else { return NOT_OURS };
+    let Some(outer) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     match outer.header.proto {
         PROTO_IPIP => decapsulate(packet, context, tables, outer),
         PROTO_ICMP => learn(packet, tables, outer),
-        _ => NOT_OURS,
+        _ => pass(Outcome::PassNotOurs),
     }
 }
 
@@ -37,36 +37,45 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
     tables: &'t T,
     outer: Ipv4,
 ) -> Verdict<'t> {
-    let Some(config) = tables.config() else { return NOT_OURS };
-    let Some(local) = fan_at(config, &outer) else { return NOT_OURS };
-    if outer.has_options() {
-        return Verdict::Pass(Outcome::PassSlowPath);
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let Some(local) = fan_at(config, &outer) else { return pass(Outcome::PassNotOurs) };
+    if outer.header.vihl != PLAIN {
+        return if outer.has_options() { pass(Outcome::PassSlowPath) } else { drop(Outcome::DropBadHeader) };
     }
     if outer.is_fragment() {
-        return Verdict::Drop(Outcome::DropOuterFragment);
+        return drop(Outcome::DropOuterFragment);
     }
-    let Some(inner) = ipv4_at(packet, INNER) else { return Verdict::Drop(Outcome::DropTruncated) };
-    let to =
-        if inner.dst & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.dst) };
-    let from =
-        if inner.src & local.overlay_mask == local.overlay { Some(local) } else { fan_of(config, inner.src) };
-    if to.is_none() && from.is_none() {
-        // Another tunnel between the same two hosts.
-        return NOT_OURS;
-    }
+    let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
+    let holds = |address| address & local.overlay_mask == local.overlay;
+    let (from, to) = if holds(inner.src) && holds(inner.dst) {
+        (local, local)
+    } else {
+        off_the_common_way();
+        match (fan_of(config, inner.src), fan_of(config, inner.dst)) {
+            (Some(from), Some(to)) => (from, to),
+            (None, Some(_)) => return drop(Outcome::DropSpoofedSource),
+            (Some(_), None) => return drop(Outcome::DropNotOurSlice),
+            // Another tunnel between the same two hosts.
+            (None, None) => return pass(Outcome::PassNotOurs),
+        }
+    };
     if let Some(malformed) = check(packet, context, &outer, &inner) {
-        return Verdict::Drop(malformed);
+        return malformed;
     }
-    let Some(from) = from else { return Verdict::Drop(Outcome::DropSpoofedSource) };
     if host_of(from, inner.src) != outer.src || outer.src == from.address {
-        return Verdict::Drop(Outcome::DropSpoofedSource);
+        return drop(Outcome::DropSpoofedSource);
     }
-    let Some(to) = to else { return Verdict::Drop(Outcome::DropNotOurSlice) };
     if !in_slice(to, inner.dst) {
-        return Verdict::Drop(Outcome::DropNotOurSlice);
+        return drop(Outcome::DropNotOurSlice);
     }
-    let Some(tos) = ecn::decapsulate(inner.header.tos, outer.header.tos) else {
-        return Verdict::Drop(Outcome::DropEcn);
+    let tos = if inner.header.tos == outer.header.tos {
+        inner.header.tos
+    } else {
+        off_the_common_way();
+        match ecn::decapsulate(inner.header.tos, outer.header.tos) {
+            Some(tos) => tos,
+            None => return drop(Outcome::DropEcn),
+        }
     };
     let endpoint = if inner.dst == to.gateway { None } else { tables.endpoint(inner.dst) };
     Verdict::Decapsulate { fan: to, endpoint, tos }
@@ -80,26 +89,26 @@ fn fan_at<'t>(config: &'t Config, outer: &Ipv4) -> Option<&'t FanRecord> {
     })
 }
 
-/// What is wrong with the lengths and headers of a tunnel packet.
+/// What is wrong with the lengths and headers of a tunnel packet whose outer header has no options.
 #[inline(always)]
 fn check<P: Packet + ?Sized>(
     packet: &P,
     context: &impl Context,
     outer: &Ipv4,
     inner: &Ipv4,
-) -> Option<Outcome> {
-    if !outer.well_formed() || !inner.well_formed() {
-        return Some(Outcome::DropBadHeader);
+) -> Option<Verdict<'static>> {
+    if !inner.is_plain() && !inner.well_formed() {
+        return Some(drop(Outcome::DropBadHeader));
     }
     let truncated = outer.total_len + ETH_LEN as u32 > context.frame_len()
         || inner.total_len + IPV4_LEN as u32 > outer.total_len;
     if truncated {
-        return Some(Outcome::DropTruncated);
+        return Some(drop(Outcome::DropTruncated));
     }
     let words: Option<Ipv4Words> = packet.read(ETH_LEN);
     match words {
         Some(words) if checksum::intact(&words) => None,
-        _ => Some(Outcome::DropBadChecksum),
+        _ => Some(drop(Outcome::DropBadChecksum)),
     }
 }
 
@@ -109,29 +118,29 @@ fn check<P: Packet + ?Sized>(
 fn learn<'t, P: Packet + ?Sized, T: Tables>(packet: &P, tables: &'t T, outer: Ipv4) -> Verdict<'t> {
     const QUOTE: usize = INNER + size_of::<IcmpHdr>();
     if outer.has_options() || outer.is_fragment() {
-        return NOT_OURS;
+        return pass(Outcome::PassNotOurs);
     }
     let message: Option<IcmpHdr> = packet.read(INNER);
-    let Some(message) = message else { return NOT_OURS };
+    let Some(message) = message else { return pass(Outcome::PassNotOurs) };
     if message.kind != icmp::UNREACHABLE || message.code != icmp::CODE_FRAGMENTATION_NEEDED {
-        return NOT_OURS;
+        return pass(Outcome::PassNotOurs);
     }
-    let Some(quoted) = ipv4_at(packet, QUOTE) else { return NOT_OURS };
-    let Some(config) = tables.config() else { return NOT_OURS };
+    let Some(quoted) = ipv4_at(packet, QUOTE) else { return pass(Outcome::PassNotOurs) };
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     let fan = super::find(config, |fan| {
         fan.in_use()
             && outer.dst == fan.address
             && quoted.src == fan.address
             && quoted.dst & fan.underlay_mask == fan.underlay
     });
-    let Some(fan) = fan else { return NOT_OURS };
+    let Some(fan) = fan else { return pass(Outcome::PassNotOurs) };
     let mtu = u32::from(u16::from_be_bytes(message.mtu));
     if quoted.header.proto != PROTO_IPIP || mtu < MIN_PATH_MTU {
-        return NOT_OURS;
+        return pass(Outcome::PassNotOurs);
     }
     let inner = mtu - IPV4_LEN as u32;
     if inner >= fan.mtu || tables.path_mtu(quoted.dst).is_some_and(|known| known <= inner) {
-        return NOT_OURS;
+        return pass(Outcome::PassNotOurs);
     }
     Verdict::LearnPathMtu { host: quoted.dst, mtu: inner }
 }

@@ -27,8 +27,8 @@ impl Tables for World {
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
     }
-    fn endpoint(&self, address: u32) -> Option<EndpointRecord> {
-        self.endpoints.get(&address).copied()
+    fn endpoint(&self, address: u32) -> Option<&EndpointRecord> {
+        self.endpoints.get(&address)
     }
     fn path_mtu(&self, host: u32) -> Option<u32> {
         self.paths.get(&host).copied()
@@ -36,12 +36,7 @@ impl Tables for World {
 }
 
 fn endpoint(ifindex: u32) -> EndpointRecord {
-    EndpointRecord {
-        ifindex,
-        mac: [2, 0, 0, 0, 0, ifindex as u8],
-        flags: EndpointRecord::PEER,
-        spare: [0; 4],
-    }
+    EndpointRecord { address: 0, ifindex, mac: [2, 0, 0, 0, 0, ifindex as u8], flags: EndpointRecord::PEER }
 }
 
 /// Host 172.30.0.28 of 250/8 over 172.30/16, with two endpoints.
@@ -67,7 +62,8 @@ fn world() -> World {
         bridge_mac: GATEWAY_MAC,
         shift: 8,
         encapsulation: Encapsulation::Ipip as u8,
-        spare: [0; 36],
+        slot: 0,
+        spare: [0; 32],
     };
     config.fan_slots = 1;
     config.smallest_path_mtu = u32::MAX;

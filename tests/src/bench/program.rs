@@ -50,12 +50,12 @@ fn setup() -> Setup {
         ..FanRecord::zeroed()
     };
     let endpoint = EndpointRecord {
+        address: LOCAL.to_bits(),
         ifindex: LOOPBACK,
         mac: [2, 0, 0, 0, 0, 2],
         flags: EndpointRecord::PEER,
-        ..EndpointRecord::zeroed()
     };
-    Setup { fans: vec![fan], endpoints: vec![(LOCAL, endpoint)], helper: (LOOPBACK, TO_US) }
+    Setup { fans: vec![fan], endpoints: vec![endpoint], helper: (LOOPBACK, TO_US) }
 }
 
 /// Measures every program on the packets that it meets most.

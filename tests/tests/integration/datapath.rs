@@ -123,10 +123,11 @@ fn fan_a_program_on_a_device_that_is_not_there_is_an_error_with_its_name() {
 fn fan_tables_outlive_the_process_and_are_gone_after_removal() {
     on_host(|_| {
         assert!(Datapath::open_existing().expect("it is asked").is_none());
-        let record = EndpointRecord { ifindex: 7, mac: [2; 6], flags: EndpointRecord::PEER, spare: [0; 4] };
-        let address = [250, 0, 28, 2].into();
+        let address = Ipv4Addr::new(250, 0, 28, 2);
+        let flags = EndpointRecord::PEER;
+        let record = EndpointRecord { address: address.to_bits(), ifindex: 7, mac: [2; 6], flags };
         let datapath = open();
-        datapath.endpoints().insert(address, record).expect("there is room");
+        datapath.endpoints().insert(record).expect("there is room");
         assert!(datapath.config().publish(&fan(250)).expect("there is a slot"));
         datapath.config().set_helper(9, [1, 2, 3, 4, 5, 6]);
         datapath.attach(Hook::HostEgress, index("near"), "near").expect("it attaches");

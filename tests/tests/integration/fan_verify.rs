@@ -122,7 +122,7 @@ fn malformed_packets_are_dropped_each_with_its_reason() {
     range.offer(&outer(|packet| packet.frags = 3), "drop-outer-fragment");
     range.offer(&outer(|packet| packet.total_len = Some(1400)), "drop-truncated");
     range.offer(&outer(|packet| packet.total_len = Some(39)), "drop-truncated");
-    range.offer(&outer(|packet| packet.total_len = Some(19)), "drop-bad-header");
+    range.offer(&outer(|packet| packet.total_len = Some(19)), "drop-truncated");
     range.offer(&inner(|packet| packet.total_len = Some(600)), "drop-truncated");
     range.offer(&inner(|packet| packet.total_len = Some(12)), "drop-bad-header");
     range.offer(&inner(|packet| packet.version_ihl = Some(0x65)), "drop-bad-header");

@@ -62,10 +62,15 @@ fn fan() -> FanRecord {
 }
 
 fn setup() -> Setup {
-    let endpoint = |ifindex, mac| EndpointRecord { ifindex, mac, flags: EndpointRecord::PEER, spare: [0; 4] };
+    let endpoint = |address: Ipv4Addr, ifindex, mac| EndpointRecord {
+        address: address.to_bits(),
+        ifindex,
+        mac,
+        flags: EndpointRecord::PEER,
+    };
     Setup {
         fans: vec![fan()],
-        endpoints: vec![(LOCAL, endpoint(LOOPBACK, LOCAL_MAC)), (NEIGHBOUR, endpoint(8, NEIGHBOUR_MAC))],
+        endpoints: vec![endpoint(LOCAL, LOOPBACK, LOCAL_MAC), endpoint(NEIGHBOUR, 8, NEIGHBOUR_MAC)],
         helper: (9, HELPER_MAC),
     }
 }

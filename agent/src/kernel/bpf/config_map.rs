@@ -52,15 +52,16 @@ impl ConfigMap {
         let _ = smallest.compare_exchange(0, u32::MAX, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The published fans.
+    /// The published fans. Their slots, which are the map's own business, read 0.
     pub fn fans(&self) -> Vec<FanRecord> {
-        (0..self.slots()).map(|slot| self.read(slot)).filter(FanRecord::in_use).collect()
+        let records = (0..self.slots()).map(|slot| self.read(slot));
+        records.filter(FanRecord::in_use).map(|record| record.at(0)).collect()
     }
 
     /// Makes a fan visible to the programs, in place of one with the same overlay. Says whether anything changed.
     pub fn publish(&self, record: &FanRecord) -> Result<bool> {
         let old = self.slot_of(record.overlay, record.overlay_mask);
-        if old.is_some_and(|slot| self.read(slot) == *record) {
+        if old.is_some_and(|slot| self.read(slot) == record.at(slot)) {
             return Ok(false);
         }
         let Some(slot) = self.free_slot(old) else { return Err(Error::NoSlot(MAX_FANS)) };
@@ -155,7 +156,7 @@ impl ConfigMap {
 
     /// All words but the first, then the first: overlay and mask.
     fn write(&self, slot: usize, record: &FanRecord) {
-        for (index, bytes) in bytemuck::bytes_of(record).chunks_exact(WORD).enumerate().rev() {
+        for (index, bytes) in bytemuck::bytes_of(&record.at(slot)).chunks_exact(WORD).enumerate().rev() {
             let mut word = [0; WORD];
             word.copy_from_slice(bytes);
             let cell = self.mapping.u64(slot * RECORD + index * WORD);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use dataplane_common::abi::{EndpointRecord, NEAR_SLOTS, NearEndpoint};
+use dataplane_common::abi::{EndpointRecord, NEAR_SLOTS};
 
 use super::{
     error::{Context as _, Error, Result},
@@ -48,13 +48,14 @@ impl EndpointMap {
         Ok(endpoints)
     }
 
-    /// Sets an endpoint.
-    pub fn insert(&self, address: Ipv4Addr, record: EndpointRecord) -> Result<()> {
+    /// Sets the endpoint of the record's address.
+    pub fn insert(&self, record: EndpointRecord) -> Result<()> {
+        let address = Ipv4Addr::from(record.address);
         let bytes: Bytes = bytemuck::cast(record);
         let mut map = self.lock();
         self.near.clear(address);
         map.insert(address.octets(), bytes, 0).map_err(Error::map(NAME))?;
-        self.near.set(NearEndpoint::of(address.to_bits(), &record));
+        self.near.set(record);
         Ok(())
     }
 
@@ -82,14 +83,14 @@ struct Near {
 
 impl Near {
     fn new(map: &MapData) -> Result<Self> {
-        let len = NEAR_SLOTS as usize * size_of::<NearEndpoint>();
+        let len = NEAR_SLOTS as usize * size_of::<EndpointRecord>();
         let mapping =
             Mapping::new(map.fd().as_fd(), len).during(|| "mapping the table of endpoints".to_owned())?;
         Ok(Self { mapping })
     }
 
     /// Copies an endpoint, unless another one has its slot.
-    fn set(&self, endpoint: NearEndpoint) {
+    fn set(&self, endpoint: EndpointRecord) {
         let [first, second]: [u64; 2] = bytemuck::cast(endpoint);
         let at = Self::offset(endpoint.address);
         if self.mapping.u64(at).load(Ordering::Acquire) != 0 {
@@ -108,7 +109,7 @@ impl Near {
     }
 
     fn offset(address: u32) -> usize {
-        NearEndpoint::slot(address) as usize * size_of::<NearEndpoint>()
+        EndpointRecord::near_slot(address) as usize * size_of::<EndpointRecord>()
     }
 }
 

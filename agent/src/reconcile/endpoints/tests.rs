@@ -43,8 +43,8 @@ impl World {
         for op in self.plan(learning) {
             self.held.retain(|(address, _)| *address != op.address());
             match op {
-                EndpointOp::Insert(address, record) | EndpointOp::Update(address, record) => {
-                    self.held.push((address, record));
+                EndpointOp::Insert(record) | EndpointOp::Update(record) => {
+                    self.held.push((record.address.into(), record));
                 }
                 EndpointOp::Remove(_) => {}
             }
@@ -64,13 +64,13 @@ fn behind(port: u32, mac: [u8; 6]) -> FdbEntry {
     FdbEntry { bridge: BRIDGE, port, mac, local: false }
 }
 
-fn entry(ifindex: u32, mac: [u8; 6]) -> EndpointRecord {
-    EndpointRecord { ifindex, mac, flags: EndpointRecord::PEER, spare: [0; 4] }
+fn entry(host: u8, ifindex: u32, mac: [u8; 6]) -> EndpointRecord {
+    EndpointRecord { address: address(host).to_bits(), ifindex, mac, flags: EndpointRecord::PEER }
 }
 
 #[test]
 fn a_neighbour_whose_port_is_known_enters_the_table() {
-    assert_eq!(World::new().plan(Learning::On), [EndpointOp::Insert(address(9), entry(4, MAC))]);
+    assert_eq!(World::new().plan(Learning::On), [EndpointOp::Insert(entry(9, 4, MAC))]);
     assert_eq!(World::new().settled().plan(Learning::On), []);
 }
 
@@ -138,13 +138,13 @@ fn an_address_that_moved_to_another_mac_follows_it_or_waits_for_its_port() {
         World { neighbours: vec![neighbour(BRIDGE, address(9), OTHER)], ..World::new().settled() };
     assert_eq!(world.plan(Learning::On), [EndpointOp::Remove(address(9))]);
     world.fdb.push(behind(5, OTHER));
-    assert_eq!(world.plan(Learning::On), [EndpointOp::Update(address(9), entry(5, OTHER))]);
+    assert_eq!(world.plan(Learning::On), [EndpointOp::Update(entry(9, 5, OTHER))]);
 }
 
 #[test]
 fn a_mac_that_shows_up_on_another_port_takes_its_addresses_along() {
     let world = World { fdb: vec![behind(5, MAC)], ..World::new().settled() };
-    assert_eq!(world.plan(Learning::On), [EndpointOp::Update(address(9), entry(5, MAC))]);
+    assert_eq!(world.plan(Learning::On), [EndpointOp::Update(entry(9, 5, MAC))]);
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn entries_behind_a_port_that_is_gone_or_left_the_bridge_or_without_their_fan_ar
 fn a_port_without_a_peer_elsewhere_is_not_marked_as_one() {
     let mut world = World::new();
     world.links[0].peer_netns = false;
-    let plain = EndpointRecord { flags: 0, ..entry(4, MAC) };
-    assert_eq!(world.plan(Learning::On), [EndpointOp::Insert(address(9), plain)]);
+    let plain = EndpointRecord { flags: 0, ..entry(9, 4, MAC) };
+    assert_eq!(world.plan(Learning::On), [EndpointOp::Insert(plain)]);
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn endpoints_that_we_wired_are_known_before_they_speak() {
     let links = vec![bridged(4, "a", &[address(2)]), routed(5, "b", &[address(3)])];
     let world = World { links, neighbours: vec![], fdb: vec![], held: vec![] };
     let expected = [
-        EndpointOp::Insert(address(2), entry(4, [2, 0xfb, 250, 0, 28, 2])),
-        EndpointOp::Insert(address(3), entry(5, [2, 0xfb, 250, 0, 28, 3])),
+        EndpointOp::Insert(entry(2, 4, [2, 0xfb, 250, 0, 28, 2])),
+        EndpointOp::Insert(entry(3, 5, [2, 0xfb, 250, 0, 28, 3])),
     ];
     assert_eq!(world.plan(Learning::Off), expected);
     assert_eq!(world.settled().plan(Learning::On), []);
@@ -184,10 +184,10 @@ fn a_wired_endpoint_can_change_its_mac_but_nobody_else_takes_its_address() {
     let links = vec![bridged(4, "a", &[address(2)]), port(5, "b")];
     let neighbours = vec![neighbour(BRIDGE, address(2), OTHER)];
     let changed = World { links, neighbours, fdb: vec![behind(4, OTHER)], held: vec![] };
-    assert_eq!(changed.plan(Learning::On), [EndpointOp::Insert(address(2), entry(4, OTHER))]);
+    assert_eq!(changed.plan(Learning::On), [EndpointOp::Insert(entry(2, 4, OTHER))]);
     let stolen = World { fdb: vec![behind(5, OTHER)], ..changed };
-    let kept = entry(4, [2, 0xfb, 250, 0, 28, 2]);
-    assert_eq!(stolen.plan(Learning::On), [EndpointOp::Insert(address(2), kept)]);
+    let kept = entry(2, 4, [2, 0xfb, 250, 0, 28, 2]);
+    assert_eq!(stolen.plan(Learning::On), [EndpointOp::Insert(kept)]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_wired_endpoint_that_does_not_answer_leaves_the_table_until_it_does() {
     let asked = World { neighbours: vec![asked], held: vec![], ..settled.clone() };
     assert_eq!(asked.plan(Learning::On), []);
     let answered = World { neighbours: vec![neighbour(5, address(3), MAC)], ..asked };
-    assert_eq!(answered.plan(Learning::On), [EndpointOp::Insert(address(3), entry(5, MAC))]);
+    assert_eq!(answered.plan(Learning::On), [EndpointOp::Insert(entry(3, 5, MAC))]);
     assert_eq!(suspects(&settled.observed(&[fan()])), [(5, address(3))]);
 }
 
@@ -238,14 +238,14 @@ fn any_world() -> impl Strategy<Value = World> {
         links
     });
     let fdb = prop::collection::vec((3u32..8, any_mac()).prop_map(|(port, mac)| behind(port, mac)), 0..6);
-    let held = prop::collection::btree_map(
-        (0u8..8).prop_map(address),
-        (3u32..8, any_mac()).prop_map(|(index, mac)| entry(index, mac)),
-        0..4,
-    );
-    (links, prop::collection::vec(any_neighbour(), 0..6), fdb, held).prop_map(
-        |(links, neighbours, fdb, held)| World { links, neighbours, fdb, held: held.into_iter().collect() },
-    )
+    let record = (0u8..8, 3u32..8, any_mac()).prop_map(|(host, index, mac)| entry(host, index, mac));
+    let held = prop::collection::vec(record, 0..4).prop_map(|records| {
+        let by_address: BTreeMap<Ipv4Addr, _> =
+            records.into_iter().map(|record| (record.address.into(), record)).collect();
+        by_address.into_iter().collect()
+    });
+    (links, prop::collection::vec(any_neighbour(), 0..6), fdb, held)
+        .prop_map(|(links, neighbours, fdb, held)| World { links, neighbours, fdb, held })
 }
 
 proptest! {

@@ -23,8 +23,8 @@ impl Tables for Host {
         Some(&self.config)
     }
 
-    fn endpoint(&self, address: u32) -> Option<EndpointRecord> {
-        self.endpoints.get(&address).copied()
+    fn endpoint(&self, address: u32) -> Option<&EndpointRecord> {
+        self.endpoints.get(&address)
     }
 
     fn path_mtu(&self, host: u32) -> Option<u32> {
@@ -35,12 +35,13 @@ impl Tables for Host {
 impl Host {
     fn new(setup: &Setup) -> Self {
         let mut config = Config::zeroed();
-        config.fans[..setup.fans.len()].copy_from_slice(&setup.fans);
         assert!(setup.fans.len() <= MAX_FANS);
+        for (slot, fan) in setup.fans.iter().enumerate() {
+            config.fans[slot] = fan.at(slot);
+        }
         config.fan_slots = setup.fans.len() as u32;
         config.smallest_path_mtu = u32::MAX;
-        let endpoints =
-            setup.endpoints.iter().map(|(address, record)| (u32::from(*address), *record)).collect();
+        let endpoints = setup.endpoints.iter().map(|record| (record.address, *record)).collect();
         Self { config, endpoints, paths: HashMap::new() }
     }
 
