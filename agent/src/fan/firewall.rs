@@ -46,14 +46,17 @@ fn script(body: &str) -> String {
     format!("table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n{body}}}\n")
 }
 
-/// The chains. Every rule carries a stamp, by which a table of other fans or of another version is told.
+/// The chains. Every rule carries a stamp, by which a table of other fans or of another version is told. The order in
+/// which the fans are given makes no difference: it changes from one look at the host to the next.
 fn body(fans: &[&Mark]) -> String {
+    let mut fans = fans.to_vec();
+    fans.sort_by_key(|fan| (fan.overlay(), fan.address));
     let overlays = set(fans.iter().map(|fan| fan.overlay()));
     let mut ours: Vec<String> = fans.iter().map(|fan| format!("\"{}\"", fan.bridge())).collect();
     ours.push(format!("\"{HELPER}\""));
     let ours = ours.join(", ");
     let (mut raw, mut own, mut nat, mut filter) = Default::default();
-    for fan in fans {
+    for fan in &fans {
         let (overlay, slice, gateway) = (fan.overlay(), fan.slice(), fan.gateway());
         rule(&mut raw, &format!("ip saddr {overlay} ip daddr {overlay} ip daddr != {gateway} notrack"));
         // A container runtime on an adopted bridge would give the host's own packets another source.
@@ -134,6 +137,12 @@ mod tests {
         ] {
             assert!(body.contains(rule), "{rule}\n{body}");
         }
+    }
+
+    #[test]
+    fn the_same_fans_in_another_order_need_the_same_table() {
+        let (one, two) = (mark("250.0.0.0/8", Egress::Masquerade), mark("251.0.0.0/8", Egress::Drop));
+        assert_eq!(body(&[&one, &two]), body(&[&two, &one]));
     }
 
     #[test]
