@@ -24,7 +24,7 @@ mod relevance;
 mod report;
 mod sources;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +33,10 @@ use crate::{
     kernel::lock::Lock,
     status::{AgentRecord, LOCK_FILE, RECORD_FILE},
 };
+
+/// How long the lock may be held before that means another agent: `status` holds it for a moment to see whether one
+/// runs.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the agent runs.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     log_to_stderr();
     let sources = agent::load(&options.config)?;
-    let Some(_lock) = Lock::attempt(LOCK_FILE.as_ref())? else {
+    let Some(_lock) = Lock::attempt_for(LOCK_FILE.as_ref(), PATIENCE)? else {
         let record = AgentRecord::read(RECORD_FILE.as_ref()).ok().flatten();
         let pid = record.map_or(String::new(), |(record, _)| format!(" (process {})", record.pid));
         bail!("agent: another one is running{pid}; stop it first");

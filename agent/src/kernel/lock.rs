@@ -4,9 +4,14 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::fcntl::{Flock, FlockArg};
+
+/// Pause between two attempts.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Why no lock was had.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,21 @@ impl Lock {
             Err((_, errno)) => Err(LockError { path: path.to_owned(), source: errno.into() }),
         }
     }
+
+    /// The lock of a file, or `None` when somebody else holds it for as long as `limit`.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn attempt_for(path: &Path, limit: Duration) -> Result<Option<Self>, LockError> {
+        let end = Instant::now() + limit;
+        loop {
+            let lock = Self::attempt(path)?;
+            if lock.is_some() || Instant::now() >= end {
+                return Ok(lock);
+            }
+            thread::sleep(RETRY);
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<File, LockError> {
@@ -63,5 +83,19 @@ mod tests {
         assert!(Lock::attempt(&path).unwrap().is_none());
         drop(first);
         assert!(Lock::attempt(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::wait(&path).unwrap();
+        assert!(Lock::attempt_for(&path, Duration::from_millis(30)).unwrap().is_none());
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(first);
+        });
+        assert!(Lock::attempt_for(&path, Duration::from_secs(10)).unwrap().is_some());
+        holder.join().unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The agent and the files: what they ask for comes up and goes, what was made by hand stays.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, fs::File, thread, time::Duration};
 
 use fanlight_tests::{
     Host, eventually,
@@ -159,14 +159,31 @@ fn with_detach_nothing_is_left_behind() {
 }
 
 #[test]
+fn an_agent_waits_for_a_lock_held_for_a_moment_and_refuses_to_run_beside_another_one() {
+    let fleet = Fleet::bare(1);
+    let path = "/run/fanlight/agent.lock";
+    fleet[0].write(path, "");
+    let held = File::open(fleet[0].path(path)).expect("a file that was just written");
+    held.lock().expect("nobody holds it yet");
+    let holder = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(500));
+        drop(held);
+    });
+    let _agent = fleet[0].agent();
+    holder.join().expect("sleeping does not panic");
+    let refused = fleet[0].fanlight(["agent"]).exits(1);
+    assert!(refused.stderr.contains("another one is running"), "{refused}");
+}
+
+#[test]
 fn an_idle_agent_takes_next_to_no_time_and_writes_nothing() {
     let fleet = Fleet::up(1);
     fleet[0].run("fan up 251.0.0.0/8 eth0");
     let _containers = [fleet.endpoint(0, 2), fleet.endpoint(0, 3)];
     let agent = fleet[0].agent();
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     let (time, rules) = (processor_time(agent.pid()), handles(&fleet[0]));
-    std::thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(10));
     let took = processor_time(agent.pid()) - time;
     assert!(took <= idle_limit(), "{took:?} in 10 s");
     assert_eq!(handles(&fleet[0]), rules);
