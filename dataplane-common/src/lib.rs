@@ -6,12 +6,17 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+#[cfg(any(test, feature = "memory"))]
+extern crate alloc;
+
 pub mod abi;
 pub mod checksum;
 pub mod decide;
 pub mod ecn;
 pub mod fan;
 pub mod icmp;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 pub mod outcome;
 pub mod packet;
 pub mod wire;

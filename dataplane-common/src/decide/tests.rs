@@ -1,12 +1,9 @@
 //! The decisions on the host, packet by packet; the same functions run in the kernel.
 
-use std::collections::HashMap;
-
-use bytemuck::Zeroable;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{abi::Encapsulation, checksum, ecn, fan::mask, outcome::Hook, wire::PROTO_IPIP};
+use crate::{abi::Encapsulation, checksum, ecn, fan::mask, memory::Memory, outcome::Hook, wire::PROTO_IPIP};
 
 const GATEWAY_MAC: [u8; 6] = [2, 0xfa, 172, 30, 0, 28];
 const HERE: u32 = 0xac1e_001c; // 172.30.0.28
@@ -17,35 +14,13 @@ const REMOTE: u32 = 0xfa00_1b02; // 250.0.27.2
 const GATEWAY: u32 = 0xfa00_1c01;
 const PORT: u32 = 7;
 
-struct World {
-    config: Config,
-    endpoints: HashMap<u32, EndpointRecord>,
-    paths: HashMap<u32, u32>,
-}
-
-impl Tables for World {
-    fn config(&self) -> Option<&Config> {
-        Some(&self.config)
-    }
-    fn endpoint(&self, address: u32) -> Option<&EndpointRecord> {
-        self.endpoints.get(&address)
-    }
-    fn path_mtu(&self, host: u32) -> Option<u32> {
-        self.paths.get(&host).copied()
-    }
-}
-
-fn endpoint(ifindex: u32) -> EndpointRecord {
-    EndpointRecord { address: 0, ifindex, mac: [2, 0, 0, 0, 0, ifindex as u8], flags: EndpointRecord::PEER }
+fn endpoint(address: u32, ifindex: u32) -> EndpointRecord {
+    EndpointRecord { address, ifindex, mac: [2, 0, 0, 0, 0, ifindex as u8], flags: EndpointRecord::PEER }
 }
 
 /// Host 172.30.0.28 of 250/8 over 172.30/16, with two endpoints.
-fn world() -> World {
-    let mut config = Config::zeroed();
-    for fan in &mut config.fans {
-        (fan.overlay, fan.overlay_mask) = FanRecord::UNUSED;
-    }
-    config.fans[0] = FanRecord {
+fn world() -> Memory {
+    let fan = FanRecord {
         overlay: 250 << 24,
         overlay_mask: mask(8),
         underlay: 0xac1e_0000,
@@ -65,10 +40,7 @@ fn world() -> World {
         slot: 0,
         spare: [0; 32],
     };
-    config.fan_slots = 1;
-    config.smallest_path_mtu = u32::MAX;
-    let endpoints = HashMap::from([(LOCAL, endpoint(PORT)), (NEIGHBOUR, endpoint(8))]);
-    World { config, endpoints, paths: HashMap::new() }
+    Memory::new(&[fan], &[endpoint(LOCAL, PORT), endpoint(NEIGHBOUR, 8)])
 }
 
 /// An IPv4 frame to the gateway's MAC, as a test changes it.
@@ -121,15 +93,15 @@ impl Frame {
         self
     }
 
-    fn sent_by_endpoint(&self, world: &World) -> String {
+    fn sent_by_endpoint(&self, world: &Memory) -> String {
         describe(&local_ingress(Hook::EndpointIngress, self.bytes.as_slice(), &self.meta, world))
     }
 
-    fn sent_by_underlay(&self, world: &World) -> String {
+    fn sent_by_underlay(&self, world: &Memory) -> String {
         describe(&uplink_ingress(self.bytes.as_slice(), &self.meta, world))
     }
 
-    fn sent_by_host(&self, world: &World) -> String {
+    fn sent_by_host(&self, world: &Memory) -> String {
         describe(&host_egress(self.bytes.as_slice(), &self.meta, world))
     }
 }
@@ -275,8 +247,7 @@ fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() 
     assert_eq!(from_host.clone().sent_by_host(&world), Outcome::DropTooBig.name());
     assert_eq!(from_host.with(20, &[0x40, 0]).sent_by_host(&world), answer);
 
-    world.paths.insert(THERE, 1280);
-    world.config.smallest_path_mtu = 1280;
+    world.learn(THERE, 1280);
     let medium = Frame::new(LOCAL, REMOTE, 17, &[0; 1300]).with(20, &[0x40, 0]);
     let answer = "answered-too-big FragmentationNeeded { mtu: 1280 } from fa001c01";
     assert_eq!(medium.sent_by_endpoint(&world), answer);
@@ -341,7 +312,7 @@ fn a_smaller_path_is_learnt_from_errors_about_our_own_packets_alone() {
         not_ours,
         "no fan host"
     );
-    world.paths.insert(THERE, 1200);
+    world.learn(THERE, 1200);
     assert_eq!(fragmentation_needed(1300, HERE, THERE).sent_by_underlay(&world), not_ours, "never raised");
 }
 

@@ -3,73 +3,44 @@
 use std::collections::HashMap;
 
 use dataplane_common::{
-    abi::{Config, MAX_FANS},
-    decide::{self, Meta, Tables, Verdict},
+    abi::MAX_FANS,
+    decide::{self, Meta, Verdict},
+    memory::Memory,
     outcome::{Hook, Outcome},
 };
 use fanlight_tests::packet::{self, Ipv4};
 
 use super::*;
 
-/// The programs' tables, held here.
-struct Host {
-    config: Config,
-    endpoints: HashMap<u32, EndpointRecord>,
-    paths: HashMap<u32, u32>,
+/// The tables that the programs get.
+fn tables(setup: &Setup) -> Memory {
+    assert!(setup.fans.len() <= MAX_FANS);
+    Memory::new(&setup.fans, &setup.endpoints)
 }
 
-impl Tables for Host {
-    fn config(&self) -> Option<&Config> {
-        Some(&self.config)
-    }
-
-    fn endpoint(&self, address: u32) -> Option<&EndpointRecord> {
-        self.endpoints.get(&address)
-    }
-
-    fn path_mtu(&self, host: u32) -> Option<u32> {
-        self.paths.get(&host).copied()
-    }
-}
-
-impl Host {
-    fn new(setup: &Setup) -> Self {
-        let mut config = Config::zeroed();
-        assert!(setup.fans.len() <= MAX_FANS);
-        for (slot, fan) in setup.fans.iter().enumerate() {
-            config.fans[slot] = fan.at(slot);
-        }
-        config.fan_slots = setup.fans.len() as u32;
-        config.smallest_path_mtu = u32::MAX;
-        let endpoints = setup.endpoints.iter().map(|record| (record.address, *record)).collect();
-        Self { config, endpoints, paths: HashMap::new() }
-    }
-
-    /// The outcome that the decision implies, and what it teaches.
-    fn outcome(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
-        let meta = Meta {
-            ifindex: LOOPBACK,
-            to_us: frame[..6] == [0; 6],
-            foreign_vlan: false,
-            gso_size: 0,
-            len: frame.len() as u32,
-        };
-        let verdict = match hook {
-            Hook::UplinkIngress => decide::uplink_ingress(frame, &meta, self),
-            Hook::EndpointIngress | Hook::BridgeIngress => decide::local_ingress(hook, frame, &meta, self),
-            Hook::HostEgress => decide::host_egress(frame, &meta, self),
-        };
-        match verdict {
-            Verdict::Pass(outcome) | Verdict::Drop(outcome) | Verdict::Answer { outcome, .. } => outcome,
-            Verdict::Encapsulate { .. } => Outcome::Encapsulated,
-            Verdict::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
-            Verdict::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
-            Verdict::DeliverLocally { .. } => Outcome::DeliveredLocally,
-            Verdict::LearnPathMtu { host, mtu } => {
-                self.paths.insert(host, mtu);
-                self.config.smallest_path_mtu = self.config.smallest_path_mtu.min(mtu);
-                Outcome::PassPathMtuLearnt
-            }
+/// The outcome that the decision implies; what it teaches is remembered.
+fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
+    let meta = Meta {
+        ifindex: LOOPBACK,
+        to_us: frame[..6] == [0; 6],
+        foreign_vlan: false,
+        gso_size: 0,
+        len: frame.len() as u32,
+    };
+    let verdict = match hook {
+        Hook::UplinkIngress => decide::uplink_ingress(frame, &meta, tables),
+        Hook::EndpointIngress | Hook::BridgeIngress => decide::local_ingress(hook, frame, &meta, tables),
+        Hook::HostEgress => decide::host_egress(frame, &meta, tables),
+    };
+    match verdict {
+        Verdict::Pass(outcome) | Verdict::Drop(outcome) | Verdict::Answer { outcome, .. } => outcome,
+        Verdict::Encapsulate { .. } => Outcome::Encapsulated,
+        Verdict::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
+        Verdict::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
+        Verdict::DeliverLocally { .. } => Outcome::DeliveredLocally,
+        Verdict::LearnPathMtu { host, mtu } => {
+            tables.learn(host, mtu);
+            Outcome::PassPathMtuLearnt
         }
     }
 }
@@ -156,12 +127,12 @@ fn frame(random: &mut Random) -> Vec<u8> {
 fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
     const FRAMES: usize = 6000;
     let mut random = Random(0x0fa4_1113);
-    let (mut engine, mut host) = (engine(Hook::ALL), Host::new(&setup()));
+    let (mut engine, mut tables) = (engine(Hook::ALL), tables(&setup()));
     let mut seen = HashMap::new();
     for number in 0..FRAMES {
         let hook = random.one_of(Hook::ALL);
         let packet = Packet { number: number as u64, frame: frame(&mut random), ..Packet::default() };
-        let expected = host.outcome(hook, &packet.frame);
+        let expected = outcome(&mut tables, hook, &packet.frame);
         let verdict = engine.run(hook, &packet).unwrap_or_else(|error| {
             panic!("{}: {error}: {:02x?}", hook.name(), packet.frame);
         });
