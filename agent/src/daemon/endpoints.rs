@@ -11,7 +11,7 @@ use dataplane_common::outcome::Hook;
 
 use super::{agent::Agent, report::Topic};
 use crate::{
-    endpoint::{self, Snapshot, Wired},
+    endpoint::{self, Snapshot},
     fan,
     kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
     reconcile::{self, Learning, PortOp},
@@ -95,22 +95,14 @@ async fn serve_ports(
     Ok(())
 }
 
-/// Both ends of our veths have the MTU of their fans.
+/// The inner ends of our veths have the MTU of their fans.
 async fn follow_mtu(snapshot: &Snapshot, netlink: &Netlink, reasons: &mut Vec<String>) {
-    for wired in &snapshot.wired {
-        let mtu = mtu_of(snapshot, wired);
-        let now = snapshot.links.iter().find(|link| link.index == wired.index).map(|link| link.mtu);
-        let Some(mtu) = mtu.filter(|_| now.is_some() && now != mtu) else { continue };
+    for (wired, mtu) in reconcile::outdated(&snapshot.fans, &snapshot.wired) {
         match endpoint::follow_mtu(netlink, wired, mtu).await {
             Ok(()) => tracing::info!("endpoint {}: MTU {mtu}", wired.record.name),
             Err(error) => reasons.push(format!("endpoint {}: MTU {mtu}: {error}", wired.record.name)),
         }
     }
-}
-
-fn mtu_of(snapshot: &Snapshot, wired: &Wired) -> Option<u32> {
-    let fans = wired.record.addresses.iter().filter_map(|&a| reconcile::fan_of_endpoint(&snapshot.fans, a));
-    fans.map(|fan| fan.mtu).min()
 }
 
 async fn set_path_routes(

@@ -14,7 +14,7 @@ use crate::{
     fan::{Node, Observed},
     kernel::{
         bpf::Datapath,
-        netlink::{Link, NeighbourState, Netlink, VethEnd, VethRequest},
+        netlink::{Link, NeighbourState, Netlink, VETH_MTU, VethEnd, VethRequest},
         netns::Netns,
     },
 };
@@ -74,7 +74,8 @@ pub async fn add(request: &Request) -> Result<Added, Error> {
     }
     let chosen = address::choose(&places, &request.fans, &request.addresses, &world.taken())?;
     let addresses = chosen.iter().map(|&(_, address)| address).collect();
-    let record = Record::new(name, request.netns.clone(), request.routed, addresses);
+    let mtu = chosen.iter().map(|(place, _)| place.fan.mtu).min();
+    let record = Record::new(name, request.netns.clone(), request.routed, addresses).with_mtu(mtu);
     let wired = world.wire(&netns, record, &chosen).await?;
     Ok(Added { wired, changed: true })
 }
@@ -199,6 +200,7 @@ impl World {
             index: link.index,
             device: link.name.clone(),
             master: chosen.first().filter(|_| !record.routed).map(|(place, _)| place.fan.bridge),
+            mtu: link.mtu,
             record,
         };
         if let Err(error) = self.connect(netns, &wired, &alias, chosen).await {
@@ -208,6 +210,7 @@ impl World {
         Ok(wired)
     }
 
+    /// A veth loses what its other end is too small for, unseen by any program: the end of the host takes all.
     async fn create_pair(
         &self,
         netns: &Netns,
@@ -215,10 +218,10 @@ impl World {
         chosen: &[(Place, Ipv4Addr)],
     ) -> Result<Link, Error> {
         use std::os::fd::AsFd;
-        let mtu = chosen.iter().map(|(place, _)| place.fan.mtu).min().unwrap_or_default();
+        let mtu = record.mtu.unwrap_or(VETH_MTU);
         let name = device_name(chosen.first().map_or(Ipv4Addr::UNSPECIFIED, |&(_, address)| address));
         let request = VethRequest {
-            end: VethEnd { name: &name, mac: record.host_mac(), mtu },
+            end: VethEnd { name: &name, mac: record.host_mac(), mtu: VETH_MTU },
             peer: VethEnd { name: inside::DEVICE, mac: record.mac(), mtu },
             peer_netns: Some(netns.as_fd()),
         };

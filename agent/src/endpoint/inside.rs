@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{Error, Wired, address::Place};
 use crate::kernel::{
-    netlink::{self, Address, Link, Netlink, Route},
+    netlink::{self, Address, Link, Netlink, Route, VETH_MTU},
     netns::Netns,
 };
 
@@ -52,16 +52,31 @@ fn route(device: u32, place: &Place, address: Ipv4Addr, everywhere: bool) -> Rou
     }
 }
 
-/// Sets both ends of an endpoint to `mtu`.
+/// Gives the device inside another MTU, and remembers it.
 ///
 /// # Errors
 /// The kernel refuses, or the namespace is not to be found under its name any more.
 pub async fn follow_mtu(netlink: &Netlink, wired: &Wired, mtu: u32) -> Result<(), Error> {
-    netlink.set_mtu(wired.index, mtu).await?;
     let netns = Netns::open(&wired.record.netns)?;
     let inside = device(&netns)?.filter(|inside| inside.peer == Some(wired.index) && inside.mtu != mtu);
     if let Some(inside) = inside {
         netns.run_async(|| async move { Netlink::open()?.set_mtu(inside.index, mtu).await })??;
     }
+    match wired.record.clone().with_mtu(Some(mtu)).to_alias() {
+        Ok(alias) => netlink.set_alias(wired.index, &alias).await?,
+        // Without room in the record the host's end says it.
+        Err(_too_long) => netlink.set_mtu(wired.index, mtu).await?,
+    }
     Ok(())
+}
+
+/// Raises the host's end of an endpoint that an older version made, after its MTU is noted as the one inside.
+pub(super) async fn raise_mtu(netlink: &Netlink, wired: &Wired) -> Result<(), Error> {
+    let record = wired.record.clone().with_mtu(Some(wired.given_mtu()));
+    if record != wired.record {
+        // Without room in the record the host's end has to go on saying it.
+        let Ok(alias) = record.to_alias() else { return Ok(()) };
+        netlink.set_alias(wired.index, &alias).await?;
+    }
+    Ok(netlink.set_mtu(wired.index, VETH_MTU).await?)
 }

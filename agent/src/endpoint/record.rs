@@ -24,6 +24,9 @@ pub struct Record {
     pub routed: bool,
     /// Overlay addresses, one per fan.
     pub addresses: Vec<Ipv4Addr>,
+    /// MTU that the device inside was given; absent in records of versions that gave it to both ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// The record can't be kept in an alias.
@@ -36,9 +39,14 @@ pub struct TooLong {
 }
 
 impl Record {
-    /// A record of these values.
+    /// A record of these values, without MTU.
     pub fn new(name: String, netns: String, routed: bool, addresses: Vec<Ipv4Addr>) -> Self {
-        Self { fanlight: KIND.to_owned(), name, netns, routed, addresses }
+        Self { fanlight: KIND.to_owned(), name, netns, routed, addresses, mtu: None }
+    }
+
+    /// The same record with another MTU.
+    pub fn with_mtu(self, mtu: Option<u32>) -> Self {
+        Self { mtu, ..self }
     }
 
     /// The record in an alias, if that is what it holds.
@@ -82,6 +90,8 @@ pub struct Wired {
     pub device: String,
     /// The bridge it is a port of.
     pub master: Option<u32>,
+    /// Its MTU.
+    pub mtu: u32,
     /// What it says of itself.
     pub record: Record,
 }
@@ -94,7 +104,18 @@ impl Wired {
 
     fn of(link: &Link) -> Option<Self> {
         let record = Record::from_alias(link.alias.as_deref()?)?;
-        Some(Self { index: link.index, device: link.name.clone(), master: link.master, record })
+        Some(Self {
+            index: link.index,
+            device: link.name.clone(),
+            master: link.master,
+            mtu: link.mtu,
+            record,
+        })
+    }
+
+    /// MTU that the device inside was given. Whoever is inside may have changed it since.
+    pub fn given_mtu(&self) -> u32 {
+        self.record.mtu.unwrap_or(self.mtu)
     }
 }
 
@@ -114,6 +135,17 @@ mod tests {
             alias.starts_with(r#"{"fanlight":"endpoint","name":"web","netns":"blue","routed":true"#),
             "{alias}"
         );
+    }
+
+    #[test]
+    fn a_record_without_mtu_means_that_both_ends_have_the_same() {
+        let alias = record().to_alias().unwrap();
+        assert!(!alias.contains("mtu"), "{alias}");
+        let link = Link { alias: Some(alias), mtu: 1400, ..Link::default() };
+        assert_eq!(Wired::among(&[link])[0].given_mtu(), 1400);
+        let alias = record().with_mtu(Some(1480)).to_alias().unwrap();
+        let link = Link { alias: Some(alias), mtu: 65_535, ..Link::default() };
+        assert_eq!(Wired::among(&[link])[0].given_mtu(), 1480);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use dataplane_common::{
     outcome::Hook,
 };
 
-use super::{Error, Wired};
+use super::{Error, Wired, inside};
 use crate::{
     kernel::{
         bpf::Datapath,
@@ -85,7 +85,11 @@ pub async fn settle(
     let entries = reconcile::endpoints(&snapshot.observed(), learning);
     let routes = reconcile::routes(&snapshot.fans, &snapshot.wired, &snapshot.routes);
     let strays = reconcile::strays(&snapshot.fans, &snapshot.wired);
+    let small = reconcile::small(&snapshot.wired);
     let mut outcome = Ok(());
+    for wired in &small {
+        outcome = outcome.and(inside::raise_mtu(netlink, wired).await);
+    }
     for &(index, bridge) in &strays {
         outcome = outcome.and(netlink.set_master(index, Some(bridge)).await.map_err(Error::from));
     }
@@ -99,7 +103,7 @@ pub async fn settle(
         };
         outcome = outcome.and(done.map_err(Error::from));
     }
-    outcome.map(|()| strays.len() + entries.len() + routes.len())
+    outcome.map(|()| small.len() + strays.len() + entries.len() + routes.len())
 }
 
 async fn write(

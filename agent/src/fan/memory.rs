@@ -93,7 +93,7 @@ impl Mark {
 /// What an adopted bridge was like before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adopted {
-    /// Its MTU, if we changed it.
+    /// Its MTU, once we set it, be it to the same.
     pub mtu: Option<u32>,
     /// It had the gateway's address already.
     pub had_address: bool,

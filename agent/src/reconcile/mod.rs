@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod fans;
+mod mtus;
 mod paths;
 mod ports;
 mod routes;
@@ -14,6 +15,7 @@ use std::net::Ipv4Addr;
 use dataplane_common::abi::FanRecord;
 pub use endpoints::{EndpointOp, Learning, Observed, plan as endpoints, suspects};
 pub use fans::{FanOp, plan as fans};
+pub use mtus::{mtu_of, outdated, small};
 pub use paths::{PathPlan, plan as paths};
 pub use ports::{PortOp, plan as ports, strays};
 pub use routes::{RouteOp, plan as routes};

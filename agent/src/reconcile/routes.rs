@@ -1,12 +1,13 @@
 //! Host routes of endpoints: a routed endpoint has one to each of its addresses; a bridged one is reached by its
-//! bridge's own network, and needs routes only for addresses of further fans.
+//! bridge's own network, and needs routes only for addresses of further fans. They carry the MTU, since the devices
+//! are larger.
 
 use std::net::Ipv4Addr;
 
 use dataplane_common::abi::FanRecord;
 use ipnet::Ipv4Net;
 
-use super::fan_of_endpoint;
+use super::{fan_of_endpoint, mtu_of};
 use crate::{endpoint::Wired, kernel::netlink::Route, model::ROUTE_PROTOCOL};
 
 /// A change of routes.
@@ -30,8 +31,10 @@ pub fn plan(fans: &[FanRecord], wired: &[Wired], routes: &[Route]) -> Vec<RouteO
 fn of(fans: &[FanRecord], wired: &Wired) -> Vec<Route> {
     let Wired { index, master, record, .. } = wired;
     let (device, skipped) = if record.routed { (*index, 0) } else { (master.unwrap_or(*index), 1) };
-    let addresses = record.addresses.iter().skip(skipped);
-    addresses.filter_map(|&address| host_route(fan_of_endpoint(fans, address)?, address, device)).collect()
+    let mtu = mtu_of(fans, wired);
+    let route =
+        |address| Some(Route { mtu, ..host_route(fan_of_endpoint(fans, address)?, address, device)? });
+    record.addresses.iter().skip(skipped).copied().filter_map(route).collect()
 }
 
 fn host_route(fan: &FanRecord, address: Ipv4Addr, device: u32) -> Option<Route> {
@@ -56,7 +59,8 @@ mod tests {
     fn route(last: u8, device: u32) -> Route {
         let destination = Ipv4Net::new(address(last), 32).unwrap();
         let prefsrc = Some(GATEWAY);
-        Route { destination, oif: Some(device), protocol: ROUTE_PROTOCOL, prefsrc, ..Route::default() }
+        let (oif, mtu) = (Some(device), Some(1480));
+        Route { destination, oif, protocol: ROUTE_PROTOCOL, prefsrc, mtu, ..Route::default() }
     }
 
     #[test]
@@ -66,6 +70,13 @@ mod tests {
         let expected = [RouteOp::Set(route(2, 4)), RouteOp::Set(route(4, BRIDGE))];
         assert_eq!(plan(&[fan()], &wired, &[]), expected);
         assert_eq!(plan(&[fan()], &wired, &[route(2, 4), route(4, BRIDGE)]), []);
+    }
+
+    #[test]
+    fn a_route_follows_the_mtu_of_its_fan() {
+        let wired = Wired::among(&[routed(4, "a", &[address(2)])]);
+        let old = Route { mtu: None, ..route(2, 4) };
+        assert_eq!(plan(&[fan()], &wired, &[old]), [RouteOp::Set(route(2, 4))]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use fanlight_tests::{
     Container, Host, Router, Site, Switch, eventually,
-    fleet::{Fleet, overlay},
+    fleet::{Fleet, bridge, overlay},
     load::{Echo, Iperf, IperfServer, assert_reaches, ping},
     packet::Ipv4,
     site::Offload,
@@ -104,6 +104,85 @@ fn tcp_from_a_container_with_too_large_an_mtu_finds_its_way() {
     let (one, other) = (fleet.port(0, 2), fleet.port(1, 2));
     let echo = Echo::start(&other, overlay(1, 2));
     transfer(&one, overlay(1, 2), echo.port(), 4 << 20);
+}
+
+#[test]
+fn a_container_that_raises_its_own_mtu_is_told_the_right_one() {
+    let fleet = Fleet::up(2);
+    let (one, other) = (fleet[0].container("one"), fleet[1].container("other"));
+    for way in ["", " --routed"] {
+        fleet[0].run(&format!("endpoint add --netns one --address {}{way}", overlay(0, 2)));
+        fleet[1].run(&format!("endpoint add --netns other --address {}{way}", overlay(1, 2)));
+        for container in [&one, &other] {
+            assert!(container.ip("-o link show eth0").contains("mtu 1480"));
+            container.ip("link set eth0 mtu 9000");
+        }
+        assert_reaches(&one, overlay(1, 2));
+        let before = fleet[0].counters();
+        let printed = ping_df(&one, overlay(1, 2), 1, 3000);
+        assert!(printed.contains("mtu = 1480"), "{way}: {printed}");
+        let counted = fleet[0].counters().since(&before);
+        assert_eq!(counted.of("endpoint-ingress", "answered-too-big"), 1, "{way}: {counted}");
+        assert_eq!(ping(&one, overlay(1, 2), 3, &["-M", "dont", "-s", "4000"]).lost(), 0, "{way}");
+        one.ip("route flush cache");
+        let echo = Echo::start(&other, overlay(1, 2));
+        transfer(&one, overlay(1, 2), echo.port(), 2 << 20);
+        fleet[0].run("endpoint remove one");
+        fleet[1].run("endpoint remove other");
+    }
+}
+
+#[test]
+fn the_host_and_its_bridge_keep_the_fans_mtu_beside_larger_ports() {
+    let fleet = Fleet::up(1);
+    let (bridged, routed) = (fleet.endpoint(0, 2), fleet[0].container("routed"));
+    fleet[0].run(&format!("endpoint add --netns routed --address {} --routed", overlay(0, 3)));
+    let bridge = fleet[0].ip(&format!("-o link show {}", bridge(0)));
+    assert!(bridge.contains("mtu 1480"), "{bridge}");
+    let route = fleet[0].ip(&format!("route show {}", overlay(0, 3)));
+    assert!(route.contains("mtu 1480"), "{route}");
+    for (container, octet) in [(&bridged, 2), (&routed, 3)] {
+        let echo = Echo::start(container, overlay(0, octet));
+        transfer(&fleet[0], overlay(0, octet), echo.port(), 1 << 20);
+        assert_eq!(ping(&fleet[0], overlay(0, octet), 3, &["-M", "dont", "-s", "4000"]).lost(), 0);
+    }
+}
+
+#[test]
+fn an_adopted_bridge_keeps_its_mtu_beside_larger_ports() {
+    let fleet = Fleet::on(Switch::with_mtu("wire", 9000), 1);
+    fleet[0].ip("link add br-mine up type bridge");
+    fleet[0].run("fan up 250.0.0.0/8 eth0 bridge br-mine");
+    let _container = fleet.endpoint(0, 2);
+    let link = fleet[0].ip("-o link show br-mine");
+    assert!(link.contains("mtu 1500"), "{link}");
+    assert_eq!(ping(&fleet[0], overlay(0, 2), 3, &["-M", "dont", "-s", "9000"]).lost(), 0);
+}
+
+/// What an older version left: both ends with the fan's MTU, and no word of it in the record.
+fn age(host: &Host, netns: &str) {
+    let row = host.json("endpoint list")[0].clone();
+    let device = row["device"].as_str().expect("a name");
+    let record = serde_json::json!({
+        "fanlight": "endpoint", "name": netns, "netns": netns, "routed": false, "addresses": [row["address"]],
+    });
+    host.command("ip").args(["link", "set", device, "mtu", "1480", "alias", &record.to_string()]).ok();
+}
+
+#[test]
+fn the_hosts_end_of_an_older_versions_endpoint_is_raised_by_the_next_command_or_the_agent() {
+    let fleet = Fleet::up(2);
+    let container = fleet.endpoint(0, 2);
+    container.ip("link set eth0 mtu 9000");
+    age(&fleet[0], "c2");
+    assert!(!ping_df(&container, overlay(1, 1), 1, 3000).contains("mtu = 1480"));
+    fleet[0].run(&format!("endpoint add --netns c2 --address {}", overlay(0, 2)));
+    assert!(ping_df(&container, overlay(1, 1), 1, 3000).contains("mtu = 1480"));
+    age(&fleet[0], "c2");
+    container.ip("route flush cache");
+    let _agent = fleet[0].agent();
+    assert!(ping_df(&container, overlay(1, 1), 1, 3000).contains("mtu = 1480"));
+    assert!(container.ip("-o link show eth0").contains("mtu 9000"));
 }
 
 #[test]

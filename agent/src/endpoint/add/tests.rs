@@ -24,7 +24,7 @@ fn places() -> Vec<Place> {
 fn wired(routed: bool, addresses: &[&str]) -> Wired {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let record = Record::new("web".into(), "blue".into(), routed, addresses);
-    Wired { index: 4, device: "fl".into(), master: Some(2), record }
+    Wired { index: 4, device: "fl".into(), master: Some(2), mtu: VETH_MTU, record }
 }
 
 #[test]

@@ -94,6 +94,9 @@ impl Work<'_> {
         if ours {
             self.own_bridge(fan, &mut link).await?;
         }
+        if !ours {
+            self.keep_mtu(fan, &link).await?;
+        }
         if link.mtu > fan.mtu || (ours && link.mtu != fan.mtu) {
             self.netlink.set_mtu(link.index, fan.mtu).await?;
             self.did(format!("MTU of {} set to {}", fan.bridge, fan.mtu));
@@ -112,6 +115,24 @@ impl Work<'_> {
             standing.bridge = Some(link.clone());
         }
         Ok(link)
+    }
+
+    /// A bridge follows the smallest MTU of its ports until somebody sets its own, and the ports of our endpoints are
+    /// larger than any fan: an adopted bridge keeps the one that it has, to be given back.
+    async fn keep_mtu(&mut self, fan: &Fan, link: &Link) -> Result<(), Fault> {
+        let mut standing = self.observed.standing.iter_mut();
+        let standing = standing.find(|standing| standing.mark.bridge() == fan.bridge);
+        let Some((mark, adopted)) = standing.and_then(|it| Some((&it.mark, it.adopted.as_mut()?))) else {
+            return Ok(());
+        };
+        if adopted.mtu.is_none() {
+            // The same value again would not count as set.
+            self.netlink.set_mtu(link.index, link.mtu + 1).await?;
+            self.netlink.set_mtu(link.index, link.mtu).await?;
+            adopted.mtu = Some(link.mtu);
+            self.memory.put(Entry { mark: mark.clone(), adopted: Some(*adopted) })?;
+        }
+        Ok(())
     }
 
     /// What only a bridge of our own gets.

@@ -5,7 +5,7 @@ use super::Work;
 use crate::{
     fan::error::Fault,
     kernel::{
-        netlink::{Link, VethEnd, VethRequest},
+        netlink::{Link, VETH_MTU, VethEnd, VethRequest},
         sysctl::Key,
     },
     model::HELPER,
@@ -13,8 +13,8 @@ use crate::{
 
 /// MAC addresses of its ends; the first tells the device from anybody else's of its name.
 const MACS: [[u8; 6]; 2] = [[0x02, 0xfa, 0x66, 0x61, 0x6e, 0x00], [0x02, 0xfa, 0x66, 0x61, 0x6e, 0x01]];
-/// The most a veth takes: the routes' MTU is what counts.
-const MTU: u32 = 65_535;
+/// The routes' MTU is what counts.
+const MTU: u32 = VETH_MTU;
 
 /// Whether an interface of the helper's name is ours.
 pub(in crate::fan) fn is_helper(link: &Link) -> bool {

@@ -8,6 +8,9 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Error, Link, Netlink, Result, collect, refused};
 
+/// The largest MTU that a veth takes.
+pub const VETH_MTU: u32 = 65_535;
+
 /// A bridge to create, up, without spanning tree and forwarding at once.
 #[derive(Clone, Copy, Debug)]
 pub struct BridgeRequest<'a> {
