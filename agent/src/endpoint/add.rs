@@ -246,12 +246,12 @@ impl World {
         for &(_, address) in chosen {
             self.netlink.delete_neighbour(wired.master.unwrap_or(wired.index), address).await?;
         }
-        super::prune(&self.netlink, &self.datapath).await
+        super::prune(&self.netlink, &self.datapath).await.map(drop)
     }
 
     async fn unwind(&self, wired: &Wired) {
         let deleted = self.netlink.delete_link(wired.index).await.map_err(Error::from);
-        if let Err(error) = deleted.and(super::prune(&self.netlink, &self.datapath).await) {
+        if let Err(error) = deleted.and(super::prune(&self.netlink, &self.datapath).await.map(drop)) {
             tracing::warn!("endpoint {}: taking back what was done: {error}", wired.record.name);
         }
     }

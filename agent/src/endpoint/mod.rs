@@ -18,8 +18,7 @@ pub use error::Error;
 pub use inside::follow_mtu;
 pub use record::{Record, TooLong, Wired};
 pub use remove::{Row, list, remove};
-use table::prune;
-pub use table::{Snapshot, attached, settle};
+pub use table::{Snapshot, attached, prune, settle};
 
 use crate::{fan, kernel::lock::Lock};
 

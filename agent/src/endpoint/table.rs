@@ -132,16 +132,27 @@ async fn write(
 }
 
 /// Brings table, routes and attachments to what is there now, without learning: what a command does when there may be
-/// no agent.
-pub(super) async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<(), Error> {
+/// no agent. Ports that others made are left to the bridge's own program then. The names of endpoints that returned to
+/// their bridge are the result.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<Vec<String>, Error> {
     let snapshot = Snapshot::read(netlink, datapath).await?;
     datapath.prune()?;
     for op in reconcile::ports(&snapshot.fans, &snapshot.links, &attached(datapath)?) {
-        if let PortOp::Detach { ifindex } = op {
-            datapath.detach(Hook::EndpointIngress, ifindex)?;
+        match op {
+            PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, ifindex)?,
+            PortOp::Attach { ifindex, name } if snapshot.wired.iter().any(|wired| wired.index == ifindex) => {
+                datapath.attach(Hook::EndpointIngress, ifindex, &name)?;
+            }
+            PortOp::Attach { .. } => {}
         }
     }
-    settle(&snapshot, netlink, datapath, Learning::Off).await.map(drop)
+    settle(&snapshot, netlink, datapath, Learning::Off).await?;
+    let strays = reconcile::strays(&snapshot.fans, &snapshot.wired);
+    let is_stray = |wired: &&Wired| strays.iter().any(|&(index, _)| index == wired.index);
+    Ok(snapshot.wired.iter().filter(is_stray).map(|wired| wired.record.name.clone()).collect())
 }
 
 /// The devices that carry the endpoints' program.

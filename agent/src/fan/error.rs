@@ -5,6 +5,7 @@ use std::{io, net::Ipv4Addr, path::PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::{
+    endpoint,
     kernel::{bpf, dhcp::DhcpError, lock::LockError, netlink, nft::NftError, sysctl::SysctlError},
     model::ResolveError,
 };
@@ -96,6 +97,9 @@ pub enum Fault {
     /// The lock.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Its endpoints.
+    #[error("its endpoints: {0}")]
+    Endpoints(#[source] Box<endpoint::Error>),
     /// The uplink went away, or the address did.
     #[error(transparent)]
     Resolve(#[from] ResolveError),

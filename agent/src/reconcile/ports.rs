@@ -1,5 +1,5 @@
-//! Which devices carry the `endpoint-ingress` program: every port of a fan's bridge, and every routed endpoint.
-//! And which bridge an endpoint that we wired belongs to.
+//! Which devices carry the `endpoint-ingress` program: every port of a fan's bridge, and every endpoint that we wired,
+//! even while its bridge is away. And which bridge such an endpoint belongs to.
 
 use std::collections::BTreeMap;
 
@@ -54,19 +54,14 @@ pub fn strays(fans: &[FanRecord], wired: &[Wired]) -> Vec<(u32, u32)> {
 }
 
 fn wanted<'a>(fans: &[FanRecord], links: &'a [Link]) -> impl Iterator<Item = (u32, &'a str)> {
-    let routed: Vec<u32> = Wired::among(links)
-        .into_iter()
-        .filter(|wired| {
-            wired.record.routed
-                && wired.record.addresses.iter().any(|&a| super::fan_of_endpoint(fans, a).is_some())
-        })
-        .map(|wired| wired.index)
-        .collect();
+    let in_a_fan = |wired: &Wired| super::mtu_of(fans, wired).is_some();
+    let wired = Wired::among(links).into_iter().filter(in_a_fan);
+    let endpoints: Vec<u32> = wired.map(|wired| wired.index).collect();
     let bridges: Vec<u32> = fans.iter().filter(|fan| fan.in_use()).map(|fan| fan.bridge).collect();
     links
         .iter()
         .filter(move |link| {
-            link.master.is_some_and(|master| bridges.contains(&master)) || routed.contains(&link.index)
+            link.master.is_some_and(|master| bridges.contains(&master)) || endpoints.contains(&link.index)
         })
         .map(|link| (link.index, link.name.as_str()))
 }
@@ -92,6 +87,12 @@ mod tests {
         let links = [veth(3, "left")];
         let expected = [PortOp::Detach { ifindex: 3 }, PortOp::Detach { ifindex: 8 }];
         assert_eq!(plan(&[fan()], &links, &[3, 8]), expected);
+    }
+
+    #[test]
+    fn an_endpoint_that_lost_its_bridge_keeps_the_program() {
+        let links = [Link { master: None, ..bridged(6, "lost", &[address(3)]) }];
+        assert_eq!(plan(&[fan()], &links, &[6]), []);
     }
 
     #[test]

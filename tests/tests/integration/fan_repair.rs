@@ -137,6 +137,37 @@ fn a_deleted_bridge_is_made_again_and_its_endpoints_return() {
 }
 
 #[test]
+fn without_an_agent_the_next_up_brings_a_deleted_bridge_and_its_endpoints_back() {
+    let fleet = Fleet::up(2);
+    let (one, remote) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
+    assert_reaches(&one, overlay(1, 2));
+    fleet[0].ip(&format!("link delete {}", bridge(0)));
+    fleet[0].run("fan up 250.0.0.0/8 eth0");
+    eventually("the endpoint works again", Duration::from_secs(3), || reaches(&one, overlay(1, 2)));
+    let before = fleet[0].counters();
+    assert_reaches(&remote, overlay(0, 2));
+    let counted = fleet[0].counters().since(&before);
+    assert!(counted.of("uplink-ingress", "decapsulated") > 0, "{counted}");
+    assert!(counted.of("endpoint-ingress", "encapsulated") > 0, "{counted}");
+    let again = fleet[0].json("fan up 250.0.0.0/8 eth0");
+    assert_eq!(again[0]["changed"], serde_json::json!([]), "{again}");
+}
+
+#[test]
+fn an_endpoint_command_after_its_bridge_was_deleted_leaves_the_program_on_it() {
+    let fleet = Fleet::up(2);
+    let one = fleet.endpoint(0, 2);
+    fleet[0].ip(&format!("link delete {}", bridge(0)));
+    fleet[0].fanlight(["endpoint", "remove", "nobody"]).exits(1);
+    fleet[0].run("fan up 250.0.0.0/8 eth0");
+    eventually("the endpoint works again", Duration::from_secs(3), || reaches(&one, overlay(1, 1)));
+    let before = fleet[0].counters();
+    assert_reaches(&one, overlay(1, 1));
+    let counted = fleet[0].counters().since(&before);
+    assert!(counted.of("endpoint-ingress", "encapsulated") > 0, "{counted}");
+}
+
+#[test]
 fn a_deleted_helper_device_is_made_again() {
     let fleet = Fleet::up(2);
     let _agent = fleet[0].agent();

@@ -21,6 +21,7 @@ use super::{
     record::fan_record,
 };
 use crate::{
+    endpoint,
     kernel::{
         bpf::{Attached, Datapath},
         dhcp,
@@ -57,6 +58,7 @@ impl<'n> Work<'n> {
         let datapath = Datapath::open()?;
         self.owns_maps = true;
         self.ensure(&datapath, fan).await?;
+        self.endpoints(&datapath).await?;
         forward::check(&bridges(&self.observed))
     }
 
@@ -80,6 +82,15 @@ impl<'n> Work<'n> {
             self.did("nftables table written");
         }
         self.dhcp(fan)
+    }
+
+    /// Brings endpoints back that lost their bridge, route or program: the agent does so in its own time.
+    async fn endpoints(&mut self, datapath: &Datapath) -> Result<(), Fault> {
+        let failed = |error| Fault::Endpoints(Box::new(error));
+        for name in endpoint::prune(self.netlink, datapath).await.map_err(failed)? {
+            self.did(format!("endpoint {name} put back into its bridge"));
+        }
+        Ok(())
     }
 
     /// Notes a change.
