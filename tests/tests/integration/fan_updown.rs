@@ -1,14 +1,21 @@
 //! `fanlight fan up` and `down`.
 
+use std::time::Duration;
+
 use fanlight_tests::{
-    Host,
+    Host, eventually,
     fleet::{Fleet, bridge, overlay},
     load::assert_reaches,
 };
 
 /// Everything that a fan touches, as the host has it now.
 fn state(host: &Host) -> String {
-    let links = host.ip("-o link show");
+    // The kernel works carriers out in its own time: until then a device that has one is shown without.
+    let links = eventually("the carriers are known", Duration::from_secs(5), || {
+        let links = host.ip("-o link show");
+        let is_open = |line: &str| line.contains("NO-CARRIER") && line.contains("LOWER_UP");
+        (!links.lines().any(is_open)).then_some(links)
+    });
     let links: Vec<_> =
         links.lines().filter_map(|line| line.split_once(": ")).map(|(_, rest)| rest).collect();
     let tuned = "net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.eth0.rp_filter \
