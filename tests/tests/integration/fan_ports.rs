@@ -1,7 +1,7 @@
 //! Any port that joins the bridge is served without being told: it was there before or comes later, with an agent
 //! or without.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use fanlight_tests::{
     Container, eventually,
@@ -84,10 +84,14 @@ fn a_container_that_moves_to_another_port_or_takes_over_an_address_is_followed()
     old.die();
     let new = fleet[0].container("successor");
     new.join_bridge(&bridge(0), &format!("{}/24", overlay(0, 5)), &overlay(0, 1).to_string());
-    new.sh(&format!("ping -c 1 -W 2 {}", overlay(0, 1)));
-    eventually("the address is found at its new port", Duration::from_secs(5), || {
-        let output = remote.command("ping").args(["-c", "1", "-W", "1", &overlay(0, 5).to_string()]).run();
+    let pings = |from: &Container<'_>, to: Ipv4Addr| {
+        let output = from.command("ping").args(["-c", "1", "-W", "1", &to.to_string()]).run();
         output.status.success().then_some(())
+    };
+    // Until the agent has seen the old port go, the address is still known to be that port's.
+    eventually("the new port is heard", Duration::from_secs(5), || pings(&new, overlay(0, 1)));
+    eventually("the address is found at its new port", Duration::from_secs(5), || {
+        pings(&remote, overlay(0, 5))
     });
 }
 
