@@ -8,6 +8,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::outcome::{Hook, Outcome};
 
+mod flow;
+mod service;
+
+pub use flow::{ENTRIES_PER_CPU, FlowKey, FlowRecord, SEEN_SHIFT, State, YOUNG_ENTRIES};
+pub use service::*;
+
 /// Number of this layout.
 pub const LAYOUT: u32 = 1;
 

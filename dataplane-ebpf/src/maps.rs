@@ -3,14 +3,17 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
+    btf_maps,
     helpers::bpf_ktime_get_ns,
-    macros::map,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use dataplane_common::{
     abi::{
-        COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, MAX_ENDPOINTS, MAX_PATHS, NEAR_SLOTS,
-        PATH_MTU_LIFE_NS, PathRecord, counter_index,
+        BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, FlowKey,
+        FlowRecord, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
+        SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT, ServiceRecord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES,
+        counter_index,
     },
     decide::Tables,
     outcome::{Hook, Outcome},
@@ -44,6 +47,40 @@ static COUNTERS_MAP: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 
 /// What the agent must hear of at once.
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// Bit of a VIP's address → whether there may be a service. Written by the agent through a mapping.
+#[map(name = "vip_filter")]
+static VIP_FILTER: Array<u64> = Array::with_max_entries(VIP_FILTER_BITS / 64, BPF_F_MMAPABLE);
+
+/// Bit of a backend → whether there may be one. Written by the agent through a mapping.
+#[map(name = "backend_filter")]
+static BACKEND_FILTER: Array<u64> = Array::with_max_entries(BACKEND_FILTER_BITS / 64, BPF_F_MMAPABLE);
+
+/// VIP → index of its service. Written by the agent.
+#[map(name = "services")]
+static SERVICES: HashMap<VipKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
+
+/// Index → service. Written by the agent through a mapping.
+#[map(name = "service")]
+static SERVICE: Array<ServiceRecord> = Array::with_max_entries(MAX_SERVICES, BPF_F_MMAPABLE);
+
+/// Row → backend. Written by the agent through a mapping.
+#[map(name = "backends")]
+static BACKENDS: Array<BackendRecord> = Array::with_max_entries(MAX_BACKENDS, BPF_F_MMAPABLE);
+
+/// Segment → ring slots, four to an element. Written by the agent through mappings; segments exist as needed.
+#[btf_map(name = "rings")]
+static RINGS: btf_maps::ArrayOfMaps<Segment, { SEGMENTS as usize }> = btf_maps::ArrayOfMaps::new();
+
+type Segment = btf_maps::Array<u64, { (SEGMENT_SLOTS / SLOTS_PER_ELEMENT) as usize }, { BPF_F_MMAPABLE as usize }>;
+
+/// Flows whose backend has answered. Written by the programs; the agent sets the size at load, and sweeps.
+#[map(name = "flows")]
+static FLOWS: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Flows whose backend has not: all that a flood can fill. Written by the programs.
+#[map(name = "young")]
+static YOUNG: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(YOUNG_ENTRIES, 0);
 
 /// Memory follows the endpoints that exist instead of the table's capacity.
 const BPF_F_NO_PREALLOC: u32 = 1;

@@ -1,0 +1,99 @@
+//! Layout of the flow tables: what was decided at a flow's first packet.
+//!
+//! Addresses, ports and sequence numbers are as on the wire (network order).
+
+use bytemuck::{Pod, Zeroable};
+
+/// Flows that wait for the backend's answer: two entries each.
+pub const YOUNG_ENTRIES: u32 = 131_072;
+/// Entries per possible CPU below which an LRU hash map evicts what is fresh while it is nearly empty (its free lists
+/// hold 128 elements a CPU).
+pub const ENTRIES_PER_CPU: u32 = 2_048;
+/// `seen` counts coarse nanoseconds shifted right by this: about a millisecond.
+pub const SEEN_SHIFT: u32 = 20;
+
+/// Key of maps `flows` and `young`: a packet's addresses and ports before translation. A flow has two entries, one for
+/// each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Value of maps `flows` and `young`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowRecord {
+    /// Forward: the destination that the packet gets. Reply: the source.
+    pub address: u32,
+    /// The port that goes with it.
+    pub port: u16,
+    /// Forward: the source port that the packet gets; reply: the destination port. 0: its own.
+    pub other_port: u16,
+    /// Row of map `backends` in the lower 17 bits, and above them the row's generation.
+    pub backend: u32,
+    /// Index of the service.
+    pub service: u16,
+    /// [`State`].
+    pub state: u8,
+    /// [`FlowRecord::REPLY`], [`FlowRecord::HAIRPIN`].
+    pub flags: u8,
+    /// When the last packet came ([`SEEN_SHIFT`]).
+    pub seen: u32,
+    /// Forward, TCP: the last acknowledgement number of the client, with which the flow can be reset. In `young`, reply
+    /// direction: the backend's initial sequence number.
+    pub number: u32,
+    /// Packets of this direction.
+    pub packets: u64,
+    /// Their bytes, headers of the network layer included.
+    pub bytes: u64,
+}
+
+impl FlowRecord {
+    /// The entry of packets from the backend.
+    pub const REPLY: u8 = 1;
+    /// Client and backend are one endpoint: packets to the backend come from the VIP.
+    pub const HAIRPIN: u8 = 2;
+
+    const ROW_BITS: u32 = 17;
+
+    /// [`backend`](Self::backend) of a row in one of its generations.
+    #[inline(always)]
+    pub const fn backend_of(row: u32, generation: u32) -> u32 {
+        row & ((1 << Self::ROW_BITS) - 1) | generation << Self::ROW_BITS
+    }
+
+    /// Row of map `backends`.
+    #[inline(always)]
+    pub const fn row(&self) -> u32 {
+        self.backend & ((1 << Self::ROW_BITS) - 1)
+    }
+}
+
+/// How far a flow has come; the value of [`FlowRecord::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// TCP: the client has spoken. UDP: it alone.
+    New = 0,
+    /// TCP: the handshake is complete. UDP: the backend has answered.
+    Established = 1,
+    /// TCP: one side will send no more, or the connection was reset.
+    Closing = 2,
+}
+
+const _: () = {
+    assert!(size_of::<FlowKey>() == 16);
+    assert!(size_of::<FlowRecord>() == 40);
+};
