@@ -11,7 +11,7 @@ use crate::outcome::{Hook, Outcome};
 mod flow;
 mod service;
 
-pub use flow::{ENTRIES_PER_CPU, FlowKey, FlowRecord, SEEN_SHIFT, State, YOUNG_ENTRIES};
+pub use flow::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, YOUNG_ENTRIES};
 pub use service::*;
 
 /// Number of this layout.
@@ -62,8 +62,10 @@ pub struct Config {
     pub pad: [u8; 2],
     /// No remote host's learnt path MTU (inner bytes) is smaller: packets up to it need no look-up.
     pub smallest_path_mtu: u32,
+    /// 0: this node has no service, and programs look for none.
+    pub services: u32,
     /// Zero.
-    pub spare: [u8; 108],
+    pub spare: [u8; 104],
 }
 
 /// One fan of this node.

@@ -19,4 +19,5 @@ pub mod icmp;
 pub mod memory;
 pub mod outcome;
 pub mod packet;
+pub mod vip;
 pub mod wire;

@@ -1,13 +1,15 @@
 //! The tables held in memory: decides on the host what the programs would decide in the kernel. Feature `memory`, which
 //! the kernel programs are built without: this module alone allocates.
 
-use alloc::collections::BTreeMap;
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use core::cell::{Cell, RefCell};
 
 use bytemuck::Zeroable;
 
 use crate::{
-    abi::{Config, EndpointRecord, FanRecord},
+    abi::{BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, VipKey},
     decide::Tables,
+    vip::Services,
 };
 
 /// The tables of one node.
@@ -19,6 +21,57 @@ pub struct Memory {
     pub endpoints: BTreeMap<u32, EndpointRecord>,
     /// Largest inner packets by remote host; [`Memory::learn`] adds one.
     pub paths: BTreeMap<u32, u32>,
+    /// Services, backends and flows.
+    pub balancer: Balancer,
+}
+
+/// Services and their flows.
+#[derive(Clone, Debug, Default)]
+pub struct Balancer {
+    /// Index and word of each service, by address, port and protocol as in [`VipKey`].
+    pub services: BTreeMap<(u32, u16, u8), (u32, ServiceWord)>,
+    /// Backends by row.
+    pub backends: Vec<BackendRecord>,
+    /// Ring slots, from the first of unit 0 on.
+    pub rings: Vec<u16>,
+    /// Flows whose backend has answered.
+    pub flows: Flows,
+    /// Flows whose backend has not.
+    pub young: Flows,
+    /// The coarse clock.
+    pub now: Cell<u32>,
+}
+
+/// A flow table of any size.
+#[derive(Clone, Debug, Default)]
+pub struct Flows(RefCell<BTreeMap<FlowKey, &'static LiveFlow>>);
+
+impl Flows {
+    /// An entry. It stays readable when the table changes, as an element of a kernel's map does until the program ends:
+    /// entries are never freed.
+    pub fn get(&self, key: &FlowKey) -> Option<&'static LiveFlow> {
+        self.0.borrow().get(key).copied()
+    }
+
+    /// Sets an entry.
+    pub fn insert(&self, key: FlowKey, record: &FlowRecord) {
+        self.0.borrow_mut().insert(key, Box::leak(Box::new(LiveFlow::new(record))));
+    }
+
+    /// Removes an entry.
+    pub fn remove(&self, key: &FlowKey) {
+        self.0.borrow_mut().remove(key);
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Memory {
@@ -34,7 +87,7 @@ impl Memory {
         }
         config.smallest_path_mtu = u32::MAX;
         let endpoints = endpoints.iter().map(|record| (record.address, *record)).collect();
-        Self { config, endpoints, paths: BTreeMap::new() }
+        Self { config, endpoints, paths: BTreeMap::new(), balancer: Balancer::default() }
     }
 
     /// Remembers what [`Verdict::LearnPathMtu`](crate::decide::Verdict::LearnPathMtu) says.
@@ -55,5 +108,59 @@ impl Tables for Memory {
 
     fn path_mtu(&self, host: u32) -> Option<u32> {
         self.paths.get(&host).copied()
+    }
+}
+
+impl Services for Memory {
+    fn may_be_vip(&self, address: u32) -> bool {
+        self.balancer.services.keys().any(|&(vip, ..)| vip == address)
+    }
+
+    fn may_be_backend(&self, address: u32, port: u16, _: u8) -> bool {
+        let serves = |port_served| port_served == 0 || port_served == port;
+        self.balancer.backends.iter().any(|backend| backend.address == address && serves(backend.port))
+    }
+
+    fn service(&self, key: &VipKey) -> Option<(u32, ServiceWord)> {
+        self.balancer.services.get(&(key.address, key.port, key.protocol)).copied()
+    }
+
+    fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32> {
+        let first = word.ring * crate::abi::RING_UNIT;
+        self.balancer.rings.get((first + slot) as usize).map(|&place| u32::from(place))
+    }
+
+    fn backend(&self, row: u32) -> Option<&BackendRecord> {
+        self.balancer.backends.get(row as usize)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        self.balancer.flows.get(key)
+    }
+
+    fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        self.balancer.young.get(key)
+    }
+
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
+        self.balancer.flows.insert(*key, record);
+        true
+    }
+
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
+        self.balancer.young.insert(*key, record);
+        true
+    }
+
+    fn forget_flow(&self, key: &FlowKey) {
+        self.balancer.flows.remove(key);
+    }
+
+    fn now(&self) -> u32 {
+        self.balancer.now.get()
+    }
+
+    fn random(&self) -> u32 {
+        4
     }
 }

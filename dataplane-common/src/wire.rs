@@ -61,6 +61,31 @@ unsafe impl Header for Ipv4Words {
     const ON_WORD: bool = true;
 }
 
+/// The first bytes of a TCP header (RFC 9293, section 3.1).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TcpHdr {
+    /// Source and destination port, as on the wire.
+    pub ports: [u16; 2],
+    /// Sequence number, as on the wire.
+    pub sequence: u32,
+    /// Acknowledgement number, as on the wire.
+    pub acknowledgement: u32,
+    /// Upper half: length of the header in words.
+    pub offset: u8,
+    /// Flags.
+    pub flags: u8,
+    /// Window, as on the wire.
+    pub window: u16,
+}
+
+// SAFETY: `repr(C)` of integers whose alignments divide their offsets, 16 bytes in all: no padding.
+unsafe impl Header for TcpHdr {
+    const ON_WORD: bool = true;
+}
+// SAFETY: an integer.
+unsafe impl Header for u16 {}
+
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
 /// Length of an IPv4 header without options.

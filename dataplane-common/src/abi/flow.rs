@@ -2,6 +2,8 @@
 //!
 //! Addresses, ports and sequence numbers are as on the wire (network order).
 
+use core::{cell::Cell, mem::offset_of};
+
 use bytemuck::{Pod, Zeroable};
 
 /// Flows that wait for the backend's answer: two entries each.
@@ -51,8 +53,8 @@ pub struct FlowRecord {
     pub flags: u8,
     /// When the last packet came ([`SEEN_SHIFT`]).
     pub seen: u32,
-    /// Forward, TCP: the last acknowledgement number of the client, with which the flow can be reset. In `young`, reply
-    /// direction: the backend's initial sequence number.
+    /// Forward, TCP: the client's last acknowledgement number, with which the flow can be reset; in `young` the
+    /// backend's first sequence number, once it has answered. Reply, [`FlowRecord::HAIRPIN`]: the client's address.
     pub number: u32,
     /// Packets of this direction.
     pub packets: u64,
@@ -63,7 +65,8 @@ pub struct FlowRecord {
 impl FlowRecord {
     /// The entry of packets from the backend.
     pub const REPLY: u8 = 1;
-    /// Client and backend are one endpoint: packets to the backend come from the VIP.
+    /// Packets to the backend come from the VIP, because an answer to the client itself would not pass a program: client
+    /// and backend are one endpoint, or ports of one bridge without a hook.
     pub const HAIRPIN: u8 = 2;
 
     const ROW_BITS: u32 = 17;
@@ -74,26 +77,49 @@ impl FlowRecord {
         row & ((1 << Self::ROW_BITS) - 1) | generation << Self::ROW_BITS
     }
 
-    /// Row of map `backends`.
+    /// Row of map `backends` of a value of [`backend`](Self::backend).
     #[inline(always)]
-    pub const fn row(&self) -> u32 {
-        self.backend & ((1 << Self::ROW_BITS) - 1)
+    pub const fn row_of(backend: u32) -> u32 {
+        backend & ((1 << Self::ROW_BITS) - 1)
     }
+}
+
+/// A [`FlowRecord`] in its table, where programs on several CPUs change it.
+#[derive(Clone, Debug)]
+#[repr(C)]
+#[expect(missing_docs, reason = "field by field a FlowRecord")]
+pub struct LiveFlow {
+    pub address: Cell<u32>,
+    pub port: Cell<u16>,
+    pub other_port: Cell<u16>,
+    pub backend: Cell<u32>,
+    pub service: Cell<u16>,
+    pub state: Cell<u8>,
+    pub flags: Cell<u8>,
+    pub seen: Cell<u32>,
+    pub number: Cell<u32>,
+    pub packets: Cell<u64>,
+    pub bytes: Cell<u64>,
 }
 
 /// How far a flow has come; the value of [`FlowRecord::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
-    /// TCP: the client has spoken. UDP: it alone.
+    /// The client alone has spoken.
     New = 0,
+    /// The backend has answered; TCP: the client has not acknowledged it.
+    Answered = 1,
     /// TCP: the handshake is complete. UDP: the backend has answered.
-    Established = 1,
-    /// TCP: one side will send no more, or the connection was reset.
-    Closing = 2,
+    Established = 2,
+    /// TCP: this side will send no more.
+    Closing = 3,
+    /// TCP: this side sent a reset, which a later segment shows to have been forged.
+    Reset = 4,
 }
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 16);
-    assert!(size_of::<FlowRecord>() == 40);
+    assert!(size_of::<FlowRecord>() == 40 && size_of::<LiveFlow>() == 40);
+    assert!(offset_of!(LiveFlow, seen) == offset_of!(FlowRecord, seen));
 };

@@ -1,0 +1,202 @@
+//! Packets to VIPs and from their backends: which flow one belongs to, and what its addresses become.
+//!
+//! A flow is chosen at its first packet and kept in two entries, one a direction. It waits in table `young` until the
+//! backend has answered and, for TCP, the client has acknowledged that; only then it moves to table `flows`, so that
+//! packets from forged sources can fill nothing but `young`.
+
+use crate::{
+    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey},
+    decide::off_the_common_way,
+    packet::Packet,
+    wire::{Ipv4, PROTO_TCP},
+};
+
+mod choice;
+mod flow;
+mod segment;
+
+pub use choice::slot_hash;
+pub use segment::{Segment, Tuple};
+
+/// The tables of services and flows.
+pub trait Services {
+    /// Whether there may be a service on an address; wrong answers are only "yes".
+    fn may_be_vip(&self, address: u32) -> bool;
+    /// Whether there may be a backend; wrong answers are only "yes".
+    fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool;
+    /// The service of exactly this key.
+    fn service(&self, key: &VipKey) -> Option<(u32, ServiceWord)>;
+    /// What a slot of a service's ring holds: a backend's place behind the service's first.
+    fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32>;
+    /// A backend by its row.
+    fn backend(&self, row: u32) -> Option<&BackendRecord>;
+    /// A flow whose backend has answered.
+    fn flow(&self, key: &FlowKey) -> Option<&LiveFlow>;
+    /// A flow whose backend has not.
+    fn young(&self, key: &FlowKey) -> Option<&LiveFlow>;
+    /// Enters a flow. Says whether it is there now.
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool;
+    /// Enters a young flow. Says whether it is there now.
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool;
+    /// Forgets a flow whose backend had answered.
+    fn forget_flow(&self, key: &FlowKey);
+    /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
+    fn now(&self) -> u32;
+    /// Any number.
+    fn random(&self) -> u32;
+}
+
+/// What becomes of a packet to a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It gets these addresses and ports.
+    Rewritten(Tuple),
+    /// No service, or nothing that a service could serve.
+    NoService,
+    /// The service has no usable backend.
+    NoBackend,
+    /// Every way to the backend that would be free collides with another flow.
+    Collision,
+    /// Its flow's backend is gone.
+    Lost,
+    /// A fragment: it does not say which flow it belongs to.
+    Fragment,
+}
+
+/// What becomes of a packet to an address that may be a VIP. `hidden`: answers from one endpoint of the bridge to
+/// another would not pass a program.
+#[inline(always)]
+pub fn to_vip<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    hidden: impl FnOnce(u32) -> bool,
+    tables: &T,
+) -> Fate {
+    if ip.is_fragment() {
+        off_the_common_way();
+        return Fate::Fragment;
+    }
+    let Some(segment) = Segment::read(packet, ip, offset) else {
+        off_the_common_way();
+        return Fate::NoService;
+    };
+    let key = segment.key(ip);
+    let now = tables.now();
+    if let Some(flow) = tables.flow(&key)
+        && flow.lives(key.protocol, now)
+    {
+        if flow.is_reply() {
+            flow.touch(&segment, now);
+            return Fate::Rewritten(flow.reply(&key));
+        }
+        let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend));
+        let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
+        if known && !over {
+            flow.touch(&segment, now);
+            return Fate::Rewritten(flow.forward(&key));
+        }
+        off_the_common_way();
+        if key.protocol == PROTO_TCP && !over {
+            return Fate::Lost;
+        }
+        // A new life of the same addresses and ports, which may lead to another backend.
+        tables.forget_flow(&flow::reply_key(&key, &flow.record()));
+        tables.forget_flow(&key);
+        return choice::choose(&segment, &key, hidden, now, tables);
+    }
+    off_the_common_way();
+    unconfirmed(&segment, &key, hidden, now, tables)
+}
+
+/// A packet of a flow that is not confirmed yet, or of none.
+#[inline(always)]
+fn unconfirmed<T: Services>(
+    segment: &Segment,
+    key: &FlowKey,
+    hidden: impl FnOnce(u32) -> bool,
+    now: u32,
+    tables: &T,
+) -> Fate {
+    if let Some(young) = tables.young(key)
+        && young.lives(key.protocol, now)
+    {
+        if young.is_reply() {
+            return Fate::Rewritten(answered(segment, key, young, now, tables));
+        }
+        if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend)) {
+            if segment.acknowledges(young) {
+                confirm(key, young, now, tables);
+            }
+            return Fate::Rewritten(young.forward(key));
+        }
+    }
+    choice::choose(segment, key, hidden, now, tables)
+}
+
+/// What the addresses of a packet from a backend become; `None` where it belongs to no flow of a service.
+#[inline(always)]
+pub fn from_backend<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    tables: &T,
+) -> Option<Tuple> {
+    if ip.is_fragment() {
+        return None;
+    }
+    let segment = Segment::read(packet, ip, offset)?;
+    let key = segment.key(ip);
+    if !tables.may_be_backend(key.src, key.sport, key.protocol) {
+        return None;
+    }
+    let now = tables.now();
+    if let Some(flow) = tables.flow(&key)
+        && flow.lives(key.protocol, now)
+    {
+        flow.touch(&segment, now);
+        return Some(flow.reply(&key));
+    }
+    off_the_common_way();
+    let young = tables.young(&key)?;
+    if young.lives(key.protocol, now) { Some(answered(&segment, &key, young, now, tables)) } else { None }
+}
+
+/// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.
+/// UDP needs no more.
+#[inline(always)]
+fn answered<T: Services>(
+    segment: &Segment,
+    key: &FlowKey,
+    reply: &LiveFlow,
+    now: u32,
+    tables: &T,
+) -> Tuple {
+    let tuple = reply.reply(key);
+    let forward_key = tuple.answered(key.protocol);
+    if let Some(forward) = tables.young(&forward_key)
+        && !segment.is_reset()
+    {
+        if key.protocol == PROTO_TCP {
+            forward.number.set(segment.sequence());
+            forward.state.set(State::Answered as u8);
+        } else {
+            confirm(&forward_key, forward, now, tables);
+        }
+    }
+    tuple
+}
+
+/// Moves a young flow to those that nothing but time and other such flows can evict: the reply first, so that there is
+/// never a flow whose answers are not known. The young entries are left to age.
+#[inline(always)]
+fn confirm<T: Services>(key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
+    let forward = FlowRecord { state: State::Established as u8, seen: now, ..young.record() };
+    let reply_key = flow::reply_key(key, &forward);
+    if tables.enter_flow(&reply_key, &flow::reply_record(key, &forward)) {
+        tables.enter_flow(key, &forward);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Entries of the flow tables: their age, and what they make of a packet.
+
+use core::cell::Cell;
+
+use super::segment::{Segment, Tuple};
+use crate::{
+    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State},
+    wire::PROTO_TCP,
+};
+
+/// Idle time after which an entry counts no more, in units of the coarse clock.
+#[inline(always)]
+const fn life(protocol: u8, state: u8) -> u32 {
+    const SECOND: u64 = 1_000_000_000 >> SEEN_SHIFT;
+    let seconds = if protocol != PROTO_TCP {
+        if state == State::New as u8 { 30 } else { 120 }
+    } else if state == State::Established as u8 {
+        8 * 3600
+    } else if state < State::Established as u8 {
+        30
+    } else {
+        20
+    };
+    (seconds * SECOND) as u32
+}
+
+/// The client's source port on the way to the backend.
+#[inline(always)]
+const fn source_port(key: &FlowKey, forward: &FlowRecord) -> u16 {
+    if forward.other_port == 0 { key.sport } else { forward.other_port }
+}
+
+/// The key of the backend's packets in the flow of a forward entry.
+#[inline(always)]
+pub(super) const fn reply_key(key: &FlowKey, forward: &FlowRecord) -> FlowKey {
+    let client = if forward.flags & FlowRecord::HAIRPIN != 0 { key.dst } else { key.src };
+    FlowKey {
+        src: forward.address,
+        dst: client,
+        sport: forward.port,
+        dport: source_port(key, forward),
+        protocol: key.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// The entry of the backend's packets in the flow of a forward entry.
+#[inline(always)]
+pub(super) const fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
+    FlowRecord {
+        address: key.dst,
+        port: key.dport,
+        other_port: if forward.other_port == 0 { 0 } else { key.sport },
+        flags: forward.flags | FlowRecord::REPLY,
+        number: key.src,
+        packets: 0,
+        bytes: 0,
+        ..*forward
+    }
+}
+
+/// What the client's packet becomes.
+#[inline(always)]
+pub(super) const fn forwarded(key: &FlowKey, forward: &FlowRecord) -> Tuple {
+    Tuple {
+        src: if forward.flags & FlowRecord::HAIRPIN != 0 { key.dst } else { key.src },
+        dst: forward.address,
+        sport: source_port(key, forward),
+        dport: forward.port,
+    }
+}
+
+impl LiveFlow {
+    /// An entry that holds a record.
+    pub fn new(record: &FlowRecord) -> Self {
+        Self {
+            address: Cell::new(record.address),
+            port: Cell::new(record.port),
+            other_port: Cell::new(record.other_port),
+            backend: Cell::new(record.backend),
+            service: Cell::new(record.service),
+            state: Cell::new(record.state),
+            flags: Cell::new(record.flags),
+            seen: Cell::new(record.seen),
+            number: Cell::new(record.number),
+            packets: Cell::new(record.packets),
+            bytes: Cell::new(record.bytes),
+        }
+    }
+
+    /// What it holds now.
+    #[inline(always)]
+    pub fn record(&self) -> FlowRecord {
+        FlowRecord {
+            address: self.address.get(),
+            port: self.port.get(),
+            other_port: self.other_port.get(),
+            backend: self.backend.get(),
+            service: self.service.get(),
+            state: self.state.get(),
+            flags: self.flags.get(),
+            seen: self.seen.get(),
+            number: self.number.get(),
+            packets: self.packets.get(),
+            bytes: self.bytes.get(),
+        }
+    }
+
+    /// Not idle for longer than its state allows.
+    #[inline(always)]
+    pub fn lives(&self, protocol: u8, now: u32) -> bool {
+        now.wrapping_sub(self.seen.get()) <= life(protocol, self.state.get())
+    }
+
+    /// Whether it is the backend's direction.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.flags.get() & FlowRecord::REPLY != 0
+    }
+
+    /// Row of its backend.
+    #[inline(always)]
+    pub fn row(&self) -> u32 {
+        FlowRecord::row_of(self.backend.get())
+    }
+
+    /// Whether the backend in its row is still its own, and not gone.
+    #[inline(always)]
+    pub fn is_with(&self, backend: &BackendRecord) -> bool {
+        let own = FlowRecord::backend_of(self.row(), backend.generation);
+        own == self.backend.get() && backend.flags & BackendRecord::GONE == 0
+    }
+
+    /// Counts a packet and follows the connection.
+    #[inline(always)]
+    pub fn touch(&self, segment: &Segment, now: u32) {
+        self.packets.set(self.packets.get().wrapping_add(1));
+        self.bytes.set(self.bytes.get().wrapping_add(u64::from(segment.len)));
+        if self.seen.get() != now {
+            self.seen.set(now);
+        }
+        let state = self.state.get();
+        let after = segment.after(state);
+        if after != state {
+            self.state.set(after);
+        }
+        if !self.is_reply() {
+            self.number.set(segment.acknowledgement());
+        }
+    }
+
+    /// What the client's packet becomes.
+    #[inline(always)]
+    pub fn forward(&self, key: &FlowKey) -> Tuple {
+        forwarded(key, &self.record())
+    }
+
+    /// What the backend's packet becomes.
+    #[inline(always)]
+    pub fn reply(&self, key: &FlowKey) -> Tuple {
+        let other = self.other_port.get();
+        Tuple {
+            src: self.address.get(),
+            dst: self.number.get(),
+            sport: self.port.get(),
+            dport: if other == 0 { key.dport } else { other },
+        }
+    }
+}

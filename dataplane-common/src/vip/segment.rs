@@ -1,0 +1,134 @@
+//! The transport header of a packet, as far as flows need it.
+
+use crate::{
+    abi::{FlowKey, LiveFlow, State},
+    packet::Packet,
+    wire::{IPV4_LEN, Ipv4, PROTO_TCP, PROTO_UDP, TcpHdr},
+};
+
+/// Addresses and ports of a packet, as on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+}
+
+impl Tuple {
+    /// The key under which packets in the other direction are looked for.
+    #[inline(always)]
+    pub const fn answered(self, protocol: u8) -> FlowKey {
+        FlowKey { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol, pad: [0; 3] }
+    }
+}
+
+/// What a TCP segment or UDP datagram says of its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Source port, as on the wire.
+    pub sport: u16,
+    /// Destination port, as on the wire.
+    pub dport: u16,
+    /// Bytes of the packet from its network header on.
+    pub len: u32,
+    /// Sequence and acknowledgement number, as on the wire; 0 for UDP.
+    numbers: [u32; 2],
+    /// TCP's flags; 0 for UDP.
+    flags: u8,
+}
+
+impl Segment {
+    const FIN: u8 = 0x01;
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+
+    /// How far above the backend's first sequence number a client's acknowledgement may lie: servers that speak first
+    /// may have sent their initial window. One forged number in 262,144 is believed.
+    const WINDOW: u32 = 16 * 1024;
+
+    /// Reads the transport header behind a network header without options at `offset`; `None` for other protocols and
+    /// for packets that end before it.
+    #[inline(always)]
+    pub fn read<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<Self> {
+        if !ip.is_plain() {
+            return None;
+        }
+        if ip.header.proto == PROTO_TCP {
+            let tcp: TcpHdr = packet.read(offset + IPV4_LEN)?;
+            let TcpHdr { ports: [sport, dport], sequence, acknowledgement, flags, .. } = tcp;
+            return Some(Self { sport, dport, len: ip.total_len, numbers: [sequence, acknowledgement], flags });
+        }
+        if ip.header.proto != PROTO_UDP {
+            return None;
+        }
+        let [sport, dport]: [u16; 2] = packet.read(offset + IPV4_LEN)?;
+        Some(Self { sport, dport, len: ip.total_len, numbers: [0; 2], flags: 0 })
+    }
+
+    /// The key of its direction of the flow.
+    #[inline(always)]
+    pub fn key(&self, ip: &Ipv4) -> FlowKey {
+        FlowKey {
+            src: ip.src.to_be(),
+            dst: ip.dst.to_be(),
+            sport: self.sport,
+            dport: self.dport,
+            protocol: ip.header.proto,
+            pad: [0; 3],
+        }
+    }
+
+    /// Opens a connection: SYN alone.
+    #[inline(always)]
+    pub fn is_syn(&self) -> bool {
+        self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
+    }
+
+    /// Resets the connection.
+    #[inline(always)]
+    pub fn is_reset(&self) -> bool {
+        self.flags & Self::RST != 0
+    }
+
+    /// Sequence number, host order.
+    #[inline(always)]
+    pub fn sequence(&self) -> u32 {
+        u32::from_be(self.numbers[0])
+    }
+
+    /// Acknowledgement number, host order.
+    #[inline(always)]
+    pub fn acknowledgement(&self) -> u32 {
+        u32::from_be(self.numbers[1])
+    }
+
+    /// Whether the client acknowledges what the backend of a young flow has said.
+    #[inline(always)]
+    pub fn acknowledges(&self, young: &LiveFlow) -> bool {
+        let above = self.acknowledgement().wrapping_sub(young.number.get());
+        self.flags & (Self::ACK | Self::RST) == Self::ACK
+            && young.state.get() == State::Answered as u8
+            && above != 0
+            && above <= Self::WINDOW
+    }
+
+    /// The state of its direction after it.
+    #[inline(always)]
+    pub(super) fn after(&self, state: u8) -> u8 {
+        if self.flags & Self::RST != 0 {
+            State::Reset as u8
+        } else if self.flags & Self::FIN != 0 {
+            State::Closing as u8
+        } else if state == State::Reset as u8 {
+            State::Established as u8
+        } else {
+            state
+        }
+    }
+}
