@@ -12,4 +12,5 @@ pub mod kernel;
 pub mod model;
 pub mod reconcile;
 pub mod replay;
+pub mod service;
 pub mod status;

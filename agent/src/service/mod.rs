@@ -1,0 +1,6 @@
+//! Services as values: what is asked for, and the ring that spreads flows over backends.
+
+mod model;
+pub mod ring;
+
+pub use model::{Algorithm, Backend, Forward, Protocol, Service, Vip, VipError};

@@ -1,0 +1,212 @@
+//! A service as it is asked for.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A service: flows to its VIP go to its backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where clients find it.
+    pub vip: Vip,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// Who serves it; at most one of each address and port.
+    pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// The backends that take new flows, in the order that makes a ring the same everywhere.
+    pub fn usable(&self) -> Vec<Backend> {
+        let mut usable: Vec<_> = self.backends.iter().copied().filter(|backend| backend.weight > 0).collect();
+        usable.sort_unstable();
+        usable
+    }
+}
+
+/// How packets reach the backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// The destination becomes the backend's, and a reply's source the VIP again.
+    #[default]
+    Nat,
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+        })
+    }
+}
+
+/// How a flow's backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Computed from the flow's addresses and ports: every node chooses the same.
+    #[default]
+    Maglev,
+    /// Drawn.
+    Random,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Maglev => "maglev",
+            Self::Random => "random",
+        })
+    }
+}
+
+/// What a service carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// The protocol of a number in IP headers.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|protocol| protocol.number() == number)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Where clients find a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vip {
+    /// Address.
+    pub address: IpAddr,
+    /// Port; 0: any that no other service of the address has.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", SocketAddr::new(self.address, self.port), self.protocol)
+    }
+}
+
+/// Why a text is no VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("'{0}' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp")]
+pub struct VipError(String);
+
+impl FromStr for Vip {
+    type Err = VipError;
+
+    fn from_str(text: &str) -> Result<Self, VipError> {
+        let error = || VipError(text.to_owned());
+        let (socket, protocol) = text.split_once('/').ok_or_else(error)?;
+        let socket: SocketAddr = socket.parse().map_err(|_not_an_address| error())?;
+        let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|one| one.to_string() == protocol);
+        let zoned = matches!(socket, SocketAddr::V6(address) if address.scope_id() != 0);
+        match protocol {
+            Some(protocol) if !zoned => Ok(Self { address: socket.ip(), port: socket.port(), protocol }),
+            _ => Err(error()),
+        }
+    }
+}
+
+/// Who serves a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// Address.
+    pub address: IpAddr,
+    /// Port; 0: the one that the client chose.
+    pub port: u16,
+    /// Its share of new flows among all; 0: none.
+    pub weight: u32,
+}
+
+impl Backend {
+    /// Address and port.
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
+    /// Address and port, where it has an IPv4 address.
+    pub fn v4(&self) -> Option<(Ipv4Addr, u16)> {
+        match self.address {
+            IpAddr::V4(address) => Some((address, self.port)),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn vip(text: &str) -> Result<Vip, VipError> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_vip_is_an_address_with_port_and_protocol() {
+        let expected = Vip { address: [10, 96, 0, 10].into(), port: 80, protocol: Protocol::Tcp };
+        assert_eq!(vip("10.96.0.10:80/tcp"), Ok(expected));
+        assert_eq!(vip("10.96.0.10:0/udp").map(|vip| vip.port), Ok(0));
+        for text in
+            ["", "10.96.0.10:80", "10.96.0.10/tcp", "10.96.0.10:80/sctp", "web:80/tcp", "[fe80::1%2]:80/tcp"]
+        {
+            assert_eq!(vip(text), Err(VipError(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_configuration_does_not_matter_and_who_has_no_weight_takes_nothing() {
+        let backend = |last, weight| Backend { address: [250, 0, 28, last].into(), port: 80, weight };
+        let service = |backends| Service {
+            name: "web".to_owned(),
+            vip: vip("10.96.0.10:80/tcp").unwrap(),
+            algorithm: Algorithm::Maglev,
+            backends,
+        };
+        let usable = service(vec![backend(3, 1), backend(2, 0), backend(1, 5)]).usable();
+        assert_eq!(usable, [backend(1, 5), backend(3, 1)]);
+        assert_eq!(usable, service(vec![backend(1, 5), backend(3, 1)]).usable());
+    }
+
+    proptest! {
+        #[test]
+        fn a_vip_is_read_as_it_is_written(address: IpAddr, port: u16, is_tcp: bool) {
+            let protocol = if is_tcp { Protocol::Tcp } else { Protocol::Udp };
+            let vip = Vip { address, port, protocol };
+            prop_assert_eq!(vip.to_string().parse(), Ok(vip));
+        }
+    }
+}
