@@ -9,6 +9,7 @@ mod mtus;
 mod paths;
 mod ports;
 mod routes;
+mod services;
 
 use std::net::Ipv4Addr;
 
@@ -19,6 +20,7 @@ pub use mtus::{mtu_of, outdated, small};
 pub use paths::{PathPlan, plan as paths};
 pub use ports::{PortOp, plan as ports, strays};
 pub use routes::{RouteOp, plan as routes};
+pub use services::plan as services;
 
 /// Whether an address is one that an endpoint of this fan can have: in the slice, and neither its network address,
 /// nor the gateway, nor its broadcast address.

@@ -73,9 +73,9 @@ pub struct HookRow {
 pub struct Memory {
     /// All maps.
     pub maps: u64,
-    /// The flow table; this version has none.
+    /// The flow tables.
     pub flows: u64,
-    /// The tables of services; this version has none.
+    /// The tables of services, backends and rings.
     pub services: u64,
 }
 
@@ -127,7 +127,7 @@ pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
         fans,
         services: [],
         outcomes: Outcomes::of(&counters),
-        memory: Memory { maps, ..Memory::default() },
+        memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
         degraded,
     })
 }

@@ -136,7 +136,7 @@ fn fan_tables_outlive_the_process_and_are_gone_after_removal() {
         assert_eq!(datapath.endpoints().list().expect("it is listed"), [(address, record)]);
         assert_eq!(datapath.config().fans(), [fan(250)]);
         assert_eq!(datapath.config().helper(), (9, [1, 2, 3, 4, 5, 6]));
-        assert!(datapath.memory().expect("it is asked") > 100_000);
+        assert!(datapath.memory().expect("it is asked").maps > 100_000);
         let error = datapath.attach(Hook::UplinkIngress, index("near"), "near").expect_err("not loaded");
         assert!(error.to_string().contains("not loaded"), "{error}");
         datapath.remove().expect("it goes");

@@ -22,5 +22,6 @@ mod fan_wire;
 mod harness;
 mod neighbours;
 mod replay;
+mod services;
 mod verifier;
 mod words;

@@ -147,3 +147,17 @@ pub(super) struct RawProgInfo {
     pub(super) map_ids: u64,
     pub(super) name: [u8; 16],
 }
+
+/// The head of `bpf_attr` for BPF_MAP_LOOKUP_BATCH.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct BatchAttr {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) elem_flags: u64,
+    pub(super) flags: u64,
+}

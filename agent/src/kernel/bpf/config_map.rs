@@ -173,7 +173,8 @@ impl ConfigMap {
     }
 }
 
-fn wait_for_readers() {
+/// Returns when no program run is under way that began before.
+pub(super) fn wait_for_readers() {
     fence(Ordering::SeqCst);
     if sys::grace_period().is_err() {
         thread::sleep(GRACE);

@@ -74,6 +74,22 @@ pub enum Error {
     /// A frame that the kernel makes no packet of.
     #[error("a frame of {0} bytes is too long for a test run; kernels take up to about 16,000")]
     Frame(usize),
+    /// A table of services is full.
+    #[error(
+        "the table of {what} is full ({most}); remove services, or wait until the flows of former backends end"
+    )]
+    Full {
+        /// What it holds.
+        what: &'static str,
+        /// How much of it.
+        most: u64,
+    },
+    /// Services are IPv4.
+    #[error("{0} is no IPv4 address; give it one")]
+    NotV4(std::net::IpAddr),
+    /// An operation on a service that the kernel doesn't hold.
+    #[error("the kernel holds no service on {0}; look again")]
+    NoService(crate::service::Vip),
     /// Only the maps were opened.
     #[error("attaching a program: the programs were not loaded")]
     NotLoaded,

@@ -10,6 +10,7 @@ mod counters;
 mod endpoints;
 mod error;
 mod events;
+mod flows;
 mod links;
 mod logs;
 mod object;
@@ -18,6 +19,7 @@ mod pins;
 mod private;
 mod probe;
 mod resize;
+mod services;
 mod sys;
 mod tables;
 
@@ -30,6 +32,7 @@ use aya::maps::MapData;
 use dataplane_common::{abi::PathRecord, outcome::Hook};
 
 pub(crate) use self::private::Context;
+pub use self::tables::MapMemory;
 pub use self::{
     config_map::ConfigMap,
     counters::Counters,
@@ -40,6 +43,7 @@ pub use self::{
     paths::PathMap,
     private::{Private, TestRun, bench},
     probe::Mechanism,
+    services::{Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
 };
 use self::{pins::Pins, tables::Tables};
 
@@ -219,6 +223,11 @@ impl Datapath {
         &self.tables.paths
     }
 
+    /// Services.
+    pub fn services(&self) -> &ServiceMap {
+        &self.tables.services
+    }
+
     /// Sets the size below which packets need no path look-up from the paths that still count, and returns these.
     pub fn refresh_paths(&self) -> Result<Vec<(Ipv4Addr, PathRecord)>> {
         loop {
@@ -251,7 +260,7 @@ impl Datapath {
     }
 
     /// Bytes of kernel memory that the maps take.
-    pub fn memory(&self) -> Result<u64> {
+    pub fn memory(&self) -> Result<MapMemory> {
         self.tables.memory()
     }
 

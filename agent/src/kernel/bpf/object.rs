@@ -114,6 +114,7 @@ pub(super) fn map_data(ebpf: &Ebpf, name: &str) -> Result<MapData> {
     match ebpf.map(name) {
         Some(
             Map::Array(data)
+            | Map::ArrayOfMaps(data)
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)

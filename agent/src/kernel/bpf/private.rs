@@ -11,7 +11,7 @@ use aya::{
 };
 
 use super::{
-    ConfigMap, EndpointMap, PathMap,
+    ConfigMap, EndpointMap, PathMap, ServiceMap,
     counters::CounterMap,
     error::{Context as _, Error, Result},
     object,
@@ -96,6 +96,11 @@ impl Private {
     /// Endpoints.
     pub fn endpoints(&self) -> &EndpointMap {
         &self.tables.endpoints
+    }
+
+    /// Services.
+    pub fn services(&self) -> &ServiceMap {
+        &self.tables.services
     }
 
     /// Path MTUs learnt.

@@ -21,8 +21,8 @@ use bytemuck::{Pod, Zeroable};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::attr::{
-    ElementAttr, IdAttr, InfoAttr, LinkCreateAttr, LinkUpdateAttr, LoadAttr, MapAttr, ObjAttr, QueryAttr,
-    RawLinkInfo, RawProgInfo, TestRunAttr,
+    BatchAttr, ElementAttr, IdAttr, InfoAttr, LinkCreateAttr, LinkUpdateAttr, LoadAttr, MapAttr, ObjAttr,
+    QueryAttr, RawLinkInfo, RawProgInfo, TestRunAttr,
 };
 
 /// What the kernel says about a tcx link.
@@ -220,6 +220,37 @@ pub(super) fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: key and value are readable for the 4 bytes that the map was made with.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element) }?;
     Ok(map)
+}
+
+/// Reads the next elements of a hash map into `keys` and `values`, which have one capacity. Gives their number, and
+/// where to go on (`at` of the next call); `None` at the end.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    at: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)> {
+    let start = [at.unwrap_or_default()];
+    let mut next = [0u32];
+    let capacity = keys.len().min(values.len());
+    let mut attr = BatchAttr {
+        in_batch: if at.is_some() { address(&start) } else { 0 },
+        out_batch: address_mut(&mut next),
+        keys: address_mut(keys),
+        values: address_mut(values),
+        count: capacity as u32,
+        map_fd: raw(map),
+        ..Zeroable::zeroed()
+    };
+    // SAFETY: keys and values are writable for `count` elements of the map's sizes, as callers see to; the positions
+    // of hash maps have four bytes.
+    let outcome = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
+    let count = capacity.min(attr.count as usize);
+    match outcome {
+        Ok(_) => Ok((count, Some(next[0]))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((count, None)),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a test run gave.

@@ -8,44 +8,70 @@ use super::{
     endpoints::EndpointMap,
     error::{Context as _, Error, Result},
     paths::PathMap,
+    services::ServiceMap,
     sys,
 };
 
-/// The five maps, pinned or private.
+const FAN: [&str; 6] = ["config", "endpoints", "near", "paths", "counters", "events"];
+const SERVICE: [&str; 6] = ["services", "service", "backends", "rings", "vip_filter", "backend_filter"];
+const FLOW: [&str; 2] = ["flows", "young"];
+
+/// All maps, pinned or private.
 pub(super) struct Tables {
     pub(super) config: ConfigMap,
     /// The kernel's number for map `config`.
     pub(super) config_id: u32,
     pub(super) endpoints: EndpointMap,
     pub(super) paths: PathMap,
+    pub(super) services: ServiceMap,
     pub(super) counters: CounterMap,
     pub(super) events: MapData,
     all: Vec<(&'static str, MapData)>,
 }
 
+/// Bytes of kernel memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapMemory {
+    /// All maps.
+    pub maps: u64,
+    /// Those of flows.
+    pub flows: u64,
+    /// Those of services, backends and rings.
+    pub services: u64,
+}
+
 impl Tables {
     /// Opens each map by `source`.
     pub(super) fn new(source: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
-        const NAMES: [&str; 6] = ["config", "endpoints", "near", "paths", "counters", "events"];
         let config = source("config")?;
+        let names = FAN.iter().chain(&SERVICE).chain(&FLOW);
         Ok(Self {
             config_id: config.info().map_err(Error::map("config"))?.id(),
             config: ConfigMap::new(&config)?,
             endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,
             paths: PathMap::new(source("paths")?)?,
+            services: ServiceMap::new(&source)?,
             counters: CounterMap::new(source("counters")?)?,
             events: source("events")?,
-            all: NAMES.iter().map(|&name| Ok((name, source(name)?))).collect::<Result<_>>()?,
+            all: names.map(|&name| Ok((name, source(name)?))).collect::<Result<_>>()?,
         })
     }
 
     /// Bytes of kernel memory that the maps take.
-    pub(super) fn memory(&self) -> Result<u64> {
-        self.all
-            .iter()
-            .map(|(name, data)| {
-                sys::map_memory(data.fd().as_fd()).during(|| format!("asking for the size of map {name}"))
-            })
-            .sum()
+    pub(super) fn memory(&self) -> Result<MapMemory> {
+        let segments = self.services.segment_memory()?;
+        let mut memory = MapMemory { maps: segments, services: segments, flows: 0 };
+        for (name, data) in &self.all {
+            let bytes =
+                sys::map_memory(data.fd().as_fd()).during(|| format!("asking for the size of map {name}"))?;
+            memory.maps += bytes;
+            if SERVICE.contains(name) {
+                memory.services += bytes;
+            }
+            if FLOW.contains(name) {
+                memory.flows += bytes;
+            }
+        }
+        Ok(memory)
     }
 }

@@ -1,0 +1,104 @@
+//! Services in the kernel: what it holds, read back; and single changes.
+//!
+//! The pinned maps are the memory: a [`Writer`] learns from them what stands, which rows and extents are free, and
+//! touches nothing that is right. A change becomes visible by one store, after everything that it leads to is
+//! written; what a program run under way may still read is given out again only after a grace period
+//! ([`Writer::settle`]), and a backend's row only when no flow remembers it either ([`Writer::sweep`]).
+
+mod bits;
+mod filters;
+mod held;
+mod read;
+mod records;
+mod rings;
+mod rows;
+mod sweep;
+mod writer;
+
+use std::{os::fd::AsFd as _, sync::Arc};
+
+use aya::maps::MapData;
+use dataplane_common::abi::{
+    BACKEND_FILTER_BITS, BackendRecord, MAX_BACKENDS, MAX_SERVICES, ServiceRecord, VIP_FILTER_BITS,
+};
+
+pub use self::{
+    held::{Held, HeldRow, HeldService, ServiceOp},
+    writer::Writer,
+};
+use self::{records::Records, rings::Rings};
+use super::{
+    error::{Context as _, Error, Result},
+    flows::FlowTables,
+    object::duplicate,
+    sys::Mapping,
+};
+use crate::service::Vip;
+
+/// The maps of services.
+#[derive(Clone, Debug)]
+pub struct ServiceMap {
+    maps: Arc<Maps>,
+}
+
+#[derive(Debug)]
+struct Maps {
+    records: Records,
+    backends: Mapping,
+    vip_filter: Mapping,
+    backend_filter: Mapping,
+    rings: MapData,
+    flows: FlowTables,
+}
+
+impl ServiceMap {
+    /// Opens each map by `source`.
+    pub(super) fn new(source: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
+        let mapped = |name: &str, len: usize| {
+            let map = source(name)?;
+            Mapping::new(map.fd().as_fd(), len).during(|| format!("mapping map {name}"))
+        };
+        let service = mapped("service", MAX_SERVICES as usize * size_of::<ServiceRecord>())?;
+        let maps = Maps {
+            records: Records::new(source("services")?, service)?,
+            backends: mapped("backends", MAX_BACKENDS as usize * size_of::<BackendRecord>())?,
+            vip_filter: mapped("vip_filter", VIP_FILTER_BITS as usize / 8)?,
+            backend_filter: mapped("backend_filter", BACKEND_FILTER_BITS as usize / 8)?,
+            rings: source("rings")?,
+            flows: FlowTables::new(source("flows")?, source("young")?),
+        };
+        Ok(Self { maps: Arc::new(maps) })
+    }
+
+    /// The VIPs that packets find.
+    pub fn vips(&self) -> Result<Vec<Vip>> {
+        Ok(self.maps.records.list()?.into_iter().map(|(vip, _)| vip).collect())
+    }
+
+    /// Reads everything back; the one writer at a time.
+    pub fn writer(&self) -> Result<Writer> {
+        Writer::open(Arc::clone(&self.maps))
+    }
+
+    /// How many flows the table holds.
+    pub fn flow_capacity(&self) -> Result<u32> {
+        self.maps.flows.capacity()
+    }
+
+    /// Bytes of kernel memory that the segments of rings take.
+    pub(super) fn segment_memory(&self) -> Result<u64> {
+        let outer = duplicate(&self.maps.rings, "rings")?;
+        Ok(Rings::open(outer)?.memory())
+    }
+}
+
+impl Maps {
+    fn rings(&self) -> Result<Rings> {
+        Rings::open(duplicate(&self.rings, "rings")?)
+    }
+}
+
+/// An operation on what is not there.
+fn missing(vip: Vip) -> Error {
+    Error::NoService(vip)
+}

@@ -1,0 +1,125 @@
+//! A writer's start: what stands in the maps, and repair of what no change would ever touch.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dataplane_common::abi::{
+    BACKEND_FILTER_BITS, BackendRecord, MAX_BACKENDS, ServiceWord, VIP_FILTER_BITS, vip_bit,
+};
+
+use super::{
+    HeldRow, HeldService, Maps, Result, Writer,
+    records::{is_index, key_of},
+    rings::Extent,
+    rows,
+};
+use crate::service::{Algorithm, Backend, Service, Vip, ring};
+
+impl Writer {
+    pub(super) fn open(maps: Arc<Maps>) -> Result<Self> {
+        let mut writer = Self::empty(maps)?;
+        for (vip, index) in writer.maps.records.list()? {
+            writer.read_service(vip, index)?;
+        }
+        writer.read_rows();
+        writer.vips.clean(&writer.maps.vip_filter, VIP_FILTER_BITS);
+        writer.backends.clean(&writer.maps.backend_filter, BACKEND_FILTER_BITS);
+        Ok(writer)
+    }
+
+    /// A VIP whose record is not its own came from a change that was never completed: it goes.
+    fn read_service(&mut self, vip: Vip, index: u32) -> Result<()> {
+        let key = key_of(vip)?;
+        if !is_index(index) || self.maps.records.key(index) != key || !self.indices.contains(index) {
+            return self.maps.records.remove(key);
+        }
+        self.indices.remove(index);
+        let word = self.maps.records.word(index);
+        if let Some(extent) = Extent::of(word).filter(|&extent| self.rings.claim(extent)) {
+            self.extents.insert(index, extent);
+            let named = self.rings.read(extent).map(|local| word.base + u32::from(local));
+            named.filter(|&row| row < MAX_BACKENDS).for_each(|row| self.named.insert(row));
+        } else if word.log2_slots == 0 && word.flags & ServiceWord::EMPTY == 0 && word.base < MAX_BACKENDS {
+            self.named.insert(word.base);
+        }
+        let algorithm =
+            if word.flags & ServiceWord::RANDOM == 0 { Algorithm::Maglev } else { Algorithm::Random };
+        let held = HeldService { index, algorithm, usable: None, rows: Vec::new() };
+        self.held.services.insert(vip, held);
+        self.vips.add(&self.maps.vip_filter, vip_bit(key.address));
+        Ok(())
+    }
+
+    fn read_rows(&mut self) {
+        let mut rows_of: HashMap<u32, &mut Vec<HeldRow>> =
+            self.held.services.values_mut().map(|held| (held.index, &mut held.rows)).collect();
+        for row in 0..MAX_BACKENDS {
+            let record = rows::record(&self.maps.backends, row);
+            if rows::is_free(&record) {
+                continue;
+            }
+            let is_named = self.named.contains(row);
+            if !is_named {
+                self.leaving.rows.push(row);
+            }
+            let is_gone = record.flags & BackendRecord::GONE != 0;
+            let held = HeldRow { row, socket: rows::socket(&record), is_gone, is_named };
+            match rows_of.get_mut(&record.service) {
+                Some(rows) => rows.push(held),
+                None => self.held.orphans.push(held),
+            }
+            if !is_index(record.service) {
+                continue;
+            }
+            let protocol = self.maps.records.key(record.service).protocol;
+            self.backends.add(&self.maps.backend_filter, rows::filter_bit(&record, protocol));
+            *self.users.entry(record.service).or_default() += 1;
+            self.indices.remove(record.service);
+        }
+    }
+
+    /// Finds out which of the services that were read are as wanted: their rings tell no weights.
+    pub fn recognise<'s>(&mut self, wanted: impl IntoIterator<Item = &'s Service>) {
+        for service in wanted {
+            let Some(held) = self.held.services.get(&service.vip).filter(|held| held.usable.is_none()) else {
+                continue;
+            };
+            let usable = service.usable();
+            if self.is_computed_from(held, &usable)
+                && let Some(held) = self.held.services.get_mut(&service.vip)
+            {
+                held.usable = Some(usable);
+            }
+        }
+    }
+
+    /// Whether a service's word leads to these backends, and no other set's ring would be the same.
+    fn is_computed_from(&self, held: &HeldService, usable: &[Backend]) -> bool {
+        let word = self.maps.records.word(held.index);
+        let is = |row: u32, backend: &Backend| {
+            let own = held.rows.iter().find(|held| held.row == row && !held.is_gone);
+            own.is_some_and(|own| Some((*own.socket.ip(), own.socket.port())) == backend.v4())
+        };
+        let is_empty = word.flags & ServiceWord::EMPTY != 0;
+        match usable {
+            [] => is_empty,
+            [one] => !is_empty && word.log2_slots == 0 && is(word.base, one),
+            _ => {
+                let Some(&extent) = self.extents.get(&held.index) else { return false };
+                if 1 << extent.log2_slots != ring::slots(usable.len()) {
+                    return false;
+                }
+                let mut row_of = vec![None; usable.len()];
+                ring::build(usable).into_iter().zip(self.rings.read(extent)).all(|(place, local)| {
+                    let (place, row) = (usize::from(place), word.base + u32::from(local));
+                    match row_of[place] {
+                        Some(known) => known == row,
+                        None => {
+                            row_of[place] = Some(row);
+                            is(row, &usable[place])
+                        }
+                    }
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Services in real maps: what the kernel holds after changes, and after the process that made them.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use fanlight::{
+    kernel::bpf::{Datapath, Held, ServiceOp, ServiceWriter},
+    reconcile,
+    service::{Algorithm, Backend, Protocol, Service, Vip},
+};
+use fanlight_tests::Host;
+
+fn on_host(test: impl FnOnce() + Send) {
+    let host = Host::new("host");
+    host.inside(test);
+}
+
+fn open() -> Datapath {
+    Datapath::open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn writer(datapath: &Datapath) -> ServiceWriter {
+    datapath.services().writer().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn backend(number: u32, weight: u32) -> Backend {
+    let first = Ipv4Addr::new(250, 0, 0, 2).to_bits();
+    Backend { address: Ipv4Addr::from_bits(first + number).into(), port: 8080, weight }
+}
+
+fn service(number: u32, backends: Vec<Backend>) -> Service {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + number);
+    let vip = Vip { address: address.into(), port: 80, protocol: Protocol::Tcp };
+    Service { name: format!("service-{number}"), vip, algorithm: Algorithm::Maglev, backends }
+}
+
+/// Makes the kernel hold these services; says what that took.
+#[track_caller]
+fn apply(writer: &mut ServiceWriter, wanted: &[Service]) -> Vec<ServiceOp> {
+    let ops = reconcile::services(wanted, writer.held());
+    ops.iter().for_each(|op| writer.apply(op).unwrap_or_else(|error| panic!("{op:?}: {error}")));
+    assert_eq!(reconcile::services(wanted, writer.held()), [], "nothing is left to do");
+    ops
+}
+
+/// What another process finds in the maps, and that it is as wanted.
+#[track_caller]
+fn found_again(wanted: &[Service]) -> Held {
+    let datapath = Datapath::open_existing().expect("it is asked").expect("it is pinned");
+    let mut writer = writer(&datapath);
+    writer.recognise(wanted);
+    assert_eq!(reconcile::services(wanted, writer.held()), []);
+    writer.held().clone()
+}
+
+#[test]
+fn services_outlive_the_process_and_are_left_alone_by_the_next() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        let random =
+            Service { algorithm: Algorithm::Random, ..service(3, vec![backend(1, 1), backend(2, 1)]) };
+        let wanted = [
+            service(0, vec![]),
+            service(1, vec![backend(1, 1)]),
+            service(2, (0..10).map(|number| backend(number, 1 + number)).collect()),
+            random,
+            service(4, (0..1024).map(|number| backend(number, 1)).collect()),
+        ];
+        assert_eq!(apply(&mut writer, &wanted).len(), wanted.len());
+        let held = writer.held().clone();
+        assert_eq!(found_again(&wanted), held);
+        let mut vips = datapath.services().vips().expect("they are listed");
+        vips.sort_unstable();
+        assert_eq!(vips, wanted.each_ref().map(|service| service.vip));
+
+        apply(&mut writer, &[]);
+        writer.settle();
+        assert_eq!(writer.sweep().expect("flows are read"), 1 + 10 + 2 + 1024, "rows without flows");
+        assert_eq!(found_again(&[]), Held::default());
+    });
+}
+
+#[test]
+fn a_change_touches_only_the_backends_that_differ() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        let other = service(9, vec![backend(7, 1), backend(8, 1)]);
+        let with = |backends: &[Backend]| [service(1, backends.to_vec()), other.clone()];
+        let rows = |writer: &ServiceWriter| {
+            let (_, held) = writer.held().services.first_key_value().expect("it is held");
+            held.rows.iter().map(|row| (row.row, row.is_gone, row.is_named)).collect::<Vec<_>>()
+        };
+        apply(&mut writer, &with(&[backend(1, 1), backend(2, 1)]));
+        assert_eq!(rows(&writer), [(0, false, true), (1, false, true)]);
+
+        let drained = with(&[backend(1, 1), backend(2, 0)]);
+        assert_eq!(apply(&mut writer, &drained), [ServiceOp::Change(drained[0].clone())]);
+        assert_eq!(rows(&writer), [(0, false, true), (1, false, false)], "its flows go on");
+
+        apply(&mut writer, &with(&[backend(1, 1), backend(2, 1), backend(3, 1)]));
+        assert_eq!(
+            rows(&writer),
+            [(0, false, true), (1, false, true), (4, false, true)],
+            "the old row again"
+        );
+
+        let removed = with(&[backend(2, 1), backend(3, 1)]);
+        apply(&mut writer, &removed);
+        assert_eq!(rows(&writer), [(0, true, false), (1, false, true), (4, false, true)]);
+        found_again(&removed);
+        writer.settle();
+        assert_eq!(writer.sweep().expect("flows are read"), 1);
+        assert_eq!(rows(&writer), [(1, false, true), (4, false, true)]);
+        found_again(&removed);
+    });
+}
+
+#[test]
+fn what_was_replaced_is_given_out_again_only_when_no_program_reads_it() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        let segments = || datapath.memory().expect("it is asked").services / (4 << 20);
+        let before = segments();
+        // A ring of 64 backends takes a 32nd of a segment.
+        let wanted = |weight| {
+            let backends = (0..64).map(|number| backend(number, 1 + u32::from(number == weight)));
+            [service(1, backends.collect())]
+        };
+        for weight in 0..100 {
+            apply(&mut writer, &wanted(weight % 64));
+            writer.settle();
+        }
+        assert_eq!(segments() - before, 1);
+        for weight in 0..100 {
+            apply(&mut writer, &wanted(weight % 64));
+        }
+        assert_eq!(segments() - before, 4, "rings that a program may still read are kept apart");
+        found_again(&wanted(99 % 64));
+    });
+}
+
+#[test]
+fn ten_thousand_services_load_and_one_of_them_changes_alone() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        let backends = |number: u32| (0..10).map(|one| backend(number * 10 + one, 1)).collect();
+        let count = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+        let mut wanted: Vec<Service> = (0..count).map(|number| service(number, backends(number))).collect();
+        let start = Instant::now();
+        let ops = apply(&mut writer, &wanted);
+        println!("{count} services of 10 backends: {:?}", start.elapsed());
+        assert_eq!(ops.len(), wanted.len());
+        let memory = datapath.memory().expect("it is asked").services;
+        println!("services take {} KiB", memory / 1024);
+
+        wanted[77].backends.truncate(9);
+        let start = Instant::now();
+        let ops = reconcile::services(&wanted, writer.held());
+        let planned = start.elapsed();
+        ops.iter().for_each(|op| writer.apply(op).expect("it applies"));
+        println!("one change: {:?}, of these planning {planned:?}", start.elapsed());
+        assert_eq!(ops.len(), 2, "the ring, and the row of the backend that is gone");
+
+        let start = Instant::now();
+        found_again(&wanted);
+        println!("found again: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60));
+    });
+}
