@@ -54,6 +54,13 @@ pub fn one_hop_less(check: [u8; 2]) -> [u8; 2] {
     (sum as u16).wrapping_add((sum >= 0xffff) as u16).to_ne_bytes()
 }
 
+/// The field after one 32-bit word at an even offset, as on the wire, changed from `old` to `new`.
+#[inline(always)]
+pub fn update_word(check: [u8; 2], old: u32, new: u32) -> [u8; 2] {
+    let halves = |word: u32| (word & 0xffff) + (word >> 16);
+    finish(u32::from(!u16::from_ne_bytes(check)) + halves(!old) + halves(new))
+}
+
 /// The field after one 16-bit word changed from `old` to `new`: RFC 1624, equation 3.
 #[inline(always)]
 pub fn update(check: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {

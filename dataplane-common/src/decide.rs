@@ -9,11 +9,13 @@ use crate::{
     fan, icmp,
     outcome::Outcome,
     packet::Packet,
+    vip::{Services, Tuple},
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
 };
 
 mod egress;
 mod ingress;
+mod service;
 
 pub use egress::{host_egress, local_ingress};
 pub use ingress::uplink_ingress;
@@ -70,8 +72,8 @@ impl Context for Meta {
     }
 }
 
-/// The tables that decisions read.
-pub trait Tables {
+/// The tables that decisions read, and those of flows, which they write.
+pub trait Tables: Services {
     /// Fans and devices of this node; `None` before the agent has written them.
     fn config(&self) -> Option<&Config>;
     /// The endpoint of this host with an overlay address.
@@ -88,30 +90,14 @@ pub enum Verdict<'t> {
     Pass(Outcome),
     /// End it here.
     Drop(Outcome),
-    /// Put it into a tunnel packet to `host` and send it.
-    Encapsulate {
-        /// The fan it belongs to.
-        fan: &'t FanRecord,
-        /// Outer destination.
-        host: u32,
-        /// The packet is routed here: its TTL becomes one less.
-        routed: bool,
-    },
-    /// Take it out of its tunnel packet and hand it to `endpoint`, or to the stack when that is `None`.
-    Decapsulate {
-        /// The fan of the inner destination.
-        fan: &'t FanRecord,
-        /// Where the inner destination lives, if known.
-        endpoint: Option<&'t EndpointRecord>,
-        /// The TOS byte it gets.
-        tos: u8,
-    },
-    /// Hand it to another endpoint of this host, with TTL one less.
-    DeliverLocally {
-        /// The fan of the destination.
-        fan: &'t FanRecord,
-        /// Where the destination lives.
-        endpoint: &'t EndpointRecord,
+    /// Bring it where its destination lives.
+    Forward(Forward<'t>),
+    /// The same, with other addresses and ports. Apart from `Forward`, so that what is not translated pays nothing.
+    Translate {
+        /// What it gets.
+        rewrite: Tuple,
+        /// Where to, then.
+        forward: Forward<'t>,
     },
     /// Answer its sender with an ICMP error from `source`.
     Answer {
@@ -122,6 +108,8 @@ pub enum Verdict<'t> {
         /// What it is counted as.
         outcome: Outcome,
     },
+    /// Answer its sender with a TCP reset.
+    Reset(Outcome),
     /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
     LearnPathMtu {
         /// Remote underlay host.
@@ -129,6 +117,49 @@ pub enum Verdict<'t> {
         /// Largest inner packet.
         mtu: u32,
     },
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy)]
+pub enum Forward<'t> {
+    /// Into a tunnel packet to `host`.
+    Encapsulate {
+        /// The fan it belongs to.
+        fan: &'t FanRecord,
+        /// Outer destination.
+        host: u32,
+        /// The packet is routed here: its TTL becomes one less.
+        routed: bool,
+    },
+    /// Out of its tunnel packet, to `endpoint`, or to the stack when that is `None`.
+    Decapsulate {
+        /// The fan of the inner destination.
+        fan: &'t FanRecord,
+        /// Where the inner destination lives, if known.
+        endpoint: Option<&'t EndpointRecord>,
+        /// The TOS byte it gets.
+        tos: u8,
+    },
+    /// To another endpoint of this host, with TTL one less.
+    Deliver {
+        /// The fan of the destination.
+        fan: &'t FanRecord,
+        /// Where the destination lives.
+        endpoint: &'t EndpointRecord,
+    },
+    /// To this host's stack.
+    ToHost,
+}
+
+impl Forward<'_> {
+    /// Offset of the network header that is translated.
+    #[inline(always)]
+    pub const fn network_header(&self) -> usize {
+        match self {
+            Self::Decapsulate { .. } => ETH_LEN + IPV4_LEN,
+            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost => ETH_LEN,
+        }
+    }
 }
 
 /// [`Verdict::Pass`], off the common way.
@@ -143,6 +174,12 @@ fn pass(outcome: Outcome) -> Verdict<'static> {
 fn drop(outcome: Outcome) -> Verdict<'static> {
     off_the_common_way();
     Verdict::Drop(outcome)
+}
+
+/// [`Verdict::Translate`], or [`Verdict::Forward`] where there is nothing to be translated.
+#[inline(always)]
+fn forward(rewrite: Tuple, forward: Forward<'_>) -> Verdict<'_> {
+    if rewrite.is_kept() { Verdict::Forward(forward) } else { Verdict::Translate { rewrite, forward } }
 }
 
 /// Keeps what follows in a block of its own. LLVM would otherwise put the stores of this exit's constants in front of
@@ -262,7 +299,7 @@ fn answer<'t, P: Packet + ?Sized>(
     let outcome = match error {
         icmp::Error::FragmentationNeeded { .. } => Outcome::AnsweredTooBig,
         icmp::Error::TtlExceeded => Outcome::AnsweredTtlExceeded,
-        icmp::Error::HostUnreachable => Outcome::AnsweredUnreachable,
+        icmp::Error::HostUnreachable | icmp::Error::PortUnreachable => Outcome::AnsweredUnreachable,
     };
     Verdict::Answer { source, error, outcome }
 }

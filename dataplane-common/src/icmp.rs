@@ -22,6 +22,8 @@ pub enum Error {
     TtlExceeded,
     /// Type 3, code 1.
     HostUnreachable,
+    /// Type 3, code 3.
+    PortUnreachable,
 }
 
 /// Type of "destination unreachable".
@@ -39,6 +41,7 @@ impl Error {
             Self::FragmentationNeeded { mtu } => (UNREACHABLE, CODE_FRAGMENTATION_NEEDED, mtu),
             Self::TtlExceeded => (11, 0, 0),
             Self::HostUnreachable => (UNREACHABLE, 1, 0),
+            Self::PortUnreachable => (UNREACHABLE, 3, 0),
         }
     }
 

@@ -19,5 +19,6 @@ pub mod icmp;
 pub mod memory;
 pub mod outcome;
 pub mod packet;
+pub mod tcp;
 pub mod vip;
 pub mod wire;

@@ -58,12 +58,24 @@ numbered! {
         DecapsulatedToHost = "decapsulated-to-host",
         /// From one endpoint of this host straight to another.
         DeliveredLocally = "delivered-locally",
+        /// A backend's answer to a process of this host: handed to the kernel's stack as coming from the VIP.
+        DeliveredToHost = "delivered-to-host",
         /// Larger than the path allows: answered with ICMP "fragmentation needed".
         AnsweredTooBig = "answered-too-big",
         /// TTL ran out here: answered with ICMP "time exceeded".
         AnsweredTtlExceeded = "answered-ttl-exceeded",
         /// To an overlay address that no host can own: answered with ICMP "host unreachable".
         AnsweredUnreachable = "answered-unreachable",
+        /// To a VIP on a port without a service: answered as a closed port (TCP reset, ICMP port unreachable).
+        RefusedNoService = "refused-no-service",
+        /// To a service without a usable backend: answered as a closed port.
+        RefusedNoBackend = "refused-no-backend",
+        /// To a service whose backend has no free port towards this client: answered as a closed port.
+        RefusedCollision = "refused-collision",
+        /// Of a TCP connection whose backend is gone: answered with a reset.
+        RefusedBackendGone = "refused-backend-gone",
+        /// Fragment to a VIP: it does not say which flow it belongs to.
+        DropFragment = "drop-fragment",
         /// Tunnel packet whose inner source does not compute to its outer source.
         DropSpoofedSource = "drop-spoofed-source",
         /// Tunnel packet whose inner destination does not lie in this host's slice.

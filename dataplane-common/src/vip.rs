@@ -46,11 +46,31 @@ pub trait Services {
     fn random(&self) -> u32;
 }
 
-/// What becomes of a packet to a VIP.
+/// What becomes of a packet to a VIP. No `Result`, for the reason of [`Tuple::KEPT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It gets these addresses and ports.
-    Rewritten(Tuple),
+pub struct Fate {
+    /// The addresses and ports that it gets; [`Tuple::KEPT`] when it is refused.
+    pub rewrite: Tuple,
+    /// Why it is refused.
+    pub refusal: Option<Refusal>,
+}
+
+impl Fate {
+    #[inline(always)]
+    const fn rewritten(rewrite: Tuple) -> Self {
+        Self { rewrite, refusal: None }
+    }
+
+    #[inline(always)]
+    fn refused(refusal: Refusal) -> Self {
+        off_the_common_way();
+        Self { rewrite: Tuple::KEPT, refusal: Some(refusal) }
+    }
+}
+
+/// Why a packet to a VIP cannot be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
     /// No service, or nothing that a service could serve.
     NoService,
     /// The service has no usable backend.
@@ -58,7 +78,7 @@ pub enum Fate {
     /// Every way to the backend that would be free collides with another flow.
     Collision,
     /// Its flow's backend is gone.
-    Lost,
+    BackendGone,
     /// A fragment: it does not say which flow it belongs to.
     Fragment,
 }
@@ -74,13 +94,9 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
     tables: &T,
 ) -> Fate {
     if ip.is_fragment() {
-        off_the_common_way();
-        return Fate::Fragment;
+        return Fate::refused(Refusal::Fragment);
     }
-    let Some(segment) = Segment::read(packet, ip, offset) else {
-        off_the_common_way();
-        return Fate::NoService;
-    };
+    let Some(segment) = Segment::read(packet, ip, offset) else { return Fate::refused(Refusal::NoService) };
     let key = segment.key(ip);
     let now = tables.now();
     if let Some(flow) = tables.flow(&key)
@@ -88,17 +104,17 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
     {
         if flow.is_reply() {
             flow.touch(&segment, now);
-            return Fate::Rewritten(flow.reply(&key));
+            return Fate::rewritten(flow.reply(&key));
         }
         let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend));
         let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
         if known && !over {
             flow.touch(&segment, now);
-            return Fate::Rewritten(flow.forward(&key));
+            return Fate::rewritten(flow.forward(&key));
         }
         off_the_common_way();
         if key.protocol == PROTO_TCP && !over {
-            return Fate::Lost;
+            return Fate::refused(Refusal::BackendGone);
         }
         // A new life of the same addresses and ports, which may lead to another backend.
         tables.forget_flow(&flow::reply_key(&key, &flow.record()));
@@ -122,44 +138,46 @@ fn unconfirmed<T: Services>(
         && young.lives(key.protocol, now)
     {
         if young.is_reply() {
-            return Fate::Rewritten(answered(segment, key, young, now, tables));
+            return Fate::rewritten(answered(segment, key, young, now, tables));
         }
         if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend)) {
             if segment.acknowledges(young) {
                 confirm(key, young, now, tables);
             }
-            return Fate::Rewritten(young.forward(key));
+            return Fate::rewritten(young.forward(key));
         }
     }
     choice::choose(segment, key, hidden, now, tables)
 }
 
-/// What the addresses of a packet from a backend become; `None` where it belongs to no flow of a service.
+/// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
 #[inline(always)]
 pub fn from_backend<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
     tables: &T,
-) -> Option<Tuple> {
+) -> Tuple {
     if ip.is_fragment() {
-        return None;
+        return Tuple::KEPT;
     }
-    let segment = Segment::read(packet, ip, offset)?;
+    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
     let key = segment.key(ip);
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
-        return None;
+        return Tuple::KEPT;
     }
     let now = tables.now();
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
     {
         flow.touch(&segment, now);
-        return Some(flow.reply(&key));
+        return flow.reply(&key);
     }
     off_the_common_way();
-    let young = tables.young(&key)?;
-    if young.lives(key.protocol, now) { Some(answered(&segment, &key, young, now, tables)) } else { None }
+    match tables.young(&key) {
+        Some(young) if young.lives(key.protocol, now) => answered(&segment, &key, young, now, tables),
+        _ => Tuple::KEPT,
+    }
 }
 
 /// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.

@@ -86,6 +86,33 @@ unsafe impl Header for TcpHdr {
 // SAFETY: an integer.
 unsafe impl Header for u16 {}
 
+/// An IPv4 header without options and the ports behind it, to be rewritten. All as on the wire.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Ipv4Ports {
+    /// Version, header length, class, total length, identification, fragment: not rewritten.
+    pub first: [u16; 4],
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol.
+    pub protocol: u8,
+    /// Header checksum.
+    pub check: u16,
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+}
+
+// SAFETY: `repr(C)` of integers whose alignments divide their offsets, 24 bytes in all: no padding.
+unsafe impl Header for Ipv4Ports {
+    const ON_WORD: bool = true;
+}
+
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
 /// Length of an IPv4 header without options.

@@ -6,19 +6,20 @@ use aya_ebpf::bindings::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{Context, Tables, Verdict, off_the_common_way},
-    ecn, icmp,
+    decide::{Context, Forward, Tables, Verdict, off_the_common_way},
+    ecn,
     outcome::{Hook, Outcome},
-    packet::Packet,
     wire::{ETH_LEN, IPV4_LEN, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
     maps::{self, Maps},
-    packet::{Frame, Macs, Refused, Word},
+    packet::{Frame, Refused, Word},
 };
 
+mod answer;
+mod translate;
 mod uplink;
 
 /// Initial TTL of outer headers (RFC 1700).
@@ -36,15 +37,14 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
             maps::learn_path_mtu(host, mtu);
             return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
         }
-        Verdict::Encapsulate { fan, host, routed } => {
-            encapsulate(frame, fan, host, routed).map(|action| (action, Outcome::Encapsulated))
+        Verdict::Forward(forward) => self::forward(frame, hook, forward),
+        Verdict::Translate { rewrite, forward } => {
+            translate::apply(frame, forward.network_header(), rewrite)
+                .and_then(|()| self::forward(frame, hook, forward))
         }
-        Verdict::Decapsulate { fan, endpoint, tos } => decapsulate(frame, fan, endpoint, tos),
-        Verdict::DeliverLocally { fan, endpoint } => {
-            deliver_locally(frame, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
-        }
+        Verdict::Reset(outcome) => answer::reset(frame, hook).map(|action| (action, outcome)),
         Verdict::Answer { source, error, outcome } => {
-            answer(frame, hook, source, error).map(|action| (action, outcome))
+            answer::error(frame, hook, source, error).map(|action| (action, outcome))
         }
     };
     match done {
@@ -56,9 +56,28 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
     }
 }
 
+#[inline(always)]
+fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, Outcome), Refused> {
+    match forward {
+        Forward::Encapsulate { fan, host, routed } => {
+            encapsulate(frame, fan, host, routed).map(|action| (action, Outcome::Encapsulated))
+        }
+        Forward::Decapsulate { fan, endpoint, tos } => decapsulate(frame, fan, endpoint, tos),
+        Forward::Deliver { fan, endpoint } => {
+            deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
+        }
+        Forward::ToHost => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
+    }
+}
+
 /// Outer header in front, then out of the uplink.
 #[inline(always)]
-fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
+fn encapsulate(
+    frame: &mut Frame,
+    fan: &FanRecord,
+    host: u32,
+    routed: bool,
+) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
@@ -123,7 +142,7 @@ fn decapsulate(
     match endpoint {
         Some(endpoint) => {
             address(headers, fan, endpoint);
-            Ok((deliver(frame, endpoint), Outcome::Decapsulated))
+            Ok((deliver(frame, Hook::UplinkIngress, endpoint), Outcome::Decapsulated))
         }
         None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
     }
@@ -131,7 +150,12 @@ fn decapsulate(
 
 /// From one endpoint to another: a hop, though both are here.
 #[inline(always)]
-fn deliver_locally(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord) -> Result<i32, Refused> {
+fn deliver_locally(
+    frame: &mut Frame,
+    hook: Hook,
+    fan: &FanRecord,
+    endpoint: &EndpointRecord,
+) -> Result<i32, Refused> {
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
     one_hop_less(&mut headers.ip);
     address(headers, fan, endpoint);
@@ -139,7 +163,7 @@ fn deliver_locally(frame: &mut Frame, fan: &FanRecord, endpoint: &EndpointRecord
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
         frame.set_to_us()?;
     }
-    Ok(deliver(frame, endpoint))
+    Ok(deliver(frame, hook, endpoint))
 }
 
 /// Addresses the frame to the endpoint.
@@ -148,10 +172,11 @@ fn address(headers: &mut Ipv4Frame, fan: &FanRecord, endpoint: &EndpointRecord) 
     headers.macs = [mac_words(&endpoint.mac), mac_words(&fan.bridge_mac)];
 }
 
-/// Puts the frame to the endpoint by the way that its interface allows.
+/// Puts the frame to the endpoint by the way that its interface allows. The way past a veth's queue starts at an
+/// ingress.
 #[inline(always)]
-fn deliver(frame: &Frame, endpoint: &EndpointRecord) -> i32 {
-    if endpoint.flags & EndpointRecord::PEER != 0 {
+fn deliver(frame: &Frame, hook: Hook, endpoint: &EndpointRecord) -> i32 {
+    if endpoint.flags & EndpointRecord::PEER != 0 && hook as u32 != Hook::HostEgress as u32 {
         return frame.redirect_peer(endpoint.ifindex);
     }
     frame.redirect(endpoint.ifindex, 0)
@@ -163,26 +188,4 @@ fn to_host(frame: &mut Frame) -> Result<i32, Refused> {
     let config: &Config = Maps.config().ok_or(Refused)?;
     frame.even(0)?.0 = [config.helper_mac, [0; 6]];
     Ok(frame.redirect(config.helper, BPF_F_INGRESS as u64))
-}
-
-/// Turns the packet into an ICMP error to its sender and sends it back where it came from.
-#[inline(always)]
-fn answer(frame: &mut Frame, hook: Hook, source: u32, error: icmp::Error) -> Result<i32, Refused> {
-    /// More than the largest distance from the start of the IPv4 header to `csum_start`: removing so much takes
-    /// a pending partial checksum out of the packet, which the kernel would otherwise write into the quote.
-    const CUT: usize = 36;
-    const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
-    let quote: [u8; icmp::QUOTE_LEN] = frame.read(ETH_LEN).ok_or(Refused)?;
-    let headers = error.headers(source, &quote);
-    let macs: Macs = frame.read(0).ok_or(Refused)?;
-    frame.change_tail((LEN + CUT) as u32)?;
-    frame.adjust_room(-(CUT as i32), 0)?;
-    frame.store(ETH_LEN, &headers)?;
-    frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;
-    if hook as u32 == Hook::HostEgress as u32 {
-        return to_host(frame);
-    }
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
-    frame.store(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
-    Ok(frame.redirect(frame.ifindex(), 0))
 }

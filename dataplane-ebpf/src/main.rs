@@ -21,35 +21,46 @@ use crate::{maps::Maps, packet::Frame};
 
 /// Packets from the underlay.
 #[classifier]
+#[inline(always)]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::UplinkIngress, |frame| decide::uplink_ingress(frame, frame, &Maps))
+    run(&ctx, Hook::UplinkIngress)
 }
 
 /// Packets that an endpoint sends, on its own veth or bridge port.
 #[classifier]
+#[inline(always)]
 pub fn endpoint_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::EndpointIngress, |frame| {
-        decide::local_ingress(Hook::EndpointIngress, frame, frame, &Maps)
-    })
+    run(&ctx, Hook::EndpointIngress)
 }
 
 /// Packets that reach the bridge device itself: from ports without a hook of their own.
 #[classifier]
+#[inline(always)]
 pub fn bridge_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::BridgeIngress, |frame| decide::local_ingress(Hook::BridgeIngress, frame, frame, &Maps))
+    run(&ctx, Hook::BridgeIngress)
 }
 
 /// Packets that the host's stack sends to an overlay.
 #[classifier]
+#[inline(always)]
 pub fn host_egress(ctx: TcContext) -> i32 {
-    run(&ctx, Hook::HostEgress, |frame| decide::host_egress(frame, frame, &Maps))
+    run(&ctx, Hook::HostEgress)
+}
+
+#[inline(always)]
+fn decide(hook: Hook, frame: &Frame) -> Verdict<'static> {
+    match hook {
+        Hook::UplinkIngress => decide::uplink_ingress(frame, frame, &Maps),
+        Hook::EndpointIngress | Hook::BridgeIngress => decide::local_ingress(hook, frame, frame, &Maps),
+        Hook::HostEgress => decide::host_egress(frame, frame, &Maps),
+    }
 }
 
 /// Parse → decide → act → count.
 #[inline(always)]
-fn run(ctx: &TcContext, hook: Hook, decide: impl FnOnce(&Frame) -> Verdict<'static>) -> i32 {
+fn run(ctx: &TcContext, hook: Hook) -> i32 {
     let mut frame = Frame::new(ctx);
-    let verdict = decide(&frame);
+    let verdict = decide(hook, &frame);
     let (action, outcome) = act::act(&mut frame, hook, verdict);
     maps::count(hook, outcome);
     #[cfg(feature = "log")]

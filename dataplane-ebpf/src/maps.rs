@@ -4,18 +4,19 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     btf_maps,
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, FlowKey,
-        FlowRecord, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
-        SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT, ServiceRecord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES,
-        counter_index,
+        FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
+        PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT, ServiceRecord, ServiceWord,
+        VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index, vip_bit,
     },
     decide::Tables,
+    vip::Services,
     outcome::{Hook, Outcome},
 };
 
@@ -152,4 +153,89 @@ impl Tables for Maps {
         let now = unsafe { bpf_ktime_get_ns() };
         if record.until > now { Some(record.mtu) } else { None }
     }
+}
+
+impl Services for Maps {
+    #[inline(always)]
+    fn may_be_vip(&self, address: u32) -> bool {
+        bit(&VIP_FILTER, vip_bit(address))
+    }
+
+    #[inline(always)]
+    fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool {
+        bit(&BACKEND_FILTER, backend_bit(address, port, protocol))
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &VipKey) -> Option<(u32, ServiceWord)> {
+        // SAFETY: the value is copied at once.
+        let index = unsafe { *SERVICES.get(key)? };
+        let record = SERVICE.get(index)?;
+        // The element may have been given to another VIP since.
+        if record.key == *key { Some((index, ServiceWord::unpack(record.word))) } else { None }
+    }
+
+    #[inline(always)]
+    fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32> {
+        let slot = word.ring * RING_UNIT + slot;
+        let element = slot % SEGMENT_SLOTS / SLOTS_PER_ELEMENT;
+        let four = RINGS.get_value(slot / SEGMENT_SLOTS, &element)?;
+        Some((four >> (slot % SLOTS_PER_ELEMENT * 16)) as u32 & 0xffff)
+    }
+
+    #[inline(always)]
+    fn backend(&self, row: u32) -> Option<&BackendRecord> {
+        BACKENDS.get(row)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        live(&FLOWS, key)
+    }
+
+    #[inline(always)]
+    fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        live(&YOUNG, key)
+    }
+
+    #[inline(always)]
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
+        FLOWS.insert(key, record, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
+        YOUNG.insert(key, record, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_flow(&self, key: &FlowKey) {
+        // Gone already is as good.
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: reads the clock.
+        (unsafe { bpf_ktime_get_coarse_ns() } >> SEEN_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: draws a number.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+#[inline(always)]
+fn bit(filter: &Array<u64>, bit: u32) -> bool {
+    filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+}
+
+#[inline(always)]
+fn live(table: &'static LruHashMap<FlowKey, FlowRecord>, key: &FlowKey) -> Option<&'static LiveFlow> {
+    let record = table.get_ptr_mut(key)?;
+    // SAFETY: a valid element until the program has ended, of a type with the same layout. What other CPUs change
+    // meanwhile is read and written in whole aligned fields; a lost count or a repeated state does no harm.
+    Some(unsafe { &*record.cast::<LiveFlow>() })
 }

@@ -1,9 +1,9 @@
 //! The only place that does pointer arithmetic on packets.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{
-        bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
         bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
@@ -14,8 +14,8 @@ use dataplane_common::{
     wire::{ETH_LEN, Header},
 };
 
-/// Bytes that decisions may read: Ethernet, outer IPv4, ICMP header or inner IPv4, quoted IPv4.
-const LINEAR: u32 = 62;
+/// Bytes that decisions may read: Ethernet, outer IPv4, inner IPv4, the first of TCP (or ICMP and a quoted IPv4 header).
+const LINEAR: u32 = 70;
 
 /// `PACKET_HOST` of `linux/if_packet.h`: the frame was sent to the receiving interface's own address.
 const PACKET_HOST: u32 = 0;
@@ -131,6 +131,28 @@ impl Frame {
     pub fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
         // SAFETY: `bytes` is readable for N bytes; the helper checks the offset against the packet.
         done(unsafe { bpf_skb_store_bytes(self.skb, offset as u32, bytes.as_ptr().cast(), N as u32, 0) })
+    }
+
+    /// Corrects the transport checksum at `offset` after an address changed.
+    #[inline(always)]
+    pub fn replace_address_sum(&mut self, offset: usize, old: u32, new: u32, tcp: bool) -> Result<(), Refused> {
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | 4 | Self::keeps_no_sum(tcp);
+        // SAFETY: a helper call on the program's own context; it checks the offset against the packet.
+        done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, u64::from(old), u64::from(new), flags) })
+    }
+
+    /// Corrects the transport checksum at `offset` after a port changed.
+    #[inline(always)]
+    pub fn replace_port_sum(&mut self, offset: usize, old: u16, new: u16, tcp: bool) -> Result<(), Refused> {
+        let flags = 2 | Self::keeps_no_sum(tcp);
+        // SAFETY: a helper call on the program's own context; it checks the offset against the packet.
+        done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, u64::from(old), u64::from(new), flags) })
+    }
+
+    /// A UDP checksum of zero means that there is none (RFC 768).
+    #[inline(always)]
+    fn keeps_no_sum(tcp: bool) -> u64 {
+        if tcp { 0 } else { u64::from(BPF_F_MARK_MANGLED_0) }
     }
 
     /// Sends the frame out of an interface, or into it with `BPF_F_INGRESS`.

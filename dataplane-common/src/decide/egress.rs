@@ -1,16 +1,26 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Context, Tables, Verdict, answer, drop, fan_of, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
-    names_a_host, own_fan_of, pass,
+    Context, Forward, Tables, Verdict, answer, drop, fan_of, forward, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
+    names_a_host, off_the_common_way, own_fan_of, pass, service,
 };
 use crate::{
     abi::{Config, FanRecord},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
+    vip::{self, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4},
 };
+
+/// What a decision reads.
+pub(super) struct World<'p, 't, P: ?Sized, C, T> {
+    pub packet: &'p P,
+    pub context: &'p C,
+    pub tables: &'t T,
+    pub config: &'t Config,
+    pub hook: Hook,
+}
 
 /// `endpoint-ingress` and `bridge-ingress`: a packet that an endpoint of this host sends.
 ///
@@ -24,28 +34,36 @@ pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
 ) -> Verdict<'t> {
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
-    let Some(fan) = fan_of(config, ip.dst) else { return pass(Outcome::PassNotOurs) };
-    let world = World { packet, context, tables, config };
+    let world = World { packet, context, tables, config, hook };
+    let Some(fan) = fan_of(config, ip.dst) else { return outside(&world, &ip) };
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     match own {
-        Some(own) => from_own(hook, world, (fan, own), ip),
-        None => from_foreign(world, fan, &ip),
+        Some(own) => from_own(&world, (fan, own), &ip),
+        None => from_foreign(&world, fan, &ip),
     }
 }
 
-/// What a decision reads.
-struct World<'p, 't, P: ?Sized, C, T> {
-    packet: &'p P,
-    context: &'p C,
-    tables: &'t T,
-    config: &'t Config,
+/// To an address of no overlay: perhaps a VIP.
+#[inline(always)]
+fn outside<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    ip: &Ipv4,
+) -> Verdict<'t> {
+    if world.config.services == 0 || !world.tables.may_be_vip(ip.dst.to_be()) {
+        return pass(Outcome::PassNotOurs);
+    }
+    let Some(own) = own_fan_of(world.config, ip.src) else { return pass(Outcome::PassNotOurs) };
+    match sent_by_endpoint(world, own, ip) {
+        Some(verdict) => verdict,
+        None => service::to_vip(world, own, ip),
+    }
 }
 
 /// From a source outside this host's slices: an endpoint may have other addresses and talk to the host from them, but
 /// not into the overlay.
 #[inline(always)]
 fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: World<'_, 't, P, C, T>,
+    world: &World<'_, 't, P, C, T>,
     fan: &FanRecord,
     ip: &Ipv4,
 ) -> Verdict<'t> {
@@ -61,38 +79,60 @@ fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
 /// From an address of `own`'s slice to one of `fan`'s overlay.
 #[inline(always)]
 fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    hook: Hook,
-    world: World<'_, 't, P, C, T>,
+    world: &World<'_, 't, P, C, T>,
     (fan, own): (&'t FanRecord, &'t FanRecord),
-    ip: Ipv4,
+    ip: &Ipv4,
 ) -> Verdict<'t> {
-    let World { packet, context, tables, config } = world;
+    if let Some(verdict) = sent_by_endpoint(world, own, ip) {
+        return verdict;
+    }
+    let here = in_slice(fan, ip.dst);
+    // Only this host translates for its own endpoints and processes.
+    let rewrite = if here && world.config.services != 0 {
+        off_the_common_way();
+        vip::from_backend(world.packet, ip, ETH_LEN, world.tables)
+    } else {
+        Tuple::KEPT
+    };
+    if here && ip.dst == fan.gateway {
+        if rewrite.is_kept() {
+            return pass(Outcome::PassToHost);
+        }
+        return Verdict::Translate { rewrite, forward: Forward::ToHost };
+    }
+    if ip.header.ttl <= 1 {
+        return answer(world.packet, own.gateway, ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
+    }
+    if here {
+        return match world.tables.endpoint(ip.dst) {
+            Some(endpoint) => forward(rewrite, Forward::Deliver { fan, endpoint }),
+            None => pass(Outcome::PassSlowPath),
+        };
+    }
+    towards(world, (fan, own), ip, ip.dst, Tuple::KEPT)
+}
+
+/// What becomes of a packet of an endpoint wherever it goes: not to the gateway, not the endpoint's, not plain.
+#[inline(always)]
+fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, '_, P, C, T>,
+    own: &FanRecord,
+    ip: &Ipv4,
+) -> Option<Verdict<'static>> {
+    let &World { packet, context, tables, hook, .. } = world;
     if !context.to_us() && !is_to_bridge(packet, own) {
-        return pass(Outcome::PassNotOurs);
+        return Some(pass(Outcome::PassNotOurs));
     }
     if hook as u32 == Hook::EndpointIngress as u32
         && let Some(known) = tables.endpoint(ip.src)
         && known.ifindex != context.ifindex()
     {
-        return drop(Outcome::DropWrongEndpoint);
+        return Some(drop(Outcome::DropWrongEndpoint));
     }
-    if !ip.is_plain() || !fits(&ip, context) {
-        return pass(Outcome::PassSlowPath);
+    if !ip.is_plain() || !fits(ip, context) {
+        return Some(pass(Outcome::PassSlowPath));
     }
-    let here = in_slice(fan, ip.dst);
-    if here && ip.dst == fan.gateway {
-        return pass(Outcome::PassToHost);
-    }
-    if ip.header.ttl <= 1 {
-        return answer(packet, own.gateway, &ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
-    }
-    if here {
-        return match tables.endpoint(ip.dst) {
-            Some(endpoint) => Verdict::DeliverLocally { fan, endpoint },
-            None => pass(Outcome::PassSlowPath),
-        };
-    }
-    route(packet, context, tables, config, (fan, own.gateway), ip)
+    None
 }
 
 /// Whether the frame is addressed to the fan's gateway as its ports see it.
@@ -102,26 +142,35 @@ fn is_to_bridge<P: Packet + ?Sized>(packet: &P, fan: &FanRecord) -> bool {
     destination == Some(fan.bridge_mac)
 }
 
-/// A packet of an endpoint to another host's slice.
+/// To `destination` in another host's slice.
 #[inline(always)]
-fn route<'t, P: Packet + ?Sized, T: Tables>(
-    packet: &P,
-    context: &impl Context,
-    tables: &'t T,
-    config: &'t Config,
-    (fan, gateway): (&'t FanRecord, u32),
-    ip: Ipv4,
+pub(super) fn towards<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    (fan, own): (&'t FanRecord, &'t FanRecord),
+    ip: &Ipv4,
+    destination: u32,
+    rewrite: Tuple,
 ) -> Verdict<'t> {
-    let host = host_of(fan, ip.dst);
+    let &World { packet, context, tables, config, hook } = world;
+    // What the host's stack sends has been routed, cannot go back to it, and is not to be told of its own routes.
+    let by_stack = hook as u32 == Hook::HostEgress as u32;
+    let host = host_of(fan, destination);
     if !names_a_host(fan, host) {
-        return answer(packet, gateway, &ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
+        if by_stack {
+            return drop(Outcome::DropNoFan);
+        }
+        return answer(packet, own.gateway, ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
     }
-    let size = largest_packet(packet, context, &ip);
+    let size = largest_packet(packet, context, ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
-        return too_big(packet, gateway, &ip, mtu, pass(Outcome::PassSlowPath));
+        if ip.dont_fragment() {
+            let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
+            return answer(packet, own.gateway, ip, error, Outcome::DropTooBig);
+        }
+        return if by_stack { drop(Outcome::DropTooBig) } else { pass(Outcome::PassSlowPath) };
     }
-    Verdict::Encapsulate { fan, host, routed: true }
+    forward(rewrite, Forward::Encapsulate { fan, host, routed: !by_stack })
 }
 
 /// `host-egress`: a packet that the host's stack sends, its own or one it forwards. TTL is the stack's business.
@@ -133,41 +182,33 @@ pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(
 ) -> Verdict<'t> {
     let Some(ip) = ipv4_frame(packet, context) else { return drop(Outcome::DropNoFan) };
     let Some(config) = tables.config() else { return drop(Outcome::DropNoFan) };
-    let Some(fan) = fan_of(config, ip.dst) else { return drop(Outcome::DropNoFan) };
+    let world = World { packet, context, tables, config, hook: Hook::HostEgress };
+    let Some(fan) = fan_of(config, ip.dst) else { return host_to_vip(&world, &ip) };
     if in_slice(fan, ip.dst) {
         return drop(Outcome::DropLoop);
     }
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return drop(Outcome::DropForeignSource) };
-    let host = host_of(fan, ip.dst);
-    if !names_a_host(fan, host) {
-        return drop(Outcome::DropNoFan);
+    match towards(&world, (fan, own), &ip, ip.dst, Tuple::KEPT) {
+        Verdict::Forward(_) if !ip.well_formed() || !fits(&ip, context) => drop(Outcome::DropTooBig),
+        verdict => verdict,
     }
-    let size = largest_packet(packet, context, &ip);
-    let mtu = mtu_to(tables, config, fan, host, size);
-    if size > mtu {
-        return too_big(packet, own.gateway, &ip, mtu, drop(Outcome::DropTooBig));
-    }
-    if !ip.well_formed() || !fits(&ip, context) {
-        return drop(Outcome::DropTooBig);
-    }
-    Verdict::Encapsulate { fan, host, routed: false }
 }
 
-/// "Fragmentation needed" where the sender forbade fragments, else `otherwise`.
+/// To an address of no overlay that is routed to the helper device: a VIP.
 #[inline(always)]
-fn too_big<'t, P: Packet + ?Sized>(
-    packet: &P,
-    gateway: u32,
+fn host_to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
     ip: &Ipv4,
-    mtu: u32,
-    otherwise: Verdict<'t>,
 ) -> Verdict<'t> {
-    if !ip.dont_fragment() {
-        return otherwise;
+    if world.config.services == 0 || !world.tables.may_be_vip(ip.dst.to_be()) {
+        return drop(Outcome::DropNoFan);
     }
-    let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
-    answer(packet, gateway, ip, error, Outcome::DropTooBig)
+    let Some(own) = own_fan_of(world.config, ip.src) else { return drop(Outcome::DropForeignSource) };
+    if !fits(ip, world.context) {
+        return drop(Outcome::DropTooBig);
+    }
+    service::to_vip(world, own, ip)
 }
 
 /// The header describes this frame, and the outer header's 16-bit length has room for it.

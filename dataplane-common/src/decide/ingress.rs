@@ -1,13 +1,14 @@
 //! Packets from the underlay.
 
 use super::{
-    Context, Tables, Verdict, drop, fan_of, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
+    Context, Forward, Tables, Verdict, drop, fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
     checksum, ecn, icmp,
     outcome::Outcome,
     packet::Packet,
+    vip,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
 };
 
@@ -78,7 +79,13 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
         }
     };
     let endpoint = if inner.dst == to.gateway { None } else { tables.endpoint(inner.dst) };
-    Verdict::Decapsulate { fan: to, endpoint, tos }
+    let arrived = Forward::Decapsulate { fan: to, endpoint, tos };
+    if config.services == 0 {
+        return Verdict::Forward(arrived);
+    }
+    off_the_common_way();
+    let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
+    forward(vip::from_backend(packet, &inner, INNER, tables), arrived)
 }
 
 /// The fan that an outer packet may belong to: its destination is ours, its source a host of the underlay.

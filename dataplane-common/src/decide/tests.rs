@@ -109,14 +109,17 @@ impl Frame {
 fn describe(verdict: &Verdict<'_>) -> String {
     match verdict {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome.name().to_owned(),
-        Verdict::Encapsulate { host, routed, .. } => format!("encapsulate to {host:08x} routed {routed}"),
-        Verdict::Decapsulate { endpoint, tos, .. } => {
+        Verdict::Forward(Forward::Encapsulate { host, routed, .. }) => format!("encapsulate to {host:08x} routed {routed}"),
+        Verdict::Forward(Forward::Decapsulate { endpoint, tos, .. }) => {
             format!("decapsulate to {:?} tos {tos:02x}", endpoint.map(|endpoint| endpoint.ifindex))
         }
-        Verdict::DeliverLocally { endpoint, .. } => format!("deliver to {}", endpoint.ifindex),
+        Verdict::Forward(Forward::Deliver { endpoint, .. }) => format!("deliver to {}", endpoint.ifindex),
         Verdict::Answer { source, outcome, error } => {
             format!("{} {error:?} from {source:08x}", outcome.name())
         }
+        Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
+        Verdict::Translate { rewrite, forward } => format!("{rewrite:x?}, {}", describe(&Verdict::Forward(*forward))),
+        Verdict::Reset(outcome) => format!("{} by reset", outcome.name()),
         Verdict::LearnPathMtu { host, mtu } => format!("learn {mtu} to {host:08x}"),
     }
 }

@@ -1,6 +1,6 @@
 //! The first packet of a flow: which backend, and under which port.
 
-use super::{Fate, Segment, Services, flow};
+use super::{Fate, Refusal, Segment, Services, flow};
 use crate::abi::{BackendRecord, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix};
 
 /// Ports that a client's port may become where its own is taken: above the ephemeral ports of Linux.
@@ -27,11 +27,11 @@ pub(super) fn choose<T: Services>(
     now: u32,
     tables: &T,
 ) -> Fate {
-    let Some((service, word)) = service(key, tables) else { return Fate::NoService };
+    let Some((service, word)) = service(key, tables) else { return Fate::refused(Refusal::NoService) };
     if word.flags & ServiceWord::EMPTY != 0 {
-        return Fate::NoBackend;
+        return Fate::refused(Refusal::NoBackend);
     }
-    let Some((row, backend)) = pick(word, key, tables) else { return Fate::NoBackend };
+    let Some((row, backend)) = pick(word, key, tables) else { return Fate::refused(Refusal::NoBackend) };
     let hairpin = backend.address == key.src || hidden(backend.address);
     let forward = FlowRecord {
         address: backend.address,
@@ -88,13 +88,13 @@ fn enter<T: Services>(key: &FlowKey, mut forward: FlowRecord, now: u32, tables: 
         let reply = flow::reply_record(key, &forward);
         if is_free(&reply_key, &reply, now, tables) && tables.enter_young(&reply_key, &reply) {
             return if tables.enter_young(key, &forward) {
-                Fate::Rewritten(flow::forwarded(key, &forward))
+                Fate::rewritten(flow::forwarded(key, &forward))
             } else {
-                Fate::Collision
+                Fate::refused(Refusal::Collision)
             };
         }
     }
-    Fate::Collision
+    Fate::refused(Refusal::Collision)
 }
 
 /// Whether no other flow's packets come under this key. An entry that translates to the same is an earlier life of this

@@ -3,7 +3,7 @@
 use crate::{
     abi::{FlowKey, LiveFlow, State},
     packet::Packet,
-    wire::{IPV4_LEN, Ipv4, PROTO_TCP, PROTO_UDP, TcpHdr},
+    wire::{IPV4_LEN, Ipv4, Ipv4Ports, PROTO_TCP, PROTO_UDP, TcpHdr},
 };
 
 /// Addresses and ports of a packet, as on the wire.
@@ -20,6 +20,22 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// A packet keeps its own. No `Option`: LLVM would leave the fields of `None` unset, and the verifier refuses a
+    /// register that is moved without ever having been set.
+    pub const KEPT: Self = Self { src: 0, dst: 0, sport: 0, dport: 0 };
+
+    /// Whether it is [`KEPT`](Self::KEPT): no packet goes to 0.0.0.0.
+    #[inline(always)]
+    pub const fn is_kept(&self) -> bool {
+        self.dst == 0
+    }
+
+    /// Of a packet.
+    #[inline(always)]
+    pub const fn of(headers: &Ipv4Ports) -> Self {
+        Self { src: headers.src, dst: headers.dst, sport: headers.sport, dport: headers.dport }
+    }
+
     /// The key under which packets in the other direction are looked for.
     #[inline(always)]
     pub const fn answered(self, protocol: u8) -> FlowKey {

@@ -61,15 +61,20 @@ fn ip(bytes: &[u8]) -> Ipv4 {
 }
 
 /// What a packet to the VIP becomes.
-fn forward(tables: &Memory, sent: Sent) -> Fate {
-    let bytes = sent.bytes();
-    to_vip(&bytes[..], &ip(&bytes), 0, |_| false, tables)
+fn forward(tables: &Memory, sent: Sent) -> Result<Tuple, Refusal> {
+    forward_bytes(tables, &sent.bytes())
+}
+
+fn forward_bytes(tables: &Memory, bytes: &[u8]) -> Result<Tuple, Refusal> {
+    let Fate { rewrite, refusal } = to_vip(bytes, &ip(bytes), 0, |_| false, tables);
+    assert_eq!(rewrite.is_kept(), refusal.is_some());
+    refusal.map_or(Ok(rewrite), Err)
 }
 
 /// What a packet from a backend becomes.
 fn back(tables: &Memory, sent: Sent) -> Option<Tuple> {
     let bytes = sent.bytes();
-    from_backend(&bytes[..], &ip(&bytes), 0, tables)
+    Some(from_backend(&bytes[..], &ip(&bytes), 0, tables)).filter(|tuple| !tuple.is_kept())
 }
 
 fn tuple(src: (u32, u16), dst: (u32, u16)) -> Tuple {
@@ -85,8 +90,8 @@ fn datagram() -> Sent {
 }
 
 /// The backend's answer to what a packet became.
-fn answer(fate: Fate, protocol: u8, flags: u8) -> Sent {
-    let Fate::Rewritten(to) = fate else { panic!("{fate:?}") };
+fn answer(fate: Result<Tuple, Refusal>, protocol: u8, flags: u8) -> Sent {
+    let to = fate.expect("it goes to a backend");
     Sent {
         src: (u32::from_be(to.dst), u16::from_be(to.dport)),
         dst: (u32::from_be(to.src), u16::from_be(to.sport)),
@@ -132,7 +137,7 @@ fn connected(tables: &Memory) {
     assert_eq!(tables.balancer.flows.len(), 2);
 }
 
-const TO_FIRST: Fate = Fate::Rewritten(Tuple {
+const TO_FIRST: Result<Tuple, Refusal> = Ok(Tuple {
     src: CLIENT.to_be(),
     dst: FIRST.to_be(),
     sport: 40_000u16.to_be(),
@@ -182,9 +187,7 @@ fn a_flow_keeps_its_backend_when_the_set_changes() {
     connected(&tables);
     lead_to(&mut tables, 1);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
-    let Fate::Rewritten(other) = forward(&tables, segment(SYN).with(|syn| syn.src.1 = 40_001)) else {
-        panic!("a backend")
-    };
+    let other = forward(&tables, segment(SYN).with(|syn| syn.src.1 = 40_001)).expect("a backend");
     assert_eq!(other.dst, SECOND.to_be());
 }
 
@@ -193,11 +196,11 @@ fn a_connection_whose_backend_is_gone_is_lost_and_its_next_one_goes_elsewhere() 
     let mut tables = tables();
     connected(&tables);
     tables.balancer.backends[0].flags = BackendRecord::GONE;
-    assert_eq!(forward(&tables, segment(ACK)), Fate::Lost);
+    assert_eq!(forward(&tables, segment(ACK)), Err(Refusal::BackendGone));
     lead_to(&mut tables, 1);
-    assert_eq!(forward(&tables, segment(ACK)), Fate::Lost);
+    assert_eq!(forward(&tables, segment(ACK)), Err(Refusal::BackendGone));
     let fate = forward(&tables, segment(SYN));
-    assert!(matches!(fate, Fate::Rewritten(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     assert_eq!(forward(&tables, segment(ACK)), fate);
 }
 
@@ -206,7 +209,7 @@ fn a_row_that_another_backend_was_given_is_not_the_flows_backend() {
     let mut tables = tables();
     connected(&tables);
     tables.balancer.backends[0].generation += 1;
-    assert_eq!(forward(&tables, segment(ACK)), Fate::Lost);
+    assert_eq!(forward(&tables, segment(ACK)), Err(Refusal::BackendGone));
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn datagrams_move_when_their_backend_is_gone() {
     tables.balancer.backends[0].flags = BackendRecord::GONE;
     lead_to(&mut tables, 1);
     let fate = forward(&tables, datagram());
-    assert!(matches!(fate, Fate::Rewritten(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     assert_eq!(forward(&tables, datagram()), fate);
 }
 
@@ -228,7 +231,7 @@ fn a_port_used_again_right_after_the_close_is_a_new_connection() {
     forward(&tables, segment(FIN_ACK));
     lead_to(&mut tables, 1);
     let fate = forward(&tables, segment(SYN));
-    assert!(matches!(fate, Fate::Rewritten(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
     forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
     advance(&tables, 3600);
@@ -252,7 +255,7 @@ fn entries_end_with_their_idle_time() {
     advance(&tables, 31);
     lead_to(&mut tables, 1);
     let fate = forward(&tables, segment(SYN));
-    assert!(matches!(fate, Fate::Rewritten(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     let tables = self::tables();
     connected(&tables);
     forward(&tables, segment(FIN_ACK));
@@ -288,7 +291,7 @@ fn one_port_to_two_vips_that_share_a_backend_gets_another_port() {
     connected(&tables);
     let second = |flags| segment(flags).with(|sent| sent.dst.0 = other);
     let fate = forward(&tables, second(SYN));
-    let Fate::Rewritten(to) = fate else { panic!("{fate:?}") };
+    let to = fate.expect("it goes to a backend");
     assert!(u16::from_be(to.sport) >= 61_000, "{to:?}");
     let answered = back(&tables, answer(fate, PROTO_TCP, SYN_ACK));
     assert_eq!(answered, Some(tuple((other, 80), (CLIENT, 40_000))));
@@ -303,10 +306,10 @@ fn a_backend_that_calls_its_own_vip_meets_the_vip() {
     let tables = tables();
     let own = |flags| segment(flags).with(|sent| sent.src.0 = FIRST);
     let fate = forward(&tables, own(SYN));
-    assert_eq!(fate, Fate::Rewritten(tuple((VIP, 40_000), (FIRST, 8080))));
+    assert_eq!(fate, Ok(tuple((VIP, 40_000), (FIRST, 8080))));
     // The answer is addressed to the VIP.
     let answered = forward(&tables, answer(fate, PROTO_TCP, SYN_ACK));
-    assert_eq!(answered, Fate::Rewritten(tuple((VIP, 80), (FIRST, 40_000))));
+    assert_eq!(answered, Ok(tuple((VIP, 80), (FIRST, 40_000))));
     forward(&tables, own(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(tables.balancer.flows.len(), 2);
     assert_eq!(forward(&tables, answer(fate, PROTO_TCP, ACK)), answered);
@@ -315,15 +318,15 @@ fn a_backend_that_calls_its_own_vip_meets_the_vip() {
 #[test]
 fn a_vip_without_service_backend_or_ports_says_which() {
     let mut tables = tables();
-    assert_eq!(forward(&tables, segment(SYN).with(|syn| syn.dst.1 = 81)), Fate::NoService);
-    assert_eq!(forward(&tables, segment(SYN).with(|syn| syn.protocol = 1)), Fate::NoService);
+    assert_eq!(forward(&tables, segment(SYN).with(|syn| syn.dst.1 = 81)), Err(Refusal::NoService));
+    assert_eq!(forward(&tables, segment(SYN).with(|syn| syn.protocol = 1)), Err(Refusal::NoService));
     for (_, word) in tables.balancer.services.values_mut() {
         word.flags = ServiceWord::EMPTY;
     }
-    assert_eq!(forward(&tables, segment(SYN)), Fate::NoBackend);
+    assert_eq!(forward(&tables, segment(SYN)), Err(Refusal::NoBackend));
     let mut bytes = segment(SYN).bytes();
     bytes[6] = 0x20;
-    assert_eq!(to_vip(&bytes[..], &ip(&bytes), 0, |_| false, &tables), Fate::Fragment);
+    assert_eq!(forward_bytes(&tables, &bytes), Err(Refusal::Fragment));
 }
 
 #[test]
@@ -334,7 +337,7 @@ fn a_service_of_any_port_keeps_the_clients_and_gives_way_to_an_exact_one() {
     tables.balancer.backends[1].port = 0;
     assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
     let fate = forward(&tables, segment(SYN).with(|syn| syn.dst.1 = 5432));
-    assert_eq!(fate, Fate::Rewritten(tuple((CLIENT, 40_000), (SECOND, 5432))));
+    assert_eq!(fate, Ok(tuple((CLIENT, 40_000), (SECOND, 5432))));
 }
 
 proptest! {
@@ -346,9 +349,9 @@ proptest! {
         let fate = forward(&tables, sent);
         let reply = answer(fate, protocol, SYN_ACK);
         let undone = if reply.dst.0 == VIP { forward(&tables, reply) } else {
-            Fate::Rewritten(back(&tables, reply).expect("a flow"))
+            Ok(back(&tables, reply).expect("a flow"))
         };
-        prop_assert_eq!(undone, Fate::Rewritten(tuple((VIP, 80), (client, port))));
+        prop_assert_eq!(undone, Ok(tuple((VIP, 80), (client, port))));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use dataplane_common::{
     abi::MAX_FANS,
-    decide::{self, Meta, Verdict},
+    decide::{self, Forward, Meta, Verdict},
     memory::Memory,
     outcome::{Hook, Outcome},
 };
@@ -34,14 +34,22 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
     };
     match verdict {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) | Verdict::Answer { outcome, .. } => outcome,
-        Verdict::Encapsulate { .. } => Outcome::Encapsulated,
-        Verdict::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
-        Verdict::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
-        Verdict::DeliverLocally { .. } => Outcome::DeliveredLocally,
+        Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
+        Verdict::Reset(outcome) => outcome,
         Verdict::LearnPathMtu { host, mtu } => {
             tables.learn(host, mtu);
             Outcome::PassPathMtuLearnt
         }
+    }
+}
+
+fn forwarded(forward: Forward<'_>) -> Outcome {
+    match forward {
+        Forward::Encapsulate { .. } => Outcome::Encapsulated,
+        Forward::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
+        Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
+        Forward::Deliver { .. } => Outcome::DeliveredLocally,
+        Forward::ToHost => Outcome::DeliveredToHost,
     }
 }
 

@@ -1,0 +1,60 @@
+//! Answers made of the packet that is answered: ICMP errors and TCP resets.
+
+use dataplane_common::{
+    decide::Context,
+    icmp,
+    outcome::Hook,
+    packet::Packet,
+    tcp,
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, TcpHdr},
+};
+use network_types::ip::Ipv4Hdr;
+
+use super::to_host;
+use crate::packet::{Frame, Macs, Refused};
+
+/// More than the largest distance from the start of the IPv4 header to `csum_start`: removing so much takes a pending
+/// partial checksum out of the packet, which the kernel would otherwise write into the answer.
+const CUT: usize = 36;
+
+/// Turns the packet into an ICMP error to its sender and sends it back where it came from.
+#[inline(always)]
+pub fn error(frame: &mut Frame, hook: Hook, source: u32, error: icmp::Error) -> Result<i32, Refused> {
+    const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
+    let quote: [u8; icmp::QUOTE_LEN] = frame.read(ETH_LEN).ok_or(Refused)?;
+    let headers = error.headers(source, &quote);
+    let macs = cut(frame, LEN)?;
+    frame.store(ETH_LEN, &headers)?;
+    frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;
+    back(frame, hook, macs)
+}
+
+/// Turns the segment into a TCP reset to its sender and sends it back where it came from.
+#[inline(always)]
+pub fn reset(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
+    let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    let tcp: TcpHdr = frame.read(ETH_LEN + IPV4_LEN).ok_or(Refused)?;
+    let reset = tcp::reset(&Ipv4::new(ip), &tcp);
+    let macs = cut(frame, ETH_LEN + tcp::RESET_LEN)?;
+    frame.store(ETH_LEN, &reset)?;
+    back(frame, hook, macs)
+}
+
+/// Brings the frame to a length, without its segmentation state and pending checksum; returns its MAC addresses.
+#[inline(always)]
+fn cut(frame: &mut Frame, len: usize) -> Result<Macs, Refused> {
+    let macs: Macs = frame.read(0).ok_or(Refused)?;
+    frame.change_tail((len + CUT) as u32)?;
+    frame.adjust_room(-(CUT as i32), 0)?;
+    Ok(macs)
+}
+
+#[inline(always)]
+fn back(frame: &mut Frame, hook: Hook, macs: Macs) -> Result<i32, Refused> {
+    if hook as u32 == Hook::HostEgress as u32 {
+        return to_host(frame);
+    }
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
+    frame.store(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
+    Ok(frame.redirect(frame.ifindex(), 0))
+}
