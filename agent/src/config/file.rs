@@ -2,34 +2,40 @@
 
 use std::ops::Range;
 
-use toml::de::DeTable;
+use dataplane_common::abi::ENTRIES_PER_CPU;
+use toml::de::{DeTable, DeValue};
 
 use super::{
     Config, DatapathConfig, NodeConfig, UplinkHook, check,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
     section::{Keys, Section},
+    service::{self, Placed},
 };
 use crate::model::{FanSpec, UnderlaySpec};
 
 const FILE: Keys =
-    Keys { known: &["node", "datapath", "fan"], later: &["service", "cluster", "source", "api"] };
+    Keys { known: &["node", "datapath", "fan", "service"], later: &["cluster", "source", "api"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
-    Keys { known: &["uplink-hook"], later: &["rewrite", "flows", "cgroup", "vip-range", "nat-ports"] };
+    Keys { known: &["uplink-hook", "flows"], later: &["rewrite", "cgroup", "vip-range", "nat-ports"] };
 const FAN: Keys = Keys {
     known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
     later: &["vni", "vxlan-port"],
 };
 
+/// Fewest flows: those of one CPU, two entries each.
+const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
 /// Longest name of a node: a label of a host name (RFC 1035).
 const MAX_NODE_NAME: usize = 63;
 
-/// A parsed file: what it says, and the line of each of its fans.
+/// A parsed file: what it says, and where its fans and services stand. The configuration gets the services once they
+/// are checked against the fans.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) config: Config,
     pub(super) fan_lines: Vec<usize>,
+    pub(super) services: Vec<Placed>,
 }
 
 /// Parses and checks a whole file, or gives everything that is wrong with it.
@@ -53,11 +59,12 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         .map(|section| datapath(&section, &mut problems))
         .unwrap_or_default();
     let fans = fans(&root, &node, &mut problems);
+    let services = service::services(&root, &mut problems);
     if !problems.none() {
         return Err(problems.into_sorted());
     }
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
-    Ok(Document { config: Config { node, datapath, fans }, fan_lines })
+    Ok(Document { config: Config { node, datapath, fans, services: Vec::new() }, fan_lines, services })
 }
 
 fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
@@ -98,7 +105,28 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
         },
         problems,
     );
-    DatapathConfig { uplink_hook: uplink_hook.unwrap_or_default() }
+    DatapathConfig { uplink_hook: uplink_hook.unwrap_or_default(), flows: flows(section, problems) }
+}
+
+/// How many flows the table holds; `None` where the memory decides.
+fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> {
+    if let Some((DeValue::String(_), _)) = section.get("flows") {
+        section.parsed(
+            "flows",
+            |text| match text {
+                "auto" => Ok(()),
+                other => Err(format!("'{other}' is unknown; use auto or a number, without quotes")),
+            },
+            problems,
+        );
+        return None;
+    }
+    let flows = section.count("flows", problems)?;
+    if flows < MIN_FLOWS {
+        let why = format!("{flows} flows are too few; use auto, or at least {MIN_FLOWS} a possible CPU");
+        problems.add(&section.place("flows"), section.key("flows"), why);
+    }
+    Some(flows)
 }
 
 /// All fans that are right, each with its place.

@@ -8,6 +8,7 @@ mod file;
 pub mod operands;
 mod problem;
 mod section;
+mod service;
 
 use std::{io, path::Path};
 
@@ -16,7 +17,10 @@ use self::{
     fans::{FileLine, wanted},
     file::Document,
 };
-use crate::model::{FanSpec, Origin};
+use crate::{
+    model::{FanSpec, Origin},
+    service::Service,
+};
 
 /// Where the configuration is unless said otherwise.
 pub const CONFIG_FILE: &str = "/etc/fanlight/fanlight.toml";
@@ -32,6 +36,8 @@ pub struct Config {
     pub datapath: DatapathConfig,
     /// `[[fan]]`
     pub fans: Vec<FanSpec>,
+    /// `[[service]]`
+    pub services: Vec<Service>,
 }
 
 /// `[node]`: the host.
@@ -48,6 +54,8 @@ pub struct NodeConfig {
 pub struct DatapathConfig {
     /// What is attached to the uplink.
     pub uplink_hook: UplinkHook,
+    /// How many flows the table holds; as the memory allows when absent.
+    pub flows: Option<u32>,
 }
 
 /// Where the uplink's program is attached.
@@ -114,7 +122,7 @@ fn parse_config(path: &Path, text: &str) -> Result<Document, ConfigError> {
     })
 }
 
-/// A fan may stand in both files only with the same values, and no two may overlap.
+/// A fan may stand in both files only with the same values, and no two may overlap; services fit to the fans of both.
 fn combine(
     config: &Path,
     document: Document,
@@ -136,7 +144,11 @@ fn combine(
             }
         }
     }
-    let sources = Sources { config: document.config, lines };
+    let mut sources = Sources { config: document.config, lines };
+    let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
+    let wrong = service::check_fans(&document.services, &overlays);
+    problems.extend(wrong.into_iter().map(|problem| FileProblem { file: config.to_owned(), problem }));
+    sources.config.services = document.services.into_iter().map(|placed| placed.service).collect();
     if let Some(why) = check::too_many(sources.fans().len()) {
         let problem = Problem { line: None, key: String::new(), message: why };
         problems.push(FileProblem { file: fans.to_owned(), problem });

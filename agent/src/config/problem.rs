@@ -61,18 +61,21 @@ impl ConfigError {
 /// Gathers the problems of one text.
 pub(super) struct Problems<'a> {
     text: &'a str,
+    /// Where each line but the first starts.
+    lines: Vec<usize>,
     found: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: Vec::new() }
+        let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
+        Self { text, lines: ends.map(|(end, _)| end + 1).collect(), found: Vec::new() }
     }
 
     /// The line that a byte range of the text starts in.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        before.iter().filter(|&&byte| byte == b'\n').count() + 1
+        let start = span.start.min(self.text.len());
+        self.lines.partition_point(|&line| line <= start) + 1
     }
 
     pub(super) fn add(&mut self, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {

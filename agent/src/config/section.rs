@@ -12,7 +12,7 @@ use super::{problem::Problems, suggest};
 /// One table of the file.
 pub(super) struct Section<'a, 'i> {
     /// How it is named in messages; empty for the file itself.
-    pub(super) name: &'a str,
+    pub(super) name: String,
     /// Where it stands.
     pub(super) span: Range<usize>,
     table: &'a DeTable<'i>,
@@ -27,8 +27,8 @@ pub(super) struct Keys {
 }
 
 impl<'a, 'i> Section<'a, 'i> {
-    pub(super) fn new(name: &'a str, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
-        Self { name, span, table }
+    pub(super) fn new(name: impl Into<String>, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
+        Self { name: name.into(), span, table }
     }
 
     /// The name of a key of this table in messages.
@@ -38,6 +38,11 @@ impl<'a, 'i> Section<'a, 'i> {
 
     pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'i>, Range<usize>)> {
         self.table.get(key).map(|value| (value.get_ref(), value.span()))
+    }
+
+    /// Where a key's value stands; the table's place where there is none.
+    pub(super) fn place(&self, key: &str) -> Range<usize> {
+        self.get(key).map_or_else(|| self.span.clone(), |(_, span)| span)
     }
 
     /// Notes every key that is not one of `keys`.
@@ -60,7 +65,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn table(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<Section<'a, 'i>> {
         let (value, span) = self.get(key)?;
         match value {
-            DeValue::Table(table) => Some(Section::new(key, span, table)),
+            DeValue::Table(table) => Some(Section::new(self.key(key), span, table)),
             other => {
                 self.wrong_type(key, &span, other, &format!("a table; write [{key}]"), problems);
                 None
@@ -71,7 +76,11 @@ impl<'a, 'i> Section<'a, 'i> {
     /// A list of tables below this one.
     pub(super) fn tables(&self, key: &'static str, problems: &mut Problems<'_>) -> Vec<Section<'a, 'i>> {
         let Some((value, span)) = self.get(key) else { return Vec::new() };
-        let want = format!("a list of tables; write [[{key}]]");
+        let want = if self.name.is_empty() {
+            format!("a list of tables; write [[{key}]]")
+        } else {
+            format!("a list of tables; write {key} = [ {{ .. }} ]")
+        };
         let DeValue::Array(items) = value else {
             self.wrong_type(key, &span, value, &want, problems);
             return Vec::new();
@@ -79,7 +88,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let mut sections = Vec::new();
         for item in items.iter() {
             match item.get_ref() {
-                DeValue::Table(table) => sections.push(Section::new(key, item.span(), table)),
+                DeValue::Table(table) => sections.push(Section::new(self.key(key), item.span(), table)),
                 other => self.wrong_type(key, &item.span(), other, &want, problems),
             }
         }

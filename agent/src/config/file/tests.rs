@@ -20,6 +20,7 @@ uplink = "eth0"
 
 [datapath]
 uplink-hook = "tc"
+flows = 200_000
 
 [[fan]]
 overlay = "250.0.0.0/8"
@@ -30,10 +31,10 @@ egress = "route"
 "#,
     )
     .unwrap();
-    let Config { node, datapath, fans } = &document.config;
+    let Config { node, datapath, fans, .. } = &document.config;
     assert_eq!((node.name.as_deref(), node.uplink.as_slice()), (Some("host-28"), &["eth0".to_owned()][..]));
-    assert_eq!(datapath.uplink_hook, UplinkHook::Tc);
-    assert_eq!(document.fan_lines, [10]);
+    assert_eq!((datapath.uplink_hook, datapath.flows), (UplinkHook::Tc, Some(200_000)));
+    assert_eq!(document.fan_lines, [11]);
     let want = FanSpec {
         overlay: "250.0.0.0/8".parse().unwrap(),
         underlay: UnderlaySpec::Network("172.30.0.0/16".parse().unwrap()),
@@ -63,7 +64,7 @@ fn without_an_underlay_it_is_the_uplinks_network() {
 fn each_mistake_is_named_with_line_key_and_remedy() {
     for (text, want) in [
         ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-        ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan"),
+        ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service"),
         ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
         ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
         (
@@ -83,8 +84,24 @@ fn each_mistake_is_named_with_line_key_and_remedy() {
             "2: datapath.uplink-hook: 'xdp' is not supported by this version; use auto or tc",
         ),
         ("[datapath]\nuplink-hook = 'tcx'\n", "2: datapath.uplink-hook: 'tcx' is unknown; use auto or tc"),
-        ("[datapath]\nflows = 5\n", "2: datapath.flows: not supported by this version; remove it"),
-        ("[[service]]\nname = 'web'\n", "1: service: not supported by this version; remove it"),
+        (
+            "[datapath]\nflows = 5\n",
+            "2: datapath.flows: 5 flows are too few; use auto, or at least 1024 a possible CPU",
+        ),
+        (
+            "[datapath]\nflows = 'many'\n",
+            "2: datapath.flows: 'many' is unknown; use auto or a number, without quotes",
+        ),
+        ("[datapath]\nrewrite = 'packet'\n", "2: datapath.rewrite: not supported by this version; remove it"),
+        ("[datapath]\ncgroup = '/x'\n", "2: datapath.cgroup: not supported by this version; remove it"),
+        (
+            "[datapath]\nvip-range = '11/8'\n",
+            "2: datapath.vip-range: not supported by this version; remove it",
+        ),
+        (
+            "[datapath]\nnat-ports = '1-2'\n",
+            "2: datapath.nat-ports: not supported by this version; remove it",
+        ),
         ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
         ("[api]\n", "1: api: not supported by this version; remove it"),
         ("[fan]\noverlay = '250'\n", "1: fan: is a table, must be a list of tables; write [[fan]]"),
@@ -151,7 +168,7 @@ proptest! {
     #[test]
     fn no_text_like_a_configuration_makes_the_parser_panic(
         lines in prop::collection::vec(
-            "(\\[\\[?(node|fan|datapath)\\]?\\]|(name|uplink|overlay|underlay|host-reserve|egress) = ([0-9]{1,20}|'[a-z0-9./:-]{0,20}'|\\[\\]|true|0x[0-9a-f]{1,9}))",
+            "(\\[\\[?(node|fan|datapath|service)\\]?\\]|(name|uplink|overlay|underlay|host-reserve|egress|vip|flows|backends) = ([0-9]{1,20}|'[a-z0-9./:-]{0,20}'|\\[\\]|true|0x[0-9a-f]{1,9}))",
             0..12,
         )
     ) {

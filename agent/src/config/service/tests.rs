@@ -1,0 +1,199 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::file;
+
+const FAN: &str = "[[fan]]\noverlay = '250'\n";
+
+fn parse(text: &str) -> Result<Vec<Placed>, Vec<String>> {
+    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let document = file::parse(text).map_err(lines)?;
+    let overlays: Vec<_> = document.config.fans.iter().map(|fan| fan.overlay).collect();
+    let problems = check_fans(&document.services, &overlays);
+    if problems.is_empty() { Ok(document.services) } else { Err(lines(problems)) }
+}
+
+fn services(text: &str) -> Vec<Service> {
+    parse(text).unwrap().into_iter().map(|placed| placed.service).collect()
+}
+
+/// A file with a fan and a service that has these lines beside its name, from line 5 on.
+fn problems(lines: &str) -> Vec<String> {
+    parse(&format!("{FAN}[[service]]\nname = 'web'\n{lines}\n")).err().unwrap_or_default()
+}
+
+#[test]
+fn a_full_service_is_read() {
+    let text = r#"
+[[service]]
+name = "web"
+vip = "10.96.0.10:80/tcp"
+forward = "nat"
+algorithm = "random"
+affinity = "none"
+affinity-timeout = "3h"
+backends = [ { address = "250.0.27.3:8080", weight = 5 }, { address = "250.0.28.4:8080" } ]
+"#;
+    let backend = |last: [u8; 4], weight| Backend { address: last.into(), port: 8080, weight };
+    let want = Service {
+        name: "web".to_owned(),
+        vip: "10.96.0.10:80/tcp".parse().unwrap(),
+        algorithm: Algorithm::Random,
+        backends: vec![backend([250, 0, 27, 3], 5), backend([250, 0, 28, 4], 1)],
+    };
+    assert_eq!(services(&format!("{FAN}{text}")), [want]);
+}
+
+#[test]
+fn a_service_may_have_no_backend_yet() {
+    assert_eq!(services("[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\n")[0].backends, []);
+}
+
+#[test]
+fn one_address_may_have_services_of_several_ports_and_protocols() {
+    let ports = ["80/tcp", "80/udp", "81/tcp", "0/tcp"];
+    let text: String = ports
+        .iter()
+        .map(|port| format!("[[service]]\nname = '{}'\nvip = '10.96.0.10:{port}'\n", port.replace('/', "-")))
+        .collect();
+    assert_eq!(services(&text).len(), ports.len());
+}
+
+#[test]
+fn each_mistake_is_named_with_line_key_and_remedy() {
+    for (lines, want) in [
+        ("", "3: service.vip: is missing; add one such as \"10.96.0.10:80/tcp\""),
+        (
+            "vip = '10.96.0.10:80'",
+            "5: service.vip: '10.96.0.10:80' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp",
+        ),
+        (
+            "vip = 'auto:80/tcp'",
+            "5: service.vip: 'auto:80/tcp' is not supported by this version; give an address",
+        ),
+        (
+            "vip = '[fd00::1]:80/tcp'",
+            "5: service.vip: '[fd00::1]:80/tcp': IPv6 is not supported by this version; give an IPv4 address",
+        ),
+        (
+            "vip = '127.0.0.1:80/tcp'",
+            "5: service.vip: 127.0.0.1 is a loopback address; give an unused address",
+        ),
+        (
+            "vip = '239.1.1.1:80/tcp'",
+            "5: service.vip: 239.1.1.1 is a multicast address; give an unused address",
+        ),
+        (
+            "vip = '0.0.0.0:80/tcp'",
+            "5: service.vip: 0.0.0.0 is no host's address (RFC 1122); give an unused address",
+        ),
+        (
+            "vip = '250.1.2.3:80/tcp'",
+            "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nforward = 'tunnel'",
+            "6: service.forward: 'tunnel' is not supported by this version; use nat",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nalgorithm = 'least-loaded'",
+            "6: service.algorithm: 'least-loaded' is not supported by this version; use maglev or random",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nalgorithm = 'magic'",
+            "6: service.algorithm: 'magic' is unknown; use maglev or random",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\naffinity = 'client'",
+            "6: service.affinity: 'client' is not supported by this version; use none",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3 hours'",
+            "6: service.affinity-timeout: '3 hours' is no duration; write a number and ms, s, m, h or d, such as 3h",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\ncheck = { kind = 'http' }",
+            "6: service.check: not supported by this version; remove it",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackend = []",
+            "6: service.backend: unknown key; did you mean 'backends'?",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = '250.0.0.2:80'",
+            "6: service.backends: is a string, must be a list of tables; write backends = [ { .. } ]",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { wight = 1 , address = '250.0.0.2:80' } ]",
+            "6: service.backends.wight: unknown key; did you mean 'weight'?",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { weight = 1 } ]",
+            "6: service.backends.address: is missing; add one such as \"250.0.27.3:8080\"",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [\n { address = '250.0.0.2' } ]",
+            "7: service.backends.address: '250.0.0.2' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '[fd00::2]:80' } ]",
+            "6: service.backends.address: '[fd00::2]:80': IPv6 is not supported by this version; give an IPv4 address",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:0' } ]",
+            "6: service.backends.address: port 0 is for VIPs of any port; name the one that serves port 80",
+        ),
+        (
+            "vip = '10.0.0.1:0/tcp'\nbackends = [ { address = '250.0.0.2:80' } ]",
+            "6: service.backends.address: port 80 can't serve a VIP of any port; use port 0, which keeps the client's",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '250.0.0.2:80' } ]",
+            "7: service.backends.address: 250.0.0.2:80 is listed twice; list it once",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]",
+            "7: service.backends.address: 10.0.0.2:80 lies in no fan of this node; backends elsewhere are not \
+             supported by this version",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'web'\nvip = '10.0.0.2:80/tcp'",
+            "7: service.name: 'web' is another service's name too; give each its own",
+        ),
+        (
+            "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'b'\nvip = '10.0.0.1:80/tcp'",
+            "8: service.vip: 10.0.0.1:80/tcp is the VIP of service web; give each its own",
+        ),
+    ] {
+        assert_eq!(problems(lines), [want], "{lines}");
+    }
+}
+
+#[test]
+fn one_backend_too_many_is_counted() {
+    let backends: String = (0..1026)
+        .map(|number| format!("{{ address = '250.0.{}.{}:80' }},", number / 256, number % 256))
+        .collect();
+    let lines = format!("vip = '10.0.0.1:80/tcp'\nbackends = [{backends}]");
+    assert_eq!(problems(&lines), ["6: service.backends: a service has at most 1024 backends; remove 2"]);
+}
+
+#[test]
+fn a_name_is_short_and_without_blanks() {
+    for name in ["", "a b", "a/b", &"a".repeat(64)] {
+        let found = parse(&format!("[[service]]\nname = '{name}'\nvip = '10.0.0.1:80/tcp'\n")).unwrap_err();
+        assert!(found[0].starts_with("2: service.name: "), "{found:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_like_a_service_makes_the_parser_panic(
+        lines in prop::collection::vec(
+            "(\\[\\[service\\]\\]|(name|vip|forward|algorithm|affinity|affinity-timeout) = '[a-z0-9./:\\[\\]-]{0,20}'|backends = \\[ \\{ (address|weight) = ('[0-9.:]{0,18}'|[0-9]{1,12}) \\} \\])",
+            0..12,
+        )
+    ) {
+        let _result = parse(&lines.join("\n"));
+    }
+}
