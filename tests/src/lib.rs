@@ -17,6 +17,7 @@ pub mod lab;
 pub mod load;
 pub mod network;
 pub mod packet;
+pub mod server;
 pub mod site;
 pub mod socket;
 mod sys;

@@ -24,4 +24,5 @@ mod neighbours;
 mod replay;
 mod services;
 mod verifier;
+mod vip;
 mod words;

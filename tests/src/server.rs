@@ -1,0 +1,156 @@
+//! Servers inside the test that tell clients who they are, for as long as the value lives.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+};
+
+use crate::site::Site;
+
+/// A server that greets every connection with its name and the client's address, and then sends every byte back; and
+/// answers every datagram with the same line.
+pub struct Named {
+    stop: Arc<AtomicBool>,
+    port: u16,
+    address: Ipv4Addr,
+}
+
+impl Named {
+    /// Starts one on an address and port of the site.
+    #[track_caller]
+    pub fn start(site: &Site, name: &str, address: Ipv4Addr, port: u16) -> Self {
+        let (listener, datagrams) = site.inside(|| {
+            let listener = TcpListener::bind((address, port)).expect("an address of the site");
+            (listener, UdpSocket::bind((address, port)).expect("an address of the site"))
+        });
+        datagrams.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket takes a time");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tcp, udp) = ((name.to_owned(), stop.clone()), (name.to_owned(), stop.clone()));
+        thread::spawn(move || serve_connections(&listener, &tcp.0, &tcp.1));
+        thread::spawn(move || serve_datagrams(&datagrams, &udp.0, &udp.1));
+        Self { stop, port, address }
+    }
+
+    /// Where it listens, as a backend is written.
+    pub fn backend(&self) -> String {
+        format!("{}:{}", self.address, self.port)
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn serve_connections(listener: &TcpListener, name: &str, stop: &AtomicBool) {
+    listener.set_nonblocking(true).expect("a listener can be asked");
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((stream, client)) => {
+                let name = name.to_owned();
+                thread::spawn(move || greet(stream, &name, client));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn greet(mut stream: TcpStream, name: &str, client: SocketAddr) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.write_all(format!("{name} {client}\n").as_bytes())?;
+    let mut back = stream.try_clone()?;
+    io::copy(&mut stream, &mut back)?;
+    back.shutdown(Shutdown::Write)
+}
+
+fn serve_datagrams(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
+    let mut datagram = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((_, client)) = socket.recv_from(&mut datagram) {
+            // A client that has gone is its own affair.
+            let _ = socket.send_to(format!("{name} {client}\n").as_bytes(), client);
+        }
+    }
+}
+
+/// A connection to a [`Named`] server.
+pub struct Greeted {
+    reader: BufReader<TcpStream>,
+    /// The server's name.
+    pub name: String,
+    /// The client's address as the server sees it.
+    pub seen_as: SocketAddr,
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+impl Greeted {
+    /// Connects from a site.
+    pub fn connect(from: &Site, to: SocketAddrV4) -> io::Result<Self> {
+        from.inside(|| Self::greeted(TcpStream::connect_timeout(&to.into(), PATIENCE)?))
+    }
+
+    /// Connects from a given port of a site.
+    pub fn connect_from(from: &Site, port: u16, to: SocketAddrV4) -> io::Result<Self> {
+        from.inside(|| {
+            let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+            connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+            Self::greeted(socket.into())
+        })
+    }
+
+    fn greeted(stream: TcpStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let (name, seen_as) = told(&line)?;
+        Ok(Self { reader, name, seen_as })
+    }
+
+    /// The connection.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Sends bytes and reads them back.
+    pub fn echo(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)?;
+        let mut back = vec![0; bytes.len()];
+        self.reader.read_exact(&mut back)?;
+        if back == bytes { Ok(()) } else { Err(io::Error::other("other bytes came back")) }
+    }
+}
+
+/// Asks a [`Named`] server by a connected datagram socket: its name, and the client's address as it sees it.
+pub fn ask(from: &Site, to: SocketAddrV4) -> io::Result<(String, SocketAddr)> {
+    from.inside(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"who")?;
+        let mut answer = [0; 256];
+        let length = socket.recv(&mut answer)?;
+        told(&String::from_utf8_lossy(&answer[..length]))
+    })
+}
+
+fn told(line: &str) -> io::Result<(String, SocketAddr)> {
+    let parts = line.trim_end().split_once(' ').and_then(|(name, seen)| Some((name, seen.parse().ok()?)));
+    let (name, seen_as) = parts.ok_or_else(|| io::Error::other(format!("told {line:?}")))?;
+    Ok((name.to_owned(), seen_as))
+}
