@@ -110,6 +110,8 @@ pub enum Verdict<'t> {
     },
     /// Answer its sender with a TCP reset.
     Reset(Outcome),
+    /// Answer its sender's echo request.
+    Echo,
     /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
     LearnPathMtu {
         /// Remote underlay host.

@@ -26,6 +26,8 @@ pub enum Error {
     PortUnreachable,
 }
 
+/// Type of an echo request.
+pub const ECHO_REQUEST: u8 = 8;
 /// Type of "destination unreachable".
 pub const UNREACHABLE: u8 = 3;
 /// Its code "fragmentation needed and don't-fragment set".

@@ -7,7 +7,9 @@ use core::cell::{Cell, RefCell};
 use bytemuck::Zeroable;
 
 use crate::{
-    abi::{BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, VipKey},
+    abi::{
+        BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, VipKey,
+    },
     decide::Tables,
     vip::Services,
 };

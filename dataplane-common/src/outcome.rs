@@ -66,6 +66,8 @@ numbered! {
         AnsweredTtlExceeded = "answered-ttl-exceeded",
         /// To an overlay address that no host can own: answered with ICMP "host unreachable".
         AnsweredUnreachable = "answered-unreachable",
+        /// Echo request to a VIP: answered by this node.
+        AnsweredEcho = "answered-echo",
         /// To a VIP on a port without a service: answered as a closed port (TCP reset, ICMP port unreachable).
         RefusedNoService = "refused-no-service",
         /// To a service without a usable backend: answered as a closed port.

@@ -180,16 +180,43 @@ pub fn from_backend<P: Packet + ?Sized, T: Services>(
     }
 }
 
+/// What the addresses of a packet straight to an address that may be a backend become: where the answers would be taken
+/// for those of a flow of a service, it gets another port.
+#[inline(always)]
+pub fn beside<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
+    if ip.is_fragment() {
+        return Tuple::KEPT;
+    }
+    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
+    let key = segment.key(ip);
+    if !tables.may_be_backend(key.dst, key.dport, key.protocol) {
+        return Tuple::KEPT;
+    }
+    let now = tables.now();
+    if let Some(flow) = tables.flow(&key)
+        && flow.lives(key.protocol, now)
+    {
+        flow.touch(&segment, now);
+        return flow.forward(&key);
+    }
+    if let Some(young) = tables.young(&key)
+        && young.lives(key.protocol, now)
+    {
+        if segment.acknowledges(young) {
+            confirm(&key, young, now, tables);
+        }
+        return young.forward(&key);
+    }
+    if key.protocol == PROTO_TCP && !segment.is_syn() {
+        return Tuple::KEPT;
+    }
+    choice::straight(&segment, &key, now, tables)
+}
+
 /// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.
 /// UDP needs no more.
 #[inline(always)]
-fn answered<T: Services>(
-    segment: &Segment,
-    key: &FlowKey,
-    reply: &LiveFlow,
-    now: u32,
-    tables: &T,
-) -> Tuple {
+fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
     let tuple = reply.reply(key);
     let forward_key = tuple.answered(key.protocol);
     if let Some(forward) = tables.young(&forward_key)

@@ -38,10 +38,9 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
             return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
         }
         Verdict::Forward(forward) => self::forward(frame, hook, forward),
-        Verdict::Translate { rewrite, forward } => {
-            translate::apply(frame, forward.network_header(), rewrite)
-                .and_then(|()| self::forward(frame, hook, forward))
-        }
+        Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
+            .and_then(|()| self::forward(frame, hook, forward)),
+        Verdict::Echo => answer::echo(frame, hook).map(|action| (action, Outcome::AnsweredEcho)),
         Verdict::Reset(outcome) => answer::reset(frame, hook).map(|action| (action, outcome)),
         Verdict::Answer { source, error, outcome } => {
             answer::error(frame, hook, source, error).map(|action| (action, outcome))
@@ -72,12 +71,7 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
 
 /// Outer header in front, then out of the uplink.
 #[inline(always)]
-fn encapsulate(
-    frame: &mut Frame,
-    fan: &FanRecord,
-    host: u32,
-    routed: bool,
-) -> Result<i32, Refused> {
+fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;

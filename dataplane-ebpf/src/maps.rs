@@ -10,14 +10,15 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event, FlowKey,
-        FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
-        PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT, ServiceRecord, ServiceWord,
-        VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index, vip_bit,
+        BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
+        FlowKey, FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS,
+        PATH_MTU_LIFE_NS, PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT,
+        ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index,
+        vip_bit,
     },
     decide::Tables,
-    vip::Services,
     outcome::{Hook, Outcome},
+    vip::Services,
 };
 
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` where the kernel knows it (6.3 and later), else 0.
@@ -73,7 +74,8 @@ static BACKENDS: Array<BackendRecord> = Array::with_max_entries(MAX_BACKENDS, BP
 #[btf_map(name = "rings")]
 static RINGS: btf_maps::ArrayOfMaps<Segment, { SEGMENTS as usize }> = btf_maps::ArrayOfMaps::new();
 
-type Segment = btf_maps::Array<u64, { (SEGMENT_SLOTS / SLOTS_PER_ELEMENT) as usize }, { BPF_F_MMAPABLE as usize }>;
+type Segment =
+    btf_maps::Array<u64, { (SEGMENT_SLOTS / SLOTS_PER_ELEMENT) as usize }, { BPF_F_MMAPABLE as usize }>;
 
 /// Flows whose backend has answered. Written by the programs; the agent sets the size at load, and sweeps.
 #[map(name = "flows")]

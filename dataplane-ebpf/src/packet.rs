@@ -3,8 +3,8 @@
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
-        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -135,7 +135,13 @@ impl Frame {
 
     /// Corrects the transport checksum at `offset` after an address changed.
     #[inline(always)]
-    pub fn replace_address_sum(&mut self, offset: usize, old: u32, new: u32, tcp: bool) -> Result<(), Refused> {
+    pub fn replace_address_sum(
+        &mut self,
+        offset: usize,
+        old: u32,
+        new: u32,
+        tcp: bool,
+    ) -> Result<(), Refused> {
         let flags = u64::from(BPF_F_PSEUDO_HDR) | 4 | Self::keeps_no_sum(tcp);
         // SAFETY: a helper call on the program's own context; it checks the offset against the packet.
         done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, u64::from(old), u64::from(new), flags) })

@@ -69,6 +69,10 @@ impl FlowRecord {
     /// and backend are one endpoint, or ports of one bridge without a hook.
     pub const HAIRPIN: u8 = 2;
 
+    /// [`service`](Self::service) of a connection straight to a backend, which has an entry only because its port had to
+    /// become another.
+    pub const DIRECT: u16 = u16::MAX;
+
     const ROW_BITS: u32 = 17;
 
     /// [`backend`](Self::backend) of a row in one of its generations.

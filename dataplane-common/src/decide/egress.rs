@@ -1,8 +1,8 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Context, Forward, Tables, Verdict, answer, drop, fan_of, forward, host_of, in_slice, ipv4_frame, largest_packet, mtu_to,
-    names_a_host, off_the_common_way, own_fan_of, pass, service,
+    Context, Forward, Tables, Verdict, answer, drop, fan_of, forward, host_of, in_slice, ipv4_frame,
+    largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of, pass, service,
 };
 use crate::{
     abi::{Config, FanRecord},
@@ -87,13 +87,39 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         return verdict;
     }
     let here = in_slice(fan, ip.dst);
-    // Only this host translates for its own endpoints and processes.
-    let rewrite = if here && world.config.services != 0 {
+    if world.config.services != 0 {
         off_the_common_way();
-        vip::from_backend(world.packet, ip, ETH_LEN, world.tables)
-    } else {
-        Tuple::KEPT
-    };
+        return to_own(world, (fan, own), ip, here, with_services(world, ip, here));
+    }
+    to_own(world, (fan, own), ip, here, Tuple::KEPT)
+}
+
+/// What services have to do with a packet between two overlay addresses: a backend's answer, which only its client's host
+/// translates, or a connection beside a service's.
+#[inline(always)]
+fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, '_, P, C, T>,
+    ip: &Ipv4,
+    here: bool,
+) -> Tuple {
+    if here {
+        let answer = vip::from_backend(world.packet, ip, ETH_LEN, world.tables);
+        if !answer.is_kept() {
+            return answer;
+        }
+    }
+    vip::beside(world.packet, ip, ETH_LEN, world.tables)
+}
+
+/// From an address of `own`'s slice to one of `fan`'s overlay.
+#[inline(always)]
+fn to_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    (fan, own): (&'t FanRecord, &'t FanRecord),
+    ip: &Ipv4,
+    here: bool,
+    rewrite: Tuple,
+) -> Verdict<'t> {
     if here && ip.dst == fan.gateway {
         if rewrite.is_kept() {
             return pass(Outcome::PassToHost);
@@ -109,7 +135,7 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
             None => pass(Outcome::PassSlowPath),
         };
     }
-    towards(world, (fan, own), ip, ip.dst, Tuple::KEPT)
+    towards(world, (fan, own), ip, ip.dst, rewrite)
 }
 
 /// What becomes of a packet of an endpoint wherever it goes: not to the gateway, not the endpoint's, not plain.

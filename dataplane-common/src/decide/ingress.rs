@@ -1,7 +1,8 @@
 //! Packets from the underlay.
 
 use super::{
-    Context, Forward, Tables, Verdict, drop, fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
+    Context, Forward, Tables, Verdict, drop, fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame,
+    off_the_common_way, pass,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},

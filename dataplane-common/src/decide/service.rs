@@ -1,17 +1,13 @@
 //! Packets of endpoints and of the host's processes to a VIP.
 
-use super::{
-    Context, Forward, Tables, Verdict, answer, drop, egress,
-    egress::World,
-    fan_of, in_slice,
-};
+use super::{Context, Forward, Tables, Verdict, answer, drop, egress, egress::World, fan_of, in_slice};
 use crate::{
     abi::FanRecord,
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
     vip::{self, Refusal, Segment, Tuple},
-    wire::{ETH_LEN, Ipv4, PROTO_TCP},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
 /// To a VIP, from an address of `own`'s slice.
@@ -24,11 +20,13 @@ pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if world.hook as u32 != Hook::HostEgress as u32 && ip.header.ttl <= 1 {
         return answer(world.packet, own.gateway, ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
     }
+    if is_echo_request(world.packet, ip) {
+        return Verdict::Echo;
+    }
     // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all.
     let past_the_hooks = |backend: u32| {
         let backend = u32::from_be(backend);
-        backend == own.gateway
-            || world.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, backend)
+        backend == own.gateway || world.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, backend)
     };
     let fate = vip::to_vip(world.packet, ip, ETH_LEN, past_the_hooks, world.tables);
     let refused = match fate.refusal {
@@ -40,6 +38,15 @@ pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         Some(Refusal::BackendGone) => Outcome::RefusedBackendGone,
     };
     refuse(world, own, ip, refused)
+}
+
+#[inline(always)]
+fn is_echo_request<P: Packet + ?Sized>(packet: &P, ip: &Ipv4) -> bool {
+    if ip.header.proto != PROTO_ICMP || ip.is_fragment() || !ip.is_plain() {
+        return false;
+    }
+    let kind: Option<[u8; 2]> = packet.read(ETH_LEN + IPV4_LEN);
+    kind == Some([icmp::ECHO_REQUEST, 0])
 }
 
 /// On to where the translated packet's destination lives.

@@ -109,7 +109,9 @@ impl Frame {
 fn describe(verdict: &Verdict<'_>) -> String {
     match verdict {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome.name().to_owned(),
-        Verdict::Forward(Forward::Encapsulate { host, routed, .. }) => format!("encapsulate to {host:08x} routed {routed}"),
+        Verdict::Forward(Forward::Encapsulate { host, routed, .. }) => {
+            format!("encapsulate to {host:08x} routed {routed}")
+        }
         Verdict::Forward(Forward::Decapsulate { endpoint, tos, .. }) => {
             format!("decapsulate to {:?} tos {tos:02x}", endpoint.map(|endpoint| endpoint.ifindex))
         }
@@ -118,7 +120,11 @@ fn describe(verdict: &Verdict<'_>) -> String {
             format!("{} {error:?} from {source:08x}", outcome.name())
         }
         Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
-        Verdict::Translate { rewrite, forward } => format!("{rewrite:x?}, {}", describe(&Verdict::Forward(*forward))),
+        Verdict::Translate { rewrite, forward } => {
+            let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
+            format!("from {src:08x} to {dst:08x}, {}", describe(&Verdict::Forward(*forward)))
+        }
+        Verdict::Echo => "answer the echo request".to_owned(),
         Verdict::Reset(outcome) => format!("{} by reset", outcome.name()),
         Verdict::LearnPathMtu { host, mtu } => format!("learn {mtu} to {host:08x}"),
     }
@@ -381,3 +387,5 @@ proptest! {
         prop_assert_eq!(carried.sent_by_underlay(&there), "decapsulate to None tos 00");
     }
 }
+
+mod service;

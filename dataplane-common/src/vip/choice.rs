@@ -1,6 +1,6 @@
 //! The first packet of a flow: which backend, and under which port.
 
-use super::{Fate, Refusal, Segment, Services, flow};
+use super::{Fate, Refusal, Segment, Services, Tuple, flow};
 use crate::abi::{BackendRecord, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix};
 
 /// Ports that a client's port may become where its own is taken: above the ephemeral ports of Linux.
@@ -47,6 +47,28 @@ pub(super) fn choose<T: Services>(
         bytes: segment.len as u64,
     };
     enter(key, forward, now, tables)
+}
+
+/// The first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
+#[inline(always)]
+pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
+    let own = FlowRecord {
+        address: key.dst,
+        port: key.dport,
+        other_port: 0,
+        backend: 0,
+        service: FlowRecord::DIRECT,
+        state: State::New as u8,
+        flags: 0,
+        seen: now,
+        number: 0,
+        packets: 1,
+        bytes: segment.len as u64,
+    };
+    if is_free(&flow::reply_key(key, &own), &flow::reply_record(key, &own), now, tables) {
+        return Tuple::KEPT;
+    }
+    enter(key, own, now, tables).rewrite
 }
 
 /// The service of the exact port, else of any port.

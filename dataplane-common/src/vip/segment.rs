@@ -78,7 +78,13 @@ impl Segment {
         if ip.header.proto == PROTO_TCP {
             let tcp: TcpHdr = packet.read(offset + IPV4_LEN)?;
             let TcpHdr { ports: [sport, dport], sequence, acknowledgement, flags, .. } = tcp;
-            return Some(Self { sport, dport, len: ip.total_len, numbers: [sequence, acknowledgement], flags });
+            return Some(Self {
+                sport,
+                dport,
+                len: ip.total_len,
+                numbers: [sequence, acknowledgement],
+                flags,
+            });
         }
         if ip.header.proto != PROTO_UDP {
             return None;

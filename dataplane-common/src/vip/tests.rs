@@ -82,7 +82,14 @@ fn tuple(src: (u32, u16), dst: (u32, u16)) -> Tuple {
 }
 
 fn segment(flags: u8) -> Sent {
-    Sent { src: (CLIENT, 40_000), dst: (VIP, 80), protocol: PROTO_TCP, flags, sequence: 1, acknowledgement: 0 }
+    Sent {
+        src: (CLIENT, 40_000),
+        dst: (VIP, 80),
+        protocol: PROTO_TCP,
+        flags,
+        sequence: 1,
+        acknowledgement: 0,
+    }
 }
 
 fn datagram() -> Sent {
@@ -133,16 +140,12 @@ fn advance(tables: &Memory, seconds: u64) {
 fn connected(tables: &Memory) {
     let fate = forward(tables, segment(SYN));
     back(tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
-    forward(tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let _ = forward(tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(tables.balancer.flows.len(), 2);
 }
 
-const TO_FIRST: Result<Tuple, Refusal> = Ok(Tuple {
-    src: CLIENT.to_be(),
-    dst: FIRST.to_be(),
-    sport: 40_000u16.to_be(),
-    dport: 8080u16.to_be(),
-});
+const TO_FIRST: Result<Tuple, Refusal> =
+    Ok(Tuple { src: CLIENT.to_be(), dst: FIRST.to_be(), sport: 40_000u16.to_be(), dport: 8080u16.to_be() });
 
 #[test]
 fn a_connection_goes_to_a_backend_and_its_answers_come_from_the_vip() {
@@ -163,10 +166,10 @@ fn an_acknowledgement_of_what_the_backend_never_said_confirms_nothing() {
         let tables = tables();
         let fate = forward(&tables, segment(SYN));
         let forged = segment(ACK).with(|ack| ack.acknowledgement = number);
-        forward(&tables, forged);
+        let _ = forward(&tables, forged);
         assert!(tables.balancer.flows.is_empty(), "before the answer");
         back(&tables, answer(fate, PROTO_TCP, SYN_ACK));
-        forward(&tables, forged);
+        let _ = forward(&tables, forged);
         assert!(tables.balancer.flows.is_empty(), "{number}");
     }
 }
@@ -228,12 +231,12 @@ fn datagrams_move_when_their_backend_is_gone() {
 fn a_port_used_again_right_after_the_close_is_a_new_connection() {
     let mut tables = tables();
     connected(&tables);
-    forward(&tables, segment(FIN_ACK));
+    let _ = forward(&tables, segment(FIN_ACK));
     lead_to(&mut tables, 1);
     let fate = forward(&tables, segment(SYN));
     assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
-    forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
     advance(&tables, 3600);
     assert_eq!(forward(&tables, segment(ACK)), fate, "established, not closing");
 }
@@ -242,7 +245,7 @@ fn a_port_used_again_right_after_the_close_is_a_new_connection() {
 fn a_forged_reset_ends_nothing_that_goes_on() {
     let tables = tables();
     connected(&tables);
-    forward(&tables, segment(RST));
+    let _ = forward(&tables, segment(RST));
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
     advance(&tables, 3600);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
@@ -251,14 +254,14 @@ fn a_forged_reset_ends_nothing_that_goes_on() {
 #[test]
 fn entries_end_with_their_idle_time() {
     let mut tables = tables();
-    forward(&tables, segment(SYN));
+    let _ = forward(&tables, segment(SYN));
     advance(&tables, 31);
     lead_to(&mut tables, 1);
     let fate = forward(&tables, segment(SYN));
     assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
     let tables = self::tables();
     connected(&tables);
-    forward(&tables, segment(FIN_ACK));
+    let _ = forward(&tables, segment(FIN_ACK));
     advance(&tables, 21);
     tables.balancer.flows.remove(&segment_key());
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "an unknown segment goes by the ring");
@@ -275,10 +278,10 @@ fn an_unknown_connection_is_recorded_once_its_backend_answers() {
     let fate = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_000));
     assert_eq!(fate, TO_FIRST);
     back(&tables, answer(fate, PROTO_TCP, RST)).expect("a reset from the VIP");
-    forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert!(tables.balancer.flows.is_empty(), "a reset is no answer");
     back(&tables, answer(fate, PROTO_TCP, ACK)).expect("an answer from the VIP");
-    forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_100));
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_100));
     assert_eq!(tables.balancer.flows.len(), 2);
 }
 
@@ -295,9 +298,30 @@ fn one_port_to_two_vips_that_share_a_backend_gets_another_port() {
     assert!(u16::from_be(to.sport) >= 61_000, "{to:?}");
     let answered = back(&tables, answer(fate, PROTO_TCP, SYN_ACK));
     assert_eq!(answered, Some(tuple((other, 80), (CLIENT, 40_000))));
-    forward(&tables, second(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let _ = forward(&tables, second(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(tables.balancer.flows.len(), 4);
     assert_eq!(forward(&tables, second(ACK)), fate);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
+}
+
+#[test]
+fn a_connection_straight_to_a_backend_beside_one_through_the_vip_gets_another_port() {
+    let tables = tables();
+    let straight = |flags| segment(flags).with(|sent| sent.dst = (FIRST, 8080));
+    let aside = |sent: Sent| {
+        let bytes = sent.bytes();
+        beside(&bytes[..], &ip(&bytes), 0, &tables)
+    };
+    assert!(aside(straight(SYN)).is_kept(), "nothing to be confused with");
+    connected(&tables);
+    assert!(aside(straight(ACK)).is_kept(), "a connection that is older than the flow");
+    let to = aside(straight(SYN));
+    assert!(u16::from_be(to.sport) >= 61_000 && to.dst == FIRST.to_be(), "{to:?}");
+    let answered = back(&tables, answer(Ok(to), PROTO_TCP, SYN_ACK));
+    assert_eq!(answered, Some(tuple((FIRST, 8080), (CLIENT, 40_000))));
+    assert_eq!(aside(straight(ACK).with(|ack| ack.acknowledgement = 7_001)), to);
+    assert_eq!(tables.balancer.flows.len(), 4);
+    assert_eq!(aside(straight(ACK)), to);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
 }
 
@@ -310,7 +334,7 @@ fn a_backend_that_calls_its_own_vip_meets_the_vip() {
     // The answer is addressed to the VIP.
     let answered = forward(&tables, answer(fate, PROTO_TCP, SYN_ACK));
     assert_eq!(answered, Ok(tuple((VIP, 80), (FIRST, 40_000))));
-    forward(&tables, own(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let _ = forward(&tables, own(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(tables.balancer.flows.len(), 2);
     assert_eq!(forward(&tables, answer(fate, PROTO_TCP, ACK)), answered);
 }
@@ -363,7 +387,7 @@ proptest! {
             let forged = segment(flags).with(|sent| {
                 (sent.src, sent.acknowledgement) = ((client, port), acknowledgement);
             });
-            forward(&tables, forged);
+            let _ = forward(&tables, forged);
         }
         prop_assert!(tables.balancer.flows.is_empty());
     }
@@ -380,5 +404,8 @@ fn the_hash_of_a_flow_is_as_published() {
         protocol: PROTO_TCP,
         pad: [0; 3],
     };
-    assert_eq!([40_000, 40_001, 40_002].map(|port| slot_hash(&key(port))), [1_245_727_092, 3_789_270_406, 3_232_782_737]);
+    assert_eq!(
+        [40_000, 40_001, 40_002].map(|port| slot_hash(&key(port))),
+        [1_245_727_092, 3_789_270_406, 3_232_782_737]
+    );
 }

@@ -1,12 +1,13 @@
 //! Answers made of the packet that is answered: ICMP errors and TCP resets.
 
 use dataplane_common::{
+    checksum,
     decide::Context,
     icmp,
     outcome::Hook,
     packet::Packet,
     tcp,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, TcpHdr},
+    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
 };
 use network_types::ip::Ipv4Hdr;
 
@@ -37,6 +38,20 @@ pub fn reset(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
     let reset = tcp::reset(&Ipv4::new(ip), &tcp);
     let macs = cut(frame, ETH_LEN + tcp::RESET_LEN)?;
     frame.store(ETH_LEN, &reset)?;
+    back(frame, hook, macs)
+}
+
+/// Turns an echo request into its reply (RFC 792) and sends it back where it came from.
+#[inline(always)]
+pub fn echo(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
+    const REQUEST: [u8; 2] = [icmp::ECHO_REQUEST, 0];
+    let macs: Macs = frame.read(0).ok_or(Refused)?;
+    let message: IcmpHdr = frame.read(ETH_LEN + IPV4_LEN).ok_or(Refused)?;
+    let ip = &mut frame.word::<Ipv4Ports>(ETH_LEN)?.0;
+    // Neither checksum cares for the order of the addresses.
+    (ip.src, ip.dst) = (ip.dst, ip.src);
+    let check = checksum::update(message.check, REQUEST, [0, 0]);
+    frame.store(ETH_LEN + IPV4_LEN, &[0, 0, check[0], check[1]])?;
     back(frame, hook, macs)
 }
 

@@ -10,7 +10,7 @@ use std::{
 use fanlight_tests::{
     Agent, Container, eventually,
     fleet::{Fleet, overlay},
-    load::{Iperf, IperfServer},
+    load::{Iperf, IperfServer, ping},
     server::{Greeted, Named, ask},
 };
 
@@ -71,10 +71,13 @@ fn connections_of_a_container_reach_every_backend_and_keep_the_clients_address()
 fn processes_of_the_host_reach_local_and_remote_backends() {
     let fleet = Fleet::up(2);
     let (_containers, servers) = backends(&fleet);
-    let _agent = serve(&fleet, &[
-        service("web", "10.96.0.10:80/tcp", &addresses(&servers)),
-        service("dns", "10.96.0.10:53/udp", &addresses(&servers)),
-    ]);
+    let _agent = serve(
+        &fleet,
+        &[
+            service("web", "10.96.0.10:80/tcp", &addresses(&servers)),
+            service("dns", "10.96.0.10:53/udp", &addresses(&servers)),
+        ],
+    );
     let mut met: BTreeMap<String, u32> = BTreeMap::new();
     for _ in 0..20 {
         let mut greeted = Greeted::connect(&fleet[0], WEB).expect("a backend answers");
@@ -106,10 +109,13 @@ fn datagrams_are_answered_from_the_vip() {
 fn a_backend_that_calls_its_own_service_meets_itself_as_the_vip() {
     let fleet = Fleet::up(1);
     let (containers, servers) = backends(&fleet);
-    let _agent = serve(&fleet, &[
-        service("web", "10.96.0.10:80/tcp", &addresses(&servers)),
-        service("dns", "10.96.0.10:53/udp", &addresses(&servers)),
-    ]);
+    let _agent = serve(
+        &fleet,
+        &[
+            service("web", "10.96.0.10:80/tcp", &addresses(&servers)),
+            service("dns", "10.96.0.10:53/udp", &addresses(&servers)),
+        ],
+    );
     let mut greeted = Greeted::connect(&containers[0], WEB).expect("it answers itself");
     assert_eq!(greeted.seen_as.ip(), VIP);
     greeted.echo(&[7; 200_000]).expect("bytes come back");
@@ -132,16 +138,17 @@ fn ports_of_one_bridge_without_hooks_reach_each_other_through_a_vip() {
 #[test]
 fn a_closed_port_of_a_vip_and_a_service_without_backends_refuse_at_once() {
     let fleet = Fleet::up(1);
-    let _agent = serve(&fleet, &[
-        service("empty", "10.96.0.10:80/tcp", &[]),
-        service("quiet", "10.96.0.10:53/udp", &[]),
-    ]);
+    let _agent = serve(
+        &fleet,
+        &[service("empty", "10.96.0.10:80/tcp", &[]), service("quiet", "10.96.0.10:53/udp", &[])],
+    );
     let client = fleet.endpoint(0, 5);
     let before = fleet[0].counters();
     for (from, site) in [("container", &*client), ("host", &*fleet[0])] {
         for port in [80, 81] {
             let start = Instant::now();
-            let refused = Greeted::connect(site, SocketAddrV4::new(VIP, port)).err().map(|error| error.kind());
+            let refused =
+                Greeted::connect(site, SocketAddrV4::new(VIP, port)).err().map(|error| error.kind());
             assert_eq!(refused, Some(ErrorKind::ConnectionRefused), "{from}, port {port}");
             assert!(start.elapsed() < Duration::from_millis(200), "{from}: {:?}", start.elapsed());
             let refused = ask(site, SocketAddrV4::new(VIP, port - 27)).err().map(|error| error.kind());
@@ -149,7 +156,22 @@ fn a_closed_port_of_a_vip_and_a_service_without_backends_refuse_at_once() {
         }
     }
     let counted = fleet[0].counters().since(&before);
-    assert_eq!((counted.total("refused-no-backend"), counted.total("refused-no-service")), (4, 4), "{counted}");
+    assert_eq!(
+        (counted.total("refused-no-backend"), counted.total("refused-no-service")),
+        (4, 4),
+        "{counted}"
+    );
+}
+
+#[test]
+fn a_vip_answers_pings_of_containers_and_of_the_host() {
+    let fleet = Fleet::up(1);
+    let _agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &[])]);
+    let client = fleet.endpoint(0, 5);
+    for site in [&*client, &*fleet[0]] {
+        let pinged = ping(site, VIP, 3, &["-s", "1000", "-i", "0.1"]);
+        assert_eq!(pinged.lost(), 0, "{pinged:?}");
+    }
 }
 
 #[test]
@@ -157,10 +179,10 @@ fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
     let fleet = Fleet::up(2);
     let (_containers, servers) = backends(&fleet);
     let shared = [servers[1].backend()];
-    let _agent = serve(&fleet, &[
-        service("one", "10.96.0.10:80/tcp", &shared),
-        service("two", "10.96.0.11:80/tcp", &shared),
-    ]);
+    let _agent = serve(
+        &fleet,
+        &[service("one", "10.96.0.10:80/tcp", &shared), service("two", "10.96.0.11:80/tcp", &shared)],
+    );
     let client = fleet.endpoint(0, 5);
     let from_port = |vip| Greeted::connect_from(&client, 40_000, SocketAddrV4::new(vip, 80));
     let mut first = from_port(VIP).expect("the backend answers");
@@ -170,6 +192,20 @@ fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
         greeted.echo(&[7; 3000]).expect("bytes come back");
     }
     assert_ne!(first.seen_as.port(), second.seen_as.port());
+}
+
+#[test]
+fn a_connection_straight_to_the_backend_works_beside_one_through_the_vip() {
+    let fleet = Fleet::up(2);
+    let (_containers, servers) = backends(&fleet);
+    let _agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &[servers[1].backend()])]);
+    let client = fleet.endpoint(0, 5);
+    let mut through = Greeted::connect_from(&client, 40_000, WEB).expect("the backend answers");
+    let backend = SocketAddrV4::new(overlay(1, 9), 8080);
+    let mut straight = Greeted::connect_from(&client, 40_000, backend).expect("the backend answers");
+    for greeted in [&mut through, &mut straight] {
+        greeted.echo(&[7; 3000]).expect("bytes come back");
+    }
 }
 
 #[test]

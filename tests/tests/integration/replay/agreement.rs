@@ -36,6 +36,7 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) | Verdict::Answer { outcome, .. } => outcome,
         Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
         Verdict::Reset(outcome) => outcome,
+        Verdict::Echo => Outcome::AnsweredEcho,
         Verdict::LearnPathMtu { host, mtu } => {
             tables.learn(host, mtu);
             Outcome::PassPathMtuLearnt
