@@ -55,11 +55,12 @@ fn fan_line(command: &str, words: &[String]) -> Result<FanLine, Failure> {
     Ok(line)
 }
 
-/// The node, with the uplinks that its configuration names.
+/// The node, with the uplinks and the flow table's size that its configuration names.
 pub(super) fn node() -> anyhow::Result<Node> {
     // A broken configuration is the agent's trouble: a fan by hand needs none.
     let sources = config::load(Path::new(CONFIG_FILE), Path::new(FANS_FILE)).unwrap_or_default();
-    Ok(Node::open(sources.config.node.uplink)?)
+    let config = sources.config;
+    Ok(Node::open(config.node.uplink)?.with_flows(config.datapath.flows))
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {

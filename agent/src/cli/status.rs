@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{self, CONFIG_FILE, FANS_FILE},
-    status::{self, Life, Status},
+    status::{self, BackendLife, Life, ServiceLife, ServiceState, Status},
 };
 
 pub(super) fn run(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -54,12 +54,35 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     }
     writeln!(output.writer)?;
     fan_table(&status.fans, output)?;
+    section(output, ["SERVICE", "VIP", "FORWARD", "ALGORITHM", "STATE", "BACKENDS"], service_rows(status))?;
     let hooks = status.datapath.iter();
     let hooks = hooks.map(|row| [row.hook.to_owned(), row.device.clone(), row.program.to_string()]);
     section(output, ["HOOK", "DEVICE", "PROGRAM"], hooks.collect())?;
     let outcomes =
         status.outcomes.seen().map(|(outcome, packets)| [outcome.name().to_owned(), packets.to_string()]);
     section(output, ["OUTCOME", "PACKETS"], outcomes.collect())
+}
+
+/// Backends are counted: those that take new flows, of all.
+fn service_rows(status: &Status) -> Vec<[String; 6]> {
+    let row = |service: &ServiceState| {
+        let up = service.backends.iter().filter(|backend| backend.state == BackendLife::Up).count();
+        let state = match service.state {
+            ServiceLife::Up => "up",
+            ServiceLife::Down => "down",
+            ServiceLife::Failed => "failed",
+            ServiceLife::Missing => "missing",
+        };
+        [
+            service.name.clone(),
+            service.vip.clone(),
+            service.forward.to_string(),
+            service.algorithm.to_string(),
+            state.to_owned(),
+            format!("{up} of {}", service.backends.len()),
+        ]
+    };
+    status.services.iter().map(row).collect()
 }
 
 /// A table after an empty line, or nothing when it has no rows.
@@ -89,7 +112,10 @@ mod tests {
     use dataplane_common::outcome::Outcome;
 
     use super::*;
-    use crate::status::{AgentState, HookRow, Memory, Outcomes};
+    use crate::{
+        service::{Algorithm, Forward},
+        status::{AgentState, BackendState, HookRow, Memory, Outcomes},
+    };
 
     fn status() -> Status {
         Status {
@@ -102,7 +128,18 @@ mod tests {
             uplink: "eth0".to_owned(),
             datapath: vec![HookRow { hook: "uplink-ingress", device: "eth0".to_owned(), program: 17 }],
             fans: Vec::new(),
-            services: [],
+            services: vec![ServiceState {
+                name: "web".to_owned(),
+                vip: "10.96.0.10:80/tcp".to_owned(),
+                forward: Forward::Nat,
+                algorithm: Algorithm::Maglev,
+                state: ServiceLife::Up,
+                backends: vec![BackendState {
+                    address: ([250, 0, 28, 2], 80).into(),
+                    weight: 1,
+                    state: BackendLife::Up,
+                }],
+            }],
             outcomes: Outcomes(vec![(Outcome::Encapsulated, 5), (Outcome::Decapsulated, 0)]),
             memory: Memory { maps: 3 << 20, ..Memory::default() },
             degraded: vec!["renumbered".to_owned()],
@@ -127,6 +164,9 @@ mod tests {
              \n\
              BRIDGE  OVERLAY  UNDERLAY  GATEWAY  MTU  STATE  FLAGS\n\
              \n\
+             SERVICE  VIP                FORWARD  ALGORITHM  STATE  BACKENDS\n\
+             web      10.96.0.10:80/tcp  nat      maglev     up     1 of 1\n\
+             \n\
              HOOK            DEVICE  PROGRAM\n\
              uplink-ingress  eth0    17\n\
              \n\
@@ -146,7 +186,10 @@ mod tests {
                 "uplink": "eth0",
                 "datapath": [{"hook": "uplink-ingress", "device": "eth0", "program": 17}],
                 "fans": [],
-                "services": [],
+                "services": [{
+                    "name": "web", "vip": "10.96.0.10:80/tcp", "forward": "nat", "algorithm": "maglev", "state": "up",
+                    "backends": [{"address": "250.0.28.2:80", "weight": 1, "state": "up"}],
+                }],
                 "outcomes": {"encapsulated": 5, "decapsulated": 0},
                 "memory": {"maps": 3_145_728, "flows": 0, "services": 0},
                 "degraded": ["renumbered"],

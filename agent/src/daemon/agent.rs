@@ -11,6 +11,7 @@ use super::{
     pace::Pace,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
+    services::Services,
     sources::{Sources, Wake},
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Agent {
     pub(super) is_fresh: bool,
     pub(super) known: Known,
     pub(super) report: Report,
+    pub(super) services: Services,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
     sources: Sources,
@@ -93,6 +95,7 @@ impl Agent {
             is_fresh: false,
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
+            services: Services::new(now),
             next_probe: now,
             logs: None,
             pace: Pace::new(now),
@@ -105,8 +108,10 @@ impl Agent {
 
     /// Uses these files from now on.
     fn take_over(&mut self, files: &config::Sources) -> Result<()> {
-        self.node = Node::open(files.config.node.uplink.clone())?;
+        let flows = files.config.datapath.flows;
+        self.node = Node::open(files.config.node.uplink.clone())?.with_flows(flows);
         self.wanted = files.fans();
+        self.services.want(&files.config.services, flows);
         self.accepted.clear();
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
         self.report.set_node(name.context("agent: the host's name")?);
@@ -154,6 +159,8 @@ impl Agent {
         if concern != Concern::Endpoints {
             let outcome = self.look_at_fans().await;
             failed |= self.failed(Topic::Fans, outcome);
+            let outcome = self.look_at_services().await;
+            failed |= self.failed(Topic::Services, outcome);
         }
         let outcome = self.look_at_endpoints().await;
         failed |= self.failed(Topic::Endpoints, outcome);
@@ -179,6 +186,7 @@ impl Agent {
         }
         self.sources.set_paths(None);
         self.datapath = datapath;
+        self.services.forget();
         self.is_fresh = true;
         if let Some(datapath) = &self.datapath {
             self.sources.set_paths(Some(datapath.events()?));

@@ -91,7 +91,7 @@ impl Agent {
         if observed.standing.is_empty() {
             self.set_datapath(None)?;
         } else if !self.datapath.as_ref().is_some_and(Datapath::is_pinned) {
-            self.set_datapath(Some(Datapath::open()?))?;
+            self.set_datapath(Some(Datapath::open_for(self.services.flows())?))?;
         }
         Ok(())
     }

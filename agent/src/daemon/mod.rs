@@ -10,8 +10,9 @@
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
-//! ([`endpoints`]) attaches ports, fills the endpoint table and sets path routes. What fails is retried with growing
-//! pauses and stands in the agent's record ([`report`]) until it works.
+//! ([`endpoints`]) attaches ports, fills the endpoint table and sets path routes; a look at services ([`services`])
+//! brings VIPs, rings and backends to the kernel. What fails is retried with growing pauses and stands in the agent's
+//! record ([`report`]) until it works.
 //!
 //! Nothing is flushed, at start neither: the agent reads what is there and changes what differs. Programs are
 //! replaced in place, never detached first, so that a restart or an upgrade loses no packet.
@@ -22,6 +23,7 @@ mod fans;
 mod pace;
 mod relevance;
 mod report;
+mod services;
 mod sources;
 
 use std::{io, path::PathBuf, time::Duration};

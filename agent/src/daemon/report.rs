@@ -9,7 +9,7 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use crate::status::{AgentRecord, seconds};
+use crate::status::{AgentRecord, ServiceState, seconds};
 
 /// What a degraded reason is about. Each part of a look replaces its own reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub(super) enum Topic {
     Forward,
     /// Endpoints, ports, path routes.
     Endpoints,
+    /// Services and their routes.
+    Services,
 }
 
 /// The agent's record and who is told about it.
@@ -49,6 +51,11 @@ impl Report {
     /// The node's name, after a reload.
     pub(super) fn set_node(&mut self, node: String) {
         self.record.node = node;
+    }
+
+    /// Services as they are now.
+    pub(super) fn set_services(&mut self, services: Vec<ServiceState>) {
+        self.record.services = services;
     }
 
     /// Replaces the reasons of a topic. New ones are logged, once.

@@ -83,7 +83,8 @@ pub async fn settle(
     learning: Learning,
 ) -> Result<usize, Error> {
     let entries = reconcile::endpoints(&snapshot.observed(), learning);
-    let routes = reconcile::routes(&snapshot.fans, &snapshot.wired, &snapshot.routes);
+    let routes =
+        reconcile::routes(datapath.config().helper().0, &snapshot.fans, &snapshot.wired, &snapshot.routes);
     let strays = reconcile::strays(&snapshot.fans, &snapshot.wired);
     let small = reconcile::small(&snapshot.wired);
     let mut outcome = Ok(());

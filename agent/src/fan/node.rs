@@ -22,6 +22,8 @@ use crate::{
 pub struct Node {
     pub(super) netlink: Netlink,
     pub(super) uplinks: Vec<String>,
+    /// Flows that the datapath holds where it is loaded anew.
+    flows: Option<u32>,
 }
 
 /// What `up` did.
@@ -51,7 +53,13 @@ impl Node {
     /// The kernel gives no netlink socket.
     pub fn open(uplinks: Vec<String>) -> Result<Self, Error> {
         let netlink = Netlink::open().map_err(Fault::from)?;
-        Ok(Self { netlink, uplinks })
+        Ok(Self { netlink, uplinks, flows: None })
+    }
+
+    /// With a datapath for so many flows; `None`: as the memory allows.
+    #[must_use]
+    pub fn with_flows(self, flows: Option<u32>) -> Self {
+        Self { flows, ..self }
     }
 
     /// Its netlink socket.
@@ -94,7 +102,7 @@ impl Node {
             Fan { spec: standing.as_ref().map_or_else(|| spec.clone(), |it| it.mark.spec.clone()), ..fan };
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
-        match work.bring_up(&fan).await {
+        match work.bring_up(&fan, self.flows).await {
             Ok(blocked) => Ok(Up { fan, changed: work.changed, blocked }),
             Err(fault) => {
                 if standing.is_none() {

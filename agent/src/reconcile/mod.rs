@@ -10,6 +10,7 @@ mod paths;
 mod ports;
 mod routes;
 mod services;
+mod vips;
 
 use std::net::Ipv4Addr;
 
@@ -21,6 +22,7 @@ pub use paths::{PathPlan, plan as paths};
 pub use ports::{PortOp, plan as ports, strays};
 pub use routes::{RouteOp, plan as routes};
 pub use services::plan as services;
+pub use vips::{VipPlan, plan as vips};
 
 /// Whether an address is one that an endpoint of this fan can have: in the slice, and neither its network address,
 /// nor the gateway, nor its broadcast address.

@@ -36,7 +36,9 @@ pub fn plan(
         .collect();
     let ours = |route: &&Route| {
         let is_overlay = fans.iter().any(|fan| is_overlay(fan, route));
-        route.protocol == ROUTE_PROTOCOL && route.oif == Some(helper) && !is_overlay
+        // A slice is wider than the single address of a VIP.
+        let is_vip = route.destination.prefix_len() == 32;
+        route.protocol == ROUTE_PROTOCOL && route.oif == Some(helper) && !is_overlay && !is_vip
     };
     let same_place = |a: &Route, b: &Route| a.destination == b.destination && a.metric == b.metric;
     let over = |route: &&Route| !wanted.iter().any(|wanted| same_place(wanted, route));

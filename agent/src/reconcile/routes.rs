@@ -19,10 +19,12 @@ pub enum RouteOp {
     Delete(Route),
 }
 
-/// The changes that give every endpoint its routes.
-pub fn plan(fans: &[FanRecord], wired: &[Wired], routes: &[Route]) -> Vec<RouteOp> {
+/// The changes that give every endpoint its routes; `helper` is the device of the routes to VIPs.
+pub fn plan(helper: u32, fans: &[FanRecord], wired: &[Wired], routes: &[Route]) -> Vec<RouteOp> {
     let wanted: Vec<Route> = wired.iter().flat_map(|wired| of(fans, wired)).collect();
-    let ours = routes.iter().filter(|route| route.protocol == ROUTE_PROTOCOL && is_host(route));
+    let ours = routes
+        .iter()
+        .filter(|route| route.protocol == ROUTE_PROTOCOL && is_host(route) && route.oif != Some(helper));
     let over = ours.filter(|route| !wanted.iter().any(|wanted| wanted.destination == route.destination));
     let missing = wanted.iter().filter(|route| !routes.contains(route));
     over.cloned().map(RouteOp::Delete).chain(missing.cloned().map(RouteOp::Set)).collect()
@@ -56,6 +58,8 @@ mod tests {
     use super::*;
     use crate::reconcile::fixtures::{BRIDGE, GATEWAY, address, bridged, fan, routed};
 
+    const HELPER: u32 = 99;
+
     fn route(last: u8, device: u32) -> Route {
         let destination = Ipv4Net::new(address(last), 32).unwrap();
         let prefsrc = Some(GATEWAY);
@@ -68,8 +72,8 @@ mod tests {
         let links = [routed(4, "a", &[address(2)]), bridged(5, "b", &[address(3), address(4)])];
         let wired = Wired::among(&links);
         let expected = [RouteOp::Set(route(2, 4)), RouteOp::Set(route(4, BRIDGE))];
-        assert_eq!(plan(&[fan()], &wired, &[]), expected);
-        assert_eq!(plan(&[fan()], &wired, &[route(2, 4), route(4, BRIDGE)]), []);
+        assert_eq!(plan(HELPER, &[fan()], &wired, &[]), expected);
+        assert_eq!(plan(HELPER, &[fan()], &wired, &[route(2, 4), route(4, BRIDGE)]), []);
     }
 
     #[test]
@@ -83,13 +87,14 @@ mod tests {
     fn routes_of_endpoints_that_are_gone_are_deleted_and_routes_of_others_stay() {
         let foreign = Route { protocol: 4, ..route(9, 4) };
         let network = Route { destination: "250.0.0.0/8".parse().unwrap(), ..route(9, 4) };
-        let routes = [route(9, 4), foreign, network];
-        assert_eq!(plan(&[fan()], &[], &routes), [RouteOp::Delete(route(9, 4))]);
+        let vip = route(9, HELPER);
+        let routes = [route(9, 4), foreign, network, vip];
+        assert_eq!(plan(HELPER, &[fan()], &[], &routes), [RouteOp::Delete(route(9, 4))]);
     }
 
     #[test]
     fn addresses_whose_fan_is_down_have_no_route() {
         let links = [routed(4, "a", &[address(2)])];
-        assert_eq!(plan(&[], &Wired::among(&links), &[]), []);
+        assert_eq!(plan(HELPER, &[], &Wired::among(&links), &[]), []);
     }
 }

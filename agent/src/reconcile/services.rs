@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     kernel::bpf::{Held, HeldRow, HeldService, ServiceOp},
-    service::{Service, Vip},
+    service::{Backend, Service, Vip},
 };
 
 /// The changes that make the kernel hold exactly what is wanted. What goes makes room, so it goes first.
@@ -15,10 +15,13 @@ pub fn plan<'s>(wanted: impl IntoIterator<Item = &'s Service>, held: &Held) -> V
     ops.extend(alive(&held.orphans).map(|row| ServiceOp::Retire { vip: None, row: row.row }));
     for (vip, service) in &wanted {
         if let Some(held) = held.services.get(vip) {
-            if !is_as_wanted(held, service) {
+            let is_as_wanted = is_as_wanted(held, service);
+            if !is_as_wanted {
                 ops.push(ServiceOp::Change((*service).clone()));
             }
-            let gone = alive(&held.rows).filter(|row| !has(service, row));
+            // Who is named in a ring that is as wanted is in the service.
+            let suspects = alive(&held.rows).filter(|row| !(is_as_wanted && row.is_named));
+            let gone = suspects.filter(|row| !has(service, row));
             ops.extend(gone.map(|row| ServiceOp::Retire { vip: Some(*vip), row: row.row }));
         }
     }
@@ -28,8 +31,13 @@ pub fn plan<'s>(wanted: impl IntoIterator<Item = &'s Service>, held: &Held) -> V
 }
 
 fn is_as_wanted(held: &HeldService, service: &Service) -> bool {
-    let same = |usable| usable == &service.usable();
-    held.algorithm == service.algorithm && held.usable.as_ref().is_some_and(same)
+    held.algorithm == service.algorithm && held.usable.as_ref().is_some_and(|usable| is_same(usable, service))
+}
+
+/// Whether these, which are in order, are the backends that take new flows.
+fn is_same(usable: &[Backend], service: &Service) -> bool {
+    let mut wanted = service.backends.iter().filter(|backend| backend.weight > 0);
+    wanted.clone().count() == usable.len() && wanted.all(|backend| usable.binary_search(backend).is_ok())
 }
 
 /// Whether a row's backend is in the service, with whatever weight: flows of one that takes no new ones go on.
@@ -44,7 +52,7 @@ fn alive(rows: &[HeldRow]) -> impl Iterator<Item = &HeldRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Algorithm, Backend};
+    use crate::service::Algorithm;
 
     fn backend(last: u8, weight: u32) -> Backend {
         Backend { address: [250, 0, 28, last].into(), port: 80, weight }

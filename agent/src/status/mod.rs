@@ -2,6 +2,7 @@
 
 mod agent;
 mod record;
+mod service;
 
 use std::{io, path::Path};
 
@@ -11,6 +12,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 pub use self::{
     agent::{AgentState, Life},
     record::{AgentRecord, LOCK_FILE, RECORD_FILE, host_name, seconds},
+    service::{BackendLife, BackendState, ServiceLife, ServiceState},
 };
 use crate::{
     fan::{FanState, Node},
@@ -47,8 +49,8 @@ pub struct Status {
     pub datapath: Vec<HookRow>,
     /// The fans.
     pub fans: Vec<FanState>,
-    /// Services; this version has none.
-    pub services: [(); 0],
+    /// Services.
+    pub services: Vec<ServiceState>,
     /// Packets by outcome, all hooks together.
     pub outcomes: Outcomes,
     /// Kernel memory.
@@ -113,19 +115,22 @@ pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
     let fans = node.show().await?;
     let links = node.observe().await?.links;
     let datapath = Datapath::open_existing()?;
-    let (attachments, counters, maps) = match &datapath {
-        Some(datapath) => (datapath.attachments()?, datapath.counters()?, datapath.memory()?),
+    let (attachments, counters, maps, vips) = match &datapath {
+        Some(datapath) => {
+            (datapath.attachments()?, datapath.counters()?, datapath.memory()?, datapath.services().vips()?)
+        }
         None => Default::default(),
     };
     let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
     let degraded = degraded(&seen, &fans);
+    let record = seen.record.unwrap_or_default();
     Ok(Status {
-        node: seen.record.map(|record| record.node).filter(|node| !node.is_empty()).unwrap_or(name),
+        node: if record.node.is_empty() { name } else { record.node },
         agent: seen.state,
         uplink: uplinks(&hooks),
         datapath: hooks,
         fans,
-        services: [],
+        services: service::against(record.services, &vips),
         outcomes: Outcomes::of(&counters),
         memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
         degraded,

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::service::ServiceState;
+
 /// Where the agent's record is.
 pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
 /// The lock that a running agent holds.
@@ -27,6 +29,9 @@ pub struct AgentRecord {
     /// When it ended on request; absent while it runs, and when it died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<u64>,
+    /// Services as the agent has them.
+    #[serde(default)]
+    pub services: Vec<ServiceState>,
     /// What is not as it ought to be, one reason an entry.
     #[serde(default)]
     pub degraded: Vec<String>,

@@ -23,6 +23,7 @@ mod harness;
 mod neighbours;
 mod replay;
 mod services;
+mod services_agent;
 mod verifier;
 mod vip;
 mod words;

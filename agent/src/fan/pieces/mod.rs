@@ -52,10 +52,14 @@ impl<'n> Work<'n> {
     }
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
-    pub(super) async fn bring_up(&mut self, fan: &Fan) -> Result<Option<ForwardBlocked>, Fault> {
+    pub(super) async fn bring_up(
+        &mut self,
+        fan: &Fan,
+        flows: Option<u32>,
+    ) -> Result<Option<ForwardBlocked>, Fault> {
         self.remember(fan).await?;
         self.owns_maps = matches!(Datapath::open_existing(), Ok(None));
-        let datapath = Datapath::open()?;
+        let datapath = Datapath::open_for(flows)?;
         self.owns_maps = true;
         self.ensure(&datapath, fan).await?;
         self.endpoints(&datapath).await?;

@@ -1,10 +1,10 @@
 //! Maps `flows` and `young`: read as a whole, in batches.
 
-use std::os::fd::AsFd as _;
+use std::{fs, io, os::fd::AsFd as _};
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
-use dataplane_common::abi::{FlowKey, FlowRecord, SEEN_SHIFT};
+use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, SEEN_SHIFT, YOUNG_ENTRIES};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -14,6 +14,53 @@ use super::{
 
 /// Elements a system call: a kernel hash bucket, which comes whole, has far fewer.
 const BATCH: usize = 8192;
+
+/// Flows that the table holds where the memory decides.
+const AUTO: std::ops::RangeInclusive<u64> = 65_536..=1_000_000;
+/// Kernel memory that a flow takes (measured).
+const BYTES_PER_FLOW: u64 = 230;
+/// A flow has an entry for each direction.
+const ENTRIES_PER_FLOW: u32 = 2;
+
+/// Sizes of the flow tables when they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlowSizes {
+    pub(super) flows: u32,
+    pub(super) young: u32,
+}
+
+impl FlowSizes {
+    /// For so many flows; `None`: for as many as a hundredth of the memory holds. Smaller ones than the kernel can fill
+    /// evenly are not made.
+    pub(super) fn new(flows: Option<u32>) -> Result<Self> {
+        let processors = aya::util::nr_cpus().map_err(|(_, error)| error);
+        let processors = processors.during(|| "counting the possible CPUs".to_owned())? as u32;
+        let flows = match flows {
+            Some(flows) => flows,
+            None => auto(memory().during(|| "reading the memory's size".to_owned())?),
+        };
+        let least = processors.saturating_mul(ENTRIES_PER_CPU);
+        let entries = flows.saturating_mul(ENTRIES_PER_FLOW);
+        Ok(Self { flows: entries.max(least), young: YOUNG_ENTRIES.max(least) })
+    }
+}
+
+/// How many flows the table gets that is asked to hold so many, or as many as the memory allows.
+pub fn flows_held(flows: Option<u32>) -> Result<u32> {
+    Ok(FlowSizes::new(flows)?.flows / ENTRIES_PER_FLOW)
+}
+
+fn auto(memory: u64) -> u32 {
+    (memory / 100 / BYTES_PER_FLOW).clamp(*AUTO.start(), *AUTO.end()) as u32
+}
+
+/// Bytes of memory that the host has.
+fn memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total = total.and_then(|kib| kib.trim().parse::<u64>().ok());
+    total.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))
+}
 
 /// The flow tables.
 #[derive(Debug)]
@@ -49,7 +96,7 @@ impl FlowTables {
 
     /// How many flows the table holds: each has two entries.
     pub(super) fn capacity(&self) -> Result<u32> {
-        Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / 2)
+        Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / ENTRIES_PER_FLOW)
     }
 }
 
@@ -58,4 +105,24 @@ pub(super) fn coarse_now() -> Result<u32> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).during(|| "reading the clock".to_owned())?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     Ok((nanoseconds >> SEEN_SHIFT) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_decides_within_limits() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!([GIB / 2, 4 * GIB, 64 * GIB].map(auto), [65_536, 186_737, 1_000_000]);
+    }
+
+    #[test]
+    fn no_table_is_smaller_than_its_free_lists() {
+        let processors = aya::util::nr_cpus().unwrap() as u32;
+        let sizes = FlowSizes::new(Some(1)).unwrap();
+        assert_eq!(sizes.flows, processors * ENTRIES_PER_CPU);
+        assert!(sizes.young >= YOUNG_ENTRIES);
+        assert_eq!(FlowSizes::new(Some(1_000_000)).unwrap().flows, 2_000_000);
+    }
 }

@@ -39,13 +39,14 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
+    flows::flows_held,
     object::{LoadedProgram, program_name},
     paths::PathMap,
     private::{Private, TestRun, bench},
     probe::Mechanism,
     services::{Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
 };
-use self::{pins::Pins, tables::Tables};
+use self::{flows::FlowSizes, object::Shared, pins::Pins, tables::Tables};
 
 /// What [`Datapath::attach`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,10 +118,15 @@ impl Datapath {
     ///
     /// Refuses pinned maps of another shape and a newer layout, touching nothing.
     pub fn open() -> Result<Self> {
+        Self::open_for(None)
+    }
+
+    /// As [`open`](Self::open), with tables for so many flows where they are made now; `None`: as the memory allows.
+    pub fn open_for(flows: Option<u32>) -> Result<Self> {
         let pins = Pins::new();
         let mechanism = probe::mechanism()?;
         pins.create()?;
-        let mut ebpf = object::create_maps(Some(&pins))?;
+        let mut ebpf = object::create_maps(Some(&Shared { pins: &pins, sizes: FlowSizes::new(flows)? }))?;
         let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
         let programs =
             Hook::ALL.iter().map(|&hook| object::load_hook(&mut ebpf, hook)).collect::<Result<_>>()?;

@@ -15,6 +15,7 @@ use dataplane_common::outcome::Hook;
 
 use super::{
     error::{Context as _, Error, Result},
+    flows::FlowSizes,
     pins::Pins,
     probe, sys,
 };
@@ -44,13 +45,19 @@ pub struct LoadedProgram {
     pub(super) fd: ProgramFd,
 }
 
-/// Creates the object's maps; with `pins`, pinned there or taken from there.
-pub(super) fn create_maps(pins: Option<&Pins>) -> Result<Ebpf> {
+/// Where maps are pinned, and how large those are made that the host decides on.
+pub(super) struct Shared<'p> {
+    pub(super) pins: &'p Pins,
+    pub(super) sizes: FlowSizes,
+}
+
+/// Creates the object's maps: pinned or taken from there, else private and as small as the object has them.
+pub(super) fn create_maps(shared: Option<&Shared<'_>>) -> Result<Ebpf> {
     let object = aya_obj::Object::parse(OBJECT).map_err(aya::EbpfError::from)?;
     let mut paths: HashMap<String, PathBuf> = HashMap::new();
-    if let Some(pins) = pins {
+    if let Some(shared) = shared {
         for (name, map) in object.maps.iter().filter(|(name, _)| is_shared(name)) {
-            let path = pins.map(name);
+            let path = shared.pins.map(name);
             compare(&path, name, map)?;
             paths.insert(name.clone(), path);
         }
@@ -58,6 +65,9 @@ pub(super) fn create_maps(pins: Option<&Pins>) -> Result<Ebpf> {
     let decap_flags = probe::decap_flags()?;
     let mut loader = EbpfLoader::new();
     loader.override_global("DECAP_FLAGS", &decap_flags, true);
+    if let Some(Shared { sizes, .. }) = shared {
+        loader.map_max_entries("flows", sizes.flows).map_max_entries("young", sizes.young);
+    }
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
@@ -83,7 +93,11 @@ fn compare(path: &Path, name: &str, map: &aya_obj::Map) -> Result<()> {
         ("capacity", info.max_entries(), map.max_entries()),
         ("flags", info.map_flags(), map.map_flags()),
     ];
-    match properties.into_iter().find(|(_, found, expected)| found != expected) {
+    // Flow tables stay as they are: another size would lose every flow.
+    let is_sized_by_host = ["flows", "young"].contains(&name);
+    let mut properties =
+        properties.into_iter().filter(|(what, ..)| !(is_sized_by_host && *what == "capacity"));
+    match properties.find(|(_, found, expected)| found != expected) {
         Some((property, found, expected)) => {
             Err(Error::OtherMap { path: path.to_owned(), property, found, expected })
         }
