@@ -80,7 +80,7 @@ mod tests {
     fn a_route_follows_the_mtu_of_its_fan() {
         let wired = Wired::among(&[routed(4, "a", &[address(2)])]);
         let old = Route { mtu: None, ..route(2, 4) };
-        assert_eq!(plan(&[fan()], &wired, &[old]), [RouteOp::Set(route(2, 4))]);
+        assert_eq!(plan(HELPER, &[fan()], &wired, &[old]), [RouteOp::Set(route(2, 4))]);
     }
 
     #[test]

@@ -60,79 +60,73 @@ fn without_an_underlay_it_is_the_uplinks_network() {
     assert_eq!(underlay("[node]\nuplink = ['eth1', 'eth2']\n[[fan]]\noverlay = '250'\n"), device);
 }
 
+/// What is wrong, and what is said of it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
+    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service"),
+    ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
+    ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
+    (
+        "[node]\nname = 'a b'\n",
+        "2: node.name: 'a b' is no name of a node; use 1 to 63 letters, digits, '-', '_' and '.'",
+    ),
+    ("[node]\nuplink = 5\n", "2: node.uplink: is an integer, must be a string in quotes or a list of them"),
+    ("[node]\nuplink = ['eth0', 'eth0']\n", "2: node.uplink: 'eth0' is listed twice; list it once"),
+    ("[node]\nuplink = []\n", "2: node.uplink: is an empty list; put something in, or remove it"),
+    ("[node]\nuplink = 'a/b'\n", "2: node.uplink: 'a/b' is no name of a device; use a name such as eth0"),
+    ("node = 5\n", "1: node: is an integer, must be a table; write [node]"),
+    (
+        "[datapath]\nuplink-hook = 'xdp'\n",
+        "2: datapath.uplink-hook: 'xdp' is not supported by this version; use auto or tc",
+    ),
+    ("[datapath]\nuplink-hook = 'tcx'\n", "2: datapath.uplink-hook: 'tcx' is unknown; use auto or tc"),
+    (
+        "[datapath]\nflows = 5\n",
+        "2: datapath.flows: 5 flows are too few; use auto, or at least 1024 a possible CPU",
+    ),
+    (
+        "[datapath]\nflows = 'many'\n",
+        "2: datapath.flows: 'many' is unknown; use auto or a number, without quotes",
+    ),
+    ("[datapath]\nrewrite = 'packet'\n", "2: datapath.rewrite: not supported by this version; remove it"),
+    ("[datapath]\ncgroup = '/x'\n", "2: datapath.cgroup: not supported by this version; remove it"),
+    ("[datapath]\nvip-range = '11/8'\n", "2: datapath.vip-range: not supported by this version; remove it"),
+    ("[datapath]\nnat-ports = '1-2'\n", "2: datapath.nat-ports: not supported by this version; remove it"),
+    ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
+    ("[api]\n", "1: api: not supported by this version; remove it"),
+    ("[fan]\noverlay = '250'\n", "1: fan: is a table, must be a list of tables; write [[fan]]"),
+    ("[[fan]]\n", "1: fan.overlay: is missing; add a network such as \"250.0.0.0/8\""),
+    ("[[fan]]\noverlay = 250\n", "2: fan.overlay: is an integer, must be a string in quotes"),
+    (
+        "[[fan]]\noverlay = '250'\nencapsulation = 'vxlan'\n",
+        "3: fan.encapsulation: encapsulation 'vxlan' is not supported by this version; use ipip",
+    ),
+    (
+        "[[fan]]\noverlay = '250'\nhost-reserve = -1\n",
+        "3: fan.host-reserve: -1 is out of range; use 0 to 4294967295",
+    ),
+    (
+        "[[fan]]\noverlay = '250'\nhost-reserve = '1'\n",
+        "3: fan.host-reserve: is a string, must be a whole number, without quotes",
+    ),
+    (
+        "[node]\nuplink = 'eth0'\n[[fan]]\noverlay = '250'\nunderlay = 'eth1'\n",
+        "5: fan.underlay: device eth1 is not among node.uplink; name one of eth0",
+    ),
+    (
+        "[[fan]]\noverlay = '250.0.0.0/16'\nunderlay = '10.1.0.0/16'\n",
+        "2: fan.overlay: 250.0.0.0/16 over 10.1.0.0/16: overlay /16 has no room for underlay /16; \
+             use an overlay with a shorter prefix than the underlay's",
+    ),
+    (
+        "[[fan]]\noverlay = '250'\n\n[[fan]]\noverlay = '250.1.0.0/16'\n",
+        "5: fan.overlay: overlay 250.1.0.0/16 overlaps 250.0.0.0/8; give each fan addresses of its own",
+    ),
+];
+
 #[test]
 fn each_mistake_is_named_with_line_key_and_remedy() {
-    for (text, want) in [
-        ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-        ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service"),
-        ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
-        ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
-        (
-            "[node]\nname = 'a b'\n",
-            "2: node.name: 'a b' is no name of a node; use 1 to 63 letters, digits, '-', '_' and '.'",
-        ),
-        (
-            "[node]\nuplink = 5\n",
-            "2: node.uplink: is an integer, must be a string in quotes or a list of them",
-        ),
-        ("[node]\nuplink = ['eth0', 'eth0']\n", "2: node.uplink: 'eth0' is listed twice; list it once"),
-        ("[node]\nuplink = []\n", "2: node.uplink: is an empty list; put something in, or remove it"),
-        ("[node]\nuplink = 'a/b'\n", "2: node.uplink: 'a/b' is no name of a device; use a name such as eth0"),
-        ("node = 5\n", "1: node: is an integer, must be a table; write [node]"),
-        (
-            "[datapath]\nuplink-hook = 'xdp'\n",
-            "2: datapath.uplink-hook: 'xdp' is not supported by this version; use auto or tc",
-        ),
-        ("[datapath]\nuplink-hook = 'tcx'\n", "2: datapath.uplink-hook: 'tcx' is unknown; use auto or tc"),
-        (
-            "[datapath]\nflows = 5\n",
-            "2: datapath.flows: 5 flows are too few; use auto, or at least 1024 a possible CPU",
-        ),
-        (
-            "[datapath]\nflows = 'many'\n",
-            "2: datapath.flows: 'many' is unknown; use auto or a number, without quotes",
-        ),
-        ("[datapath]\nrewrite = 'packet'\n", "2: datapath.rewrite: not supported by this version; remove it"),
-        ("[datapath]\ncgroup = '/x'\n", "2: datapath.cgroup: not supported by this version; remove it"),
-        (
-            "[datapath]\nvip-range = '11/8'\n",
-            "2: datapath.vip-range: not supported by this version; remove it",
-        ),
-        (
-            "[datapath]\nnat-ports = '1-2'\n",
-            "2: datapath.nat-ports: not supported by this version; remove it",
-        ),
-        ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
-        ("[api]\n", "1: api: not supported by this version; remove it"),
-        ("[fan]\noverlay = '250'\n", "1: fan: is a table, must be a list of tables; write [[fan]]"),
-        ("[[fan]]\n", "1: fan.overlay: is missing; add a network such as \"250.0.0.0/8\""),
-        ("[[fan]]\noverlay = 250\n", "2: fan.overlay: is an integer, must be a string in quotes"),
-        (
-            "[[fan]]\noverlay = '250'\nencapsulation = 'vxlan'\n",
-            "3: fan.encapsulation: encapsulation 'vxlan' is not supported by this version; use ipip",
-        ),
-        (
-            "[[fan]]\noverlay = '250'\nhost-reserve = -1\n",
-            "3: fan.host-reserve: -1 is out of range; use 0 to 4294967295",
-        ),
-        (
-            "[[fan]]\noverlay = '250'\nhost-reserve = '1'\n",
-            "3: fan.host-reserve: is a string, must be a whole number, without quotes",
-        ),
-        (
-            "[node]\nuplink = 'eth0'\n[[fan]]\noverlay = '250'\nunderlay = 'eth1'\n",
-            "5: fan.underlay: device eth1 is not among node.uplink; name one of eth0",
-        ),
-        (
-            "[[fan]]\noverlay = '250.0.0.0/16'\nunderlay = '10.1.0.0/16'\n",
-            "2: fan.overlay: 250.0.0.0/16 over 10.1.0.0/16: overlay /16 has no room for underlay /16; \
-             use an overlay with a shorter prefix than the underlay's",
-        ),
-        (
-            "[[fan]]\noverlay = '250'\n\n[[fan]]\noverlay = '250.1.0.0/16'\n",
-            "5: fan.overlay: overlay 250.1.0.0/16 overlaps 250.0.0.0/8; give each fan addresses of its own",
-        ),
-    ] {
+    for &(text, want) in MISTAKES {
         assert_eq!(problems(text), [want], "{text}");
     }
 }

@@ -59,112 +59,106 @@ fn one_address_may_have_services_of_several_ports_and_protocols() {
     assert_eq!(services(&text).len(), ports.len());
 }
 
+/// What is wrong, and what is said of it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("", "3: service.vip: is missing; add one such as \"10.96.0.10:80/tcp\""),
+    (
+        "vip = '10.96.0.10:80'",
+        "5: service.vip: '10.96.0.10:80' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp",
+    ),
+    (
+        "vip = 'auto:80/tcp'",
+        "5: service.vip: 'auto:80/tcp' is not supported by this version; give an address",
+    ),
+    (
+        "vip = '[fd00::1]:80/tcp'",
+        "5: service.vip: '[fd00::1]:80/tcp': IPv6 is not supported by this version; give an IPv4 address",
+    ),
+    ("vip = '127.0.0.1:80/tcp'", "5: service.vip: 127.0.0.1 is a loopback address; give an unused address"),
+    ("vip = '239.1.1.1:80/tcp'", "5: service.vip: 239.1.1.1 is a multicast address; give an unused address"),
+    (
+        "vip = '0.0.0.0:80/tcp'",
+        "5: service.vip: 0.0.0.0 is no host's address (RFC 1122); give an unused address",
+    ),
+    (
+        "vip = '250.1.2.3:80/tcp'",
+        "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nforward = 'tunnel'",
+        "6: service.forward: 'tunnel' is not supported by this version; use nat",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nalgorithm = 'least-loaded'",
+        "6: service.algorithm: 'least-loaded' is not supported by this version; use maglev or random",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nalgorithm = 'magic'",
+        "6: service.algorithm: 'magic' is unknown; use maglev or random",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\naffinity = 'client'",
+        "6: service.affinity: 'client' is not supported by this version; use none",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3 hours'",
+        "6: service.affinity-timeout: '3 hours' is no duration; write a number and ms, s, m, h or d, such as 3h",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\ncheck = { kind = 'http' }",
+        "6: service.check: not supported by this version; remove it",
+    ),
+    ("vip = '10.0.0.1:80/tcp'\nbackend = []", "6: service.backend: unknown key; did you mean 'backends'?"),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = '250.0.0.2:80'",
+        "6: service.backends: is a string, must be a list of tables; write backends = [ { .. } ]",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { wight = 1 , address = '250.0.0.2:80' } ]",
+        "6: service.backends.wight: unknown key; did you mean 'weight'?",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { weight = 1 } ]",
+        "6: service.backends.address: is missing; add one such as \"250.0.27.3:8080\"",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [\n { address = '250.0.0.2' } ]",
+        "7: service.backends.address: '250.0.0.2' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '[fd00::2]:80' } ]",
+        "6: service.backends.address: '[fd00::2]:80': IPv6 is not supported by this version; give an IPv4 address",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:0' } ]",
+        "6: service.backends.address: port 0 is for VIPs of any port; name the one that serves port 80",
+    ),
+    (
+        "vip = '10.0.0.1:0/tcp'\nbackends = [ { address = '250.0.0.2:80' } ]",
+        "6: service.backends.address: port 80 can't serve a VIP of any port; use port 0, which keeps the client's",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '250.0.0.2:80' } ]",
+        "7: service.backends.address: 250.0.0.2:80 is listed twice; list it once",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]",
+        "7: service.backends.address: 10.0.0.2:80 lies in no fan of this node; backends elsewhere are not \
+             supported by this version",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'web'\nvip = '10.0.0.2:80/tcp'",
+        "7: service.name: 'web' is another service's name too; give each its own",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'b'\nvip = '10.0.0.1:80/tcp'",
+        "8: service.vip: 10.0.0.1:80/tcp is the VIP of service web; give each its own",
+    ),
+];
+
 #[test]
 fn each_mistake_is_named_with_line_key_and_remedy() {
-    for (lines, want) in [
-        ("", "3: service.vip: is missing; add one such as \"10.96.0.10:80/tcp\""),
-        (
-            "vip = '10.96.0.10:80'",
-            "5: service.vip: '10.96.0.10:80' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp",
-        ),
-        (
-            "vip = 'auto:80/tcp'",
-            "5: service.vip: 'auto:80/tcp' is not supported by this version; give an address",
-        ),
-        (
-            "vip = '[fd00::1]:80/tcp'",
-            "5: service.vip: '[fd00::1]:80/tcp': IPv6 is not supported by this version; give an IPv4 address",
-        ),
-        (
-            "vip = '127.0.0.1:80/tcp'",
-            "5: service.vip: 127.0.0.1 is a loopback address; give an unused address",
-        ),
-        (
-            "vip = '239.1.1.1:80/tcp'",
-            "5: service.vip: 239.1.1.1 is a multicast address; give an unused address",
-        ),
-        (
-            "vip = '0.0.0.0:80/tcp'",
-            "5: service.vip: 0.0.0.0 is no host's address (RFC 1122); give an unused address",
-        ),
-        (
-            "vip = '250.1.2.3:80/tcp'",
-            "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nforward = 'tunnel'",
-            "6: service.forward: 'tunnel' is not supported by this version; use nat",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nalgorithm = 'least-loaded'",
-            "6: service.algorithm: 'least-loaded' is not supported by this version; use maglev or random",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nalgorithm = 'magic'",
-            "6: service.algorithm: 'magic' is unknown; use maglev or random",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\naffinity = 'client'",
-            "6: service.affinity: 'client' is not supported by this version; use none",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3 hours'",
-            "6: service.affinity-timeout: '3 hours' is no duration; write a number and ms, s, m, h or d, such as 3h",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\ncheck = { kind = 'http' }",
-            "6: service.check: not supported by this version; remove it",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackend = []",
-            "6: service.backend: unknown key; did you mean 'backends'?",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = '250.0.0.2:80'",
-            "6: service.backends: is a string, must be a list of tables; write backends = [ { .. } ]",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { wight = 1 , address = '250.0.0.2:80' } ]",
-            "6: service.backends.wight: unknown key; did you mean 'weight'?",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { weight = 1 } ]",
-            "6: service.backends.address: is missing; add one such as \"250.0.27.3:8080\"",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [\n { address = '250.0.0.2' } ]",
-            "7: service.backends.address: '250.0.0.2' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '[fd00::2]:80' } ]",
-            "6: service.backends.address: '[fd00::2]:80': IPv6 is not supported by this version; give an IPv4 address",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:0' } ]",
-            "6: service.backends.address: port 0 is for VIPs of any port; name the one that serves port 80",
-        ),
-        (
-            "vip = '10.0.0.1:0/tcp'\nbackends = [ { address = '250.0.0.2:80' } ]",
-            "6: service.backends.address: port 80 can't serve a VIP of any port; use port 0, which keeps the client's",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '250.0.0.2:80' } ]",
-            "7: service.backends.address: 250.0.0.2:80 is listed twice; list it once",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]",
-            "7: service.backends.address: 10.0.0.2:80 lies in no fan of this node; backends elsewhere are not \
-             supported by this version",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'web'\nvip = '10.0.0.2:80/tcp'",
-            "7: service.name: 'web' is another service's name too; give each its own",
-        ),
-        (
-            "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'b'\nvip = '10.0.0.1:80/tcp'",
-            "8: service.vip: 10.0.0.1:80/tcp is the VIP of service web; give each its own",
-        ),
-    ] {
+    for &(lines, want) in MISTAKES {
         assert_eq!(problems(lines), [want], "{lines}");
     }
 }

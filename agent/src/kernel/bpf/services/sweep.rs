@@ -7,7 +7,7 @@ use crate::kernel::bpf::flows::coarse_now;
 
 /// Longest life of a flow without packets, eight hours, in units of [`FlowRecord::seen`]: the programs look at no
 /// older one.
-const LONGEST_REST: u32 = (8 * 3_600 * 1_000_000_000_u64 >> SEEN_SHIFT) as u32;
+const LONGEST_REST: u32 = ((8 * 3_600 * 1_000_000_000_u64) >> SEEN_SHIFT) as u32;
 
 impl Writer {
     /// Frees rows that no ring names and no flow remembers; says how many. Walks over the flow tables only where there
