@@ -12,6 +12,7 @@ use crate::config::{self, FANS_FILE};
 struct Report {
     file: String,
     fans: usize,
+    services: usize,
 }
 
 pub(super) fn run(args: &CheckConfigArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -24,10 +25,12 @@ fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, 
     if !bad.is_empty() {
         return Err(Failure::Many(bad));
     }
-    let report = Report { file: file.display().to_string(), fans: sources.fans().len() };
+    let (fans, services) = (sources.fans().len(), sources.config.services.len());
+    let report = Report { file: file.display().to_string(), fans, services };
     output.print(&report, |report, out| {
-        let fans = if report.fans == 1 { "fan" } else { "fans" };
-        writeln!(out.writer, "{}: valid, {} {fans}", report.file, report.fans)
+        let of = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let (fans, services) = (of(report.fans, "fan"), of(report.services, "service"));
+        writeln!(out.writer, "{}: valid, {fans}, {services}", report.file)
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -55,9 +58,14 @@ mod tests {
     #[test]
     fn a_valid_configuration_is_counted() {
         let config = "[[fan]]\noverlay = '250'\n";
-        assert_eq!(checked(config, "251 eth0\n", false).unwrap(), "fanlight.toml: valid, 2 fans\n");
-        let json: serde_json::Value = serde_json::from_str(&checked(config, "", true).unwrap()).unwrap();
-        assert_eq!(json, serde_json::json!({"file": "fanlight.toml", "fans": 1}));
+        let service = "[[service]]\nname = 'web'\nvip = '10.96.0.10:80/tcp'\n";
+        assert_eq!(
+            checked(config, "251 eth0\n", false).unwrap(),
+            "fanlight.toml: valid, 2 fans, 0 services\n"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&checked(&format!("{config}{service}"), "", true).unwrap()).unwrap();
+        assert_eq!(json, serde_json::json!({"file": "fanlight.toml", "fans": 1, "services": 1}));
     }
 
     #[test]

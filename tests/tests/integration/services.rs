@@ -5,12 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{HashMap, Map, MapData};
+use bytemuck::Zeroable;
+use dataplane_common::abi::{FlowRecord, LAYOUT, SEEN_SHIFT};
 use fanlight::{
     kernel::bpf::{Datapath, Held, ServiceOp, ServiceWriter},
     reconcile,
     service::{Algorithm, Backend, Protocol, Service, Vip},
 };
 use fanlight_tests::Host;
+use nix::time::{ClockId, clock_gettime};
 
 fn on_host(test: impl FnOnce() + Send) {
     let host = Host::new("host");
@@ -171,5 +175,70 @@ fn ten_thousand_services_load_and_one_of_them_changes_alone() {
         found_again(&wanted);
         println!("found again: {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_secs(60));
+    });
+}
+
+/// One of the pinned maps.
+fn pinned<K: aya::Pod, V: aya::Pod>(name: &str) -> HashMap<MapData, K, V> {
+    let data =
+        MapData::from_pin(format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/{name}")).expect("it is pinned");
+    Map::from_map_data(data).and_then(HashMap::try_from).expect("a hash map")
+}
+
+/// The programs' coarse clock.
+fn coarse_now() -> u32 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    ((now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64) >> SEEN_SHIFT) as u32
+}
+
+#[test]
+fn a_backends_row_is_kept_while_a_flow_remembers_it() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        apply(&mut writer, &[service(1, vec![backend(1, 1), backend(2, 1)])]);
+        let mut flows: HashMap<MapData, [u8; 16], [u8; 40]> = pinned("flows");
+        let (key, hours) = ([1; 16], ((3_600 * 1_000_000_000_u64) >> SEEN_SHIFT) as u32);
+        let flow = |seen, generation| {
+            let backend = FlowRecord::backend_of(1, generation);
+            bytemuck::cast::<FlowRecord, [u8; 40]>(FlowRecord { backend, seen, ..FlowRecord::zeroed() })
+        };
+        let now = coarse_now();
+        flows.insert(key, flow(now, 1), 0).expect("there is room");
+        apply(&mut writer, &[service(1, vec![backend(1, 1)])]);
+        writer.settle();
+        assert_eq!(writer.sweep().expect("flows are read"), 0);
+
+        // Too old, and then of the backend that had the row before.
+        for seen in [now.wrapping_sub(9 * hours), now] {
+            flows.insert(key, flow(seen, 1), 0).expect("there is room");
+            assert_eq!(writer.sweep().expect("flows are read"), 1, "{seen}");
+            apply(&mut writer, &[service(1, vec![backend(1, 1), backend(2, 1)])]);
+            apply(&mut writer, &[service(1, vec![backend(1, 1)])]);
+            writer.settle();
+        }
+    });
+}
+
+#[test]
+fn what_a_killed_process_left_half_done_is_put_right_by_the_next() {
+    on_host(|| {
+        let datapath = open();
+        let wanted = [service(1, vec![backend(1, 1), backend(2, 1)]), service(2, vec![backend(3, 1)])];
+        apply(&mut writer(&datapath), &wanted);
+        // Removal of the first, cut short when nobody finds it any more; and a VIP without a record.
+        let mut services: HashMap<MapData, [u8; 8], u32> = pinned("services");
+        services.remove(&[10, 96, 0, 1, 0, 80, 6, 0]).expect("it was there");
+        services.insert([10, 96, 0, 9, 0, 80, 6, 0], 5, 0).expect("there is room");
+
+        let mut writer = writer(&datapath);
+        writer.recognise(&wanted[1..]);
+        let ops = apply(&mut writer, &wanted[1..]);
+        assert_eq!(ops, [0, 1].map(|row| ServiceOp::Retire { vip: None, row }));
+        writer.settle();
+        assert_eq!(writer.sweep().expect("flows are read"), 2);
+        assert_eq!(datapath.services().vips().expect("they are listed"), [wanted[1].vip]);
+        apply(&mut writer, &wanted);
+        found_again(&wanted);
     });
 }
