@@ -87,12 +87,23 @@ impl Rows {
 
     /// The next free rows after those given last, from the start again where there are none.
     fn anywhere(&mut self, count: usize) -> Option<Vec<u32>> {
-        let found = [self.next, 0].into_iter().find_map(|start| {
-            let rows: Vec<u32> = self.free.from(start).take(count).collect();
-            (rows.len() == count && Self::are_near(&rows)).then_some(rows)
-        })?;
+        let found = self.together(count, self.next).or_else(|| self.together(count, 0))?;
         self.next = found.last().map_or(self.next, |last| last + 1);
         Some(found)
+    }
+
+    /// The first free rows from `start` on that are within reach of each other.
+    fn together(&self, count: usize, mut start: u32) -> Option<Vec<u32>> {
+        loop {
+            let rows: Vec<u32> = self.free.from(start).take(count).collect();
+            if rows.len() < count {
+                return None;
+            }
+            match rows.last() {
+                Some(&last) if !Self::are_near(&rows) => start = last + 1 - REACH,
+                _ => return Some(rows),
+            }
+        }
     }
 }
 
@@ -136,4 +147,60 @@ pub(super) fn is_free(record: &BackendRecord) -> bool {
 
 fn offset(row: u32) -> usize {
     row as usize * RECORD
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(free: &[u32]) -> Rows {
+        let mut bits = Bits::none(MAX_BACKENDS);
+        free.iter().for_each(|&row| bits.insert(row));
+        Rows { free: bits, next: 0 }
+    }
+
+    #[test]
+    fn new_rows_lie_within_reach_of_the_services_own_where_there_are_such() {
+        let free = [0, 70_000, 130_000];
+        assert_eq!(rows(&free).allocate(1, &[65_600]).unwrap(), [70_000]);
+        assert_eq!(rows(&free).allocate(1, &[1, 65_000]).unwrap(), [0]);
+        let elsewhere = rows(&free[1..]).allocate(1, &[1, 65_000]).unwrap();
+        assert!(!Rows::are_near(&[1, elsewhere[0]]));
+    }
+
+    #[test]
+    fn rows_that_were_given_last_are_given_again_last() {
+        let mut rows = rows(&[3, 4, 5]);
+        assert_eq!(rows.allocate(2, &[]).unwrap(), [3, 4]);
+        rows.give_back(&[3, 4]);
+        assert_eq!(rows.allocate(1, &[]).unwrap(), [5]);
+        assert_eq!(rows.allocate(1, &[]).unwrap(), [3]);
+    }
+
+    #[test]
+    fn a_gap_that_is_out_of_reach_is_passed_over() {
+        assert_eq!(rows(&[0, 100_000, 100_001]).allocate(2, &[]).unwrap(), [100_000, 100_001]);
+        let error = rows(&[0, 100_000]).allocate(2, &[]).unwrap_err();
+        assert!(error.to_string().starts_with("the table of backends is full"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_free_and_within_reach(
+            free in prop::collection::btree_set(0..MAX_BACKENDS, 0..60), count in 0..20_usize
+        ) {
+            let free: Vec<u32> = free.into_iter().collect();
+            let mut table = rows(&free);
+            if let Ok(found) = table.allocate(count, &[]) {
+                prop_assert_eq!(found.len(), count);
+                prop_assert!(Rows::are_near(&found) && found.iter().all(|row| free.contains(row)));
+                prop_assert!(found.iter().all(|&row| !table.free.contains(row)));
+            } else {
+                let has_room = free.windows(count).any(Rows::are_near);
+                prop_assert!(!has_room, "{free:?}");
+            }
+        }
+    }
 }
