@@ -165,7 +165,9 @@ impl Services for Maps {
 
     #[inline(always)]
     fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool {
+        // A backend of port 0 serves all ports.
         bit(&BACKEND_FILTER, backend_bit(address, port, protocol))
+            || bit(&BACKEND_FILTER, backend_bit(address, 0, protocol))
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::{agent::Agent, report::Topic};
 use crate::{
     kernel::{
-        bpf::{Datapath, ServiceOp, ServiceWriter, flows_held},
+        bpf::{Datapath, FEWEST_FLOWS, ServiceOp, ServiceWriter, flows_held},
         netlink::{Address, Link, Netlink, Route},
     },
     reconcile::{self, RouteOp},
@@ -56,7 +56,7 @@ impl Services {
 
     /// How many flows the datapath ought to hold; `None`: as the memory allows.
     pub(super) fn flows(&self) -> Option<u32> {
-        self.flows
+        self.flows.or_else(|| self.wanted.is_empty().then_some(FEWEST_FLOWS))
     }
 
     /// Services that can be served.
@@ -87,12 +87,15 @@ impl Services {
         if self.is_open {
             writer.recognise(wanted.iter().copied());
             let ops = reconcile::services(wanted.iter().copied(), writer.held());
+            // Before the first comes, and after the last has gone.
+            datapath.config().set_services(wanted.len().max(writer.held().services.len()));
             for op in &ops {
                 apply_one(writer, op, &mut failed, reasons);
             }
             tracing::debug!(changes = ops.len(), "services");
             self.is_open = !failed.is_empty();
             writer.settle();
+            datapath.config().set_services(writer.held().services.len());
         }
         let now = Instant::now();
         if now >= self.next_sweep {

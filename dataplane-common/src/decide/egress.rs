@@ -83,21 +83,47 @@ fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     (fan, own): (&'t FanRecord, &'t FanRecord),
     ip: &Ipv4,
 ) -> Verdict<'t> {
-    if let Some(verdict) = sent_by_endpoint(world, own, ip) {
-        return verdict;
-    }
-    let here = in_slice(fan, ip.dst);
     if world.config.services != 0 {
         off_the_common_way();
-        return to_own(world, (fan, own), ip, here, with_services(world, ip, here));
+        return with_services(world, (fan, own), ip);
     }
-    to_own(world, (fan, own), ip, here, Tuple::KEPT)
+    match sent_by_endpoint(world, own, ip) {
+        Some(verdict) => verdict,
+        None => to_overlay(world, (fan, own), ip, Tuple::KEPT),
+    }
+}
+
+/// As [`from_own`] on a node that has services.
+#[inline(always)]
+fn with_services<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    (fan, own): (&'t FanRecord, &'t FanRecord),
+    ip: &Ipv4,
+) -> Verdict<'t> {
+    let here = in_slice(fan, ip.dst);
+    let sent = sent_by_endpoint(world, own, ip);
+    // Ports of one bridge speak to each other without the gateway, backends with their clients too.
+    let switched = matches!(sent, Some(Verdict::Pass(Outcome::PassNotOurs)))
+        && here
+        && world.hook as u32 == Hook::EndpointIngress as u32
+        && ip.is_plain()
+        && fits(ip, world.context);
+    if let Some(verdict) = sent
+        && !switched
+    {
+        return verdict;
+    }
+    let rewrite = translated(world, ip, here);
+    if switched && rewrite.is_kept() {
+        return pass(Outcome::PassNotOurs);
+    }
+    to_overlay(world, (fan, own), ip, rewrite)
 }
 
 /// What services have to do with a packet between two overlay addresses: a backend's answer, which only its client's host
 /// translates, or a connection beside a service's.
 #[inline(always)]
-fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
+fn translated<P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, '_, P, C, T>,
     ip: &Ipv4,
     here: bool,
@@ -113,13 +139,13 @@ fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
 
 /// From an address of `own`'s slice to one of `fan`'s overlay.
 #[inline(always)]
-fn to_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+fn to_overlay<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
     (fan, own): (&'t FanRecord, &'t FanRecord),
     ip: &Ipv4,
-    here: bool,
     rewrite: Tuple,
 ) -> Verdict<'t> {
+    let here = in_slice(fan, ip.dst);
     if here && ip.dst == fan.gateway {
         if rewrite.is_kept() {
             return pass(Outcome::PassToHost);

@@ -103,6 +103,12 @@ impl ConfigMap {
         self.mapping.u32(offset_of!(Config, helper)).store(ifindex, Ordering::Release);
     }
 
+    /// Tells the programs how many services there are: with none they look for none.
+    pub fn set_services(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.mapping.u32(offset_of!(Config, services)).store(count, Ordering::Release);
+    }
+
     /// The helper device: interface index and MAC address.
     pub fn helper(&self) -> (u32, [u8; 6]) {
         let word = self.mapping.u64(offset_of!(Config, helper_mac)).load(Ordering::Relaxed);

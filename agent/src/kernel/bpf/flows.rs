@@ -16,7 +16,9 @@ use super::{
 const BATCH: usize = 8192;
 
 /// Flows that the table holds where the memory decides.
-const AUTO: std::ops::RangeInclusive<u64> = 65_536..=1_000_000;
+const AUTO: std::ops::RangeInclusive<u64> = FEWEST_FLOWS as u64..=1_000_000;
+/// Flows that the smallest table holds.
+pub const FEWEST_FLOWS: u32 = 65_536;
 /// Kernel memory that a flow takes (measured).
 const BYTES_PER_FLOW: u64 = 230;
 /// A flow has an entry for each direction.

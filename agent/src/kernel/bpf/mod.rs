@@ -39,7 +39,7 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::flows_held,
+    flows::{FEWEST_FLOWS, flows_held},
     object::{LoadedProgram, program_name},
     paths::PathMap,
     private::{Private, TestRun, bench},
@@ -118,7 +118,8 @@ impl Datapath {
     ///
     /// Refuses pinned maps of another shape and a newer layout, touching nothing.
     pub fn open() -> Result<Self> {
-        Self::open_for(None)
+        // Who asks for no size has no services: memory is not taken for flows that never come.
+        Self::open_for(Some(FEWEST_FLOWS))
     }
 
     /// As [`open`](Self::open), with tables for so many flows where they are made now; `None`: as the memory allows.

@@ -61,6 +61,19 @@ fn a_packet_to_a_vip_goes_where_its_backend_lives_and_the_answer_comes_from_the_
 }
 
 #[test]
+fn an_answer_that_the_bridge_would_switch_to_its_client_comes_from_the_vip() {
+    let world = serving(NEIGHBOUR);
+    let switched = |frame: Frame| {
+        let frame = frame.with(0, &[2, 0, 0, 0, 0, 7]).meta(|meta| (meta.ifindex, meta.to_us) = (8, false));
+        named(&frame.sent_by_endpoint(&world))
+    };
+    assert_eq!(switched(answer(NEIGHBOUR, LOCAL)), Outcome::PassNotOurs.name(), "no flow");
+    assert_eq!(named(&datagram(LOCAL, VIP).sent_by_endpoint(&world)), "from LOCAL to NEIGHBOUR, deliver to 8");
+    assert_eq!(switched(answer(NEIGHBOUR, LOCAL)), "from VIP to LOCAL, deliver to 7");
+    assert_eq!(switched(datagram(NEIGHBOUR, LOCAL)), Outcome::PassNotOurs.name(), "another port");
+}
+
+#[test]
 fn a_process_of_the_host_is_served_as_an_endpoint_is() {
     let world = serving(REMOTE);
     let sent = datagram(GATEWAY, VIP).sent_by_host(&world);
