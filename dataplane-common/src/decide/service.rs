@@ -1,6 +1,8 @@
 //! Packets of endpoints and of the host's processes to a VIP.
 
-use super::{Context, Forward, Tables, Verdict, answer, drop, egress, egress::World, fan_of, in_slice};
+use super::{
+    Context, Forward, Tables, Verdict, answer, drop, egress, egress::World, fan_of, in_slice, largest_packet,
+};
 use crate::{
     abi::FanRecord,
     icmp,
@@ -67,7 +69,12 @@ fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     }
     match world.tables.endpoint(destination) {
         Some(endpoint) => Verdict::Translate { rewrite, forward: Forward::Deliver { fan, endpoint } },
-        // The stack asks for the neighbour.
+        // The stack asks for the neighbour, and has no way to tell the sender of the bridge's MTU: the sender that it sees
+        // may be the VIP.
+        None if ip.dont_fragment() && largest_packet(world.packet, world.context, ip) > fan.mtu => {
+            let error = icmp::Error::FragmentationNeeded { mtu: fan.mtu as u16 };
+            answer(world.packet, own.gateway, ip, error, Outcome::DropTooBig)
+        }
         None => Verdict::Translate { rewrite, forward: Forward::ToHost },
     }
 }

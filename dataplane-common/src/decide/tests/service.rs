@@ -68,7 +68,10 @@ fn an_answer_that_the_bridge_would_switch_to_its_client_comes_from_the_vip() {
         named(&frame.sent_by_endpoint(&world))
     };
     assert_eq!(switched(answer(NEIGHBOUR, LOCAL)), Outcome::PassNotOurs.name(), "no flow");
-    assert_eq!(named(&datagram(LOCAL, VIP).sent_by_endpoint(&world)), "from LOCAL to NEIGHBOUR, deliver to 8");
+    assert_eq!(
+        named(&datagram(LOCAL, VIP).sent_by_endpoint(&world)),
+        "from LOCAL to NEIGHBOUR, deliver to 8"
+    );
     assert_eq!(switched(answer(NEIGHBOUR, LOCAL)), "from VIP to LOCAL, deliver to 7");
     assert_eq!(switched(datagram(NEIGHBOUR, LOCAL)), Outcome::PassNotOurs.name(), "another port");
 }
