@@ -81,7 +81,7 @@ fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> R
     if routed {
         one_hop_less(inner);
     }
-    uplink::send(frame, fan, host)
+    uplink::send(frame, fan, host, routed)
 }
 
 /// RFC 2003, section 3.1. Identification 0: with don't-fragment set it has no meaning (RFC 6864, section 4.1).

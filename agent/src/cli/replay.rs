@@ -81,8 +81,9 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
             fans: datapath.config().fans(),
             endpoints: datapath.endpoints().list()?.into_iter().map(|(_, endpoint)| endpoint).collect(),
             helper: datapath.config().helper(),
+            services: sources.config.services.clone(),
         },
-        None => Setup::default(),
+        None => Setup { services: sources.config.services.clone(), ..Setup::default() },
     };
     if !named && !live.fans.is_empty() {
         return Ok(live);

@@ -7,7 +7,10 @@ use dataplane_common::{
 };
 
 use super::{Error, Packet, Result};
-use crate::kernel::bpf::{self, Context, Counters, Datapath, Private, TestRun, program_name};
+use crate::{
+    kernel::bpf::{self, Context, Counters, Datapath, Private, ServiceOp, TestRun, program_name},
+    service::Service,
+};
 
 /// What the programs find in their maps.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +19,8 @@ pub struct Setup {
     pub fans: Vec<FanRecord>,
     /// Endpoints of the node.
     pub endpoints: Vec<EndpointRecord>,
+    /// Services of the node.
+    pub services: Vec<Service>,
     /// Helper device: interface index and MAC address.
     pub helper: (u32, [u8; 6]),
 }
@@ -30,6 +35,11 @@ impl Setup {
         for &endpoint in &self.endpoints {
             datapath.endpoints().insert(endpoint)?;
         }
+        let mut writer = datapath.services().writer()?;
+        for service in &self.services {
+            writer.apply(&ServiceOp::Add(service.clone()))?;
+        }
+        datapath.config().set_services(self.services.len());
         Ok(())
     }
 }

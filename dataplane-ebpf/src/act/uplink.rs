@@ -23,13 +23,15 @@ const _: () = assert!(size_of::<NextHop>() == 20);
 /// Sends the frame to `host`.
 ///
 /// `bpf_redirect_neigh` resolves neighbours itself: no packet is lost to a cold table. Given the next hop, it
-/// skips the route look-up.
+/// skips the route look-up; but a packet of the host's own stack (`routed` is false) still has the route that led it
+/// to the helper device, and the kernel, once the neighbour has answered, sends what waited by the packet's route. The
+/// look-up gives it the right one.
 #[inline(always)]
-pub fn send(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
+pub fn send(frame: &Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
     if fan.uplink == 0 {
         return by_route(frame, fan, host);
     }
-    if host & fan.onlink_mask != fan.onlink {
+    if !routed || host & fan.onlink_mask != fan.onlink {
         return Ok(redirect(fan.uplink, ptr::null_mut(), 0));
     }
     let mut next = MaybeUninit::<NextHop>::uninit();

@@ -54,6 +54,17 @@ fn hosts_and_containers_reach_each_other_in_both_directions() {
 }
 
 #[test]
+fn the_first_packet_to_a_host_whose_link_layer_address_is_not_known_is_not_lost() {
+    let fleet = Fleet::up(2);
+    let (container, _other) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
+    for site in [&*container, &*fleet[0]] {
+        assert_reaches(site, overlay(1, 2));
+        fleet[0].ip("neighbour flush dev eth0");
+        assert_eq!(ping(site, overlay(1, 2), 1, &["-W", "3"]).lost(), 0, "{}", site.name());
+    }
+}
+
+#[test]
 fn containers_of_one_host_reach_each_other_bridged_and_routed() {
     let fleet = Fleet::up(1);
     let bridged = fleet.endpoint(0, 2);

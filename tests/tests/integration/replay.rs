@@ -71,6 +71,7 @@ fn setup() -> Setup {
     Setup {
         fans: vec![fan()],
         endpoints: vec![endpoint(LOCAL, LOOPBACK, LOCAL_MAC), endpoint(NEIGHBOUR, 8, NEIGHBOUR_MAC)],
+        services: Vec::new(),
         helper: (9, HELPER_MAC),
     }
 }

@@ -138,15 +138,19 @@ impl Datapath {
         Ok(Self { pins, tables, mechanism, programs })
     }
 
-    /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned.
+    /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned, or not all: another process is
+    /// taking it away at this moment, or an older version without some of the maps is in place.
     pub fn open_existing() -> Result<Option<Self>> {
         let pins = Pins::new();
         if !pins.exist()? {
             return Ok(None);
         }
         let mechanism = probe::mechanism()?;
-        let tables = Tables::new(|name| MapData::from_pin(pins.map(name)).map_err(Error::map(name)))?;
-        Ok(Some(Self { pins, tables, mechanism, programs: Vec::new() }))
+        match Tables::new(|name| MapData::from_pin(pins.map(name)).map_err(Error::map(name))) {
+            Ok(tables) => Ok(Some(Self { pins, tables, mechanism, programs: Vec::new() })),
+            Err(Error::Map { source, .. }) if endpoints::is_missing(&source) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Loads the named programs ([`program_name`], [`bench`]) with maps of their own, pinned and attached nowhere.
