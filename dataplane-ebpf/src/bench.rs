@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use dataplane_common::wire::ETH_LEN;
+use dataplane_common::{outcome::Hook, wire::ETH_LEN};
 use network_types::ip::Ipv4Hdr;
 
 use crate::packet::{Frame, Word};
@@ -32,7 +32,7 @@ pub fn bench_floor(ctx: TcContext) -> i32 {
         src_addr: [172, 30, 0, 28],
         dst_addr: [172, 30, 0, 27],
     };
-    let mut frame = Frame::new(&ctx);
+    let mut frame = Frame::new(&ctx, Hook::EndpointIngress);
     if frame.adjust_room(20, FLAGS).is_err() {
         return TC_ACT_SHOT;
     }

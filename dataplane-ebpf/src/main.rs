@@ -59,7 +59,7 @@ fn decide(hook: Hook, frame: &Frame) -> Verdict<'static> {
 /// Parse → decide → act → count.
 #[inline(always)]
 fn run(ctx: &TcContext, hook: Hook) -> i32 {
-    let mut frame = Frame::new(ctx);
+    let mut frame = Frame::new(ctx, hook);
     let verdict = decide(hook, &frame);
     let (action, outcome) = act::act(&mut frame, hook, verdict);
     maps::count(hook, outcome);

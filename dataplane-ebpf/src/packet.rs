@@ -10,12 +10,17 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     decide::Context,
+    outcome::Hook,
     packet::Packet,
-    wire::{ETH_LEN, Header},
+    wire::{ETH_LEN, Header, IPV4_LEN, TcpHdr},
 };
 
-/// Bytes that decisions may read: Ethernet, outer IPv4, inner IPv4, the first of TCP (or ICMP and a quoted IPv4 header).
-const LINEAR: u32 = 70;
+/// Bytes that decisions may read: Ethernet, IPv4, the first of TCP; from the underlay behind another IPv4 header, or ICMP
+/// and a quoted IPv4 header. Not one more: what a driver or TCP left in page fragments, a request makes the kernel copy.
+const fn linear(hook: Hook) -> u32 {
+    let bytes = ETH_LEN + IPV4_LEN + size_of::<TcpHdr>();
+    (if hook as u32 == Hook::UplinkIngress as u32 { bytes + IPV4_LEN } else { bytes }) as u32
+}
 
 /// `PACKET_HOST` of `linux/if_packet.h`: the frame was sent to the receiving interface's own address.
 const PACKET_HOST: u32 = 0;
@@ -43,13 +48,14 @@ pub struct Frame {
 impl Frame {
     /// Takes the frame and makes sure that its headers can be read directly.
     #[inline(always)]
-    pub fn new(ctx: &TcContext) -> Self {
+    pub fn new(ctx: &TcContext, hook: Hook) -> Self {
         let frame = Self { skb: ctx.skb.skb };
         let (data, end) = frame.bounds();
         let linear = (end - data) as u32;
-        if linear < LINEAR && linear < ctx.len() {
+        let needed = self::linear(hook);
+        if linear < needed && linear < ctx.len() {
             // Drivers may leave all but the Ethernet header in page fragments.
-            let wanted = if ctx.len() < LINEAR { ctx.len() } else { LINEAR };
+            let wanted = if ctx.len() < needed { ctx.len() } else { needed };
             // SAFETY: a helper call on the program's own context; a failure leaves the packet as it is.
             unsafe { bpf_skb_pull_data(frame.skb, wanted) };
         }

@@ -99,7 +99,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 impl Greeted {
     /// Connects from a site.
     pub fn connect(from: &Site, to: SocketAddrV4) -> io::Result<Self> {
-        from.inside(|| Self::greeted(TcpStream::connect_timeout(&to.into(), PATIENCE)?))
+        from.inside(|| Self::after_greeting(TcpStream::connect_timeout(&to.into(), PATIENCE)?))
     }
 
     /// Connects from a given port of a site.
@@ -109,11 +109,11 @@ impl Greeted {
             setsockopt(&socket, sockopt::ReuseAddr, &true)?;
             bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
             connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
-            Self::greeted(socket.into())
+            Self::after_greeting(socket.into())
         })
     }
 
-    fn greeted(stream: TcpStream) -> io::Result<Self> {
+    fn after_greeting(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut reader = BufReader::new(stream);

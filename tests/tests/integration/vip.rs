@@ -30,7 +30,7 @@ fn configure(fleet: &Fleet, services: &[String]) {
 }
 
 /// The usual fan on all hosts; the first has an agent with these services.
-fn serve<'f>(fleet: &'f Fleet, services: &[String]) -> Agent {
+fn serve(fleet: &Fleet, services: &[String]) -> Agent {
     configure(fleet, services);
     fleet[0].agent()
 }
