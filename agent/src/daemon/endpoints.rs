@@ -51,7 +51,7 @@ impl Agent {
 }
 
 /// The lock around changes of fans and endpoints.
-async fn lock() -> Result<Lock> {
+pub(super) async fn lock() -> Result<Lock> {
     loop {
         if let Some(lock) = Lock::attempt(Path::new(fan::LOCK))? {
             return Ok(lock);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{agent::Agent, report::Topic};
+use super::{agent::Agent, endpoints::lock, report::Topic};
 use crate::{
     fan::{self, Observed},
     kernel::bpf::Datapath,
@@ -20,8 +20,7 @@ impl Agent {
                 reasons.push(error.to_string());
             }
         }
-        let observed = self.node.observe().await?;
-        self.adopt_datapath(&observed)?;
+        let observed = self.adopt_datapath().await?;
         self.repair(&mut reasons).await?;
         let failed = !reasons.is_empty();
         reasons.extend(renumbered(&observed));
@@ -85,15 +84,17 @@ impl Agent {
         Ok(())
     }
 
-    /// Has the programs loaded while any fan stands. The command line may have taken the last fan down and brought
-    /// another one up meanwhile: then the maps are others.
-    fn adopt_datapath(&mut self, observed: &Observed) -> Result<()> {
+    /// Has the programs loaded while any fan stands; gives what was observed. The command line may have taken the last
+    /// fan down and brought another one up meanwhile: then the maps are others. Nothing is opened while it does so.
+    async fn adopt_datapath(&mut self) -> Result<Observed> {
+        let _lock = lock().await?;
+        let observed = self.node.observe().await?;
         if observed.standing.is_empty() {
             self.set_datapath(None)?;
         } else if !self.datapath.as_ref().is_some_and(Datapath::is_pinned) {
             self.set_datapath(Some(Datapath::open_for(self.services.flows())?))?;
         }
-        Ok(())
+        Ok(observed)
     }
 
     /// Looks for foreign packet filters that drop the slow path's packets.
