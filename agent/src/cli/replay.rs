@@ -15,7 +15,7 @@ use crate::{
     config::{self, CONFIG_FILE, FANS_FILE, Sources},
     fan::{Node, fan_record},
     kernel::bpf::Datapath,
-    replay::{self, Capture, Engine, Packet, Setup, Verdict},
+    replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
 };
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -64,13 +64,23 @@ fn print(packet: &Packet, verdict: &Verdict, output: &mut Output<'_>) -> Result<
         let length = verdict.output.as_ref().map_or(packet.frame.len(), Vec::len);
         let (action, outcome) = (verdict.action.name(), verdict.outcome.name());
         format!(
-            "{:>6}  {action:<8}  {outcome:<22}  {length:>5} bytes  {:>6} ns",
+            "{:>6}  {action:<8}  {outcome:<22}  {length:>5} bytes  {:>6} ns{}",
             packet.number,
-            verdict.duration.as_nanos()
+            verdict.duration.as_nanos(),
+            served(&verdict.served)
         )
     };
     writeln!(output.writer, "{line}").context("writing the result")?;
     Ok(())
+}
+
+/// The service of a packet and its backend, where there are such.
+fn served(served: &Served) -> String {
+    match (&served.service, served.backend) {
+        (Some(service), Some(backend)) => format!("  {service} {backend}"),
+        (Some(service), None) => format!("  {service}"),
+        (None, _) => String::new(),
+    }
 }
 
 /// What the programs shall find in their maps: this node's fans as they are, unless a configuration was named or no

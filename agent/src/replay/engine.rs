@@ -6,7 +6,7 @@ use dataplane_common::{
     wire::ETH_LEN,
 };
 
-use super::{Error, Packet, Result};
+use super::{Error, Packet, Result, Served};
 use crate::{
     kernel::bpf::{self, Context, Counters, Datapath, Private, ServiceOp, TestRun, program_name},
     service::Service,
@@ -83,6 +83,8 @@ pub struct Verdict {
     pub action: Action,
     /// As which it was counted.
     pub outcome: Outcome,
+    /// What a service had to do with it.
+    pub served: Served,
     /// The frame as the program left it; absent for a drop and an untouched pass.
     pub output: Option<Vec<u8>>,
     /// How long the program ran.
@@ -150,7 +152,8 @@ impl Engine {
             Action::from_tc(action).ok_or_else(|| failed(format!("the program returned {action}")))?;
         let untouched = action == Action::Pass && output == frame;
         let output = (action != Action::Drop && !untouched).then_some(output);
-        Ok(Verdict { action, outcome, output, duration })
+        let served = Served::find(self.datapath.services(), &self.setup.services, &frame, outcome)?;
+        Ok(Verdict { action, outcome, served, output, duration })
     }
 
     /// The one outcome that was counted since the last packet.

@@ -19,6 +19,7 @@ mod cost;
 mod engine;
 mod input;
 mod output;
+mod served;
 
 use crate::kernel::bpf;
 
@@ -27,6 +28,7 @@ pub use self::{
     engine::{Action, Engine, Setup, Verdict},
     input::{Packet, packets},
     output::{Capture, json_line},
+    served::Served,
 };
 
 /// What went wrong.

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::{io::Write, net::SocketAddrV4};
 
 use pcap_file::{
     DataLink, PcapError,
@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::{Action, Error, Packet, Result, Verdict};
 
-/// A packet's line of `--json`. `service` and `backend` belong to translated packets, which this version has none of.
+/// A packet's line of `--json`.
 #[derive(Serialize)]
 struct Line<'a> {
     n: u64,
     action: &'a str,
     outcome: &'a str,
     service: Option<&'a str>,
-    backend: Option<&'a str>,
+    backend: Option<SocketAddrV4>,
     output: Option<String>,
     ns: u64,
 }
@@ -27,8 +27,8 @@ pub fn json_line(number: u64, verdict: &Verdict) -> Result<String> {
         n: number,
         action: verdict.action.name(),
         outcome: verdict.outcome.name(),
-        service: None,
-        backend: None,
+        service: verdict.served.service.as_deref(),
+        backend: verdict.served.backend,
         output: verdict.output.as_ref().map(hex),
         ns: u64::try_from(verdict.duration.as_nanos()).unwrap_or(u64::MAX),
     };
@@ -80,11 +80,11 @@ mod tests {
     use dataplane_common::outcome::Outcome;
 
     use super::*;
-    use crate::replay::packets;
+    use crate::replay::{Served, packets};
 
     fn verdict(action: Action, output: Option<Vec<u8>>) -> Verdict {
         let duration = Duration::from_nanos(123);
-        Verdict { action, outcome: Outcome::Encapsulated, output, duration }
+        Verdict { action, outcome: Outcome::Encapsulated, served: Served::default(), output, duration }
     }
 
     #[test]
@@ -94,6 +94,10 @@ mod tests {
             r#"{"n":3,"action":"redirect","outcome":"encapsulated","service":null,"backend":null,"output":"00ff","ns":123}"#
         );
         assert!(json_line(1, &verdict(Action::Pass, None)).unwrap().contains(r#""output":null"#));
+        let backend = Some(SocketAddrV4::new([250, 0, 27, 3].into(), 8080));
+        let served = Served { service: Some("web".to_owned()), backend };
+        let line = json_line(1, &Verdict { served, ..verdict(Action::Redirect, None) }).unwrap();
+        assert!(line.contains(r#""service":"web","backend":"250.0.27.3:8080""#), "{line}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod answers;
 mod cost;
 mod egress;
 mod ingress;
+mod services;
 
 /// This host and another one of the underlay 172.30.0.0/16.
 const HERE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 28);

@@ -4,7 +4,7 @@ use std::{fs, io, os::fd::AsFd as _};
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
-use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, SEEN_SHIFT, YOUNG_ENTRIES};
+use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, YOUNG_ENTRIES};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -94,6 +94,19 @@ impl FlowTables {
             }
         }
         Ok(())
+    }
+
+    /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
+    pub(super) fn find(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
+        let now = coarse_now()?;
+        for (name, map) in [("flows", &self.flows), ("young", &self.young)] {
+            let found: io::Result<Option<FlowRecord>> = sys::lookup(map.fd().as_fd(), key);
+            let found = found.during(|| format!("reading map {name}"))?;
+            if let Some(record) = found.filter(|record| LiveFlow::new(record).lives(key.protocol, now)) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// How many flows the table holds: each has two entries.

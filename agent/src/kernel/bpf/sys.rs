@@ -222,6 +222,24 @@ pub(super) fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(map)
 }
 
+/// Reads the element of a key, if there is one. Both types have the map's sizes. That an LRU map's element was read here
+/// does not make it one that was used.
+pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let (key, mut value) = ([*key], [V::zeroed()]);
+    let mut element = ElementAttr {
+        map_fd: raw(map),
+        key: address(&key),
+        value: address_mut(&mut value),
+        ..Zeroable::zeroed()
+    };
+    // SAFETY: the key is readable and the value writable for the map's sizes, as callers see to.
+    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element) } {
+        Ok(_) => Ok(Some(value[0])),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads the next elements of a hash map into `keys` and `values`, which have one capacity. Gives their number, and
 /// where to go on (`at` of the next call); `None` at the end.
 pub(super) fn lookup_batch<K: Pod, V: Pod>(

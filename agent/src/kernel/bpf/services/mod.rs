@@ -19,7 +19,8 @@ use std::{os::fd::AsFd as _, sync::Arc};
 
 use aya::maps::MapData;
 use dataplane_common::abi::{
-    BACKEND_FILTER_BITS, BackendRecord, MAX_BACKENDS, MAX_SERVICES, ServiceRecord, VIP_FILTER_BITS,
+    BACKEND_FILTER_BITS, BackendRecord, FlowKey, FlowRecord, MAX_BACKENDS, MAX_SERVICES, ServiceRecord,
+    VIP_FILTER_BITS,
 };
 
 pub use self::{
@@ -78,6 +79,16 @@ impl ServiceMap {
     /// Reads everything back; the one writer at a time.
     pub fn writer(&self) -> Result<Writer> {
         Writer::open(Arc::clone(&self.maps))
+    }
+
+    /// The VIP that an index belongs to, or belonged to last.
+    pub fn vip_of(&self, index: u32) -> Option<Vip> {
+        records::is_index(index).then(|| records::vip_of(&self.maps.records.key(index))).flatten()
+    }
+
+    /// The flow that packets with these addresses and ports belong to, if there is one.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
+        self.maps.flows.find(key)
     }
 
     /// How many flows the table holds.

@@ -98,7 +98,8 @@ pub(super) fn key_of(vip: Vip) -> Result<VipKey> {
     Ok(VipKey { address: u32::from_ne_bytes(address.octets()), port: vip.port.to_be(), protocol, pad: 0 })
 }
 
-fn vip_of(key: &VipKey) -> Option<Vip> {
+/// The VIP of a key, if it is one's.
+pub(super) fn vip_of(key: &VipKey) -> Option<Vip> {
     let address = Ipv4Addr::from(key.address.to_ne_bytes()).into();
     Some(Vip { address, port: u16::from_be(key.port), protocol: Protocol::from_number(key.protocol)? })
 }

@@ -1,0 +1,101 @@
+//! What the answers say of services and backends.
+
+use std::net::SocketAddrV4;
+
+use fanlight::{
+    replay::Served,
+    service::{Algorithm, Backend, Protocol, Service, Vip},
+};
+use fanlight_tests::fleet::Fleet;
+
+use super::*;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+fn service(name: &str, port: u16, protocol: Protocol, backends: &[Ipv4Addr]) -> Service {
+    Service {
+        name: name.to_owned(),
+        vip: Vip { address: VIP.into(), port, protocol },
+        algorithm: Algorithm::Maglev,
+        backends: backends.iter().map(|&at| Backend { address: at.into(), port: 8080, weight: 1 }).collect(),
+    }
+}
+
+fn serving(hooks: &[Hook]) -> Engine {
+    let services = vec![
+        service("dns", 53, Protocol::Udp, &[REMOTE]),
+        service("near", 54, Protocol::Udp, &[NEIGHBOUR]),
+        service("empty", 0, Protocol::Udp, &[]),
+    ];
+    Engine::new(&Setup { services, ..setup() }, hooks).expect("the programs load")
+}
+
+/// Outcome, service and backend of a frame.
+#[track_caller]
+fn told(engine: &mut Engine, hook: Hook, frame: Vec<u8>) -> (&'static str, Served) {
+    let packet = Packet { number: 1, frame, ..Packet::default() };
+    let verdict = engine.run(hook, &packet).unwrap_or_else(|error| panic!("{error}"));
+    (verdict.outcome.name(), verdict.served)
+}
+
+fn served(service: &str, backend: Option<Ipv4Addr>) -> Served {
+    let backend = backend.map(|address| SocketAddrV4::new(address, 8080));
+    Served { service: Some(service.to_owned()), backend }
+}
+
+#[test]
+fn a_packet_to_a_vip_and_its_answer_name_service_and_backend() {
+    let mut engine = serving(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let to_vip = |port| sent(&Ipv4::udp((LOCAL, 1000), (VIP, port), b"who"));
+    let far = served("dns", Some(REMOTE));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(53)), ("encapsulated", far.clone()));
+    let answer = Ipv4::udp((REMOTE, 8080), (LOCAL, 1000), b"me");
+    assert_eq!(told(&mut engine, Hook::UplinkIngress, arrived(&received(&answer))), ("decapsulated", far));
+    let near = served("near", Some(NEIGHBOUR));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(54)), ("delivered-locally", near));
+}
+
+#[test]
+fn a_refused_packet_names_the_service_that_could_not_serve_it_and_no_backend() {
+    let mut engine = serving(&[Hook::EndpointIngress]);
+    let any = sent(&Ipv4::udp((LOCAL, 1000), (VIP, 99), b"who"));
+    assert_eq!(
+        told(&mut engine, Hook::EndpointIngress, any),
+        ("refused-no-backend", served("empty", None)),
+        "port 99 is one of any"
+    );
+    let nobody = sent(&Ipv4::new(LOCAL, VIP, packet::TCP, [&[0, 9, 0, 9][..], &[0; 16]].concat()));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, nobody), ("refused-no-service", Served::default()));
+}
+
+#[test]
+fn a_packet_of_no_service_names_none() {
+    let mut engine = serving(&[Hook::EndpointIngress]);
+    let straight = sent(&Ipv4::udp((LOCAL, 1000), (REMOTE, 8080), b"who"));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, straight), ("encapsulated", Served::default()));
+}
+
+#[test]
+fn the_command_names_them_in_its_lines_for_people_and_for_scripts() {
+    let fleet = Fleet::bare(2);
+    let host = &fleet[1];
+    host.write(
+        "/etc/fanlight/fanlight.toml",
+        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n\
+         [[service]]\nname = \"dns\"\nvip = \"10.96.0.10:53/udp\"\n\
+         backends = [ { address = \"250.0.27.2:8080\" } ]\n",
+    );
+    let hex: String = Ipv4::udp((LOCAL, 1000), (VIP, 53), b"who")
+        .frame([0; 6], LOCAL_MAC)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let line = format!("{{\"packet\":\"{hex}\"}}\n");
+    let replay = |more: &[&str]| {
+        let words = ["replay", "--in", "-", "--hook", "bridge-ingress"].iter().chain(more);
+        host.fanlight(words).input(line.clone()).ok()
+    };
+    assert!(replay(&[]).ends_with("  dns 250.0.27.2:8080"), "{}", replay(&[]));
+    let json: serde_json::Value = serde_json::from_str(&replay(&["--json"])).expect("a line of JSON");
+    assert_eq!((&json["service"], &json["backend"]), (&"dns".into(), &"250.0.27.2:8080".into()), "{json}");
+}
