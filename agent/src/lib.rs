@@ -3,6 +3,7 @@
 //! Configuration path: sources ([`config`]) → desired state ([`model`]) → difference to what the kernel holds →
 //! ordered operations. Only `kernel` talks to the kernel.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -1,21 +1,25 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::ops::Range;
+use std::{ops::Range, path::PathBuf};
 
 use dataplane_common::abi::ENTRIES_PER_CPU;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, DatapathConfig, NodeConfig, UplinkHook, check,
+    ApiConfig, Config, DatapathConfig, NodeConfig, UplinkHook, check,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
     section::{Keys, Section},
     service::{self, Placed},
 };
-use crate::model::{FanSpec, UnderlaySpec};
+use crate::{
+    api::SOCKET,
+    model::{FanSpec, UnderlaySpec},
+};
 
 const FILE: Keys =
-    Keys { known: &["node", "datapath", "fan", "service"], later: &["cluster", "source", "api"] };
+    Keys { known: &["node", "datapath", "fan", "service", "api"], later: &["cluster", "source"] };
+const API: Keys = Keys { known: &["socket"], later: &["listen"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
     Keys { known: &["uplink-hook", "flows"], later: &["rewrite", "cgroup", "vip-range", "nat-ports"] };
@@ -26,6 +30,8 @@ const FAN: Keys = Keys {
 
 /// Fewest flows: those of one CPU, two entries each.
 const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
+/// Longest path of a socket (`sun_path`), bound under a name that is four characters longer at first.
+const MAX_SOCKET: usize = 103;
 /// Longest name of a node: a label of a host name (RFC 1035).
 const MAX_NODE_NAME: usize = 63;
 
@@ -58,13 +64,15 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         .table("datapath", &mut problems)
         .map(|section| datapath(&section, &mut problems))
         .unwrap_or_default();
+    let api =
+        root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
     let fans = fans(&root, &node, &mut problems);
     let services = service::services(&root, &mut problems);
     if !problems.none() {
         return Err(problems.into_sorted());
     }
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
-    Ok(Document { config: Config { node, datapath, fans, services: Vec::new() }, fan_lines, services })
+    Ok(Document { config: Config { node, datapath, api, fans, services: Vec::new() }, fan_lines, services })
 }
 
 fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
@@ -127,6 +135,22 @@ fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> 
         problems.add(&section.place("flows"), section.key("flows"), why);
     }
     Some(flows)
+}
+
+fn api(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> ApiConfig {
+    section.check_keys(&API, problems);
+    let default = ApiConfig::default();
+    ApiConfig { socket: section.parsed("socket", socket, problems).unwrap_or(default.socket) }
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') || text.ends_with('/') {
+        return Err(format!("'{text}' is no path of a file from the root on; write one such as {SOCKET}"));
+    }
+    if text.len() > MAX_SOCKET {
+        return Err(format!("'{text}' is too long for a socket; use at most {MAX_SOCKET} characters"));
+    }
+    Ok(PathBuf::from(text))
 }
 
 /// All fans that are right, each with its place.

@@ -10,7 +10,10 @@ mod problem;
 mod section;
 mod service;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 pub use self::problem::{ConfigError, FileProblem, Problem};
 use self::{
@@ -18,6 +21,7 @@ use self::{
     file::Document,
 };
 use crate::{
+    api,
     model::{FanSpec, Origin},
     service::Service,
 };
@@ -34,6 +38,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// `[datapath]`
     pub datapath: DatapathConfig,
+    /// `[api]`
+    pub api: ApiConfig,
     /// `[[fan]]`
     pub fans: Vec<FanSpec>,
     /// `[[service]]`
@@ -56,6 +62,19 @@ pub struct DatapathConfig {
     pub uplink_hook: UplinkHook,
     /// How many flows the table holds; as the memory allows when absent.
     pub flows: Option<u32>,
+}
+
+/// `[api]`: how the agent is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { socket: PathBuf::from(api::SOCKET) }
+    }
 }
 
 /// Where the uplink's program is attached.

@@ -2,17 +2,27 @@
 
 use std::{fmt, ops::Range, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// One thing wrong in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Where: the first line is 1; `None` when the file as a whole is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     /// The key, such as `fan.overlay`; empty when there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
     /// Why it is wrong, and what to do.
     pub message: String,
+}
+
+impl Problem {
+    /// One that has no place.
+    pub fn general(message: impl Into<String>) -> Self {
+        Self { line: None, key: String::new(), message: message.into() }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -4,10 +4,11 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     Options,
+    api::Api,
     pace::Pace,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
@@ -21,6 +22,9 @@ use crate::{
     model::{FanSpec, Origin},
     status::{RECORD_FILE, host_name},
 };
+
+/// Requests that wait to be answered; further ones are turned away.
+const REQUESTS: usize = 64;
 
 /// Everything that the agent knows.
 pub(super) struct Agent {
@@ -39,6 +43,7 @@ pub(super) struct Agent {
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
     sources: Sources,
+    pub(super) api: Api,
     logs: Option<JoinHandle<()>>,
     pace: Pace,
     concern: Concern,
@@ -58,6 +63,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
+    agent.api.open()?;
     notify(&[NotifyState::Ready]);
     loop {
         match agent.sources.next(agent.pace.due()).await? {
@@ -71,6 +77,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.concern = agent.concern.max(Concern::Endpoints);
                 agent.pace.urgent(Instant::now());
             }
+            Wake::Request(request) => agent.answer(request),
             Wake::Reload => agent.reload(&options.config).await,
             Wake::Stop => break,
         }
@@ -86,8 +93,10 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
 impl Agent {
     fn new(files: &config::Sources) -> Result<Self> {
         let now = Instant::now();
+        let (requests, asked) = mpsc::channel(REQUESTS);
         let mut agent = Self {
-            sources: Sources::open()?,
+            sources: Sources::open(asked)?,
+            api: Api::new(requests),
             node: Node::open(files.config.node.uplink.clone())?,
             wanted: Vec::new(),
             accepted: Vec::new(),
@@ -113,6 +122,7 @@ impl Agent {
         self.wanted = files.fans();
         self.services.want(&files.config.services, flows);
         self.accepted.clear();
+        self.api.want(&files.config.api.socket);
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
         self.report.set_node(name.context("agent: the host's name")?);
         let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
@@ -167,6 +177,7 @@ impl Agent {
         if std::mem::take(&mut self.filters) {
             self.look_at_filters().await;
         }
+        self.report.set(Topic::Api, self.api.repair());
         self.report.publish();
         self.pace.looked(Instant::now(), failed);
     }

@@ -1,12 +1,13 @@
 //! The agent: keeps fans and endpoints as they ought to be. Packets don't need it.
 //!
 //! # Task map
-//! Everything runs on one thread.
+//! Everything but the API runs on one thread.
 //!
 //! | task | waits for | on cancellation |
 //! |---|---|---|
 //! | main loop ([`agent`]) | a change ([`sources`]) or the time of the next look ([`pace`]); looks: reads the kernel, plans ([`reconcile`](crate::reconcile)), applies | ends the process; the datapath stays |
 //! | netlink connection (of [`Node`](crate::fan::Node)) | answers to requests | ends with the main loop |
+//! | API ([`Server`](crate::api::Server)), a thread of its own | clients, and answers of the main loop | ends with the process |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
@@ -18,6 +19,7 @@
 //! replaced in place, never detached first, so that a restart or an upgrade loses no packet.
 
 mod agent;
+mod api;
 mod endpoints;
 mod fans;
 mod pace;

@@ -16,6 +16,8 @@ use crate::status::{AgentRecord, ServiceState, seconds};
 pub(super) enum Topic {
     /// The files.
     Config,
+    /// The API's socket.
+    Api,
     /// Fans.
     Fans,
     /// Foreign packet filters.
@@ -51,6 +53,11 @@ impl Report {
     /// The node's name, after a reload.
     pub(super) fn set_node(&mut self, node: String) {
         self.record.node = node;
+    }
+
+    /// Services as they were told last.
+    pub(super) fn services(&self) -> &[ServiceState] {
+        &self.record.services
     }
 
     /// Services as they are now.

@@ -3,12 +3,18 @@
 use std::{future::pending, time::Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 
-use crate::kernel::{
-    bpf::EventReader,
-    netlink::{Event, Netlink, Watch},
-    nft_watch::NftWatch,
+use crate::{
+    api::Request,
+    kernel::{
+        bpf::EventReader,
+        netlink::{Event, Netlink, Watch},
+        nft_watch::NftWatch,
+    },
 };
 
 /// Why the agent woke up.
@@ -20,6 +26,8 @@ pub(super) enum Wake {
     Filter,
     /// A program learnt a smaller path.
     Path,
+    /// Somebody asks.
+    Request(Request),
     /// The time has come.
     Time,
     /// SIGHUP.
@@ -33,6 +41,7 @@ pub(super) struct Sources {
     watch: Watch,
     filter: Option<NftWatch>,
     paths: Option<EventReader>,
+    requests: mpsc::Receiver<Request>,
     reload: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -40,7 +49,7 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Starts watching: before the first look, so that no change falls between the two.
-    pub(super) fn open() -> Result<Self> {
+    pub(super) fn open(requests: mpsc::Receiver<Request>) -> Result<Self> {
         let filter = NftWatch::open();
         if let Err(error) = &filter {
             tracing::warn!("changes of the packet filter are noticed by the periodic check only: {error}");
@@ -50,6 +59,7 @@ impl Sources {
             watch: Netlink::watch()?,
             filter: filter.ok(),
             paths: None,
+            requests,
             reload: on(SignalKind::hangup())?,
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
@@ -69,6 +79,7 @@ impl Sources {
             _ = self.interrupt.recv() => Ok(Wake::Stop),
             _ = self.reload.recv() => Ok(Wake::Reload),
             () = tokio::time::sleep_until(due.into()) => Ok(Wake::Time),
+            Some(request) = self.requests.recv() => Ok(Wake::Request(request)),
             event = next_path(&mut self.paths) => event.map(|()| Wake::Path),
             event = self.watch.next() => Ok(Wake::Network(event?)),
             event = next_change(&mut self.filter) => event.map(|()| Wake::Filter),

@@ -22,6 +22,7 @@ mod fan_wire;
 mod harness;
 mod neighbours;
 mod replay;
+mod service_cli;
 mod services;
 mod services_agent;
 mod verifier;

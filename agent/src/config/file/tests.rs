@@ -63,7 +63,7 @@ fn without_an_underlay_it_is_the_uplinks_network() {
 /// What is wrong, and what is said of it.
 const MISTAKES: &[(&str, &str)] = &[
     ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service"),
+    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, api"),
     ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
     ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
     (
@@ -93,7 +93,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[datapath]\nvip-range = '11/8'\n", "2: datapath.vip-range: not supported by this version; remove it"),
     ("[datapath]\nnat-ports = '1-2'\n", "2: datapath.nat-ports: not supported by this version; remove it"),
     ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
-    ("[api]\n", "1: api: not supported by this version; remove it"),
+    ("[api]\nlisten = '127.0.0.1:7480'\n", "2: api.listen: not supported by this version; remove it"),
+    (
+        "[api]\nsocket = 'api.sock'\n",
+        "2: api.socket: 'api.sock' is no path of a file from the root on; write one such as /run/fanlight/api.sock",
+    ),
     ("[fan]\noverlay = '250'\n", "1: fan: is a table, must be a list of tables; write [[fan]]"),
     ("[[fan]]\n", "1: fan.overlay: is missing; add a network such as \"250.0.0.0/8\""),
     ("[[fan]]\noverlay = 250\n", "2: fan.overlay: is an integer, must be a string in quotes"),

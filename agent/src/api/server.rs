@@ -1,0 +1,156 @@
+//! The side of the agent: a thread that takes requests.
+
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request as HttpRequest, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::stream;
+use hyper::{StatusCode, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc, oneshot},
+};
+
+use super::{Answer, Events, Refusal, Request, Socket, paths};
+use crate::status::ServiceState;
+
+/// Connections at a time; further ones wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for a request's head, and may stay without one.
+const HEAD: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_SIZE: usize = 16 * 1024;
+/// How long the agent may take for an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Pause after a connection that could not be accepted: without descriptors, the next can't either.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What requests are answered from.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// To the agent's loop.
+    pub requests: mpsc::Sender<Request>,
+    /// What happens.
+    pub events: Events,
+}
+
+/// The running server. It ends with the value, and its socket with it.
+#[derive(Debug)]
+pub struct Server {
+    socket: Socket,
+    _stop: oneshot::Sender<Infallible>,
+}
+
+impl Server {
+    /// Starts serving a socket.
+    ///
+    /// # Errors
+    /// There is no thread or event queue to be had.
+    pub fn start(socket: Socket, app: App) -> io::Result<Self> {
+        let listener = socket.listener.try_clone()?;
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("api".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    outcome = serve(listener, app) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { socket, _stop: stop })
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+async fn serve(listener: std::os::unix::net::UnixListener, app: App) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let router = router(app);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("API: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
+    let outcome = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    if let Err(error) = outcome {
+        tracing::debug!("API: {error}");
+    }
+}
+
+fn router(app: App) -> Router {
+    Router::new()
+        .route(paths::SERVICES, get(services))
+        .route(paths::EVENTS, get(events))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(app)
+}
+
+async fn services(State(app): State<App>) -> Result<Json<Vec<ServiceState>>, Refusal> {
+    app.ask(Request::Services).await.map(Json)
+}
+
+async fn events(State(app): State<App>) -> Response {
+    let lines = stream::unfold(app.events.listen(), async |mut reader| {
+        let event = reader.next().await?;
+        Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
+    });
+    ([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+async fn unknown(request: HttpRequest) -> Refusal {
+    Refusal::not_found(format!("{}: no such path", request.uri().path()))
+}
+
+async fn not_allowed(request: HttpRequest) -> Refusal {
+    let message = format!("{} {}: no such method here", request.method(), request.uri().path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+impl App {
+    /// Has the agent's loop answer; it may be busy, but nobody waits for ever.
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Refusal> {
+        const BUSY: &str = "the agent is busy; try again, and see 'fanlight status'";
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY);
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(request(answer)).map_err(|_full| busy())?;
+        match tokio::time::timeout(ANSWER, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping")),
+            Err(_) => Err(busy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
