@@ -19,15 +19,19 @@ pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
 /// What is counted: a 64-byte request and its answer; connect, request, answer, close.
 const OPERATIONS: [(&str, Load, u64); 2] =
     [("round_trip", Load::RoundTrips, 1000), ("connection", Load::Connections, 200)];
-const WAYS: [Way; 4] = [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan];
+const WAYS: [Way; 8] =
+    [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan, Way::Ipvs, Way::IpvsOverIpip, Way::Nftables, Way::Vip];
+/// What an operation through a VIP may cost at most, by what it costs with a peer.
+const WANTED: [(Way, &str, f64); 3] =
+    [(Way::Ipvs, "round_trip", 0.79), (Way::Ipvs, "connection", 0.79), (Way::Nftables, "connection", 0.78)];
 /// Every round runs every way once; what else the guest's one processor does falls into few of them.
 const ROUNDS: usize = 5;
 const WARM_UP: u64 = 20;
 
 /// Measures every way; to be run in a guest with an instruction clock.
 pub fn measure() -> Result<Costs> {
-    let pairs = Pairs::new(1500, false);
-    let ways = WAYS.into_iter().filter(|&way| way != Way::Ipip || ipip_works(pairs.peer()));
+    let pairs = Pairs::new(1500, false, &WAYS);
+    let ways = WAYS.into_iter().filter(|&way| is_known(way, &pairs.hosts(way)[0]));
     let lanes: Vec<_> = ways.map(|way| pairs.lay(way)).collect();
     let _servers: Vec<_> = lanes.iter().map(Lane::serve).collect();
     let mut rounds: BTreeMap<(&str, Way), Vec<f64>> = BTreeMap::new();
@@ -46,10 +50,18 @@ pub fn measure() -> Result<Costs> {
     Ok(costs)
 }
 
-/// Some kernels have no ipip device.
-fn ipip_works(host: &Host) -> bool {
-    let made = host.command("ip").args(["link", "add", "probe", "type", "ipip", "remote", "192.0.2.1"]).run();
-    made.status.success() && host.command("ip").args(["link", "del", "probe"]).run().status.success()
+/// Some kernels have no ipip device, some no ip_vs.
+fn is_known(way: Way, host: &Host) -> bool {
+    let works = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|program| host.command(program).args(words).run().status.success())
+    };
+    match way {
+        Way::Ipip => works("ip link add probe type ipip remote 192.0.2.1") && works("ip link del probe"),
+        Way::Ipvs => works("ipvsadm -L -n"),
+        Way::IpvsOverIpip => is_known(Way::Ipip, host) && is_known(Way::Ipvs, host),
+        _ => true,
+    }
 }
 
 fn cost(lane: &Lane<'_>, load: Load, count: u64) -> Result<f64> {
@@ -91,5 +103,12 @@ pub fn print(kernel: &str, costs: &Costs) {
             format!("{:.1} ({:.3})", of(way) / 1e3, of(way) / of(Way::Routing))
         };
         println!("{:<10} {:>18} {:>18}", way.name(), cell("round_trip"), cell("connection"));
+    }
+    for (peer, operation, most) in WANTED {
+        let of = |way| costs.get(operation).and_then(|costs| costs.get(&way));
+        let (Some(ours), Some(theirs)) = (of(Way::Vip), of(peer)) else { continue };
+        let ratio = ours / theirs;
+        let mark = if ratio > most { format!(" > {most}") } else { String::new() };
+        println!("vip / {:<10} {operation:<11} {ratio:.3}{mark}", peer.name());
     }
 }

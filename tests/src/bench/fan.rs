@@ -1,44 +1,15 @@
 //! `bench fan`: container to container on two hosts, over Fanlight, plain routing and kernel vxlan, with both
 //! ends of a load where [`super::processors`] says.
 
-use std::{collections::BTreeMap, fs, time::Duration};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    load::{Load, Measured},
-    report::{Summary, best},
-    ways::{Lane, Pairs, Way, program},
+    load::Load,
+    report::Summary,
+    rounds::{Plan, Rounds, Wire},
+    ways::{Lane, Pairs, Way},
 };
-
-/// How much to measure.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Rounds; each runs every way once.
-    pub rounds: usize,
-    /// Length of one run.
-    pub burst: Duration,
-}
-
-/// One wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Wire {
-    /// MTU of the uplinks.
-    pub mtu: u32,
-    /// Whether the uplink takes no super-packets, as a real wire.
-    pub segmenting: bool,
-}
-
-impl Wire {
-    /// The wires that the figures are given for.
-    pub const ALL: [Self; 4] = [
-        Self { mtu: 1500, segmenting: false },
-        Self { mtu: 1500, segmenting: true },
-        Self { mtu: 9000, segmenting: false },
-        Self { mtu: 9000, segmenting: true },
-    ];
-}
 
 /// What was measured for one load on one wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,85 +30,33 @@ pub struct Row {
     pub cpu_to_routing: Summary,
 }
 
-/// Rates and processor times of one way, a value a round.
-#[derive(Default)]
-struct Series {
-    rate: Vec<f64>,
-    cpu: Vec<f64>,
-}
-
 const WAYS: [Way; 3] = [Way::Routing, Way::Vxlan, Way::Fan];
 
 /// Measures one wire.
 pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
-    let pairs = Pairs::new(wire.mtu, wire.segmenting);
+    let pairs = Pairs::new(wire.mtu, wire.segmenting, &WAYS);
     let lanes = WAYS.map(|way| pairs.lay(way));
     let _servers = lanes.each_ref().map(Lane::serve);
-    let before = pairs.receiver().counters();
-    let mut measured: BTreeMap<(Load, Way), Series> = BTreeMap::new();
-    for round in 0..=plan.rounds {
-        for load in Load::ALL {
-            for turn in 0..lanes.len() {
-                let lane = &lanes[(turn + round) % lanes.len()];
-                let (rate, cpu) = burst(lane, load, plan.burst)?;
-                // The first round warms neighbour tables, TCP metrics and caches.
-                if round > 0 {
-                    let series = measured.entry((load, lane.way)).or_default();
-                    series.rate.push(rate);
-                    series.cpu.push(cpu);
-                }
-            }
-        }
-    }
-    let grown = pairs.receiver().counters().since(&before);
+    let receiver = &pairs.hosts(Way::Fan)[1];
+    let before = receiver.counters();
+    let rounds = Rounds::run(&lanes, plan)?;
+    let grown = receiver.counters().since(&before);
     ensure!(
         grown.of("uplink-ingress", "decapsulated") > 1000,
         "the fan's traffic did not take its path; counted: {grown}"
     );
-    Load::ALL.iter().map(|&load| row(wire, load, &measured)).collect()
+    Load::ALL.iter().map(|&load| row(wire, load, &rounds)).collect()
 }
 
-/// One run: units a second that arrived, and processor seconds a unit.
-fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(f64, f64)> {
-    let before = busy_seconds()?;
-    let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
-    let output = lane.ends[0]
-        .command(program())
-        .args(["load", name.get_name(), &lane.server().to_string(), &length.as_millis().to_string()])
-        .run();
-    ensure!(output.status.success(), "{} over {}: {output}", load.name(), lane.way.name());
-    let measured: Measured = serde_json::from_str(&output.stdout).context("what the load measured")?;
-    ensure!(measured.units > 0, "{} over {}: nothing arrived", load.name(), lane.way.name());
-    Ok((measured.rate(), (busy_seconds()? - before) / measured.units as f64))
-}
-
-/// Processor time spent since boot by everything on this machine: proc(5), /proc/stat.
-fn busy_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    let total: Vec<f64> = stat
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    // user nice system idle iowait irq softirq steal; ticks of 1/100 s.
-    let idle = total.get(3).copied().unwrap_or_default() + total.get(4).copied().unwrap_or_default();
-    Ok((total.iter().take(8).sum::<f64>() - idle) / 100.0)
-}
-
-fn row(wire: Wire, load: Load, measured: &BTreeMap<(Load, Way), Series>) -> Result<Row> {
-    let series = |way| measured.get(&(load, way)).context("no round was run");
-    let (routing, vxlan, fan) = (series(Way::Routing)?, series(Way::Vxlan)?, series(Way::Fan)?);
-    let ratios = |ours: &[f64], theirs: &[f64]| Summary::of_ratios(ours, theirs).context("no round was run");
+fn row(wire: Wire, load: Load, rounds: &Rounds) -> Result<Row> {
     Ok(Row {
         wire,
         load,
-        routing_best: best(&routing.rate),
-        fan_to_routing: ratios(&fan.rate, &routing.rate)?,
-        fan_to_vxlan: ratios(&fan.rate, &vxlan.rate)?,
-        best_to_routing: best(&fan.rate) / best(&routing.rate),
-        cpu_to_routing: ratios(&fan.cpu, &routing.cpu)?,
+        routing_best: rounds.best(load, Way::Routing)?,
+        fan_to_routing: rounds.rate(load, Way::Fan, Way::Routing)?,
+        fan_to_vxlan: rounds.rate(load, Way::Fan, Way::Vxlan)?,
+        best_to_routing: rounds.best(load, Way::Fan)? / rounds.best(load, Way::Routing)?,
+        cpu_to_routing: rounds.cpu(load, Way::Fan, Way::Routing)?,
     })
 }
 
@@ -153,9 +72,7 @@ fn wanted(row: &Row) -> (f64, f64) {
 
 /// The rows of one wire as a table.
 pub fn print(wire: Wire, rows: &[Row]) {
-    let how =
-        if wire.segmenting { "uplink segmenting, as a wire does" } else { "super-packets on the uplink" };
-    println!("\nMTU {}, {how}; medians of per-round ratios [quartiles]", wire.mtu);
+    println!("\n{}; medians of per-round ratios [quartiles]", wire.name());
     println!(
         "{:<15} {:>14}  {:<24} {:<24} {:<12} CPU a unit",
         "load", "routing, best", "fan / routing", "fan / vxlan", "best/best"
@@ -169,17 +86,13 @@ pub fn print(wire: Wire, rows: &[Row]) {
             cell(&row.fan_to_routing, to_routing),
             cell(&row.fan_to_vxlan, to_vxlan),
             row.best_to_routing,
-            plain(&row.cpu_to_routing),
+            row.cpu_to_routing,
         );
     }
-}
-
-fn plain(summary: &Summary) -> String {
-    format!("{:.2} [{:.2} {:.2}]", summary.median, summary.low, summary.high)
 }
 
 /// A ratio, marked where it misses what it has to reach.
 fn cell(summary: &Summary, wanted: f64) -> String {
     let mark = if summary.median < wanted { format!(" < {wanted}") } else { String::new() };
-    format!("{}{mark}", plain(summary))
+    format!("{summary}{mark}")
 }

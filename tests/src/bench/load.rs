@@ -26,6 +26,19 @@ const DATAGRAM_PORT: u16 = 5004;
 /// Answers with the number of datagrams counted so far.
 const COUNT_PORT: u16 = 5005;
 
+/// The TCP ports.
+pub const STREAM_PORTS: [u16; 4] = [STREAM_PORT, ECHO_PORT, CONNECT_PORT, COUNT_PORT];
+/// The UDP ports.
+pub const DATAGRAM_PORTS: [u16; 1] = [DATAGRAM_PORT];
+
+/// A server is this many backends, told apart by their ports.
+pub const REPLICAS: u16 = 2;
+
+/// Where a backend listens instead of `port`; the first one's own ports are the ports themselves.
+pub const fn replica(port: u16, number: u16) -> u16 {
+    port + 1000 * number
+}
+
 const REQUEST: [u8; 64] = [0x5a; 64];
 const CHUNK: usize = 128 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -83,27 +96,59 @@ impl Measured {
 
 /// Runs the server until the process ends; prints `ready` when all ports listen.
 pub fn serve() -> Result<()> {
-    let listen = |port| {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))
-    };
-    let streams = listen(STREAM_PORT)?;
-    let echoes = listen(ECHO_PORT)?;
-    let connections = listen(CONNECT_PORT)?;
-    let counts = listen(COUNT_PORT)?;
-    let datagrams =
-        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)).context("bind the datagram port")?;
+    let replicas: Vec<_> = (0..REPLICAS).map(Sockets::open).collect::<Result<_>>()?;
     let processors = Processors::allowed()?;
     println!("ready");
-    processors.pin_to_receiver()?;
-    thread::spawn(move || each_in_thread(&streams, sink));
-    thread::spawn(move || count_datagrams(&datagrams));
-    thread::spawn(move || {
-        each(&counts, |mut peer| peer.write_all(&DATAGRAMS.load(Ordering::Relaxed).to_be_bytes()));
-    });
-    processors.pin_to_client()?;
-    thread::spawn(move || each_in_thread(&echoes, echo));
-    each(&connections, answer_once);
+    let servers: Vec<_> = replicas.into_iter().flat_map(|sockets| sockets.serve(processors)).collect();
+    for server in servers {
+        server.join().ok().context("a server panicked")??;
+    }
     Ok(())
+}
+
+/// Where one backend listens.
+struct Sockets {
+    streams: TcpListener,
+    echoes: TcpListener,
+    connections: TcpListener,
+    counts: TcpListener,
+    datagrams: UdpSocket,
+}
+
+impl Sockets {
+    fn open(number: u16) -> Result<Self> {
+        let listen = |port| {
+            let port = replica(port, number);
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))
+        };
+        let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, replica(DATAGRAM_PORT, number)));
+        Ok(Self {
+            streams: listen(STREAM_PORT)?,
+            echoes: listen(ECHO_PORT)?,
+            connections: listen(CONNECT_PORT)?,
+            counts: listen(COUNT_PORT)?,
+            datagrams: datagrams.context("bind the datagram port")?,
+        })
+    }
+
+    /// A thread a socket.
+    fn serve(self, processors: Processors) -> [thread::JoinHandle<Result<()>>; 5] {
+        let Self { streams, echoes, connections, counts, datagrams } = self;
+        let receiver = |serve: Box<dyn FnOnce() + Send>| {
+            thread::spawn(move || processors.pin_to_receiver().map(|()| serve()))
+        };
+        let client = |serve: Box<dyn FnOnce() + Send>| {
+            thread::spawn(move || processors.pin_to_client().map(|()| serve()))
+        };
+        let count = |mut peer: TcpStream| peer.write_all(&DATAGRAMS.load(Ordering::Relaxed).to_be_bytes());
+        [
+            receiver(Box::new(move || each_in_thread(&streams, sink))),
+            receiver(Box::new(move || count_datagrams(&datagrams))),
+            receiver(Box::new(move || each(&counts, count))),
+            client(Box::new(move || each_in_thread(&echoes, echo))),
+            client(Box::new(move || each(&connections, answer_once))),
+        ]
+    }
 }
 
 fn each(listener: &TcpListener, mut handle: impl FnMut(TcpStream) -> io::Result<()>) {

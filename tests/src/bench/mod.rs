@@ -9,4 +9,7 @@ pub mod load;
 pub mod processors;
 pub mod program;
 pub mod report;
+pub mod rounds;
+pub mod vip;
+pub mod vips;
 pub mod ways;

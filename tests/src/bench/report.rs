@@ -1,5 +1,7 @@
 //! Statistics of interleaved rounds.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Middle half of a series and its best value.
@@ -31,6 +33,12 @@ impl Summary {
     pub fn of_ratios(ours: &[f64], theirs: &[f64]) -> Option<Self> {
         let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
         Self::of(&ratios)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} [{:.2} {:.2}]", self.median, self.low, self.high)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Two hosts on one wire with a pair of containers for every way that their packets may take.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::vips::{Services, Translator, VIP};
 use crate::{Container, Host, Process, network::wire, site::Offload};
+
+/// How many VIPs more there are in the ways that are named so.
+pub const MANY: u32 = 10_000;
 
 /// How packets of two containers get from one host to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -19,6 +23,26 @@ pub enum Way {
     Ipip,
     /// Fanlight.
     Fan,
+    /// A VIP of Fanlight's, to a backend in the fan.
+    Vip,
+    /// The same among many.
+    #[serde(rename = "vip-10000")]
+    VipAmongMany,
+    /// A VIP of the kernel's ip_vs, as NAT, over plain routing.
+    Ipvs,
+    /// The same over the kernel's ipip device: to a backend in an overlay, as a fan's are.
+    #[serde(rename = "ipvs-ipip")]
+    IpvsOverIpip,
+    /// A VIP of one rule of nftables, over plain routing.
+    Nftables,
+    /// The same among many, by a map.
+    #[serde(rename = "nftables-10000")]
+    NftablesAmongMany,
+    /// A VIP of iptables as kube-proxy writes it, over plain routing.
+    Iptables,
+    /// The same among many.
+    #[serde(rename = "iptables-10000")]
+    IptablesAmongMany,
 }
 
 impl Way {
@@ -29,23 +53,56 @@ impl Way {
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::Fan => "fan",
+            Self::Vip => "vip",
+            Self::VipAmongMany => "vip-10000",
+            Self::Ipvs => "ipvs",
+            Self::IpvsOverIpip => "ipvs-ipip",
+            Self::Nftables => "nftables",
+            Self::NftablesAmongMany => "nftables-10000",
+            Self::Iptables => "iptables",
+            Self::IptablesAmongMany => "iptables-10000",
         }
+    }
+
+    /// Who translates where the way leads through a VIP, and how many other VIPs there are.
+    fn translation(self) -> Option<(Translator, u32)> {
+        match self {
+            Self::Routing | Self::Vxlan | Self::Ipip | Self::Fan => None,
+            Self::Vip => Some((Translator::Fanlight, 0)),
+            Self::VipAmongMany => Some((Translator::Fanlight, MANY)),
+            Self::Ipvs | Self::IpvsOverIpip => Some((Translator::Ipvs, 0)),
+            Self::Nftables => Some((Translator::Nftables, 0)),
+            Self::NftablesAmongMany => Some((Translator::Nftables, MANY)),
+            Self::Iptables => Some((Translator::Iptables, 0)),
+            Self::IptablesAmongMany => Some((Translator::Iptables, MANY)),
+        }
+    }
+
+    fn has_hosts_of_its_own(self) -> bool {
+        self.is_ours() || self.translation().is_some()
+    }
+
+    /// Whether the containers are in a fan.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Fan | Self::Vip | Self::VipAmongMany)
     }
 
     /// Bytes that the way adds to a packet.
     fn overhead(self) -> u32 {
         match self {
-            Self::Routing => 0,
             Self::Vxlan => 50,
-            Self::Ipip | Self::Fan => 20,
+            Self::Ipip | Self::IpvsOverIpip => 20,
+            _ if self.is_ours() => 20,
+            _ => 0,
         }
     }
 
     /// The container's address on host 0 or 1.
     pub fn address(self, host: u8) -> Ipv4Addr {
-        match self {
-            Self::Fan => Ipv4Addr::new(250, 0, 27 + host, 2),
-            _ => Ipv4Addr::new(10, 1 + self as u8, 27 + host, 2),
+        if self.is_ours() {
+            Ipv4Addr::new(250, 0, 27 + host, 2)
+        } else {
+            Ipv4Addr::new(10, 1 + self as u8, 27 + host, 2)
         }
     }
 
@@ -55,35 +112,33 @@ impl Way {
     }
 }
 
-/// Two pairs of hosts on wires alike: Fanlight has one to itself, so that its firewall rules (which switch connection
-/// tracking on) do not slow its peers down.
+/// Pairs of hosts on wires alike: one for all ways between hosts, and one for each way with something of its own on the
+/// client's host, so that neither firewall rules (which switch connection tracking on) nor services slow others down.
 pub struct Pairs {
     peers: Pair,
-    ours: Pair,
+    own: BTreeMap<Way, Pair>,
 }
 
 impl Pairs {
-    /// Two hosts on one wire, twice.
-    pub fn new(mtu: u32, segmenting: bool) -> Self {
-        Self { peers: Pair::new("peer", mtu, segmenting), ours: Pair::new("ours", mtu, segmenting) }
+    /// Two hosts on one wire, as often as these ways need.
+    pub fn new(mtu: u32, segmenting: bool, ways: &[Way]) -> Self {
+        let own = ways.iter().filter(|way| way.has_hosts_of_its_own());
+        let own = own.map(|&way| (way, Pair::new(way.name(), mtu, segmenting)));
+        Self { peers: Pair::new("peer", mtu, segmenting), own: own.collect() }
     }
 
-    /// The receiving host of Fanlight's pair.
-    pub fn receiver(&self) -> &Host {
-        &self.ours.hosts[1]
+    /// The hosts of a way: the client's and the server's.
+    pub fn hosts(&self, way: Way) -> &[Host; 2] {
+        &self.pair(way).hosts
     }
 
-    /// A host without Fanlight.
-    pub fn peer(&self) -> &Host {
-        &self.peers.hosts[0]
+    fn pair(&self, way: Way) -> &Pair {
+        self.own.get(&way).unwrap_or(&self.peers)
     }
 
     /// Lays a way between two hosts and a container at either end.
     pub fn lay(&self, way: Way) -> Lane<'_> {
-        match way {
-            Way::Fan => self.ours.lay(way),
-            Way::Routing | Way::Vxlan | Way::Ipip => self.peers.lay(way),
-        }
+        self.pair(way).lay(way)
     }
 }
 
@@ -110,23 +165,24 @@ impl Pair {
 
     /// Lays a way between the hosts and a container at either end.
     fn lay(&self, way: Way) -> Lane<'_> {
-        let ends = [0, 1].map(|index| match way {
-            Way::Fan => self.fan_end(index),
-            _ => self.routed_end(way, index),
-        });
+        let ends = [0, 1]
+            .map(|index| if way.is_ours() { self.fan_end(way, index) } else { self.routed_end(way, index) });
         match way {
-            Way::Routing => self.each(way, |host, other, underlay| {
-                host.ip(&format!("route add {other} via {underlay}"));
-            }),
             Way::Vxlan => self.lay_vxlan(),
-            Way::Ipip => self.each(way, |host, other, underlay| {
+            Way::Ipip | Way::IpvsOverIpip => self.each(way, |host, other, underlay| {
                 host.ip(&format!("link add tunnel type ipip remote {underlay} dev eth0"));
                 host.ip("link set tunnel up");
                 host.ip(&format!("route add {other} dev tunnel"));
             }),
-            Way::Fan => {}
+            _ if way.is_ours() => {}
+            _ => self.each(way, |host, other, underlay| {
+                host.ip(&format!("route add {other} via {underlay}"));
+            }),
         }
-        Lane { way, ends }
+        let translation = way.translation();
+        let services = translation
+            .map(|(translator, others)| Services::start(translator, &self.hosts[0], way.address(1), others));
+        Lane { way, ends, _services: services }
     }
 
     /// Gives `lay` each host with the other's container network and underlay address.
@@ -158,8 +214,7 @@ impl Pair {
         let host = &self.hosts[index];
         let container = host.container(way.name());
         let (address, gateway) = (way.address(index as u8), way.gateway(index as u8));
-        let (device, netns, mtu) =
-            (format!("c-{}", way.name()), container.netns(), self.mtu - way.overhead());
+        let (device, netns, mtu) = (format!("c{}", way as u8), container.netns(), self.mtu - way.overhead());
         host.ip(&format!("link add {device} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns}"));
         host.ip(&format!("address add {gateway}/32 dev {device}"));
         host.ip(&format!("link set {device} up"));
@@ -171,11 +226,11 @@ impl Pair {
         container
     }
 
-    fn fan_end(&self, index: usize) -> Container<'_> {
+    fn fan_end(&self, way: Way, index: usize) -> Container<'_> {
         let host = &self.hosts[index];
         host.run("fan up 250.0.0.0/8 eth0");
-        let container = host.container(Way::Fan.name());
-        let address = Way::Fan.address(index as u8);
+        let container = host.container(way.name());
+        let address = way.address(index as u8);
         host.run(&format!("endpoint add --netns {} --address {address}", container.netns()));
         container
     }
@@ -187,6 +242,7 @@ pub struct Lane<'h> {
     pub way: Way,
     /// The client's and the server's container.
     pub ends: [Container<'h>; 2],
+    _services: Option<Services>,
 }
 
 impl Lane<'_> {
@@ -197,9 +253,9 @@ impl Lane<'_> {
         server
     }
 
-    /// The server's address.
+    /// The address by which the server is called.
     pub fn server(&self) -> Ipv4Addr {
-        self.way.address(1)
+        if self.way.translation().is_some() { VIP } else { self.way.address(1) }
     }
 }
 

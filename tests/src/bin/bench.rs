@@ -5,11 +5,12 @@ use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::bench::{
-    clock,
-    fan::{self, Plan, Wire},
+    clock, fan,
     load::{self, Load},
     processors::Processors,
     program,
+    rounds::{Plan, Wire},
+    vip,
 };
 use serde::Serialize;
 
@@ -33,6 +34,18 @@ enum Command {
         /// Only wires of this MTU
         #[arg(long)]
         mtu: Option<u32>,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Container to a VIP with its backend on another host: Fanlight, nftables, iptables, plain routing
+    Vip {
+        /// Rounds; each runs every way once
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Milliseconds of one run
+        #[arg(long, default_value_t = 300)]
+        burst: u64,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -72,6 +85,17 @@ fn main() -> Result<()> {
             for wire in Wire::ALL.into_iter().filter(|wire| mtu.is_none_or(|mtu| mtu == wire.mtu)) {
                 let rows = fan::measure(wire, plan)?;
                 fan::print(wire, &rows);
+                all.extend(rows);
+            }
+            keep(json, &all)
+        }
+        Command::Vip { rounds, burst, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst) };
+            println!("{}", Processors::allowed()?);
+            let mut all = Vec::new();
+            for wire in vip::WIRES {
+                let rows = vip::measure(wire, plan)?;
+                vip::print(wire, &rows);
                 all.extend(rows);
             }
             keep(json, &all)

@@ -37,12 +37,13 @@ const LAB: [(&str, &str); 12] = [
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.
-const VM: [(&str, &str); 5] = [
+const VM: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
     ("dpkg-deb", "dpkg"),
+    ("ipvsadm", "ipvsadm"),
 ];
 
 impl Need {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{archive::Archive, kernel::Kernel};
 
 /// What the fan and its tests use; dependencies come along.
-const WANTED: [&str; 35] = [
+const WANTED: [&str; 37] = [
     "crc32c_generic",
     "veth",
     "dummy",
@@ -48,6 +48,8 @@ const WANTED: [&str; 35] = [
     "iptable_nat",
     "xt_conntrack",
     "xt_MASQUERADE",
+    "ip_vs",
+    "ip_vs_rr",
 ];
 
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";

@@ -12,12 +12,13 @@ use super::{VmSpec, archive::Archive, module};
 use crate::command::{capture, find_program};
 
 /// This machine's programs; the tests mean these and not busybox's.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "bridge",
     "curl",
     "ethtool",
     "ip",
     "iperf3",
+    "ipvsadm",
     "mount",
     "nc",
     "nft",

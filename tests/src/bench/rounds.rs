@@ -1,0 +1,129 @@
+//! Every way in turn, round after round.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    load::{Load, Measured},
+    report::{Summary, best},
+    ways::{Lane, Way, program},
+};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Rounds; each runs every way once.
+    pub rounds: usize,
+    /// Length of one run.
+    pub burst: Duration,
+}
+
+/// One wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Wire {
+    /// MTU of the uplinks.
+    pub mtu: u32,
+    /// Whether the uplink takes no super-packets, as a real wire.
+    pub segmenting: bool,
+}
+
+impl Wire {
+    /// The wires that the figures are given for.
+    pub const ALL: [Self; 4] = [
+        Self { mtu: 1500, segmenting: false },
+        Self { mtu: 1500, segmenting: true },
+        Self { mtu: 9000, segmenting: false },
+        Self { mtu: 9000, segmenting: true },
+    ];
+
+    /// What tables say of it.
+    pub fn name(self) -> String {
+        let how =
+            if self.segmenting { "uplink segmenting, as a wire does" } else { "super-packets on the uplink" };
+        format!("MTU {}, {how}", self.mtu)
+    }
+}
+
+/// Rates and processor times of one load over one way, a value a round.
+#[derive(Default)]
+struct Series {
+    rate: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+/// What all rounds measured.
+pub struct Rounds(BTreeMap<(Load, Way), Series>);
+
+impl Rounds {
+    /// Runs every load over every way in turn.
+    pub fn run(lanes: &[Lane<'_>], plan: Plan) -> Result<Self> {
+        let mut measured: BTreeMap<(Load, Way), Series> = BTreeMap::new();
+        for round in 0..=plan.rounds {
+            for load in Load::ALL {
+                for turn in 0..lanes.len() {
+                    let lane = &lanes[(turn + round) % lanes.len()];
+                    let (rate, cpu) = burst(lane, load, plan.burst)?;
+                    // The first round warms neighbour tables, TCP metrics and caches.
+                    if round > 0 {
+                        let series = measured.entry((load, lane.way)).or_default();
+                        series.rate.push(rate);
+                        series.cpu.push(cpu);
+                    }
+                }
+            }
+        }
+        Ok(Self(measured))
+    }
+
+    fn series(&self, load: Load, way: Way) -> Result<&Series> {
+        self.0.get(&(load, way)).context("no round was run")
+    }
+
+    /// One way's rate by another's, round by round.
+    pub fn rate(&self, load: Load, way: Way, to: Way) -> Result<Summary> {
+        Summary::of_ratios(&self.series(load, way)?.rate, &self.series(load, to)?.rate)
+            .context("no round was run")
+    }
+
+    /// One way's processor time for a unit by another's, round by round.
+    pub fn cpu(&self, load: Load, way: Way, to: Way) -> Result<Summary> {
+        Summary::of_ratios(&self.series(load, way)?.cpu, &self.series(load, to)?.cpu)
+            .context("no round was run")
+    }
+
+    /// A way's undisturbed rate.
+    pub fn best(&self, load: Load, way: Way) -> Result<f64> {
+        Ok(best(&self.series(load, way)?.rate))
+    }
+}
+
+/// One run: units a second that arrived, and processor seconds a unit.
+fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(f64, f64)> {
+    let before = busy_seconds()?;
+    let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
+    let output = lane.ends[0]
+        .command(program())
+        .args(["load", name.get_name(), &lane.server().to_string(), &length.as_millis().to_string()])
+        .run();
+    ensure!(output.status.success(), "{} over {}: {output}", load.name(), lane.way.name());
+    let measured: Measured = serde_json::from_str(&output.stdout).context("what the load measured")?;
+    ensure!(measured.units > 0, "{} over {}: nothing arrived", load.name(), lane.way.name());
+    Ok((measured.rate(), (busy_seconds()? - before) / measured.units as f64))
+}
+
+/// Processor time spent since boot by everything on this machine: proc(5), /proc/stat.
+fn busy_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    let total: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // user nice system idle iowait irq softirq steal; ticks of 1/100 s.
+    let idle = total.get(3).copied().unwrap_or_default() + total.get(4).copied().unwrap_or_default();
+    Ok((total.iter().take(8).sum::<f64>() - idle) / 100.0)
+}
