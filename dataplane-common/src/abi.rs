@@ -10,9 +10,11 @@ use crate::outcome::{Hook, Outcome};
 
 mod flow;
 mod service;
+mod watch;
 
 pub use flow::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, YOUNG_ENTRIES};
 pub use service::*;
+pub use watch::*;
 
 /// Number of this layout.
 pub const LAYOUT: u32 = 1;

@@ -165,4 +165,6 @@ impl Services for Memory {
     fn random(&self) -> u32 {
         4
     }
+
+    fn announce(&self, _: &FlowKey, _: &FlowRecord) {}
 }

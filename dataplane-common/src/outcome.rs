@@ -124,6 +124,12 @@ numbered! {
 }
 
 impl Outcome {
+    /// Whether the packet asked for a service, or for a backend, that is not to be had.
+    #[inline(always)]
+    pub const fn is_refusal(self) -> bool {
+        self as u32 >= Self::RefusedNoService as u32 && self as u32 <= Self::RefusedBackendGone as u32
+    }
+
     /// Whether the packet ended here without an answer.
     pub fn is_drop(self) -> bool {
         self.name().starts_with("drop-")
@@ -144,6 +150,7 @@ mod tests {
             assert_eq!(Outcome::from_index(index as u32), Some(outcome));
             assert_eq!(Outcome::from_name(outcome.name()), Some(outcome));
             assert!(outcome.meaning().ends_with('.'), "{}", outcome.name());
+            assert_eq!(outcome.is_refusal(), outcome.name().starts_with("refused-"), "{}", outcome.name());
         }
         assert_eq!(Outcome::from_index(Outcome::COUNT), None);
     }

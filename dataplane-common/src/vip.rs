@@ -44,6 +44,8 @@ pub trait Services {
     fn now(&self) -> u32;
     /// Any number.
     fn random(&self) -> u32;
+    /// Tells whoever watches that a flow was entered.
+    fn announce(&self, key: &FlowKey, forward: &FlowRecord);
 }
 
 /// What becomes of a packet to a VIP. No `Result`, for the reason of [`Tuple::KEPT`].

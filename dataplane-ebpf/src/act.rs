@@ -16,6 +16,7 @@ use network_types::ip::Ipv4Hdr;
 use crate::{
     maps::{self, Maps},
     packet::{Frame, Refused, Word},
+    watch,
 };
 
 mod answer;
@@ -32,7 +33,10 @@ const OUTER_FRAGS: [u8; 2] = [0x40, 0x00];
 pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome) {
     let done = match verdict {
         Verdict::Pass(outcome) => return (TC_ACT_UNSPEC, outcome),
-        Verdict::Drop(outcome) => return (TC_ACT_SHOT, outcome),
+        Verdict::Drop(outcome) => {
+            watch::end(frame, hook, outcome);
+            return (TC_ACT_SHOT, outcome);
+        }
         Verdict::LearnPathMtu { host, mtu } => {
             maps::learn_path_mtu(host, mtu);
             return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
@@ -41,15 +45,19 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
         Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
             .and_then(|()| self::forward(frame, hook, forward)),
         Verdict::Echo => answer::echo(frame, hook).map(|action| (action, Outcome::AnsweredEcho)),
-        Verdict::Reset(outcome) => answer::reset(frame, hook).map(|action| (action, outcome)),
+        Verdict::Reset(outcome) => {
+            watch::end(frame, hook, outcome);
+            answer::reset(frame, hook).map(|action| (action, outcome))
+        }
         Verdict::Answer { source, error, outcome } => {
-            answer::error(frame, hook, source, error).map(|action| (action, outcome))
+            answer::error(frame, hook, source, error, outcome).map(|action| (action, outcome))
         }
     };
     match done {
         Ok(done) => done,
         Err(Refused) => {
             off_the_common_way();
+            watch::end(frame, hook, Outcome::DropHelperFailed);
             (TC_ACT_SHOT, Outcome::DropHelperFailed)
         }
     }

@@ -10,16 +10,18 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
+        BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
         FlowKey, FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS,
         PATH_MTU_LIFE_NS, PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT,
         ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index,
         vip_bit,
     },
-    decide::Tables,
+    decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome},
     vip::Services,
 };
+
+use crate::watch;
 
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` where the kernel knows it (6.3 and later), else 0.
 #[unsafe(no_mangle)]
@@ -84,6 +86,13 @@ static FLOWS: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(65_
 /// Flows whose backend has not: all that a flood can fill. Written by the programs.
 #[map(name = "young")]
 static YOUNG: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(YOUNG_ENTRIES, 0);
+
+/// What was made in and removed from them, per CPU. Written by the programs.
+#[map(name = "flow_books")]
+static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
+
+/// No entry of the key may be there yet.
+const BPF_NOEXIST: u64 = 1;
 
 /// Memory follows the endpoints that exist instead of the table's capacity.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -204,18 +213,20 @@ impl Services for Maps {
 
     #[inline(always)]
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        FLOWS.insert(key, record, 0).is_ok()
+        enter(&FLOWS, key, record, Books::FlowsMade)
     }
 
     #[inline(always)]
     fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        YOUNG.insert(key, record, 0).is_ok()
+        enter(&YOUNG, key, record, Books::YoungMade)
     }
 
     #[inline(always)]
     fn forget_flow(&self, key: &FlowKey) {
         // Gone already is as good.
-        let _ = FLOWS.remove(key);
+        if FLOWS.remove(key).is_ok() {
+            note(Books::FlowsRemoved);
+        }
     }
 
     #[inline(always)]
@@ -228,6 +239,31 @@ impl Services for Maps {
     fn random(&self) -> u32 {
         // SAFETY: draws a number.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn announce(&self, key: &FlowKey, forward: &FlowRecord) {
+        watch::new_flow(key, forward);
+    }
+}
+
+/// Enters a flow, and counts an entry that was not there.
+#[inline(always)]
+fn enter(table: &LruHashMap<FlowKey, FlowRecord>, key: &FlowKey, record: &FlowRecord, made: Books) -> bool {
+    if table.insert(key, record, BPF_NOEXIST).is_ok() {
+        note(made);
+        return true;
+    }
+    off_the_common_way();
+    table.insert(key, record, 0).is_ok()
+}
+
+/// Counts in the flow tables' books.
+#[inline(always)]
+fn note(entry: Books) {
+    if let Some(count) = BOOKS.get_ptr_mut(entry as u32) {
+        // SAFETY: as in `count`.
+        unsafe { *count += 1 }
     }
 }
 

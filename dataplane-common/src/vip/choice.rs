@@ -110,6 +110,7 @@ fn enter<T: Services>(key: &FlowKey, mut forward: FlowRecord, now: u32, tables: 
         let reply = flow::reply_record(key, &forward);
         if is_free(&reply_key, &reply, now, tables) && tables.enter_young(&reply_key, &reply) {
             return if tables.enter_young(key, &forward) {
+                tables.announce(key, &forward);
                 Fate::rewritten(flow::forwarded(key, &forward))
             } else {
                 Fate::refused(Refusal::Collision)

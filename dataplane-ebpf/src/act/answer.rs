@@ -4,7 +4,7 @@ use dataplane_common::{
     checksum,
     decide::Context,
     icmp,
-    outcome::Hook,
+    outcome::{Hook, Outcome},
     packet::Packet,
     tcp,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
@@ -12,7 +12,10 @@ use dataplane_common::{
 use network_types::ip::Ipv4Hdr;
 
 use super::to_host;
-use crate::packet::{Frame, Macs, Refused};
+use crate::{
+    packet::{Frame, Macs, Refused},
+    watch,
+};
 
 /// More than the largest distance from the start of the IPv4 header to `csum_start`: removing so much takes a pending
 /// partial checksum out of the packet, which the kernel would otherwise write into the answer.
@@ -20,10 +23,21 @@ const CUT: usize = 36;
 
 /// Turns the packet into an ICMP error to its sender and sends it back where it came from.
 #[inline(always)]
-pub fn error(frame: &mut Frame, hook: Hook, source: u32, error: icmp::Error) -> Result<i32, Refused> {
+pub fn error(
+    frame: &mut Frame,
+    hook: Hook,
+    source: u32,
+    error: icmp::Error,
+    outcome: Outcome,
+) -> Result<i32, Refused> {
     const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
     let quote: [u8; icmp::QUOTE_LEN] = frame.read(ETH_LEN).ok_or(Refused)?;
     let headers = error.headers(source, &quote);
+    // Not before `error` is done with: of an error without an MTU, LLVM leaves that unset, and after a call the verifier
+    // refuses to have it moved.
+    if outcome.is_refusal() {
+        watch::end(frame, hook, outcome);
+    }
     let macs = cut(frame, LEN)?;
     frame.store(ETH_LEN, &headers)?;
     frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;

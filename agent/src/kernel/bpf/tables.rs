@@ -12,9 +12,10 @@ use super::{
     sys,
 };
 
-const FAN: [&str; 6] = ["config", "endpoints", "near", "paths", "counters", "events"];
+const FAN: [&str; 9] =
+    ["config", "endpoints", "near", "paths", "counters", "events", "watch", "sightings", "sighting_pace"];
 const SERVICE: [&str; 6] = ["services", "service", "backends", "rings", "vip_filter", "backend_filter"];
-const FLOW: [&str; 2] = ["flows", "young"];
+const FLOW: [&str; 3] = ["flows", "young", "flow_books"];
 
 /// All maps, pinned or private.
 pub(super) struct Tables {
