@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod fan;
 pub mod kernel;
 pub mod model;
+pub mod monitor;
 pub mod reconcile;
 pub mod replay;
 pub mod service;

@@ -60,9 +60,16 @@ pub struct Reader {
 
 /// What a reader gets in place of events that it was too slow for.
 #[derive(Serialize)]
-struct Lost {
+pub struct Lost {
     event: &'static str,
     lost: u64,
+}
+
+impl Lost {
+    /// So many.
+    pub const fn new(lost: u64) -> Self {
+        Self { event: "lost", lost }
+    }
 }
 
 impl Reader {
@@ -71,7 +78,7 @@ impl Reader {
         match self.queue.recv().await {
             Ok(event) => Some(event),
             Err(broadcast::error::RecvError::Lagged(lost)) => {
-                serde_json::to_string(&Lost { event: "lost", lost }).ok().map(Event::from)
+                serde_json::to_string(&Lost::new(lost)).ok().map(Event::from)
             }
             Err(broadcast::error::RecvError::Closed) => None,
         }

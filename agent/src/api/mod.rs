@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 pub use self::{
     client::{Client, ClientError, Lines},
-    events::{Event, Events, Reader},
+    events::{Event, Events, Lost, Reader},
     refusal::Refusal,
     server::{App, Server},
     socket::{Socket, SocketError},

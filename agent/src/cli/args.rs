@@ -35,6 +35,8 @@ pub(super) enum Command {
     Endpoint(EndpointCommand),
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
+    /// Show new flows, drops and refusals as they happen
+    Monitor(MonitorArgs),
     /// Run packets through the kernel programs without touching any interface
     Replay(ReplayArgs),
     /// Check the configuration without touching the host
@@ -144,6 +146,16 @@ pub(super) struct ReplayArgs {
     /// Write what came out as a pcap file
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MonitorArgs {
+    /// Only drops and refusals
+    #[arg(long)]
+    pub(super) drops: bool,
+    /// Only what concerns this service
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
 }
 
 #[derive(Debug, Args)]

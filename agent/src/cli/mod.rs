@@ -7,6 +7,7 @@ mod endpoint;
 mod failure;
 mod fan;
 mod generate;
+mod monitor;
 mod output;
 mod replay;
 mod runtime;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => fan::down(&args, &mut output),
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Status => status::run(&mut output),
+        Command::Monitor(args) => monitor::run(&args, &mut output),
         Command::Replay(args) => replay::run(&args, &mut output),
         Command::CheckConfig(args) => check_config::run(&args, &mut output),
         Command::Completions(args) => generate::completions(&args, &mut output),

@@ -17,13 +17,13 @@ fn usage(line: &str) -> String {
 const BAD: &[(&str, &str)] = &[
     (
         "fanlight",
-        "which command is missing; use agent, fan, up, down, endpoint, status, replay, check-config, \
+        "which command is missing; use agent, fan, up, down, endpoint, status, monitor, replay, check-config, \
          completions or manual",
     ),
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
         "fanlight service list",
-        "no command 'service'; use agent, fan, up, down, endpoint, status, replay, check-config, completions \
+        "no command 'service'; use agent, fan, up, down, endpoint, status, monitor, replay, check-config, completions \
          or manual",
     ),
     ("fanlight status --jsn", "status: no option '--jsn'; did you mean '--json'?"),

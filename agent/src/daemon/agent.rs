@@ -45,6 +45,7 @@ pub(super) struct Agent {
     sources: Sources,
     pub(super) api: Api,
     logs: Option<JoinHandle<()>>,
+    monitor: Option<JoinHandle<()>>,
     pace: Pace,
     concern: Concern,
     /// Foreign packet filters may have changed.
@@ -107,6 +108,7 @@ impl Agent {
             services: Services::new(now),
             next_probe: now,
             logs: None,
+            monitor: None,
             pace: Pace::new(now),
             concern: Concern::Fans,
             filters: true,
@@ -192,8 +194,8 @@ impl Agent {
 
     /// Uses another datapath from now on, or none.
     pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) -> Result<()> {
-        if let Some(logs) = self.logs.take() {
-            logs.abort();
+        for reader in [self.logs.take(), self.monitor.take()].into_iter().flatten() {
+            reader.abort();
         }
         self.sources.set_paths(None);
         self.datapath = datapath;
@@ -201,6 +203,7 @@ impl Agent {
         self.is_fresh = true;
         if let Some(datapath) = &self.datapath {
             self.sources.set_paths(Some(datapath.events()?));
+            self.monitor = Some(self.api.monitor(datapath)?.spawn());
             self.logs = datapath.forward_logs()?.map(tokio::spawn);
         }
         Ok(())

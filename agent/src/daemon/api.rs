@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
-use super::agent::Agent;
-use crate::api::{self, App, Events, Request, Server, Socket};
+use super::{agent::Agent, monitor::Monitor};
+use crate::{
+    api::{self, App, Events, Request, Server, Socket},
+    kernel::bpf::Datapath,
+};
 
 /// The server and what it needs.
 pub(super) struct Api {
@@ -39,6 +42,12 @@ impl Api {
         let socket = Socket::bind(&self.wanted)?;
         self.server = Some(Server::start(socket, self.app.clone()).context("API: no thread for it")?);
         Ok(())
+    }
+
+    /// What tells its readers of a datapath's events.
+    pub(super) fn monitor(&self, datapath: &Datapath) -> Result<Monitor> {
+        let App { requests, events } = self.app.clone();
+        Ok(Monitor { watcher: datapath.watcher()?, services: datapath.services().clone(), events, requests })
     }
 
     /// Listens again where that is not so; says why it can't.

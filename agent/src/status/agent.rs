@@ -69,7 +69,7 @@ pub(super) fn look(lock: &Path, record: &Path) -> io::Result<Seen> {
 }
 
 /// Seconds since 1970 as `2026-11-21 06:34:12Z` (days to civil date after Howard Hinnant).
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     const DAYS_PER_ERA: u64 = 146_097;
     // Counted from 0000-03-01, so that a leap day is the last of its year.
     let days = seconds / 86_400 + 719_468;

@@ -9,6 +9,7 @@ use std::{io, path::Path};
 use dataplane_common::outcome::{Hook, Outcome};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
+pub(crate) use self::agent::utc;
 pub use self::{
     agent::{AgentState, Life},
     record::{AgentRecord, LOCK_FILE, RECORD_FILE, host_name, seconds},

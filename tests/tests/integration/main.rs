@@ -20,6 +20,7 @@ mod fan_verify;
 mod fan_vlan;
 mod fan_wire;
 mod harness;
+mod monitor;
 mod neighbours;
 mod replay;
 mod service_cli;

@@ -20,6 +20,7 @@ mod private;
 mod probe;
 mod resize;
 mod services;
+mod sightings;
 mod sys;
 mod tables;
 
@@ -41,10 +42,11 @@ pub use self::{
     events::EventReader,
     flows::{FEWEST_FLOWS, flows_held},
     object::{LoadedProgram, program_name},
-    paths::PathMap,
+    paths::{PathMap, uptime},
     private::{Private, TestRun, bench},
     probe::Mechanism,
     services::{Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
+    sightings::Watcher,
 };
 use self::{flows::FlowSizes, object::Shared, pins::Pins, tables::Tables};
 
@@ -260,6 +262,11 @@ impl Datapath {
     /// A reader of the programs' events. Needs a tokio runtime.
     pub fn events(&self) -> Result<EventReader> {
         EventReader::new(object::duplicate(&self.tables.events, "events")?)
+    }
+
+    /// A reader of what the programs tell whoever watches.
+    pub fn watcher(&self) -> Result<Watcher> {
+        Watcher::new(|name| self.tables.duplicate(name))
     }
 
     /// Forwards the log lines of programs that were built with them, while the future is polled.

@@ -3,6 +3,7 @@
 use std::{
     net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use aya::maps::{HashMap, Map, MapData};
@@ -32,7 +33,7 @@ impl PathMap {
 
     /// The paths that still count, by remote host.
     pub fn list(&self) -> Result<Vec<(Ipv4Addr, PathRecord)>> {
-        let now = monotonic_ns()?;
+        let now = uptime()?.as_nanos() as u64;
         let map = self.lock();
         let mut paths = Vec::new();
         for entry in map.iter() {
@@ -62,7 +63,6 @@ impl PathMap {
 }
 
 /// The programs' clock.
-fn monotonic_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).during(|| "reading the clock".to_owned())?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+pub fn uptime() -> Result<Duration> {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).during(|| "reading the clock".to_owned())
 }

@@ -7,6 +7,7 @@ use super::{
     counters::CounterMap,
     endpoints::EndpointMap,
     error::{Context as _, Error, Result},
+    object::duplicate,
     paths::PathMap,
     services::ServiceMap,
     sys,
@@ -56,6 +57,13 @@ impl Tables {
             events: source("events")?,
             all: names.map(|&name| Ok((name, source(name)?))).collect::<Result<_>>()?,
         })
+    }
+
+    /// Another handle of a map.
+    pub(super) fn duplicate(&self, name: &str) -> Result<MapData> {
+        let found = self.all.iter().find(|(known, _)| *known == name);
+        let (_, data) = found.ok_or_else(|| Error::Object { what: format!("map {name}") })?;
+        duplicate(data, name)
     }
 
     /// Bytes of kernel memory that the maps take.

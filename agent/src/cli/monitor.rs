@@ -1,0 +1,127 @@
+//! `fanlight monitor`
+
+use std::{io, process::ExitCode};
+
+use anyhow::{Context, anyhow};
+use serde::Deserialize;
+
+use super::{args::MonitorArgs, failure::Failure, output::Output, runtime};
+use crate::{
+    api::{Client, Lines, paths},
+    monitor::{Event, Kind},
+    status::ServiceState,
+};
+
+/// What a line of the agent's says.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Event(Box<Event>),
+    Lost { lost: u64 },
+}
+
+pub(super) fn run(args: &MonitorArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    runtime::block_on(async {
+        if let Some(name) = &args.service {
+            known(name).await.context("monitor")?;
+        }
+        let client = Client::connect().await.context("monitor")?;
+        let lines = client.lines(paths::EVENTS).await.context("monitor")?;
+        follow(lines, args, output).await
+    })
+}
+
+/// A name that no service has would be waited for in vain.
+async fn known(name: &str) -> anyhow::Result<()> {
+    let services: Vec<ServiceState> = Client::connect().await?.get(paths::SERVICES).await?;
+    if services.iter().any(|service| service.name == name) {
+        return Ok(());
+    }
+    Err(anyhow!("no service '{name}'; 'fanlight status' lists them"))
+}
+
+async fn follow(mut lines: Lines, args: &MonitorArgs, output: &mut Output<'_>) -> anyhow::Result<ExitCode> {
+    while let Some(line) = lines.next().await.context("monitor")? {
+        let told: Told = serde_json::from_str(&line).context("monitor: an event can't be read")?;
+        if is_wanted(&told, args) {
+            let written =
+                if output.is_json() { writeln!(output.writer, "{line}") } else { print(&told, output) };
+            written.and_then(|()| output.writer.flush()).context("writing the result")?;
+        }
+    }
+    Err(anyhow!("monitor: the agent has stopped; start it again with 'fanlight agent'"))
+}
+
+fn is_wanted(told: &Told, args: &MonitorArgs) -> bool {
+    match told {
+        Told::Lost { .. } => true,
+        Told::Event(event) => {
+            (!args.drops || event.event != Kind::NewFlow)
+                && args.service.as_ref().is_none_or(|name| event.service.as_ref() == Some(name))
+        }
+    }
+}
+
+fn print(told: &Told, output: &mut Output<'_>) -> io::Result<()> {
+    let event = match told {
+        Told::Event(event) => event,
+        Told::Lost { lost } => return writeln!(output.writer, "{lost} events not shown"),
+    };
+    let time = event.time.split_once('T').map_or(event.time.as_str(), |(_, time)| time);
+    let kind = match event.event {
+        Kind::NewFlow => "new-flow",
+        Kind::Drop => "drop",
+        Kind::Refused => "refused",
+    };
+    write!(output.writer, "{time}  {kind:<8}")?;
+    let service = event.service.iter().map(|name| format!("  {name}"));
+    let way = [event.client.clone(), event.destination.clone(), event.backend.map(|at| at.to_string())];
+    let way: Vec<String> = way.into_iter().flatten().collect();
+    let way = (!way.is_empty()).then(|| match &event.protocol {
+        Some(protocol) => format!("  {protocol} {}", way.join(" > ")),
+        None => format!("  {}", way.join(" > ")),
+    });
+    let why = event.reason.iter().zip(&event.hook).map(|(reason, hook)| format!("  {reason} at {hook}"));
+    service.chain(way).chain(why).try_for_each(|part| write!(output.writer, "{part}"))?;
+    writeln!(output.writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str = r#"{"time":"2026-11-21T06:34:13.345Z","event":"new-flow","reason":null,"service":"web",
+        "client":"250.0.28.2:40000","vip":"10.96.0.10:80","backend":"250.0.27.3:8080",
+        "destination":"10.96.0.10:80","protocol":"tcp","hook":null}"#;
+    const DROPPED: &str = r#"{"time":"2026-11-21T06:34:13.345Z","event":"drop","reason":"drop-no-fan","service":null,
+        "client":null,"vip":null,"backend":null,"destination":null,"protocol":null,"hook":"host-egress"}"#;
+    const LOST: &str = r#"{"event":"lost","lost":12}"#;
+
+    fn printed(line: &str) -> String {
+        let mut out = Vec::new();
+        print(&serde_json::from_str(line).unwrap(), &mut Output::new(&mut out, false)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_a_line_with_what_is_known() {
+        assert_eq!(
+            printed(NEW),
+            "06:34:13.345Z  new-flow  web  tcp 250.0.28.2:40000 > 10.96.0.10:80 > 250.0.27.3:8080\n"
+        );
+        assert_eq!(printed(DROPPED), "06:34:13.345Z  drop      drop-no-fan at host-egress\n");
+        assert_eq!(printed(LOST), "12 events not shown\n");
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_shown_and_always_what_is_missing() {
+        let wanted = |drops, service: Option<&str>| {
+            let args = MonitorArgs { drops, service: service.map(str::to_owned) };
+            [NEW, DROPPED, LOST].map(|line| is_wanted(&serde_json::from_str(line).unwrap(), &args))
+        };
+        assert_eq!(wanted(false, None), [true, true, true]);
+        assert_eq!(wanted(true, None), [false, true, true]);
+        assert_eq!(wanted(false, Some("web")), [true, false, true]);
+        assert_eq!(wanted(false, Some("other")), [false, false, true]);
+    }
+}

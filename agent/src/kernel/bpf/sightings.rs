@@ -1,0 +1,76 @@
+//! Ring `sightings`: what the programs tell somebody who watches. Map `watch` says that one does.
+
+use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering, time::Duration};
+
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use dataplane_common::abi::{SEEN_SHIFT, Sighting, SightingPace, Watch};
+
+use super::{
+    error::{Context as _, Error, Result},
+    flows::coarse_now,
+    sys::Mapping,
+};
+
+const RING: &str = "sightings";
+const PACE: &str = "sighting_pace";
+
+type PaceBytes = [u8; size_of::<SightingPace>()];
+
+/// Has the programs tell what happens, and reads it. One at a time. They stop by themselves when nobody asks any more.
+pub struct Watcher {
+    ring: RingBuf<MapData>,
+    watch: Mapping,
+    pace: PerCpuArray<MapData, PaceBytes>,
+    untold: u64,
+}
+
+impl Watcher {
+    pub(super) fn new(source: impl Fn(&str) -> Result<MapData>) -> Result<Self> {
+        let watch = Mapping::new(source("watch")?.fd().as_fd(), size_of::<Watch>());
+        let ring = Map::from_map_data(source(RING)?).and_then(RingBuf::try_from).map_err(Error::map(RING))?;
+        let pace = Map::from_map_data(source(PACE)?).and_then(PerCpuArray::try_from);
+        let pace = pace.map_err(Error::map(PACE))?;
+        let mut watcher =
+            Self { ring, watch: watch.during(|| "mapping map watch".to_owned())?, pace, untold: 0 };
+        watcher.untold = watcher.total_untold()?;
+        Ok(watcher)
+    }
+
+    /// Has the programs tell for this long from now on.
+    pub fn ask(&self, time: Duration) -> Result<()> {
+        let units = (time.as_nanos() >> SEEN_SHIFT) as u32;
+        // 0 would mean never.
+        let until = coarse_now()?.wrapping_add(units).max(1);
+        self.watch.u32(offset_of!(Watch, until)).store(until, Ordering::Release);
+        Ok(())
+    }
+
+    /// Has them tell no more, and forgets what they have told.
+    pub fn rest(&mut self) -> Result<()> {
+        self.watch.u32(offset_of!(Watch, until)).store(0, Ordering::Release);
+        while self.take().is_some() {}
+        self.untold = self.total_untold()?;
+        Ok(())
+    }
+
+    /// The next of what was told.
+    pub fn take(&mut self) -> Option<Sighting> {
+        loop {
+            // One of another size is another version's.
+            if let Ok(sighting) = bytemuck::try_pod_read_unaligned(&self.ring.next()?) {
+                return Some(sighting);
+            }
+        }
+    }
+
+    /// How many were not told of since this was asked last.
+    pub fn untold(&mut self) -> Result<u64> {
+        let total = self.total_untold()?;
+        Ok(total.saturating_sub(std::mem::replace(&mut self.untold, total)))
+    }
+
+    fn total_untold(&self) -> Result<u64> {
+        let values = self.pace.get(&0, 0).map_err(Error::map(PACE))?;
+        Ok(values.iter().map(|bytes| bytemuck::pod_read_unaligned::<SightingPace>(bytes).untold).sum())
+    }
+}
