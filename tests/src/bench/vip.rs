@@ -114,7 +114,7 @@ fn row(wire: Wire, load: Load, rounds: &Rounds) -> Result<Row> {
 /// The rows of one wire as a table.
 pub fn print(wire: Wire, rows: &[Row]) {
     println!("\n{}; a VIP's rate by others', medians of per-round ratios [quartiles]", wire.name());
-    println!("10,000 services: the one that is called stands in the middle of the rules");
+    println!("10,000 services: the one that is called is the last of them");
     for row in rows {
         println!("{}  (plain routing, best: {:.0})", row.load.name(), row.routing_best);
         for Ratio { ours, peer, ratio, wanted } in &row.vip_to {
