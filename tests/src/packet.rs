@@ -1,6 +1,6 @@
 //! Packets as tests need them: right by default, wrong in exactly the way that is asked for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// ICMP.
 pub const ICMP: u8 = 1;
@@ -10,6 +10,16 @@ pub const IPIP: u8 = 4;
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
+
+/// Flags of a TCP segment.
+pub struct TcpFlag;
+
+impl TcpFlag {
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
+}
 
 /// The Internet checksum (RFC 1071) of any number of bytes.
 pub fn checksum(bytes: &[u8]) -> u16 {
@@ -85,6 +95,17 @@ impl Ipv4 {
         let sum = if sum == 0 { 0xffff } else { sum };
         datagram[6..8].copy_from_slice(&sum.to_be_bytes());
         Self::new(src.0, dst.0, UDP, datagram)
+    }
+
+    /// A TCP segment without data: sequence and acknowledgement number, and [`TcpFlag`]s.
+    pub fn tcp(src: (Ipv4Addr, u16), dst: SocketAddrV4, numbers: (u32, u32), flags: u8) -> Self {
+        let mut segment = [src.1.to_be_bytes(), dst.port().to_be_bytes()].concat();
+        segment.extend(numbers.0.to_be_bytes());
+        segment.extend(numbers.1.to_be_bytes());
+        segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        let sum = transport_checksum(src.0, *dst.ip(), TCP, &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        Self::new(src.0, *dst.ip(), TCP, segment)
     }
 
     /// An ICMP echo request.

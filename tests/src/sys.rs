@@ -101,6 +101,19 @@ pub(crate) fn set_offload(device: &str, offload: Offload, on: bool) -> io::Resul
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets this process have as many descriptors open as its hard limit allows.
+pub(crate) fn allow_descriptors() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a limit that lives through the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Binds a packet socket to one device and all protocols, for what arrives there.
 pub(crate) fn bind_packet_socket(socket: &OwnedFd, index: u32) -> io::Result<()> {
     // linux/if_packet.h; the libc crate lacks it.

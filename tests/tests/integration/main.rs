@@ -28,4 +28,6 @@ mod services;
 mod services_agent;
 mod verifier;
 mod vip;
+mod vip_load;
+mod vip_servers;
 mod words;

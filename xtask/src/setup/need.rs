@@ -21,7 +21,7 @@ pub(super) enum Need {
 }
 
 /// Programs that the tests, the demo and the benchmarks start.
-const LAB: [(&str, &str); 12] = [
+const LAB: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("bridge", "iproute2"),
@@ -34,6 +34,9 @@ const LAB: [(&str, &str); 12] = [
     ("nc", "netcat-openbsd"),
     ("ethtool", "ethtool"),
     ("busybox", "busybox-static"),
+    ("nginx", "nginx"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("wrk", "wrk"),
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.

@@ -1,0 +1,132 @@
+//! Services under load: connections that stay and connections that come and go, while the agent is disturbed or a flood
+//! of forged clients arrives.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
+};
+
+use fanlight_tests::{
+    Agent, Container,
+    crowd::{Crowd, CrowdServer},
+    fleet::{Fleet, bridge, overlay},
+    flood::{Flood, Forged, confirmed_flows},
+    host,
+};
+
+const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
+
+/// The usual fan on three hosts; the first has an agent with a service over a backend on each.
+struct Scene<'f> {
+    client: Container<'f>,
+    agent: Agent,
+    _backends: Vec<Container<'f>>,
+    _servers: Vec<CrowdServer>,
+}
+
+impl<'f> Scene<'f> {
+    fn new(fleet: &'f Fleet) -> Self {
+        let backends: Vec<_> = (0..fleet.hosts().len()).map(|host| fleet.endpoint(host, 9)).collect();
+        let address = |host| SocketAddrV4::new(overlay(host, 9), 8080);
+        let servers = backends.iter().enumerate();
+        let servers = servers.map(|(host, backend)| CrowdServer::start(backend, address(host))).collect();
+        let listed: Vec<_> =
+            (0..backends.len()).map(|host| format!("{{ address = \"{}\" }}", address(host))).collect();
+        let service = format!("name = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [{}]", listed.join(", "));
+        let fan = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"";
+        fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{fan}\n[[service]]\n{service}\n"));
+        let client = fleet.endpoint(0, 5);
+        Self { client, agent: fleet[0].agent(), _backends: backends, _servers: servers }
+    }
+}
+
+/// 200 new connections a second and 50 that stay, while the agent is disturbed: none of them fails.
+fn nothing_fails_while(disturb: impl FnOnce(&Fleet, Agent) -> Agent) {
+    let fleet = Fleet::up(3);
+    let Scene { client, agent, _backends, _servers } = Scene::new(&fleet);
+    let staying = Crowd::staying(&client, WEB, 50, Duration::from_millis(100));
+    let coming = Crowd::coming_and_going(&client, WEB, 200);
+    thread::sleep(Duration::from_millis(500));
+    let _agent = disturb(&fleet, agent);
+    thread::sleep(Duration::from_millis(500));
+    for (what, fared) in [("coming", coming.stop()), ("staying", staying.stop())] {
+        assert!(fared.answers >= 100, "{what}: {fared:?}");
+        assert!(fared.failures.is_empty(), "{what}: {} failed: {fared:?}", fared.failures.len());
+    }
+}
+
+#[test]
+fn no_connection_fails_while_the_agent_is_killed_and_started_again() {
+    nothing_fails_while(|fleet, agent| {
+        agent.kill9();
+        thread::sleep(Duration::from_millis(500));
+        fleet[0].agent()
+    });
+}
+
+#[test]
+fn no_connection_fails_while_the_agent_stops_and_starts_three_times() {
+    nothing_fails_while(|fleet, mut agent| {
+        for _ in 0..3 {
+            let output = agent.stop();
+            assert!(output.status.success(), "{output}");
+            agent = fleet[0].agent();
+        }
+        agent
+    });
+}
+
+#[test]
+fn no_connection_fails_while_another_binary_takes_over() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let rebuilt = directory.path().join("fanlight");
+    let mut bytes = fs::read(host::binary()).expect("the binary under test");
+    bytes.extend(b"rebuilt");
+    fs::write(&rebuilt, bytes).expect("a copy");
+    fs::set_permissions(&rebuilt, fs::Permissions::from_mode(0o755)).expect("an executable copy");
+    nothing_fails_while(|fleet, agent| {
+        fleet[0].use_binary(rebuilt);
+        agent.stop();
+        fleet[0].agent()
+    });
+}
+
+/// A short flood of forged clients: no confirmed flow leaves the table, and a quiet client gets through.
+fn a_flood_harms_nobody(forged: Forged) {
+    let fleet = Fleet::up(3);
+    let Scene { client, agent: _agent, _backends, _servers } = Scene::new(&fleet);
+    let quiet = fleet.endpoint(0, 6);
+    let attacker = fleet[0].container("attacker");
+    attacker.plug(&bridge(0));
+    let staying = Crowd::staying(&client, WEB, 200, Duration::from_secs(1));
+    let before = confirmed_flows(&fleet[0], overlay(0, 5));
+    assert_eq!(before, 200, "a flow a connection");
+    let flood = Flood::start(&attacker, fleet[0].mac(&bridge(0)), WEB, overlay(0, 0), forged, 100_000);
+    let coming = Crowd::coming_and_going(&quiet, WEB, 50);
+    thread::sleep(Duration::from_secs(3));
+    let coming = coming.stop();
+    let (sent, rate) = flood.stop();
+    let after = confirmed_flows(&fleet[0], overlay(0, 5));
+    let staying = staying.stop();
+    let counted = fleet[0].counters();
+    println!("{sent} forged clients, {rate:.0} a second\n{coming:?}\n{counted}");
+    let translated = counted.total("encapsulated") + counted.total("delivered-locally");
+    assert!(sent > 5000 && translated > sent, "{sent} were sent; counted was\n{counted}");
+    assert_eq!(after, before, "no confirmed flow was evicted");
+    assert!(staying.failures.is_empty(), "{staying:?}");
+    let failed = coming.failures.len() as u64;
+    assert!(coming.answers >= 30 && failed * 100 <= coming.answers, "{coming:?}");
+}
+
+#[test]
+fn a_flood_of_syns_evicts_no_established_flow_and_shuts_no_client_out() {
+    a_flood_harms_nobody(Forged::Syns);
+}
+
+#[test]
+fn a_flood_of_forged_acknowledgements_evicts_no_established_flow_and_shuts_no_client_out() {
+    a_flood_harms_nobody(Forged::SynsAndAcks);
+}
