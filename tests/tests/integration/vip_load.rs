@@ -15,8 +15,12 @@ use fanlight_tests::{
     fleet::{Fleet, bridge, overlay},
     flood::{Flood, Forged, confirmed_flows},
     host,
+    http::HttpLoad,
+    nginx::Nginx,
+    tools::available,
 };
 
+const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"";
 const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 
 /// The usual fan on three hosts; the first has an agent with a service over a backend on each.
@@ -36,8 +40,7 @@ impl<'f> Scene<'f> {
         let listed: Vec<_> =
             (0..backends.len()).map(|host| format!("{{ address = \"{}\" }}", address(host))).collect();
         let service = format!("name = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [{}]", listed.join(", "));
-        let fan = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"";
-        fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{fan}\n[[service]]\n{service}\n"));
+        fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{FAN}\n[[service]]\n{service}\n"));
         let client = fleet.endpoint(0, 5);
         Self { client, agent: fleet[0].agent(), _backends: backends, _servers: servers }
     }
@@ -129,4 +132,62 @@ fn a_flood_of_syns_evicts_no_established_flow_and_shuts_no_client_out() {
 #[test]
 fn a_flood_of_forged_acknowledgements_evicts_no_established_flow_and_shuts_no_client_out() {
     a_flood_harms_nobody(Forged::SynsAndAcks);
+}
+
+/// The service over nginx on port 80 of these addresses, with their weights.
+fn configure_weights(fleet: &Fleet, backends: &[(Ipv4Addr, u32)]) {
+    let listed: Vec<_> = backends
+        .iter()
+        .map(|(address, weight)| format!("{{ address = \"{address}:80\", weight = {weight} }}"))
+        .collect();
+    let service = format!("name = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [{}]", listed.join(", "));
+    fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{FAN}\n[[service]]\n{service}\n"));
+}
+
+#[test]
+fn no_request_fails_while_backends_are_drained_weighted_and_added_and_few_when_one_is_killed() {
+    const CLIENTS: u32 = 4;
+    if !available(&["nginx", "wrk"]) {
+        return;
+    }
+    let fleet = Fleet::up(3);
+    let containers: Vec<_> = (0..3).map(|host| fleet.endpoint(host, 9)).collect();
+    let client = fleet.endpoint(0, 5);
+    let [one, two, three] = [0, 1, 2].map(|host| overlay(host, 9));
+    let mut servers: Vec<_> =
+        (0..3).map(|host| Nginx::start(&fleet[host], &containers[host], &format!("b{host}"))).collect();
+    configure_weights(&fleet, &[(one, 1), (two, 1)]);
+    let mut agent = fleet[0].agent();
+    let changes: [(&str, &[(Ipv4Addr, u32)]); 4] = [
+        ("drained", &[(one, 1), (two, 0)]),
+        ("taken back", &[(one, 1), (two, 1)]),
+        ("weighted", &[(one, 5), (two, 1)]),
+        ("added", &[(one, 1), (two, 1), (three, 1)]),
+    ];
+    for (what, backends) in changes {
+        let load = HttpLoad::start(&client, WEB, CLIENTS, 2);
+        thread::sleep(Duration::from_millis(700));
+        configure_weights(&fleet, backends);
+        agent.reload();
+        // What was on its way then still goes where it went.
+        thread::sleep(Duration::from_millis(200));
+        let before: Vec<_> = servers.iter().map(Nginx::answered).collect();
+        let requested = load.finish();
+        let grown: Vec<_> =
+            servers.iter().zip(before).map(|(server, before)| server.answered() - before).collect();
+        println!("{what}: {requested:?}, {grown:?} of them since");
+        assert!(requested.answered > 100 && requested.failed == 0, "{what}: {requested:?}");
+        for (address, share) in [one, two, three].iter().zip(grown) {
+            let chosen = backends.iter().any(|(backend, weight)| backend == address && *weight > 0);
+            assert_eq!(share > 0, chosen, "{what}: {address} answered {share}");
+        }
+    }
+    let load = HttpLoad::start(&client, WEB, CLIENTS, 2);
+    thread::sleep(Duration::from_millis(700));
+    configure_weights(&fleet, &[(one, 1), (three, 1)]);
+    agent.reload();
+    servers.remove(1).kill();
+    let requested = load.finish();
+    println!("killed: {requested:?}");
+    assert!(requested.answered > 100 && requested.failed <= u64::from(CLIENTS), "killed: {requested:?}");
 }

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use fanlight_tests::{
-    Agent, Container, Process, Site,
+    Agent, Container, Site,
     command::eventually,
     fleet::{Fleet, overlay},
-    load::{Iperf, IperfServer, wait_until_listening},
+    load::{Iperf, IperfServer},
+    nginx::{LARGE, Nginx},
     tools::available,
 };
 
@@ -51,41 +52,15 @@ impl<'f> Scene<'f> {
     }
 }
 
-/// nginx with its name and 3 MiB of something to fetch.
-fn nginx(site: &Site, directory: &std::path::Path, name: &str) -> Process {
-    let root = directory.join(name);
-    std::fs::create_dir_all(&root).expect("a directory");
-    std::fs::write(root.join("name"), name).expect("a file");
-    std::fs::write(root.join("large"), vec![0x5a; 3 << 20]).expect("a file");
-    let path = root.display();
-    let configuration = format!(
-        "daemon off; master_process off; pid {path}/pid; error_log {path}/errors;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\
-         fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;\n\
-         server {{ listen 80; root {path}; }} }}\n"
-    );
-    let file = root.join("nginx.conf");
-    std::fs::write(&file, configuration).expect("a file");
-    let server = site.command("nginx").arg("-c").arg(&file).arg("-p").arg(&root).spawn();
-    wait_until_listening(site, 80);
-    server
-}
-
 #[test]
 fn nginx_behind_a_vip_serves_curl_from_everywhere() {
     if !available(&["nginx", "curl"]) {
         return;
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
     let fleet = Fleet::up(2);
     let scene = Scene::new(&fleet, &[("tcp", 80, &[0, 1])]);
-    let _servers: Vec<_> = scene
-        .backends
-        .iter()
-        .zip(["b0", "b1"])
-        .map(|(site, name)| nginx(site, directory.path(), name))
-        .collect();
+    let servers = fleet.hosts().iter().zip(&scene.backends).zip(["b0", "b1"]);
+    let servers: Vec<_> = servers.map(|((host, site), name)| Nginx::start(host, site, name)).collect();
     let names = format!("http://{VIP}/name");
     for site in scene.everyone() {
         let met: BTreeSet<_> = (0..20)
@@ -94,8 +69,9 @@ fn nginx_behind_a_vip_serves_curl_from_everywhere() {
         assert_eq!(met, BTreeSet::from(["b0".to_owned(), "b1".to_owned()]), "{}", site.name());
         let large = format!("http://{VIP}/large");
         let size = ["-sS", "--fail", "--max-time", "20", "-o", "/dev/null", "-w", "%{size_download}", &large];
-        assert_eq!(site.command("curl").args(size).ok(), (3 << 20).to_string(), "{}", site.name());
+        assert_eq!(site.command("curl").args(size).ok(), LARGE.to_string(), "{}", site.name());
     }
+    assert_eq!(servers.iter().map(Nginx::answered).sum::<usize>(), 3 * (20 + 1));
 }
 
 #[test]
