@@ -3,7 +3,6 @@
 use std::{ops::Range, path::PathBuf};
 
 use dataplane_common::abi::ENTRIES_PER_CPU;
-use toml::de::{DeTable, DeValue};
 
 use super::{
     ApiConfig, Config, DatapathConfig, NodeConfig, UplinkHook, check,
@@ -11,6 +10,7 @@ use super::{
     problem::{Problem, Problems},
     section::{Keys, Section},
     service::{self, Placed},
+    tree::{self, Value},
 };
 use crate::{
     api::SOCKET,
@@ -47,16 +47,9 @@ pub(super) struct Document {
 /// Parses and checks a whole file, or gives everything that is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
     let mut problems = Problems::new(text);
-    let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
-        problems.add(&error.span().unwrap_or_default(), "", format!("not TOML: {message}"));
-    }
-    // What a broken file seems to say would only hide the first slip behind others.
-    if !problems.none() {
-        return Err(problems.into_sorted());
-    }
-    let root = Section::new("", root.span(), root.get_ref());
+    let Some(root) = tree::parse_toml(text, &mut problems) else { return Err(problems.into_sorted()) };
+    let Value::Table(table) = &root.value else { return Err(problems.into_sorted()) };
+    let root = Section::new("", root.span.clone(), table);
     root.check_keys(&FILE, &mut problems);
     let node =
         root.table("node", &mut problems).map(|section| node(&section, &mut problems)).unwrap_or_default();
@@ -118,7 +111,7 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
 
 /// How many flows the table holds; `None` where the memory decides.
 fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> {
-    if let Some((DeValue::String(_), _)) = section.get("flows") {
+    if let Some((Value::String(_), _)) = section.get("flows") {
         section.parsed(
             "flows",
             |text| match text {

@@ -8,7 +8,9 @@ mod file;
 pub mod operands;
 mod problem;
 mod section;
-mod service;
+pub mod service;
+mod tree;
+mod yaml;
 
 use std::{
     io,

@@ -88,6 +88,13 @@ impl<'a> Problems<'a> {
         self.lines.partition_point(|&line| line <= start) + 1
     }
 
+    /// The place of a line's start; the first line is 1.
+    pub(super) fn start_of(&self, line: usize) -> Range<usize> {
+        let start = line.checked_sub(2).and_then(|before| self.lines.get(before)).copied();
+        let start = start.unwrap_or_default();
+        start..start
+    }
+
     pub(super) fn add(&mut self, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
         let line = Some(self.line(span));
         self.found.push(Problem { line, key: key.into(), message: message.into() });

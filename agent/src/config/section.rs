@@ -1,13 +1,12 @@
-//! A TOML table read key by key: every wrong type and unknown key is noted, and reading goes on.
+//! A table read key by key: every wrong type and unknown key is noted, and reading goes on.
 
 use std::{fmt::Display, ops::Range};
 
-use toml::{
-    Spanned,
-    de::{DeString, DeTable, DeValue},
+use super::{
+    problem::Problems,
+    suggest,
+    tree::{Key, Node, Table, Value},
 };
-
-use super::{problem::Problems, suggest};
 
 /// One table of the file.
 pub(super) struct Section<'a, 'i> {
@@ -15,7 +14,7 @@ pub(super) struct Section<'a, 'i> {
     pub(super) name: String,
     /// Where it stands.
     pub(super) span: Range<usize>,
-    table: &'a DeTable<'i>,
+    table: &'a Table<'i>,
 }
 
 /// The keys that a table may have.
@@ -27,7 +26,7 @@ pub(super) struct Keys {
 }
 
 impl<'a, 'i> Section<'a, 'i> {
-    pub(super) fn new(name: impl Into<String>, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
+    pub(super) fn new(name: impl Into<String>, span: Range<usize>, table: &'a Table<'i>) -> Self {
         Self { name: name.into(), span, table }
     }
 
@@ -36,8 +35,13 @@ impl<'a, 'i> Section<'a, 'i> {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'i>, Range<usize>)> {
-        self.table.get(key).map(|value| (value.get_ref(), value.span()))
+    /// Keys and values, in the order of the text.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &'a (Key<'i>, Node<'i>)> + use<'a, 'i> {
+        self.table.entries.iter()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<(&'a Value<'i>, Range<usize>)> {
+        self.table.get(key).map(|node| (&node.value, node.span.clone()))
     }
 
     /// Where a key's value stands; the table's place where there is none.
@@ -47,8 +51,8 @@ impl<'a, 'i> Section<'a, 'i> {
 
     /// Notes every key that is not one of `keys`.
     pub(super) fn check_keys(&self, keys: &Keys, problems: &mut Problems<'_>) {
-        for key in self.table.keys() {
-            let name = key.get_ref().as_ref();
+        for (key, _) in &self.table.entries {
+            let name = key.name.as_ref();
             if keys.known.contains(&name) {
                 continue;
             }
@@ -57,7 +61,7 @@ impl<'a, 'i> Section<'a, 'i> {
             } else {
                 unknown(key, keys.known)
             };
-            problems.add(&key.span(), self.key(name), message);
+            problems.add(&key.span, self.key(name), message);
         }
     }
 
@@ -65,7 +69,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn table(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<Section<'a, 'i>> {
         let (value, span) = self.get(key)?;
         match value {
-            DeValue::Table(table) => Some(Section::new(self.key(key), span, table)),
+            Value::Table(table) => Some(Section::new(self.key(key), span, table)),
             other => {
                 self.wrong_type(key, &span, other, &format!("a table; write [{key}]"), problems);
                 None
@@ -81,15 +85,15 @@ impl<'a, 'i> Section<'a, 'i> {
         } else {
             format!("a list of tables; write {key} = [ {{ .. }} ]")
         };
-        let DeValue::Array(items) = value else {
+        let Value::Array(items) = value else {
             self.wrong_type(key, &span, value, &want, problems);
             return Vec::new();
         };
         let mut sections = Vec::new();
         for item in items.iter() {
-            match item.get_ref() {
-                DeValue::Table(table) => sections.push(Section::new(self.key(key), item.span(), table)),
-                other => self.wrong_type(key, &item.span(), other, &want, problems),
+            match &item.value {
+                Value::Table(table) => sections.push(Section::new(self.key(key), item.span.clone(), table)),
+                other => self.wrong_type(key, &item.span, other, &want, problems),
             }
         }
         sections
@@ -103,7 +107,7 @@ impl<'a, 'i> Section<'a, 'i> {
         problems: &mut Problems<'_>,
     ) -> Option<T> {
         let (value, span) = self.get(key)?;
-        let DeValue::String(text) = value else {
+        let Value::String(text) = value else {
             self.wrong_type(key, &span, value, "a string in quotes", problems);
             return None;
         };
@@ -113,17 +117,13 @@ impl<'a, 'i> Section<'a, 'i> {
     /// A whole number that is not negative.
     pub(super) fn count(&self, key: &str, problems: &mut Problems<'_>) -> Option<u32> {
         let (value, span) = self.get(key)?;
-        let DeValue::Integer(number) = value else {
+        let Value::Integer { digits, radix } = value else {
             self.wrong_type(key, &span, value, "a whole number, without quotes", problems);
             return None;
         };
-        let parsed = u32::from_str_radix(number.as_str(), number.radix()).ok();
+        let parsed = u32::from_str_radix(digits, *radix).ok();
         if parsed.is_none() {
-            problems.add(
-                &span,
-                self.key(key),
-                format!("{} is out of range; use 0 to {}", number.as_str(), u32::MAX),
-            );
+            problems.add(&span, self.key(key), format!("{digits} is out of range; use 0 to {}", u32::MAX));
         }
         parsed
     }
@@ -134,15 +134,15 @@ impl<'a, 'i> Section<'a, 'i> {
         let Some((value, span)) = self.get(key) else { return Vec::new() };
         let mut strings = Vec::new();
         match value {
-            DeValue::String(text) => strings.push((text.to_string(), span)),
-            DeValue::Array(items) if items.is_empty() => {
+            Value::String(text) => strings.push((text.to_string(), span)),
+            Value::Array(items) if items.is_empty() => {
                 problems.add(&span, self.key(key), "is an empty list; put something in, or remove it");
             }
-            DeValue::Array(items) => {
+            Value::Array(items) => {
                 for item in items.iter() {
-                    match item.get_ref() {
-                        DeValue::String(text) => strings.push((text.to_string(), item.span())),
-                        other => self.wrong_type(key, &item.span(), other, WANT, problems),
+                    match &item.value {
+                        Value::String(text) => strings.push((text.to_string(), item.span.clone())),
+                        other => self.wrong_type(key, &item.span, other, WANT, problems),
                     }
                 }
             }
@@ -155,16 +155,15 @@ impl<'a, 'i> Section<'a, 'i> {
         &self,
         key: &str,
         span: &Range<usize>,
-        is: &DeValue<'_>,
+        is: &Value<'_>,
         want: &str,
         problems: &mut Problems<'_>,
     ) {
-        let article = if is.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
-        problems.add(span, self.key(key), format!("is {article} {}, must be {want}", is.type_str()));
+        problems.add(span, self.key(key), format!("is {}, must be {want}", is.kind()));
     }
 }
 
-fn unknown(key: &Spanned<DeString<'_>>, known: &[&str]) -> String {
-    let remedy = suggest(key.get_ref(), known).unwrap_or_else(|| format!("use one of {}", known.join(", ")));
+fn unknown(key: &Key<'_>, known: &[&str]) -> String {
+    let remedy = suggest(&key.name, known).unwrap_or_else(|| format!("use one of {}", known.join(", ")));
     format!("unknown key; {remedy}")
 }

@@ -1,4 +1,5 @@
-//! `[[service]]`: text → [`Service`], and what contradicts itself, other services or the fans.
+//! Services as text, in `fanlight.toml` or by themselves: text → [`Service`], and what contradicts itself, other
+//! services or the fans.
 
 use std::{
     collections::HashMap,
@@ -12,11 +13,16 @@ use ipnet::Ipv4Net;
 use super::{
     problem::{Problem, Problems},
     section::{Keys, Section},
+    tree::{self, Value},
+    yaml,
 };
 use crate::service::{Algorithm, Backend, Forward, Service, Vip};
 
+/// Services by themselves.
+const DOCUMENT: Keys = Keys { known: &["service"], later: &[] };
+
 const SERVICE: Keys = Keys {
-    known: &["name", "vip", "forward", "algorithm", "affinity", "affinity-timeout", "backends"],
+    known: &["name", "vip", "forward", "algorithm", "affinity", "affinity-timeout", "backends", "labels"],
     later: &["check"],
 };
 const BACKEND: Keys = Keys { known: &["address", "weight"], later: &[] };
@@ -26,10 +32,93 @@ const MAX_NAME: usize = 63;
 
 /// A service, and where its addresses stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Placed {
-    pub(super) service: Service,
+pub struct Placed {
+    /// The service.
+    pub service: Service,
+    name_line: usize,
     vip_line: usize,
     backend_lines: Vec<usize>,
+}
+
+impl Placed {
+    /// What is wrong with its name.
+    pub fn wrong_name(&self, message: impl Into<String>) -> Problem {
+        Problem { line: Some(self.name_line), key: "service.name".to_owned(), message: message.into() }
+    }
+
+    /// What is wrong with its VIP.
+    pub fn wrong_vip(&self, message: impl Into<String>) -> Problem {
+        Problem { line: Some(self.vip_line), key: "service.vip".to_owned(), message: message.into() }
+    }
+
+    /// What is wrong with one of its backends, by place.
+    fn wrong_backend(&self, place: usize, message: String) -> Problem {
+        let line = self.backend_lines.get(place).copied();
+        Problem { line, key: "service.backends.address".to_owned(), message }
+    }
+}
+
+/// What services are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Tables `[[service]]`.
+    Toml,
+    /// A list under `service`.
+    Yaml,
+    /// The same.
+    Json,
+}
+
+impl Format {
+    /// All of them, with what they are called in HTTP.
+    pub const TYPES: [(Self, &str); 3] = [
+        (Self::Toml, "application/toml"),
+        (Self::Yaml, "application/yaml"),
+        (Self::Json, "application/json"),
+    ];
+
+    /// What it is called in HTTP.
+    pub fn media_type(self) -> &'static str {
+        Self::TYPES.into_iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)
+    }
+
+    /// The format of a text without a name, by its first line that is no comment.
+    pub fn guess(text: &str) -> Self {
+        let mut lines = text.lines().map(str::trim_start);
+        let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+        match first.chars().next() {
+            Some('{') => Self::Json,
+            Some('[') => Self::Toml,
+            _ if first.find('=').is_some_and(|at| first.find(':').is_none_or(|colon| at < colon)) => {
+                Self::Toml
+            }
+            _ => Self::Yaml,
+        }
+    }
+}
+
+/// Parses and checks services that stand by themselves, or gives everything that is wrong with them.
+pub fn parse(text: &str, format: Format) -> Result<Vec<Placed>, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let root = match format {
+        Format::Toml => tree::parse_toml(text, &mut problems),
+        Format::Yaml | Format::Json => yaml::parse(text, &mut problems),
+    };
+    let mut found = Vec::new();
+    if let Some(root) = &root {
+        if let Value::Table(table) = &root.value {
+            let root = Section::new("", root.span.clone(), table);
+            root.check_keys(&DOCUMENT, &mut problems);
+            if root.get("service").is_none() {
+                problems.add(&root.span, "service", "is missing; write a list of services");
+            }
+            found = services(&root, &mut problems);
+        } else {
+            let message = format!("is {}, must be a table with a list 'service'", root.value.kind());
+            problems.add(&root.span, "", message);
+        }
+    }
+    if problems.none() { Ok(found) } else { Err(problems.into_sorted()) }
 }
 
 /// All services that are right.
@@ -64,13 +153,11 @@ pub(super) fn services(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> V
 
 fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Placed> {
     section.check_keys(&SERVICE, problems);
-    for (key, such) in [("name", "web"), ("vip", "10.96.0.10:80/tcp")] {
-        if section.get(key).is_none() {
-            problems.add(&section.span, section.key(key), format!("is missing; add one such as \"{such}\""));
-        }
+    if section.get("name").is_none() {
+        problems.add(&section.span, section.key("name"), "is missing; add one such as \"web\"");
     }
     let name = section.parsed("name", parse_name, problems);
-    let vip = section.parsed("vip", parse_vip, problems);
+    let (vip, vip_place) = vip(section, problems);
     section.parsed("forward", parse_forward, problems);
     let algorithm = section.parsed("algorithm", parse_algorithm, problems);
     section.parsed("affinity", parse_affinity, problems);
@@ -78,7 +165,42 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
     let backends = backends(section, vip, problems);
     let (backends, backend_lines) = backends.into_iter().unzip();
     let service = Service { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
-    Some(Placed { service, vip_line: problems.line(&section.place("vip")), backend_lines })
+    let name_line = problems.line(&section.place("name"));
+    Some(Placed { service, name_line, vip_line: problems.line(&vip_place), backend_lines })
+}
+
+/// The VIP, given as such or by a label, and where it stands.
+fn vip(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Option<Vip>, Range<usize>) {
+    let mut labels = Vec::new();
+    if let Some(table) = section.table("labels", problems) {
+        let is_vip = |name: &str| name.to_ascii_uppercase().contains("VIP");
+        let named = table.entries().filter(|(key, _)| is_vip(&key.name));
+        labels = named.map(|(key, node)| (table.key(&key.name), key, node)).collect();
+    }
+    let place = section.place("vip");
+    match (section.get("vip").is_some(), labels.as_slice()) {
+        (true, []) => (section.parsed("vip", parse_vip, problems), place),
+        (false, [(name, key, node)]) => {
+            let vip = match &node.value {
+                Value::String(text) => parse_label(text),
+                other => Err(format!("is {}, must be a string in quotes", other.kind())),
+            };
+            (vip.map_err(|why| problems.add(&key.span, name.clone(), why)).ok(), key.span.clone())
+        }
+        (false, []) => {
+            problems.add(
+                &section.span,
+                section.key("vip"),
+                "is missing; add one such as \"10.96.0.10:80/tcp\"",
+            );
+            (None, place)
+        }
+        (_, [.., (name, key, _)]) => {
+            let why = "names another VIP, and a service has one; make a service of each";
+            problems.add(&key.span, name.clone(), why);
+            (None, place)
+        }
+    }
 }
 
 /// The backends that are right, each with its line.
@@ -133,6 +255,20 @@ fn parse_vip(text: &str) -> Result<Vip, String> {
         Some(why) => Err(format!("{address} is {why}; give an unused address")),
         None => Ok(vip),
     }
+}
+
+/// A VIP as Minuteman's labels have it: `ADDRESS:PORT`, with `tcp://` or `udp://` before it; TCP without.
+fn parse_label(text: &str) -> Result<Vip, String> {
+    if text.starts_with('/') {
+        return Err(format!("'{text}': names of VIPs are not supported by this version; give an address"));
+    }
+    let (protocol, socket) = text.split_once("://").unwrap_or(("tcp", text));
+    if socket.contains('/') || !["tcp", "udp"].contains(&protocol) {
+        return Err(format!(
+            "'{text}' is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or udp://ADDRESS:PORT, such as 10.96.0.10:80"
+        ));
+    }
+    parse_vip(&format!("{socket}/{protocol}"))
 }
 
 /// Why an address can't be a VIP's.
@@ -204,29 +340,27 @@ fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
 }
 
 /// What contradicts the fans: VIPs that are inside one, and backends that are not.
-pub(super) fn check_fans(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem> {
+pub fn check_fans(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem> {
     let overlay_of = |address: IpAddr| match address {
         IpAddr::V4(address) => overlays.iter().find(|overlay| overlay.contains(&address)),
         IpAddr::V6(_) => None,
     };
     let mut problems = Vec::new();
-    for Placed { service, vip_line, backend_lines } in services {
+    for placed in services {
+        let service = &placed.service;
         if let Some(overlay) = overlay_of(service.vip.address) {
-            let message =
-                format!("{} lies in overlay {overlay}; give an unused address", service.vip.address);
-            problems.push(Problem { line: Some(*vip_line), key: "service.vip".to_owned(), message });
+            let address = service.vip.address;
+            problems.push(
+                placed.wrong_vip(format!("{address} lies in overlay {overlay}; give an unused address")),
+            );
         }
-        for (backend, &line) in service.backends.iter().zip(backend_lines) {
+        for (place, backend) in service.backends.iter().enumerate() {
             if overlay_of(backend.address).is_none() {
                 let message = format!(
                     "{} lies in no fan of this node; backends elsewhere are not supported by this version",
                     backend.socket()
                 );
-                problems.push(Problem {
-                    line: Some(line),
-                    key: "service.backends.address".to_owned(),
-                    message,
-                });
+                problems.push(placed.wrong_backend(place, message));
             }
         }
     }

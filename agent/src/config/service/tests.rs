@@ -85,6 +85,19 @@ const MISTAKES: &[(&str, &str)] = &[
         "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
     ),
     (
+        "labels = { VIP_0 = '/web:80' }",
+        "5: service.labels.VIP_0: '/web:80': names of VIPs are not supported by this version; give an address",
+    ),
+    (
+        "labels = { VIP_0 = 'sctp://10.0.0.1:80' }",
+        "5: service.labels.VIP_0: 'sctp://10.0.0.1:80' is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or \
+         udp://ADDRESS:PORT, such as 10.96.0.10:80",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nlabels = { VIP_0 = '10.0.0.2:80' }",
+        "6: service.labels.VIP_0: names another VIP, and a service has one; make a service of each",
+    ),
+    (
         "vip = '10.0.0.1:80/tcp'\nforward = 'tunnel'",
         "6: service.forward: 'tunnel' is not supported by this version; use nat",
     ),
@@ -164,6 +177,79 @@ fn each_mistake_is_named_with_line_key_and_remedy() {
 }
 
 #[test]
+fn a_label_may_name_the_vip_as_in_minuteman() {
+    let vips = [
+        ("VIP_0 = '10.96.0.10:80'", "10.96.0.10:80/tcp"),
+        ("vip_1 = 'tcp://10.96.0.10:81', owner = 3", "10.96.0.10:81/tcp"),
+        ("VIP_PORT1 = 'udp://10.96.0.10:53'", "10.96.0.10:53/udp"),
+    ];
+    for (labels, vip) in vips {
+        let found = services(&format!("[[service]]\nname = 'a'\nlabels = {{ {labels} }}\n"));
+        assert_eq!(found[0].vip.to_string(), vip);
+    }
+}
+
+#[test]
+fn toml_yaml_and_json_say_the_same() {
+    let toml = "# a comment\n[[service]]\nname = 'web'\nvip = '10.96.0.10:80/tcp'\n\
+                backends = [ { address = '250.0.0.2:80', weight = 16 } ]\n";
+    let yaml = "# a comment\nservice:\n- name: web\n  vip: 10.96.0.10:80/tcp\n  backends:\n  \
+                - address: 250.0.0.2:80\n    weight: 0x10\n";
+    let json = "{\n\t\"service\": [\n\t\t{ \"name\": \"web\", \"vip\": \"10.96.0.10:80\\/tcp\",\n\t\t  \"backends\": \
+                [{\"address\": \"250.0.0.2:80\", \"weight\": 16}] }\n\t]\n}\n";
+    let [toml, yaml, json] =
+        [(toml, Format::Toml), (yaml, Format::Yaml), (json, Format::Json)].map(|(text, format)| {
+            assert_eq!(Format::guess(text), format);
+            let found =
+                super::parse(text, format).unwrap_or_else(|problems| panic!("{format:?}: {problems:?}"));
+            found.into_iter().map(|placed| placed.service).collect::<Vec<_>>()
+        });
+    assert_eq!(toml[0].backends[0].weight, 16);
+    assert_eq!((&yaml, &json), (&toml, &toml));
+}
+
+/// What is wrong with services that stand by themselves, and what is said of it.
+const ALONE: &[(Format, &str, &str)] = &[
+    (Format::Toml, "", "1: service: is missing; write a list of services"),
+    (Format::Toml, "[[fan]]\n", "1: fan: unknown key; use one of service"),
+    (Format::Yaml, "", "1: is empty; write a list 'service'"),
+    (Format::Yaml, "- a\n", "1: is an array, must be a table with a list 'service'"),
+    (
+        Format::Yaml,
+        "service:\n- name: 80\n  vip: 10.0.0.1:80/tcp\n",
+        "2: service.name: is an integer, must be a string in quotes",
+    ),
+    (Format::Yaml, "service:\n- name: a\n  vip: ~\n", "3: service.vip: is null, must be a string in quotes"),
+    (
+        Format::Yaml,
+        "service:\n- name: a\n  vip: 10.0.0.1:80/tcp\n  nam: b\n",
+        "4: service.nam: unknown key; did you mean 'name'?",
+    ),
+    (Format::Yaml, "service:\n- name: a\n  name: b\n", "3: the key 'name' stands twice; write it once"),
+    (Format::Yaml, "service: &a\n- *a\n", "2: aliases are not supported; write the value again"),
+    (Format::Yaml, "service: []\n---\nservice: []\n", "2: a second document; keep one"),
+    (
+        Format::Json,
+        "{\"service\":\n [{\"name\": \"a\",\n \"vip\": 1.5}]}",
+        "3: service.vip: is a float, must be a string in quotes",
+    ),
+];
+
+#[test]
+fn mistakes_of_services_by_themselves_are_named_in_every_format() {
+    for &(format, text, want) in ALONE {
+        let problems = super::parse(text, format).map(drop).unwrap_err();
+        let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(found.contains(&want.to_owned()), "{text}: {found:?}");
+    }
+    let broken = super::parse("{\"service\": [\n{\"name\" \"a\"}]}", Format::Json).map(drop).unwrap_err();
+    assert!(broken[0].to_string().starts_with("2: not YAML or JSON: "), "{}", broken[0]);
+    let deep = format!("service: {}", "[".repeat(20));
+    let problems = super::parse(&deep, Format::Yaml).map(drop).unwrap_err();
+    assert_eq!(problems[0].to_string(), "1: is nested too deeply; write a list 'service'");
+}
+
+#[test]
 fn one_backend_too_many_is_counted() {
     let backends: String = (0..1026)
         .map(|number| format!("{{ address = '250.0.{}.{}:80' }},", number / 256, number % 256))
@@ -181,6 +267,13 @@ fn a_name_is_short_and_without_blanks() {
 }
 
 proptest! {
+    #[test]
+    fn no_text_like_yaml_or_json_makes_the_parser_panic(
+        lines in prop::collection::vec("( {0,4}(- )?(service|name|vip|backends|address|weight): ?[a-z0-9.:/&*!|>'\"\\[\\]{},~-]{0,20}|[\\[\\]{}:,\"a-z0-9 \t-]{0,20})", 0..12)
+    ) {
+        let _result = super::parse(&lines.join("\n"), Format::Yaml);
+    }
+
     #[test]
     fn no_text_like_a_service_makes_the_parser_panic(
         lines in prop::collection::vec(
