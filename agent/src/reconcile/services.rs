@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     kernel::bpf::{Held, HeldRow, HeldService, ServiceOp},
-    service::{Backend, Service},
+    service::{Backend, Service, Vip},
 };
 
 /// The changes that make the kernel hold exactly what is wanted. What goes makes room, so it goes first.
@@ -25,6 +25,25 @@ pub fn plan<'s>(wanted: impl IntoIterator<Item = &'s Service>, held: &Held) -> V
     ops.extend(rest.map(|(&vip, _)| ServiceOp::Remove(vip)));
     ops.extend(alive(&held.orphans).map(|row| ServiceOp::Retire { vip: None, row: row.row }));
     ops.extend(changes.into_iter().chain(added));
+    ops
+}
+
+/// The changes that take these VIPs away and make the kernel hold these services, whatever else it holds.
+pub fn plan_some<'s>(
+    gone: &[Vip],
+    wanted: impl IntoIterator<Item = &'s Service>,
+    held: &Held,
+) -> Vec<ServiceOp> {
+    let there = gone.iter().filter(|vip| held.services.contains_key(vip));
+    let mut ops: Vec<ServiceOp> = there.map(|&vip| ServiceOp::Remove(vip)).collect();
+    let mut added = Vec::new();
+    for service in wanted {
+        match held.services.get(&service.vip) {
+            Some(held) => change(service, held, &mut ops),
+            None => added.push(ServiceOp::Add(service.clone())),
+        }
+    }
+    ops.extend(added);
     ops
 }
 

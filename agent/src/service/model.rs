@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A service: flows to its VIP go to its backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -28,6 +29,22 @@ impl Service {
         let mut usable: Vec<_> = self.backends.iter().copied().filter(|backend| backend.weight > 0).collect();
         usable.sort_unstable();
         usable
+    }
+
+    /// Whether this is one of its backends.
+    pub fn has(&self, backend: SocketAddr) -> bool {
+        self.backends.iter().any(|own| own.socket() == backend)
+    }
+
+    /// Whether both ask for the same, whatever the order of their backends.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let sorted = |service: &Self| {
+            let mut backends = service.backends.clone();
+            backends.sort_unstable();
+            backends
+        };
+        (&self.name, self.vip, self.algorithm) == (&other.name, other.vip, other.algorithm)
+            && (self.backends == other.backends || sorted(self) == sorted(other))
     }
 }
 
@@ -102,7 +119,8 @@ impl fmt::Display for Protocol {
 }
 
 /// Where clients find a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Vip {
     /// Address.
     pub address: IpAddr,
@@ -139,8 +157,23 @@ impl FromStr for Vip {
     }
 }
 
+impl TryFrom<String> for Vip {
+    type Error = VipError;
+
+    fn try_from(text: String) -> Result<Self, VipError> {
+        text.parse()
+    }
+}
+
+impl From<Vip> for String {
+    fn from(vip: Vip) -> Self {
+        vip.to_string()
+    }
+}
+
 /// Who serves a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Address.
     pub address: IpAddr,

@@ -47,6 +47,21 @@ fn what_is_as_wanted_is_not_touched() {
 }
 
 #[test]
+fn single_changes_leave_what_they_do_not_name() {
+    let (web, dns) = (service(WEB, &[backend(2, 1)]), service("10.96.0.10:53/udp", &[]));
+    let both = Held { services: [(web.vip, held(&web)), (dns.vip, held(&dns))].into(), orphans: Vec::new() };
+    assert_eq!(plan_some(&[], [&web], &both), []);
+    let (mail, empty) = (service("10.96.0.11:25/tcp", &[]), service(WEB, &[]));
+    let expected = [
+        ServiceOp::Remove(dns.vip),
+        ServiceOp::Change(empty.clone()),
+        ServiceOp::Retire { vip: Some(web.vip), row: 0 },
+        ServiceOp::Add(mail.clone()),
+    ];
+    assert_eq!(plan_some(&[dns.vip, "10.96.0.12:1/tcp".parse().unwrap()], [&mail, &empty], &both), expected);
+}
+
+#[test]
 fn services_go_before_others_come() {
     let (web, dns) = (service(WEB, &[backend(2, 1)]), service("10.96.0.10:53/udp", &[]));
     let expected = [ServiceOp::Remove(web.vip), ServiceOp::Add(dns.clone())];
