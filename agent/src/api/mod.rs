@@ -7,19 +7,28 @@
 mod client;
 mod events;
 mod refusal;
+mod rows;
 mod server;
 mod socket;
 
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+
+use dataplane_common::abi::FanRecord;
 use tokio::sync::oneshot;
 
 pub use self::{
     client::{Client, ClientError, Lines},
     events::{Event, Events, Lost, Reader},
     refusal::Refusal,
+    rows::{Affinity, Applied, BackendRow, Drained, ServiceRow},
     server::{App, Server},
     socket::{Socket, SocketError},
 };
-use crate::status::ServiceState;
+use crate::{
+    config::service::Placed,
+    kernel::bpf::ServiceMap,
+    service::{Entry, Vip},
+};
 
 /// Where clients find the agent; a socket that is configured elsewhere is reached from here, too.
 pub const SOCKET: &str = "/run/fanlight/api.sock";
@@ -28,6 +37,10 @@ pub const SOCKET: &str = "/run/fanlight/api.sock";
 pub mod paths {
     /// Services.
     pub const SERVICES: &str = "/v1/services";
+    /// One of them.
+    pub const SERVICE: &str = "/v1/services/{name}";
+    /// A backend is drained with PUT, and undrained with DELETE.
+    pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
     /// What happens, a JSON line each, for as long as the client listens.
     pub const EVENTS: &str = "/v1/events";
 }
@@ -39,5 +52,35 @@ pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 #[derive(Debug)]
 pub enum Request {
     /// All services.
-    Services(Answer<Vec<ServiceState>>),
+    Services(Answer<Snapshot>),
+    /// These services are to be there, in place of former ones of their names.
+    Apply(Vec<Placed>, Answer<Applied>),
+    /// The service of a name is to go.
+    Remove(String, Answer<Applied>),
+    /// A backend is to take no new flows, or to take them again.
+    Drain {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// Whether it takes no new flows.
+        drain: bool,
+        /// Where the answer goes.
+        answer: Answer<Drained>,
+    },
+}
+
+/// All services at one time: the work of telling them is not the loop's.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The services, in the order of their names.
+    pub entries: Vec<Arc<Entry>>,
+    /// VIPs of those that the kernel does not hold as they are wanted.
+    pub failed: Arc<HashSet<Vip>>,
+    /// The node's name.
+    pub node: String,
+    /// Its fans.
+    pub fans: Vec<FanRecord>,
+    /// What the kernel holds; `None` while no fan is up.
+    pub map: Option<ServiceMap>,
 }

@@ -39,6 +39,11 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, message)
     }
 
+    /// What was sent contradicts what is there.
+    pub fn conflicts(problems: Vec<Problem>) -> Self {
+        Self { status: StatusCode::CONFLICT, problems }
+    }
+
     /// The agent could not do it.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)

@@ -1,16 +1,22 @@
 //! The side of the agent: a thread that takes requests.
 
-use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Request as HttpRequest, State},
+    extract::{Path, Request as HttpRequest, State},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, put},
 };
 use futures_util::stream;
-use hyper::{StatusCode, server::conn::http1};
+use hyper::{StatusCode, header::CONTENT_TYPE, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -20,8 +26,14 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use super::{Answer, Events, Refusal, Request, Socket, paths};
-use crate::status::ServiceState;
+use super::{Answer, Applied, Drained, Events, Refusal, Request, ServiceRow, Snapshot, Socket, paths};
+use crate::{
+    config::{
+        Problem,
+        service::{Format, parse},
+    },
+    service::BookError,
+};
 
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -29,6 +41,10 @@ const CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_SIZE: usize = 16 * 1024;
+/// How long a client may take for a request's body.
+const BODY: Duration = Duration::from_secs(30);
+/// Bytes of a request's body: four times what the largest set of services takes.
+const BODY_SIZE: usize = 32 << 20;
 /// How long the agent may take for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
@@ -109,15 +125,89 @@ async fn connection(stream: UnixStream, router: Router) {
 
 fn router(app: App) -> Router {
     Router::new()
-        .route(paths::SERVICES, get(services))
+        .route(paths::SERVICES, get(services).post(apply))
+        .route(paths::SERVICE, get(service).delete(remove))
+        .route(paths::DRAINED, put(drain).delete(undrain))
         .route(paths::EVENTS, get(events))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(app)
 }
 
-async fn services(State(app): State<App>) -> Result<Json<Vec<ServiceState>>, Refusal> {
-    app.ask(Request::Services).await.map(Json)
+async fn services(State(app): State<App>) -> Result<Json<Vec<ServiceRow>>, Refusal> {
+    let snapshot = app.ask(Request::Services).await?;
+    Ok(Json(rows(snapshot).await?))
+}
+
+async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
+    let mut snapshot = app.ask(Request::Services).await?;
+    snapshot.entries.retain(|entry| entry.defined.name == name);
+    let row = rows(snapshot).await?.pop();
+    row.map(Json).ok_or_else(|| Refusal::not_found(BookError::NoService(name).to_string()))
+}
+
+/// Counting flows reads the whole table: not on the thread that serves.
+async fn rows(snapshot: Snapshot) -> Result<Vec<ServiceRow>, Refusal> {
+    let rows = tokio::task::spawn_blocking(move || snapshot.rows()).await;
+    rows.map_err(|error| Refusal::failed(error.to_string()))?
+        .map_err(|error| Refusal::failed(error.to_string()))
+}
+
+async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Applied>, Refusal> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let format = Format::TYPES.into_iter().find(|(_, name)| *name == essence).map(|(format, _)| format);
+    let Some(format) = format else {
+        let types = Format::TYPES.map(|(_, name)| name).join(", ");
+        let message = format!("content type '{kind}' is not read here; use one of {types}");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    };
+    let body = tokio::time::timeout(BODY, axum::body::to_bytes(request.into_body(), BODY_SIZE)).await;
+    let body =
+        body.map_err(|_late| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request came too slowly"))?;
+    let body = body.map_err(|error| {
+        let message = format!("{error}: a request has at most {} MiB", BODY_SIZE >> 20);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    })?;
+    let start = Instant::now();
+    let parsed = tokio::task::spawn_blocking(move || match std::str::from_utf8(&body) {
+        Ok(text) => parse(text, format),
+        Err(error) => Err(vec![Problem::general(format!("is no text: {error}"))]),
+    });
+    let services =
+        parsed.await.map_err(|error| Refusal::failed(error.to_string()))?.map_err(Refusal::invalid)?;
+    let applied = app.ask(|answer| Request::Apply(services, answer)).await?;
+    Ok(Json(timed(applied, start)))
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Applied>, Refusal> {
+    let start = Instant::now();
+    let removed = app.ask(|answer| Request::Remove(name, answer)).await?;
+    Ok(Json(timed(removed, start)))
+}
+
+fn timed(applied: Applied, start: Instant) -> Applied {
+    Applied { ms: (start.elapsed().as_secs_f64() * 1e6).round() / 1e3, ..applied }
+}
+
+async fn drain(app: State<App>, path: Path<(String, String)>) -> Result<Json<Drained>, Refusal> {
+    set_drained(app, path, true).await
+}
+
+async fn undrain(app: State<App>, path: Path<(String, String)>) -> Result<Json<Drained>, Refusal> {
+    set_drained(app, path, false).await
+}
+
+async fn set_drained(
+    State(app): State<App>,
+    Path((service, backend)): Path<(String, String)>,
+    drain: bool,
+) -> Result<Json<Drained>, Refusal> {
+    let backend = backend.parse().map_err(|_other| {
+        let message = format!("'{backend}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080");
+        Refusal::invalid(vec![Problem::general(message)])
+    })?;
+    app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
 }
 
 async fn events(State(app): State<App>) -> Response {

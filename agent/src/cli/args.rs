@@ -1,11 +1,15 @@
 //! Command lines as clap reads them: words in their places, not yet what they mean.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use dataplane_common::outcome::Hook;
 
+use super::service::parse_backend;
 use crate::config::CONFIG_FILE;
 
 /// Container addresses that compute their host, carried in the kernel
@@ -33,6 +37,9 @@ pub(super) enum Command {
     /// Wire network namespaces into fans
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// Apply, show, drain and remove services on the running agent
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
     /// Show new flows, drops and refusals as they happen
@@ -130,6 +137,44 @@ pub(super) struct EndpointAddArgs {
 pub(super) struct EndpointRemoveArgs {
     /// The endpoint's name
     pub(super) name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// List all services, those of the configuration too
+    List,
+    /// Show one service with its backends
+    Show(ServiceNameArgs),
+    /// Add services or replace those of the same names; all of the file or none
+    Apply(ServiceApplyArgs),
+    /// Remove an applied service
+    Remove(ServiceNameArgs),
+    /// Have a backend keep its flows and take no new ones
+    Drain(ServiceBackendArgs),
+    /// Have a drained backend take new flows again
+    Undrain(ServiceBackendArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServiceNameArgs {
+    /// The service's name
+    pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServiceApplyArgs {
+    /// The services: TOML with [[service]], or YAML or JSON with a list 'service'; '-' is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServiceBackendArgs {
+    /// The service's name
+    pub(super) name: String,
+    /// The backend, ADDRESS:PORT as the service lists it
+    #[arg(value_parser = parse_backend)]
+    pub(super) backend: SocketAddr,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod monitor;
 mod output;
 mod replay;
 mod runtime;
+mod service;
 mod status;
 mod usage;
 
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Up(args) => fan::up(&args, &mut output),
         Command::Down(args) => fan::down(&args, &mut output),
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
+        Command::Service(command) => service::run(&command, &mut output),
         Command::Status => status::run(&mut output),
         Command::Monitor(args) => monitor::run(&args, &mut output),
         Command::Replay(args) => replay::run(&args, &mut output),

@@ -9,10 +9,11 @@ use super::{
     fan::{fan_table, node},
     output::Output,
     runtime,
+    service::{state, usable},
 };
 use crate::{
     config::{self, CONFIG_FILE, FANS_FILE},
-    status::{self, BackendLife, Life, ServiceLife, ServiceState, Status},
+    status::{self, Life, ServiceState, Status},
 };
 
 pub(super) fn run(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -63,23 +64,17 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     section(output, ["OUTCOME", "PACKETS"], outcomes.collect())
 }
 
-/// Backends are counted: those that take new flows, of all.
+/// Backends are counted.
 fn service_rows(status: &Status) -> Vec<[String; 6]> {
     let row = |service: &ServiceState| {
-        let up = service.backends.iter().filter(|backend| backend.state == BackendLife::Up).count();
-        let state = match service.state {
-            ServiceLife::Up => "up",
-            ServiceLife::Down => "down",
-            ServiceLife::Failed => "failed",
-            ServiceLife::Missing => "missing",
-        };
+        let states = service.backends.iter().map(|backend| backend.state);
         [
             service.name.clone(),
             service.vip.clone(),
             service.forward.to_string(),
             service.algorithm.to_string(),
-            state.to_owned(),
-            format!("{up} of {}", service.backends.len()),
+            state(service.state).to_owned(),
+            usable(states),
         ]
     };
     status.services.iter().map(row).collect()
@@ -114,7 +109,7 @@ mod tests {
     use super::*;
     use crate::{
         service::{Algorithm, Forward},
-        status::{AgentState, BackendState, HookRow, Memory, Outcomes},
+        status::{AgentState, BackendLife, BackendState, HookRow, Memory, Outcomes, ServiceLife},
     };
 
     fn status() -> Status {

@@ -17,15 +17,21 @@ fn usage(line: &str) -> String {
 const BAD: &[(&str, &str)] = &[
     (
         "fanlight",
-        "which command is missing; use agent, fan, up, down, endpoint, status, monitor, replay, check-config, \
+        "which command is missing; use agent, fan, up, down, endpoint, service, status, monitor, replay, check-config, \
          completions or manual",
     ),
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
-        "fanlight service list",
-        "no command 'service'; use agent, fan, up, down, endpoint, status, monitor, replay, check-config, completions \
+        "fanlight kv list",
+        "no command 'kv'; use agent, fan, up, down, endpoint, service, status, monitor, replay, check-config, completions \
          or manual",
     ),
+    (
+        "fanlight service drain web 250.0.27.3",
+        "service drain: BACKEND '250.0.27.3': no ADDRESS:PORT such as 250.0.27.3:8080; see 'fanlight service drain \
+         --help'",
+    ),
+    ("fanlight service apply", "service apply: --file FILE is missing; see 'fanlight service apply --help'"),
     ("fanlight status --jsn", "status: no option '--jsn'; did you mean '--json'?"),
     ("fanlight status --foo", "status: no option '--foo'; see 'fanlight status --help'"),
     ("fanlight status foo", "status: nothing to be done with 'foo'; see 'fanlight status --help'"),

@@ -14,6 +14,7 @@ use super::{
     report::{Report, Topic, notify},
     services::Services,
     sources::{Sources, Wake},
+    store::FOLDER,
 };
 use crate::{
     config::{self, ConfigError, FANS_FILE},
@@ -46,7 +47,7 @@ pub(super) struct Agent {
     pub(super) api: Api,
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
-    pace: Pace,
+    pub(super) pace: Pace,
     concern: Concern,
     /// Foreign packet filters may have changed.
     filters: bool,
@@ -59,7 +60,7 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
-    let mut agent = Agent::new(&files)?;
+    let mut agent = Agent::new(options, &files)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
@@ -78,7 +79,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.concern = agent.concern.max(Concern::Endpoints);
                 agent.pace.urgent(Instant::now());
             }
-            Wake::Request(request) => agent.answer(request),
+            Wake::Request(request) => agent.answer(request).await,
             Wake::Reload => agent.reload(&options.config).await,
             Wake::Stop => break,
         }
@@ -92,7 +93,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
 }
 
 impl Agent {
-    fn new(files: &config::Sources) -> Result<Self> {
+    fn new(options: &Options, files: &config::Sources) -> Result<Self> {
         let now = Instant::now();
         let (requests, asked) = mpsc::channel(REQUESTS);
         let mut agent = Self {
@@ -113,16 +114,17 @@ impl Agent {
             concern: Concern::Fans,
             filters: true,
         };
-        agent.take_over(files)?;
+        agent.take_over(&options.config, files)?;
         Ok(agent)
     }
 
     /// Uses these files from now on.
-    fn take_over(&mut self, files: &config::Sources) -> Result<()> {
+    fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
         let flows = files.config.datapath.flows;
         self.node = Node::open(files.config.node.uplink.clone())?.with_flows(flows);
         self.wanted = files.fans();
-        self.services.want(&files.config.services, flows);
+        let applied = self.services.want(path, &files.config.services, flows);
+        applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;
         self.accepted.clear();
         self.api.want(&files.config.api.socket);
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
@@ -143,7 +145,7 @@ impl Agent {
         match load(path) {
             Ok(files) => {
                 tracing::info!("reading the configuration again");
-                if let Err(error) = self.take_over(&files) {
+                if let Err(error) = self.take_over(path, &files) {
                     self.report.set(Topic::Config, vec![format!("config-invalid: {error:#}")]);
                 }
             }
@@ -167,6 +169,12 @@ impl Agent {
     /// One look at what changed; the periodic look finds nothing noted and looks at everything.
     async fn look(&mut self) {
         let concern = std::mem::replace(&mut self.concern, Concern::Nothing);
+        if concern == Concern::Nothing && self.services.is_untold && !self.pace.is_periodic(Instant::now()) {
+            self.finish_changes();
+            self.report.publish();
+            self.pace.looked_away(Instant::now());
+            return;
+        }
         let mut failed = false;
         if concern != Concern::Endpoints {
             let outcome = self.look_at_fans().await;

@@ -1,11 +1,11 @@
-//! The API's place in the agent: the server's life, and answers.
+//! The API's place in the agent: the server's life.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
-use super::{agent::Agent, monitor::Monitor};
+use super::monitor::Monitor;
 use crate::{
     api::{self, App, Events, Request, Server, Socket},
     kernel::bpf::Datapath,
@@ -54,14 +54,5 @@ impl Api {
     pub(super) fn repair(&mut self) -> Vec<String> {
         let outcome = if self.is_open { self.open() } else { Ok(()) };
         outcome.err().map(|error| format!("{error:#}")).into_iter().collect()
-    }
-}
-
-impl Agent {
-    /// Answers a request; who asked may have given up meanwhile.
-    pub(super) fn answer(&mut self, request: Request) {
-        match request {
-            Request::Services(answer) => drop(answer.send(Ok(self.report.services().to_vec()))),
-        }
     }
 }

@@ -27,8 +27,10 @@ mod monitor;
 mod pace;
 mod relevance;
 mod report;
+mod requests;
 mod services;
 mod sources;
+mod store;
 
 use std::{io, path::PathBuf, time::Duration};
 

@@ -13,7 +13,6 @@ use crate::{
     api::{Events, Lost, Request},
     kernel::bpf::{ServiceMap, Watcher, uptime},
     monitor::Names,
-    service::Vip,
 };
 
 /// How long events may wait in the ring: the programs wake nobody.
@@ -92,9 +91,8 @@ impl Monitor {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Services(answer)).await.context("asking for the services' names")?;
         let services = answered.await.context("asking for the services' names")?;
-        let services = services.unwrap_or_default();
-        let named =
-            services.into_iter().filter_map(|service| Some((service.vip.parse::<Vip>().ok()?, service.name)));
+        let entries = services.map(|snapshot| snapshot.entries).unwrap_or_default();
+        let named = entries.iter().map(|entry| (entry.wanted.vip, entry.wanted.name.clone()));
         Ok(Names::new(named.collect::<HashMap<_, _>>(), uptime()?))
     }
 }

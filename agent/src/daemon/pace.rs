@@ -17,13 +17,15 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(super) struct Pace {
     earliest: Instant,
     due: Instant,
+    /// When the periodic check is due, whatever else is.
+    check: Instant,
     failures: u32,
 }
 
 impl Pace {
     /// The first look is due at once.
     pub(super) fn new(now: Instant) -> Self {
-        Self { earliest: now, due: now, failures: 0 }
+        Self { earliest: now, due: now, check: now, failures: 0 }
     }
 
     /// Something changed.
@@ -41,7 +43,19 @@ impl Pace {
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
         self.earliest = now + rest;
-        self.due = if failed { self.earliest } else { now + CHECK };
+        self.check = if failed { self.earliest } else { now + CHECK };
+        self.due = self.check;
+    }
+
+    /// Whether the periodic check is due.
+    pub(super) fn is_periodic(&self, now: Instant) -> bool {
+        now >= self.check
+    }
+
+    /// What was due needed no look; the periodic check stays where it was.
+    pub(super) fn looked_away(&mut self, now: Instant) {
+        self.earliest = self.earliest.max(now + REST);
+        self.due = self.check;
     }
 
     /// When the next look is due.
@@ -65,6 +79,19 @@ mod tests {
         pace.changed(first);
         pace.changed(first + Duration::from_millis(10));
         assert_eq!(pace.due(), first + DEBOUNCE);
+    }
+
+    #[test]
+    fn what_needs_no_look_does_not_put_the_periodic_check_off() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.looked(start, false);
+        let change = start + CHECK - DEBOUNCE;
+        pace.changed(change - DEBOUNCE);
+        assert!(!pace.is_periodic(change));
+        pace.looked_away(change);
+        assert_eq!(pace.due(), start + CHECK);
+        assert!(pace.is_periodic(pace.due()));
     }
 
     #[test]

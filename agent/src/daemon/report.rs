@@ -55,9 +55,9 @@ impl Report {
         self.record.node = node;
     }
 
-    /// Services as they were told last.
-    pub(super) fn services(&self) -> &[ServiceState] {
-        &self.record.services
+    /// The node's name.
+    pub(super) fn node(&self) -> &str {
+        &self.record.node
     }
 
     /// Services as they are now.

@@ -1,35 +1,53 @@
-//! A look at services: the kernel holds those of the file, and every VIP has its route.
+//! A look at services: the kernel holds those that are wanted, and every VIP has its route.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
     net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
-use super::{agent::Agent, report::Topic};
+use super::{
+    agent::Agent,
+    report::Topic,
+    store::{FOLDER, Store},
+};
 use crate::{
     kernel::{
         bpf::{Datapath, FEWEST_FLOWS, ServiceOp, ServiceWriter, flows_held},
         netlink::{Address, Link, Netlink, Route},
     },
     reconcile::{self, RouteOp},
-    service::{Service, Vip},
+    service::{Book, Protocol, Service, Vip},
     status::ServiceState,
 };
 
 /// How often rows of former backends are looked at, whether flows still remember them.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// The services of the file, and who brings them to the kernel.
+/// The services that are wanted, and who brings them to the kernel.
 pub(super) struct Services {
-    wanted: Vec<Service>,
+    pub(super) book: Book,
+    pub(super) store: Store,
     flows: Option<u32>,
     /// Of the present datapath.
     writer: Option<ServiceWriter>,
     /// VIPs that are not served, because they are addresses of this host.
     taken: BTreeSet<Ipv4Addr>,
+    /// Addresses of this host and their devices, as they were seen last.
+    pub(super) own: HashMap<Ipv4Addr, String>,
+    /// Addresses that others have routes to, as they were seen last.
+    pub(super) foreign: HashSet<Ipv4Addr>,
+    /// VIPs that the kernel does not hold as they are wanted.
+    pub(super) failed: Arc<HashSet<Vip>>,
+    /// Services may be in the kernel that nobody knows: what was applied could not be read.
+    has_lost: bool,
+    /// The record does not say what the latest requests changed.
+    pub(super) is_untold: bool,
     /// The kernel may not hold what is wanted.
     is_open: bool,
     next_sweep: Instant,
@@ -38,35 +56,62 @@ pub(super) struct Services {
 impl Services {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            wanted: Vec::new(),
+            book: Book::default(),
+            store: Store::new(Path::new(FOLDER)),
             flows: None,
             writer: None,
             taken: BTreeSet::new(),
+            own: HashMap::new(),
+            foreign: HashSet::new(),
+            failed: Arc::default(),
+            has_lost: false,
+            is_untold: false,
             is_open: true,
             next_sweep: now + SWEEP,
         }
     }
 
-    /// Uses these services from now on.
-    pub(super) fn want(&mut self, wanted: &[Service], flows: Option<u32>) {
-        self.wanted = wanted.to_vec();
+    /// Uses these services of the file from now on, and what was applied as it stands on disk.
+    pub(super) fn want(&mut self, path: &Path, wanted: &[Service], flows: Option<u32>) -> io::Result<()> {
+        let changes = self.store.load()?;
+        self.book = Book::default();
+        self.book.set_file(path, wanted);
+        self.book.make(&changes);
+        let over = self.book.stale_marks();
+        if !over.is_empty() {
+            self.store.append(&over)?;
+            self.book.make(&over);
+        }
         self.flows = flows;
         self.is_open = true;
+        Ok(())
     }
 
     /// How many flows the datapath ought to hold; `None`: as the memory allows.
     pub(super) fn flows(&self) -> Option<u32> {
-        self.flows.or_else(|| self.wanted.is_empty().then_some(FEWEST_FLOWS))
+        self.flows.or_else(|| self.book.entries().is_empty().then_some(FEWEST_FLOWS))
     }
 
     /// Services that can be served.
     fn served(&self) -> impl Iterator<Item = &Service> {
-        self.wanted.iter().filter(|service| !is_refused(service, &self.taken))
+        self.wanted().filter(|service| !is_refused(service, &self.taken))
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &Service> {
+        self.book.entries().values().map(|entry| &entry.wanted)
     }
 
     /// Services whose VIP is an address of this host.
     fn refused(&self) -> impl Iterator<Item = &Service> {
-        self.wanted.iter().filter(|service| is_refused(service, &self.taken))
+        self.wanted().filter(|service| is_refused(service, &self.taken))
+    }
+
+    /// Addresses that need a route: those of VIPs that are served, also of those that nobody knows any more.
+    fn vips(&self) -> BTreeSet<Ipv4Addr> {
+        let held =
+            self.writer.iter().filter(|_| self.has_lost).flat_map(|writer| writer.held().services.keys());
+        let wanted = self.served().map(|service| &service.vip);
+        wanted.chain(held).filter_map(|vip| v4(*vip)).filter(|vip| !self.taken.contains(vip)).collect()
     }
 
     /// The datapath is another.
@@ -77,16 +122,16 @@ impl Services {
 
     /// Makes the kernel hold what is wanted, where that may not be so; gives the services that it does not hold.
     fn apply(&mut self, datapath: &Datapath, reasons: &mut Vec<String>) -> Result<HashSet<Vip>> {
-        let wanted: Vec<&Service> =
-            self.wanted.iter().filter(|service| !is_refused(service, &self.taken)).collect();
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(datapath.services().writer()?),
-        };
+        let wanted = self.book.entries().values().map(|entry| &entry.wanted);
+        let wanted: Vec<&Service> = wanted.filter(|service| !is_refused(service, &self.taken)).collect();
+        let Some(writer) = &mut self.writer else { return Ok(HashSet::new()) };
         let mut failed = HashSet::new();
         if self.is_open {
             writer.recognise(wanted.iter().copied());
-            let ops = reconcile::services(wanted.iter().copied(), writer.held());
+            let mut ops = reconcile::services(wanted.iter().copied(), writer.held());
+            if self.has_lost {
+                ops.retain(|op| !matches!(op, ServiceOp::Remove(vip) if !is_taken(*vip, &self.taken)));
+            }
             // Before the first comes, and after the last has gone.
             datapath.config().set_services(wanted.len().max(writer.held().services.len()));
             for op in &ops {
@@ -94,9 +139,9 @@ impl Services {
             }
             tracing::debug!(changes = ops.len(), "services");
             self.is_open = !failed.is_empty();
-            writer.settle();
             datapath.config().set_services(writer.held().services.len());
         }
+        writer.settle();
         let now = Instant::now();
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
@@ -104,6 +149,71 @@ impl Services {
             tracing::debug!(freed, "rows of former backends");
         }
         Ok(failed)
+    }
+}
+
+impl Services {
+    /// Reads what the kernel holds, where that was not done yet.
+    fn open_writer(&mut self, datapath: &Datapath) -> Result<()> {
+        if self.writer.is_none() {
+            self.writer = Some(datapath.services().writer()?);
+        }
+        Ok(())
+    }
+
+    /// Whether single changes can be made: the kernel's services were read.
+    pub(super) fn has_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Makes the kernel hold the services of these names, and those of VIPs that are gone no more. Nothing is compared
+    /// but what the changes are about.
+    pub(super) fn apply_some(
+        &mut self,
+        datapath: &Datapath,
+        gone: &[Vip],
+        names: &BTreeSet<String>,
+        reasons: &mut Vec<String>,
+    ) {
+        let Some(writer) = &mut self.writer else { return };
+        let wanted = names.iter().filter_map(|name| self.book.get(name)).map(|entry| &entry.wanted);
+        let ops = reconcile::some_services(gone, wanted, writer.held());
+        let added = ops.iter().filter(|op| matches!(op, ServiceOp::Add(_))).count();
+        datapath.config().set_services(writer.held().services.len() + added);
+        let mut failed = HashSet::new();
+        ops.iter().for_each(|op| apply_one(writer, op, &mut failed, reasons));
+        datapath.config().set_services(writer.held().services.len());
+    }
+
+    /// Whether the kernel holds a service of this address.
+    pub(super) fn holds(&self, address: Ipv4Addr) -> bool {
+        let address = IpAddr::V4(address);
+        let vip = |port, protocol| Vip { address, port, protocol };
+        let all = vip(0, Protocol::Tcp)..=vip(u16::MAX, Protocol::Udp);
+        self.writer.as_ref().is_some_and(|writer| writer.held().services.range(all).next().is_some())
+    }
+
+    /// Writes the log anew where most of it is history, and says what is wrong with it.
+    fn keep(&mut self) -> Vec<String> {
+        let mut reasons = self.book.clashes();
+        if self.store.is_long() {
+            let rewritten = self.store.rewrite(&self.book.changes().collect::<Vec<_>>());
+            let path = self.store.path();
+            reasons.extend(rewritten.err().map(|error| format!("services: {}: {error}", path.display())));
+        }
+        let damaged = self.store.damaged();
+        if damaged.is_empty() && std::mem::take(&mut self.has_lost) {
+            self.is_open = true;
+        }
+        self.has_lost = !damaged.is_empty();
+        reasons.extend(damaged.iter().map(|path| {
+            format!(
+                "services-damaged: {} can't be read; the kernel's services stay as they are: apply again what is \
+                 missing, then delete that file",
+                path.display()
+            )
+        }));
+        reasons
     }
 }
 
@@ -131,17 +241,22 @@ fn apply_one(
 impl Agent {
     /// Looks at services; says whether anything failed.
     pub(super) async fn look_at_services(&mut self) -> Result<bool> {
-        let mut reasons = Vec::new();
+        let mut reasons = self.services.keep();
         let mut faults = Vec::new();
-        let mut failed: HashSet<Vip> = self.services.wanted.iter().map(|service| service.vip).collect();
+        let mut failed: HashSet<Vip> = self.services.wanted().map(|service| service.vip).collect();
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
             reasons.extend(size(self.services.flows, datapath.services().flow_capacity()?)?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
-            let vips = self.services.served().filter_map(v4).collect();
+            self.services.open_writer(datapath)?;
+            let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
-            let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &netlink.routes().await?);
+            let routes = netlink.routes().await?;
+            let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &routes);
+            let others = routes.iter().filter(|route| route.destination.prefix_len() == 32);
+            let others = others.filter(|route| route.oif != Some(helper));
+            self.services.foreign = others.map(|route| route.destination.addr()).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
             for op in plan.ops.iter().filter(|op| matches!(op, RouteOp::Delete(_))) {
@@ -152,35 +267,51 @@ impl Agent {
                 faults.extend(route(netlink, op).await);
             }
             failed.extend(self.services.refused().map(|service| service.vip));
-        } else if !self.services.wanted.is_empty() {
+        } else if !self.services.book.entries().is_empty() {
             reasons.push("services: no fan is up, so that none is served; bring one up".to_owned());
         }
         let has_failed = !faults.is_empty();
         reasons.extend(faults);
-        self.tell_services(&failed);
+        self.services.failed = Arc::new(failed);
         self.report.set(Topic::Services, reasons);
+        self.tell_services();
         Ok(has_failed)
     }
 
-    fn tell_services(&mut self, failed: &HashSet<Vip>) {
-        let state = |service: &Service| ServiceState::new(service, !failed.contains(&service.vip));
-        self.report.set_services(self.services.wanted.iter().map(state).collect());
+    /// Has the record say what there is.
+    pub(super) fn tell_services(&mut self) {
+        self.services.is_untold = false;
+        self.report.set_services(self.services.states());
+    }
+
+    /// What is left to do after single changes: waiting until nothing is read that they replaced, and the record.
+    pub(super) fn finish_changes(&mut self) {
+        if let Some(writer) = &mut self.services.writer {
+            writer.settle();
+        }
+        self.tell_services();
     }
 }
 
 impl Services {
+    /// Each service's state.
+    fn states(&self) -> Vec<ServiceState> {
+        let entries = self.book.entries().values();
+        entries.map(|entry| ServiceState::new(entry, !self.failed.contains(&entry.wanted.vip))).collect()
+    }
+
     /// Notes which VIPs are addresses of this host, and says so.
     fn look_at_addresses(&mut self, addresses: &[Address], links: &[Link]) -> Vec<String> {
-        let own: HashSet<Ipv4Addr> = addresses.iter().map(|address| address.address).collect();
-        let taken = self.wanted.iter().filter_map(|service| v4(service).filter(|vip| own.contains(vip)));
-        let taken: BTreeSet<Ipv4Addr> = taken.collect();
+        let own = addresses.iter().map(|address| (address.address, device(links, Some(address.index))));
+        self.own = own.collect();
+        let vips = self.wanted().filter_map(|service| v4(service.vip));
+        let taken: BTreeSet<Ipv4Addr> = vips.filter(|vip| self.own.contains_key(vip)).collect();
         if taken != self.taken {
             self.taken = taken;
             self.is_open = true;
         }
         let reason = |vip: &Ipv4Addr| {
-            let index = addresses.iter().find(|address| address.address == *vip).map(|address| address.index);
-            let device = device(links, index);
+            let device = self.own.get(vip).map_or("an unknown device", String::as_str);
             format!(
                 "vip-address {vip}: it is an address of {device}; give the service another VIP, or take that away"
             )
@@ -208,7 +339,7 @@ fn size(configured: Option<u32>, held: u32) -> Result<Option<String>> {
 }
 
 /// Makes one change of routes.
-async fn route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
+pub(super) async fn route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
     let outcome = match op {
         RouteOp::Set(route) => netlink.replace_route(route).await,
         RouteOp::Delete(route) => netlink.delete_route(route).await,
@@ -231,11 +362,15 @@ fn device(links: &[Link], index: Option<u32>) -> String {
 }
 
 fn is_refused(service: &Service, taken: &BTreeSet<Ipv4Addr>) -> bool {
-    v4(service).is_some_and(|vip| taken.contains(&vip))
+    is_taken(service.vip, taken)
 }
 
-fn v4(service: &Service) -> Option<Ipv4Addr> {
-    match service.vip.address {
+fn is_taken(vip: Vip, taken: &BTreeSet<Ipv4Addr>) -> bool {
+    v4(vip).is_some_and(|vip| taken.contains(&vip))
+}
+
+pub(super) fn v4(vip: Vip) -> Option<Ipv4Addr> {
+    match vip.address {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }

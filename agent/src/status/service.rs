@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Algorithm, Forward, Service, Vip};
+use crate::service::{Algorithm, Backend, Entry, Forward, Vip};
 
 /// A service; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +59,17 @@ pub enum BackendLife {
 }
 
 impl ServiceState {
-    /// A service as it is wanted.
-    pub(crate) fn new(service: &Service, is_applied: bool) -> Self {
-        let backend = |backend: &crate::service::Backend| BackendState {
+    /// A service that is wanted; `is_held`: the kernel holds it so.
+    pub(crate) fn new(entry: &Entry, is_held: bool) -> Self {
+        let service = &entry.defined;
+        let state = |backend: &Backend| match (backend.weight, entry.drained.contains(&backend.socket())) {
+            (1.., false) => BackendLife::Up,
+            _ => BackendLife::Drained,
+        };
+        let backend = |backend: &Backend| BackendState {
             address: backend.socket(),
             weight: backend.weight,
-            state: if backend.weight > 0 { BackendLife::Up } else { BackendLife::Drained },
+            state: state(backend),
         };
         let backends: Vec<_> = service.backends.iter().map(backend).collect();
         let has_usable = backends.iter().any(|backend| backend.state == BackendLife::Up);
@@ -73,7 +78,7 @@ impl ServiceState {
             vip: service.vip.to_string(),
             forward: Forward::Nat,
             algorithm: service.algorithm,
-            state: match (is_applied, has_usable) {
+            state: match (is_held, has_usable) {
                 (false, _) => ServiceLife::Failed,
                 (true, true) => ServiceLife::Up,
                 (true, false) => ServiceLife::Down,
@@ -98,16 +103,17 @@ pub(super) fn against(reported: Vec<ServiceState>, vips: &[Vip]) -> Vec<ServiceS
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::Backend;
+    use crate::service::{Origin, Service};
 
-    fn service(weights: &[u32]) -> Service {
+    fn service(weights: &[u32]) -> Entry {
         let backend = |(&weight, last)| Backend { address: [250, 0, 28, last].into(), port: 80, weight };
-        Service {
+        let service = Service {
             name: "web".to_owned(),
             vip: "10.96.0.10:80/tcp".parse().unwrap(),
             algorithm: Algorithm::Maglev,
             backends: weights.iter().zip(2..).map(backend).collect(),
-        }
+        };
+        Entry::new(service, Origin::File, None)
     }
 
     #[test]
@@ -121,7 +127,7 @@ mod tests {
     #[test]
     fn a_service_that_packets_do_not_find_is_missing() {
         let reported = || vec![ServiceState::new(&service(&[1]), true)];
-        assert_eq!(against(reported(), &[service(&[]).vip])[0].state, ServiceLife::Up);
+        assert_eq!(against(reported(), &[service(&[]).wanted.vip])[0].state, ServiceLife::Up);
         assert_eq!(against(reported(), &[])[0].state, ServiceLife::Missing);
     }
 

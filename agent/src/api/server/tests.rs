@@ -25,14 +25,24 @@ async fn case() -> Case {
     Case { folder, _server: server.unwrap(), requests, events, client }
 }
 
+fn empty() -> Snapshot {
+    Snapshot {
+        entries: Vec::new(),
+        failed: Arc::default(),
+        node: "a".to_owned(),
+        fans: Vec::new(),
+        map: None,
+    }
+}
+
 #[tokio::test]
 async fn the_agents_loop_answers() {
     let Case { mut requests, mut client, _server, .. } = case().await;
     let answered = tokio::spawn(async move {
         let Some(Request::Services(answer)) = requests.recv().await else { panic!() };
-        answer.send(Ok(Vec::new())).unwrap();
+        answer.send(Ok(empty())).unwrap();
     });
-    let services: Vec<ServiceState> = client.get(paths::SERVICES).await.unwrap();
+    let services: Vec<ServiceRow> = client.get(paths::SERVICES).await.unwrap();
     assert_eq!(services, []);
     answered.await.unwrap();
 }
@@ -40,12 +50,12 @@ async fn the_agents_loop_answers() {
 #[tokio::test]
 async fn a_loop_with_too_much_to_do_is_not_waited_for() {
     let Case { requests, mut client, folder, _server, .. } = case().await;
-    let waiting = tokio::spawn(async move { client.get::<Vec<ServiceState>>(paths::SERVICES).await });
+    let waiting = tokio::spawn(async move { client.get::<Vec<ServiceRow>>(paths::SERVICES).await });
     while requests.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut second = Client::connect_to(&folder.path().join("usual.sock")).await.unwrap();
-    let error = second.get::<Vec<ServiceState>>(paths::SERVICES).await.unwrap_err();
+    let error = second.get::<Vec<ServiceRow>>(paths::SERVICES).await.unwrap_err();
     assert!(error.to_string().starts_with("the agent is busy"), "{error}");
     waiting.abort();
 }

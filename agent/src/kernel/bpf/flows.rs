@@ -79,21 +79,13 @@ impl FlowTables {
     /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `young`, which is read
     /// first.
     pub(super) fn each(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        let mut keys = vec![FlowKey::zeroed(); BATCH];
-        let mut values = vec![FlowRecord::zeroed(); BATCH];
-        for (name, map) in [("young", &self.young), ("flows", &self.flows)] {
-            let mut at = None;
-            loop {
-                let batch = sys::lookup_batch(map.fd().as_fd(), at, &mut keys, &mut values);
-                let (count, next) = batch.during(|| format!("reading map {name}"))?;
-                keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
-                if next.is_none() {
-                    break;
-                }
-                at = next;
-            }
-        }
-        Ok(())
+        each_of("young", &self.young, &mut visit)?;
+        each_of("flows", &self.flows, &mut visit)
+    }
+
+    /// Visits the entries of flows that both sides have confirmed.
+    pub(super) fn each_confirmed(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
+        each_of("flows", &self.flows, &mut visit)
     }
 
     /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
@@ -112,6 +104,21 @@ impl FlowTables {
     /// How many flows the table holds: each has two entries.
     pub(super) fn capacity(&self) -> Result<u32> {
         Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / ENTRIES_PER_FLOW)
+    }
+}
+
+fn each_of(name: &str, map: &MapData, visit: &mut impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
+    let mut keys = vec![FlowKey::zeroed(); BATCH];
+    let mut values = vec![FlowRecord::zeroed(); BATCH];
+    let mut at = None;
+    loop {
+        let batch = sys::lookup_batch(map.fd().as_fd(), at, &mut keys, &mut values);
+        let (count, next) = batch.during(|| format!("reading map {name}"))?;
+        keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
+        if next.is_none() {
+            return Ok(());
+        }
+        at = next;
     }
 }
 

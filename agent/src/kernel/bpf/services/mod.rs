@@ -6,6 +6,7 @@
 //! ([`Writer::settle`]), and a backend's row only when no flow remembers it either ([`Writer::sweep`]).
 
 mod bits;
+mod count;
 mod filters;
 mod held;
 mod read;
@@ -15,7 +16,7 @@ mod rows;
 mod sweep;
 mod writer;
 
-use std::{os::fd::AsFd as _, sync::Arc};
+use std::{collections::HashMap, net::SocketAddrV4, os::fd::AsFd as _, sync::Arc};
 
 use aya::maps::MapData;
 use dataplane_common::abi::{
@@ -89,6 +90,11 @@ impl ServiceMap {
     /// The flow that packets with these addresses and ports belong to, if there is one.
     pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
         self.maps.flows.find(key)
+    }
+
+    /// How many established flows each backend of each service has.
+    pub fn count_flows(&self) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
+        count::flows(&self.maps)
     }
 
     /// How many flows the table holds.

@@ -1,0 +1,286 @@
+//! `fanlight service list | show | apply | remove | drain | undrain`
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
+use super::{
+    args::{ServiceApplyArgs, ServiceBackendArgs, ServiceCommand},
+    failure::Failure,
+    output::Output,
+    runtime,
+};
+use crate::{
+    api::{Applied, BackendRow, Client, ClientError, Drained, ServiceRow, paths},
+    config::{FileProblem, service::Format},
+    status::{BackendLife, ServiceLife},
+};
+
+pub(super) fn run(command: &ServiceCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    match command {
+        ServiceCommand::List => {
+            let rows: Vec<ServiceRow> = ask("service list", Method::GET, paths::SERVICES, None)?;
+            output.print(rows.as_slice(), print_list)?;
+        }
+        ServiceCommand::Show(args) => {
+            let row: ServiceRow = ask("service show", Method::GET, &path_of(&args.name), None)?;
+            output.print(&row, print_service)?;
+        }
+        ServiceCommand::Apply(args) => output.print(&apply(args)?, print_applied)?,
+        ServiceCommand::Remove(args) => {
+            let removed: Applied = ask("service remove", Method::DELETE, &path_of(&args.name), None)?;
+            output.print(&removed, print_applied)?;
+        }
+        ServiceCommand::Drain(args) => drain("service drain", Method::PUT, args, output)?,
+        ServiceCommand::Undrain(args) => drain("service undrain", Method::DELETE, args, output)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is sent: a content type and bytes.
+type Body<'a> = (&'a str, Vec<u8>);
+
+fn ask<T: DeserializeOwned>(
+    command: &'static str,
+    method: Method,
+    path: &str,
+    body: Option<Body<'_>>,
+) -> Result<T, Failure> {
+    call(method, path, body)?.map_err(|error| anyhow::Error::from(error).context(command).into())
+}
+
+/// One call; the outer error is this process's own.
+fn call<T: DeserializeOwned>(
+    method: Method,
+    path: &str,
+    body: Option<Body<'_>>,
+) -> Result<Result<T, ClientError>, Failure> {
+    runtime::block_on(async {
+        Ok(match Client::connect().await {
+            Ok(mut client) => client.call(method, path, body).await,
+            Err(error) => Err(error),
+        })
+    })
+}
+
+fn apply(args: &ServiceApplyArgs) -> Result<Applied, Failure> {
+    let (text, name) = read(&args.file)?;
+    let format = match args.file.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => Format::Toml,
+        Some("yaml" | "yml") => Format::Yaml,
+        Some("json") => Format::Json,
+        _ => Format::guess(&text),
+    };
+    match call(Method::POST, paths::SERVICES, Some((format.media_type(), text.into_bytes())))? {
+        Ok(applied) => Ok(applied),
+        Err(ClientError::Refused(problems)) => {
+            let problems = problems.into_iter().map(|problem| FileProblem { file: name.clone(), problem });
+            Err(Failure::Many(problems.map(|problem| format!("service apply: {problem}")).collect()))
+        }
+        Err(error) => Err(anyhow::Error::from(error).context("service apply").into()),
+    }
+}
+
+/// A file's text and its name in messages; `-` is standard input.
+fn read(file: &Path) -> Result<(String, PathBuf), Failure> {
+    if file != Path::new("-") {
+        let text = fs::read_to_string(file).with_context(|| format!("service apply: {}", file.display()));
+        return Ok((text?, file.to_owned()));
+    }
+    let mut text = String::new();
+    io::stdin().lock().read_to_string(&mut text).context("service apply: standard input")?;
+    Ok((text, PathBuf::from("stdin")))
+}
+
+fn drain(
+    command: &'static str,
+    method: Method,
+    args: &ServiceBackendArgs,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    let path = format!("{}/drained/{}", path_of(&args.name), encode(&args.backend.to_string()));
+    let drained: Drained = ask(command, method, &path, None)?;
+    Ok(output.print(&drained, print_drained)?)
+}
+
+fn path_of(name: &str) -> String {
+    format!("{}/{}", paths::SERVICES, encode(name))
+}
+
+/// A part of a path: whatever could mean something else there is written by its number (RFC 3986).
+fn encode(part: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    let encoded = part.bytes().map(|byte| match byte {
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    // Two dots alone would name the folder above.
+    if part.bytes().all(|byte| byte == b'.') { part.replace('.', "%2E") } else { encoded.collect() }
+}
+
+fn print_applied(applied: &Applied, output: &mut Output<'_>) -> io::Result<()> {
+    let Applied { applied, unchanged, removed, ms } = applied;
+    writeln!(output.writer, "{applied} applied, {unchanged} unchanged, {removed} removed in {ms} ms")
+}
+
+fn print_drained(drained: &Drained, output: &mut Output<'_>) -> io::Result<()> {
+    let Drained { service, backend, state, changed } = drained;
+    let what = match (state, changed) {
+        (BackendLife::Drained, true) => "is drained: it keeps its flows and takes no new ones",
+        (BackendLife::Drained, false) => "takes no new flows as it is",
+        (BackendLife::Up, true) => "takes new flows again",
+        (BackendLife::Up, false) => "takes new flows as it is",
+    };
+    writeln!(output.writer, "service {service}: {backend} {what}")
+}
+
+fn print_list(rows: &[ServiceRow], output: &mut Output<'_>) -> io::Result<()> {
+    let cells = rows.iter().map(|row| {
+        let flows: u64 = row.backends.iter().map(|backend| backend.flows).sum();
+        let states = row.backends.iter().map(|backend| backend.state);
+        [
+            row.name.clone(),
+            row.vip.clone(),
+            row.forward.to_string(),
+            row.algorithm.to_string(),
+            state(row.state).to_owned(),
+            usable(states),
+            flows.to_string(),
+        ]
+    });
+    output.table(["NAME", "VIP", "FORWARD", "ALGORITHM", "STATE", "BACKENDS", "FLOWS"], cells)
+}
+
+fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
+    writeln!(output.writer, "name       {}", row.name)?;
+    writeln!(output.writer, "vip        {}", row.vip)?;
+    writeln!(output.writer, "forward    {}", row.forward)?;
+    writeln!(output.writer, "algorithm  {}", row.algorithm)?;
+    writeln!(output.writer, "affinity   none")?;
+    writeln!(output.writer, "state      {}", state(row.state))?;
+    if row.backends.is_empty() {
+        return Ok(());
+    }
+    writeln!(output.writer)?;
+    let cells = row.backends.iter().map(|backend: &BackendRow| {
+        let life = match backend.state {
+            BackendLife::Up => "up",
+            BackendLife::Drained => "drained",
+        };
+        [
+            backend.address.to_string(),
+            backend.weight.to_string(),
+            life.to_owned(),
+            backend.node.clone().unwrap_or_else(|| "-".to_owned()),
+            backend.flows.to_string(),
+        ]
+    });
+    output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells)
+}
+
+/// What a service's state is called.
+pub(super) fn state(life: ServiceLife) -> &'static str {
+    match life {
+        ServiceLife::Up => "up",
+        ServiceLife::Down => "down",
+        ServiceLife::Failed => "failed",
+        ServiceLife::Missing => "missing",
+    }
+}
+
+/// Backends that take new flows, of all, and how many are drained.
+pub(super) fn usable(states: impl Iterator<Item = BackendLife> + Clone) -> String {
+    let (all, drained) =
+        (states.clone().count(), states.filter(|&state| state == BackendLife::Drained).count());
+    let usable = format!("{} of {all}", all - drained);
+    if drained == 0 { usable } else { format!("{usable}, {drained} drained") }
+}
+
+/// `ADDR:PORT` of a backend.
+pub(super) fn parse_backend(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_other| "no ADDRESS:PORT such as 250.0.27.3:8080".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Affinity,
+        service::{Algorithm, Forward},
+    };
+
+    fn row() -> ServiceRow {
+        let backend = |last, state, flows| BackendRow {
+            address: ([250, 0, 28, last], 80).into(),
+            weight: 1,
+            state,
+            node: (last == 2).then(|| "host-28".to_owned()),
+            flows,
+        };
+        ServiceRow {
+            name: "web".to_owned(),
+            vip: "10.96.0.10:80/tcp".to_owned(),
+            forward: Forward::Nat,
+            algorithm: Algorithm::Maglev,
+            affinity: Affinity::None,
+            state: ServiceLife::Up,
+            backends: vec![backend(2, BackendLife::Up, 3), backend(3, BackendLife::Drained, 4)],
+        }
+    }
+
+    fn printed(print: impl FnOnce(&mut Output<'_>)) -> String {
+        let mut out = Vec::new();
+        print(&mut Output::new(&mut out, false));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_list_counts_backends_and_flows() {
+        assert_eq!(
+            printed(|output| print_list(&[row()], output).unwrap()),
+            "NAME  VIP                FORWARD  ALGORITHM  STATE  BACKENDS           FLOWS\n\
+             web   10.96.0.10:80/tcp  nat      maglev     up     1 of 2, 1 drained  7\n"
+        );
+    }
+
+    #[test]
+    fn a_service_is_shown_with_its_backends() {
+        assert_eq!(
+            printed(|output| print_service(&row(), output).unwrap()),
+            "name       web\n\
+             vip        10.96.0.10:80/tcp\n\
+             forward    nat\n\
+             algorithm  maglev\n\
+             affinity   none\n\
+             state      up\n\
+             \n\
+             BACKEND        WEIGHT  STATE    NODE     FLOWS\n\
+             250.0.28.2:80  1       up       host-28  3\n\
+             250.0.28.3:80  1       drained  -        4\n"
+        );
+    }
+
+    #[test]
+    fn the_json_has_the_keys_that_scripts_rely_on() {
+        let json = serde_json::to_value(row()).unwrap();
+        let backend = serde_json::json!({
+            "address": "250.0.28.2:80", "weight": 1, "state": "up", "node": "host-28", "flows": 3,
+        });
+        assert_eq!(json["backends"][0], backend);
+        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["affinity", "algorithm", "backends", "forward", "name", "state", "vip"]);
+    }
+
+    #[test]
+    fn a_name_is_one_part_of_the_path_whatever_it_is() {
+        assert_eq!(["web-1.a", "a/b c", "..", "ü"].map(encode), ["web-1.a", "a%2Fb%20c", "%2E%2E", "%C3%BC"]);
+    }
+}

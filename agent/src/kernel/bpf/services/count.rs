@@ -1,0 +1,31 @@
+//! Flows of backends, counted from the flow table.
+
+use std::{collections::HashMap, net::SocketAddrV4};
+
+use dataplane_common::abi::{FlowRecord, LiveFlow, State};
+
+use super::{super::flows::coarse_now, Maps, Result, rows};
+use crate::service::Vip;
+
+/// How many established flows each backend of each service has.
+pub(super) fn flows(maps: &Maps) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
+    let now = coarse_now()?;
+    let mut counts: HashMap<(u16, u32), u64> = HashMap::new();
+    maps.flows.each_confirmed(|key, flow| {
+        let is_forward = flow.flags & FlowRecord::REPLY == 0 && flow.state == State::Established as u8;
+        if is_forward && LiveFlow::new(flow).lives(key.protocol, now) {
+            *counts.entry((flow.service, flow.backend)).or_default() += 1;
+        }
+    })?;
+    let vips: HashMap<u32, Vip> = maps.records.list()?.into_iter().map(|(vip, index)| (index, vip)).collect();
+    let mut named: HashMap<(Vip, SocketAddrV4), u64> = HashMap::new();
+    for ((service, backend), flows) in counts {
+        let row = FlowRecord::row_of(backend);
+        let record = rows::record(&maps.backends, row);
+        let is_own = FlowRecord::backend_of(row, record.generation) == backend;
+        if let Some(&vip) = vips.get(&u32::from(service)).filter(|_| is_own) {
+            *named.entry((vip, rows::socket(&record))).or_default() += flows;
+        }
+    }
+    Ok(named)
+}
