@@ -7,7 +7,7 @@ use std::{
     net::SocketAddrV4,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -16,7 +16,10 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc::{UnboundedSender, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedSender, unbounded_channel},
+        watch,
+    },
     task::LocalSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -39,35 +42,41 @@ pub struct Fared {
 
 /// A server that sends every byte back, for as long as the value lives.
 pub struct CrowdServer {
-    stop: Arc<AtomicBool>,
+    _stop: watch::Sender<bool>,
 }
 
 impl CrowdServer {
     /// Starts one at an address of a site.
     #[track_caller]
     pub fn start(site: &Site, address: SocketAddrV4) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let listener = site.inside(|| {
+        let (stop, mut stopped) = watch::channel(false);
+        site.inside(|| {
             let listener = std::net::TcpListener::bind(address).expect("an address of the site");
-            listener.set_nonblocking(true).expect("a listener can be asked");
-            listener
+            thread::spawn(move || {
+                run(async {
+                    tokio::select! {
+                        _ = accept(listener) => (),
+                        _ = stopped.changed() => (),
+                    }
+                });
+            });
         });
-        in_thread(site, async move {
-            let listener = TcpListener::from_std(listener).expect("a listener that does not block");
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok(Ok((stream, _))) = timeout(Duration::from_millis(50), listener.accept()).await {
-                    tokio::task::spawn_local(echo(stream));
-                }
-            }
-        });
-        Self { stop }
+        Self { _stop: stop }
+    }
+
+    /// Serves where this process is, until it ends.
+    pub fn serve(address: SocketAddrV4) -> io::Result<()> {
+        sys::allow_descriptors()?;
+        run(accept(std::net::TcpListener::bind(address)?))
     }
 }
 
-impl Drop for CrowdServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+async fn accept(listener: std::net::TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::task::spawn_local(echo(stream));
     }
 }
 
@@ -80,7 +89,7 @@ async fn echo(mut stream: TcpStream) {
 
 /// Clients of a [`CrowdServer`] in the background, until they are asked how they fared.
 pub struct Crowd {
-    stop: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
     open: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Fared>>,
 }
@@ -95,7 +104,7 @@ impl Crowd {
                 tokio::task::spawn_local(async move {
                     // Spread over the interval, and opened no faster than a server accepts.
                     sleep(every.mul_f64(number as f64 / count as f64).min(OPENING * number as u32)).await;
-                    let talked = talk(to, every, &stop, &open).await;
+                    let talked = talk(to, every, stop, &open).await;
                     tell(&failures, talked)
                 })
             });
@@ -118,7 +127,7 @@ impl Crowd {
             let mut tick = interval(Duration::from_secs(1) / per_second);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut visits = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
+            while !*stop.borrow() {
                 tick.tick().await;
                 let failures = failures.clone();
                 visits.push(tokio::task::spawn_local(async move { tell(&failures, visit(to).await) }));
@@ -134,11 +143,14 @@ impl Crowd {
     #[track_caller]
     fn start(
         from: &Site,
-        work: impl AsyncFnOnce(Arc<AtomicBool>, Arc<AtomicUsize>, UnboundedSender<String>) -> u64 + Send + 'static,
+        work: impl AsyncFnOnce(watch::Receiver<bool>, Arc<AtomicUsize>, UnboundedSender<String>) -> u64
+        + Send
+        + 'static,
     ) -> Self {
         sys::allow_descriptors().unwrap_or_else(|error| panic!("cannot open many sockets: {error}"));
-        let (stop, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopped, opened) = (stop.clone(), open.clone());
+        let (stop, stopped) = watch::channel(false);
+        let open = Arc::new(AtomicUsize::new(0));
+        let opened = open.clone();
         let thread = from.inside(|| {
             thread::spawn(move || {
                 run(async move {
@@ -155,25 +167,25 @@ impl Crowd {
     /// Ends them.
     #[track_caller]
     pub fn stop(mut self) -> Fared {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end();
         let thread = self.thread.take().expect("it is stopped once");
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// A thread that has panicked listens no more, and need not.
+    fn end(&self) {
+        let _ = self.stop.send(true);
     }
 }
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end();
     }
 }
 
 /// Time between two openings of connections that stay.
 const OPENING: Duration = Duration::from_micros(300);
-
-/// Runs a future in a thread inside a site, to its end.
-fn in_thread(site: &Site, work: impl Future<Output = ()> + Send + 'static) {
-    site.inside(|| thread::spawn(move || run(work)));
-}
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -200,21 +212,19 @@ async fn visit(to: SocketAddrV4) -> (u64, io::Result<()>) {
 async fn talk(
     to: SocketAddrV4,
     every: Duration,
-    stop: &AtomicBool,
+    mut stop: watch::Receiver<bool>,
     open: &AtomicUsize,
 ) -> (u64, io::Result<()>) {
     let mut answers = 0;
     let talked = async {
         let mut stream = connect(to).await?;
         open.fetch_add(1, Ordering::Relaxed);
-        while !stop.load(Ordering::Relaxed) {
+        while !*stop.borrow() {
             exchange(&mut stream).await?;
             answers += 1;
-            let mut left = every;
-            while !stop.load(Ordering::Relaxed) && !left.is_zero() {
-                let pause = left.min(Duration::from_millis(200));
-                sleep(pause).await;
-                left -= pause;
+            tokio::select! {
+                () = sleep(every) => (),
+                _ = stop.changed() => (),
             }
         }
         // What was silent at the end speaks once more.

@@ -28,6 +28,11 @@ pub enum Forged {
     SynsAndAcks,
 }
 
+/// Last octets of the forged addresses: no container has them.
+const FORGED: std::ops::Range<u8> = 100..250;
+/// Threads that send.
+const SENDERS: u64 = 2;
+
 /// A flood in the background, until it is asked how many segments it sent.
 pub struct Flood {
     stop: Arc<AtomicBool>,
@@ -37,37 +42,44 @@ pub struct Flood {
 
 impl Flood {
     /// From a port of a host's bridge: addresses and ports of the sources are random, so that each segment is of a
-    /// flow of its own. `sources` is the network of a fan's slice.
+    /// flow of its own. `slice` is the network of the host's fan.
     #[track_caller]
     pub fn start(
+        (host, bridge, slice): (&Host, &str, Ipv4Addr),
         from: &Site,
-        gateway: [u8; 6],
         to: SocketAddrV4,
-        sources: Ipv4Addr,
         forged: Forged,
         per_second: u32,
     ) -> Self {
+        let (own, gateway) = (from.mac("eth0"), host.mac(bridge));
+        let mac = own.map(|octet| format!("{octet:02x}")).join(":");
+        // Answers end at the attacker's device: what cannot be delivered would be told to the backends, one by one.
+        let neighbours = FORGED
+            .map(|octet| client(slice, octet))
+            .map(|address| format!("neigh replace {address} lladdr {mac} dev {bridge} nud permanent\n"));
+        host.command("ip").args(["-batch", "-"]).input(neighbours.collect::<String>()).ok();
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, count) = (stop.clone(), sent.clone());
-        let (socket, own, start) = (from.raw("eth0"), from.mac("eth0"), Instant::now());
-        thread::spawn(move || {
-            let mut random = Random(0x9e37_79b9_7f4a_7c15);
-            while !stopped.load(Ordering::Relaxed) {
-                let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
-                if count.load(Ordering::Relaxed) >= due {
-                    thread::sleep(Duration::from_micros(200));
-                    continue;
+        let start = Instant::now();
+        for seed in 1..=SENDERS {
+            let (socket, stop, sent) = (from.raw("eth0"), stop.clone(), sent.clone());
+            let mut random = Random(seed << 32 | 0x7f4a_7c15);
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
+                    if sent.load(Ordering::Relaxed) >= due {
+                        thread::sleep(Duration::from_micros(200));
+                        continue;
+                    }
+                    let (source, number) = (random.client(slice), random.next() as u32);
+                    socket.send(&Ipv4::tcp(source, to, (number, 0), TcpFlag::SYN).frame(gateway, own));
+                    if forged == Forged::SynsAndAcks {
+                        let numbers = (number.wrapping_add(1), random.next() as u32);
+                        socket.send(&Ipv4::tcp(source, to, numbers, TcpFlag::ACK).frame(gateway, own));
+                    }
+                    sent.fetch_add(1, Ordering::Relaxed);
                 }
-                let source = random.client(sources);
-                let number = random.next() as u32;
-                socket.send(&Ipv4::tcp(source, to, (number, 0), TcpFlag::SYN).frame(gateway, own));
-                if forged == Forged::SynsAndAcks {
-                    let numbers = (number.wrapping_add(1), random.next() as u32);
-                    socket.send(&Ipv4::tcp(source, to, numbers, TcpFlag::ACK).frame(gateway, own));
-                }
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+            });
+        }
         Self { stop, sent, start }
     }
 
@@ -85,6 +97,11 @@ impl Drop for Flood {
     }
 }
 
+fn client(slice: Ipv4Addr, octet: u8) -> Ipv4Addr {
+    let [a, b, c, _] = slice.octets();
+    Ipv4Addr::new(a, b, c, octet)
+}
+
 /// Marsaglia's xorshift: a flood needs many numbers, not good ones.
 struct Random(u64);
 
@@ -96,11 +113,11 @@ impl Random {
         self.0 >> 16
     }
 
-    /// One of the slice's addresses that no container has, and any port.
+    /// One of the forged addresses, and any port.
     fn client(&mut self, slice: Ipv4Addr) -> (Ipv4Addr, u16) {
-        let [a, b, c, _] = slice.octets();
         let number = self.next();
-        (Ipv4Addr::new(a, b, c, 128 + (number >> 16) as u8 % 100), number as u16 | 1024)
+        let octet = FORGED.start + (number >> 16) as u8 % (FORGED.end - FORGED.start);
+        (client(slice, octet), number as u16 | 1024)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod fan;
+pub mod flood;
 pub mod load;
 pub mod processors;
 pub mod program;

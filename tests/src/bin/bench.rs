@@ -1,16 +1,24 @@
 //! Benchmarks, and the load generator that they start inside namespaces.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use fanlight_tests::bench::{
-    clock, fan,
-    load::{self, Load},
-    processors::Processors,
-    program,
-    rounds::{Plan, Wire},
-    vip,
+use fanlight_tests::{
+    bench::{
+        clock, fan, flood,
+        load::{self, Load},
+        processors::Processors,
+        program,
+        rounds::{Plan, Wire},
+        vip,
+    },
+    crowd::CrowdServer,
 };
 use serde::Serialize;
 
@@ -50,6 +58,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Forged clients beside established flows and a quiet client
+    Flood {
+        /// Seconds of each flood
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Forged clients a second
+        #[arg(long, default_value_t = 100_000)]
+        rate: u32,
+        /// Established flows
+        #[arg(long, default_value_t = 10_000)]
+        flows: usize,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Each program alone, per packet
     Program {
         /// Packets through each program
@@ -68,6 +91,9 @@ enum Command {
     /// Serve loads until killed
     #[command(hide = true)]
     Serve,
+    /// Send back what connections bring until killed
+    #[command(hide = true)]
+    Crowd { address: SocketAddrV4 },
     /// Run one load for a time and print what was measured, as JSON
     #[command(hide = true)]
     Load { load: Load, server: Ipv4Addr, milliseconds: u64 },
@@ -100,6 +126,11 @@ fn main() -> Result<()> {
             }
             keep(json, &all)
         }
+        Command::Flood { seconds, rate, flows, json } => {
+            let rows = flood::measure(flood::Plan { length: Duration::from_secs(seconds), rate, flows })?;
+            flood::print(&rows);
+            keep(json, &rows)
+        }
         Command::Program { runs, json } => {
             let rows = program::measure(runs)?;
             program::print(&rows);
@@ -111,6 +142,7 @@ fn main() -> Result<()> {
             keep(json, &costs)
         }
         Command::Serve => load::serve(),
+        Command::Crowd { address } => Ok(CrowdServer::serve(address)?),
         Command::Load { load, server, milliseconds } => {
             report(&load::run(load, server, Duration::from_millis(milliseconds))?)
         }

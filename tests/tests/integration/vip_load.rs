@@ -107,7 +107,7 @@ fn a_flood_harms_nobody(forged: Forged) {
     let staying = Crowd::staying(&client, WEB, 200, Duration::from_secs(1));
     let before = confirmed_flows(&fleet[0], overlay(0, 5));
     assert_eq!(before, 200, "a flow a connection");
-    let flood = Flood::start(&attacker, fleet[0].mac(&bridge(0)), WEB, overlay(0, 0), forged, 100_000);
+    let flood = Flood::start((&fleet[0], &bridge(0), overlay(0, 0)), &attacker, WEB, forged, 100_000);
     let coming = Crowd::coming_and_going(&quiet, WEB, 50);
     thread::sleep(Duration::from_secs(3));
     let coming = coming.stop();
