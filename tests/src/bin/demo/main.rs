@@ -1,9 +1,10 @@
 //! `cargo xtask demo`: a small fleet in namespaces, shown at work line by line.
 
+mod narrator;
+mod vip;
+
 use std::{
-    cell::Cell,
     collections::BTreeSet,
-    io::{IsTerminal, Write},
     net::Ipv4Addr,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
@@ -18,6 +19,8 @@ use fanlight_tests::{
     host, lab,
     load::{IperfServer, Ping},
 };
+
+use crate::narrator::Narrator;
 
 const HOSTS: usize = 3;
 const ROUTER: &str = "172.30.0.1";
@@ -69,13 +72,14 @@ fn demo(narrator: &Narrator, keep: bool) {
     show_stream(narrator, &containers);
     show_outside(narrator, &containers[0]);
     let agents = show_restart(narrator, &fleet, &containers, agents);
+    let service = vip::show(narrator, &fleet, &containers);
     show_counters(narrator, &fleet);
     if keep {
         explain_kept(narrator, &fleet, &outside);
         return;
     }
     narrator.step("Cleaning up");
-    drop((agents, containers));
+    drop((service, agents, containers));
     drop((fleet, outside));
     assert!(lab::left().is_empty(), "processes are left: {:?}", lab::left());
     narrator.line(&format!(
@@ -234,52 +238,4 @@ fn explain_kept(narrator: &Narrator, fleet: &Fleet, outside: &Outside) {
     narrator.line("");
     narrator.line(&format!("On a host:   {} status", host::binary().display()));
     narrator.line("Remove all:  cargo xtask demo --clean");
-}
-
-/// Calm output: a heading for each step and, below it, what happens as it happens.
-struct Narrator {
-    colour: bool,
-    steps: Cell<u32>,
-}
-
-impl Narrator {
-    fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, steps: Cell::new(0) }
-    }
-
-    fn title(&self, text: &str) {
-        self.put(&self.styled("1", text));
-    }
-
-    fn step(&self, text: &str) {
-        self.steps.set(self.steps.get() + 1);
-        let number = self.styled("2", &format!("{:>2}", self.steps.get()));
-        self.put(&format!("\n{number}  {}", self.styled("1", text)));
-    }
-
-    fn line(&self, text: &str) {
-        self.put(format!("    {text}").trim_end());
-    }
-
-    fn note(&self, text: &str) {
-        self.line(&self.styled("2", text));
-    }
-
-    /// Another program's words.
-    fn quote(&self, text: &str) {
-        if !text.trim().is_empty() {
-            self.line(&format!("{} {text}", self.styled("2", "|")));
-        }
-    }
-
-    fn styled(&self, style: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn put(&self, text: &str) {
-        let mut stdout = std::io::stdout().lock();
-        // Where nobody listens any more, the demo still goes on to clean up.
-        let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-    }
 }
