@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod endpoint;
 pub mod fan;
+pub mod flow;
 pub mod kernel;
 pub mod model;
 pub mod monitor;

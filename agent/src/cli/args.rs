@@ -40,6 +40,9 @@ pub(super) enum Command {
     /// Apply, show, drain and remove services on the running agent
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Look at the flows of services
+    #[command(subcommand)]
+    Flow(FlowCommand),
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
     /// Show new flows, drops and refusals as they happen
@@ -175,6 +178,22 @@ pub(super) struct ServiceBackendArgs {
     /// The backend, ADDRESS:PORT as the service lists it
     #[arg(value_parser = parse_backend)]
     pub(super) backend: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FlowCommand {
+    /// List the flows of this node's clients
+    List(FlowListArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FlowListArgs {
+    /// Only this service's
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
+    /// Only those that this address has opened
+    #[arg(long, value_name = "A")]
+    pub(super) client: Option<Ipv4Addr>,
 }
 
 #[derive(Debug, Args)]

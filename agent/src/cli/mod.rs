@@ -6,6 +6,7 @@ mod check_config;
 mod endpoint;
 mod failure;
 mod fan;
+mod flow;
 mod generate;
 mod monitor;
 mod output;
@@ -73,6 +74,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => fan::down(&args, &mut output),
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
+        Command::Flow(command) => flow::run(&command, &mut output),
         Command::Status => status::run(&mut output),
         Command::Monitor(args) => monitor::run(&args, &mut output),
         Command::Replay(args) => replay::run(&args, &mut output),

@@ -9,7 +9,6 @@ use super::{args::MonitorArgs, failure::Failure, output::Output, runtime};
 use crate::{
     api::{Client, Lines, paths},
     monitor::{Event, Kind},
-    status::ServiceState,
 };
 
 /// What a line of the agent's says.
@@ -23,21 +22,12 @@ enum Told {
 pub(super) fn run(args: &MonitorArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     runtime::block_on(async {
         if let Some(name) = &args.service {
-            known(name).await.context("monitor")?;
+            runtime::service(name).await.context("monitor")?;
         }
         let client = Client::connect().await.context("monitor")?;
         let lines = client.lines(paths::EVENTS).await.context("monitor")?;
         follow(lines, args, output).await
     })
-}
-
-/// A name that no service has would be waited for in vain.
-async fn known(name: &str) -> anyhow::Result<()> {
-    let services: Vec<ServiceState> = Client::connect().await?.get(paths::SERVICES).await?;
-    if services.iter().any(|service| service.name == name) {
-        return Ok(());
-    }
-    Err(anyhow!("no service '{name}'; 'fanlight status' lists them"))
 }
 
 async fn follow(mut lines: Lines, args: &MonitorArgs, output: &mut Output<'_>) -> anyhow::Result<ExitCode> {

@@ -1,9 +1,13 @@
 //! What commands that talk to the kernel have in common.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::failure::Failure;
-use crate::kernel::privileges;
+use crate::{
+    api::{Client, paths},
+    kernel::privileges,
+    status::ServiceState,
+};
 
 /// Refuses early what the kernel would refuse halfway.
 pub(super) fn require_privileges(command: &str) -> Result<(), Failure> {
@@ -20,4 +24,15 @@ pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Resu
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     Ok(runtime.block_on(work)?)
+}
+
+/// The services that the running agent has.
+pub(super) async fn services() -> anyhow::Result<Vec<ServiceState>> {
+    Ok(Client::connect().await?.get(paths::SERVICES).await?)
+}
+
+/// The running agent's service of a name; a name that none has is a mistake.
+pub(super) async fn service(name: &str) -> anyhow::Result<ServiceState> {
+    let found = services().await?.into_iter().find(|service| service.name == name);
+    found.ok_or_else(|| anyhow!("no service '{name}'; 'fanlight status' lists them"))
 }

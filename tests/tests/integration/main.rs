@@ -19,6 +19,7 @@ mod fan_updown;
 mod fan_verify;
 mod fan_vlan;
 mod fan_wire;
+mod flow_list;
 mod harness;
 mod monitor;
 mod neighbours;

@@ -64,6 +64,24 @@ fn memory() -> io::Result<u64> {
     total.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))
 }
 
+/// One of the flow tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTable {
+    /// Flows whose backend has not answered, or whose client has not acknowledged that.
+    Young,
+    /// The others.
+    Flows,
+}
+
+impl FlowTable {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Young => "young",
+            Self::Flows => "flows",
+        }
+    }
+}
+
 /// The flow tables.
 #[derive(Debug)]
 pub(super) struct FlowTables {
@@ -79,26 +97,53 @@ impl FlowTables {
     /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `young`, which is read
     /// first.
     pub(super) fn each(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        each_of("young", &self.young, &mut visit)?;
-        each_of("flows", &self.flows, &mut visit)
+        self.each_of(FlowTable::Young, &mut visit)?;
+        self.each_of(FlowTable::Flows, &mut visit)
     }
 
-    /// Visits the entries of flows that both sides have confirmed.
-    pub(super) fn each_confirmed(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        each_of("flows", &self.flows, &mut visit)
+    /// Visits every entry of one table.
+    pub(super) fn each_of(
+        &self,
+        table: FlowTable,
+        mut visit: impl FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<()> {
+        let map = self.map(table);
+        let mut keys = vec![FlowKey::zeroed(); BATCH];
+        let mut values = vec![FlowRecord::zeroed(); BATCH];
+        let mut at = None;
+        loop {
+            let batch = sys::lookup_batch(map.fd().as_fd(), at, &mut keys, &mut values);
+            let (count, next) = batch.during(|| format!("reading map {}", table.name()))?;
+            keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
+            if next.is_none() {
+                return Ok(());
+            }
+            at = next;
+        }
     }
 
     /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
     pub(super) fn find(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
         let now = coarse_now()?;
-        for (name, map) in [("flows", &self.flows), ("young", &self.young)] {
-            let found: io::Result<Option<FlowRecord>> = sys::lookup(map.fd().as_fd(), key);
-            let found = found.during(|| format!("reading map {name}"))?;
+        for table in [FlowTable::Flows, FlowTable::Young] {
+            let found = self.entry(table, key)?;
             if let Some(record) = found.filter(|record| LiveFlow::new(record).lives(key.protocol, now)) {
                 return Ok(Some(record));
             }
         }
         Ok(None)
+    }
+
+    /// The entry of a key, however old.
+    pub(super) fn entry(&self, table: FlowTable, key: &FlowKey) -> Result<Option<FlowRecord>> {
+        sys::lookup(self.map(table).fd().as_fd(), key).during(|| format!("reading map {}", table.name()))
+    }
+
+    fn map(&self, table: FlowTable) -> &MapData {
+        match table {
+            FlowTable::Young => &self.young,
+            FlowTable::Flows => &self.flows,
+        }
     }
 
     /// How many flows the table holds: each has two entries.
@@ -107,23 +152,8 @@ impl FlowTables {
     }
 }
 
-fn each_of(name: &str, map: &MapData, visit: &mut impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-    let mut keys = vec![FlowKey::zeroed(); BATCH];
-    let mut values = vec![FlowRecord::zeroed(); BATCH];
-    let mut at = None;
-    loop {
-        let batch = sys::lookup_batch(map.fd().as_fd(), at, &mut keys, &mut values);
-        let (count, next) = batch.during(|| format!("reading map {name}"))?;
-        keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
-        if next.is_none() {
-            return Ok(());
-        }
-        at = next;
-    }
-}
-
 /// The programs' coarse clock, as in [`FlowRecord::seen`].
-pub(super) fn coarse_now() -> Result<u32> {
+pub fn coarse_now() -> Result<u32> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).during(|| "reading the clock".to_owned())?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     Ok((nanoseconds >> SEEN_SHIFT) as u32)

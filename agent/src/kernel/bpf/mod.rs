@@ -40,7 +40,7 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::{FEWEST_FLOWS, flows_held},
+    flows::{FEWEST_FLOWS, FlowTable, coarse_now, flows_held},
     object::{LoadedProgram, program_name},
     paths::{PathMap, uptime},
     private::{Private, TestRun, bench},

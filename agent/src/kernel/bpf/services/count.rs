@@ -4,14 +4,17 @@ use std::{collections::HashMap, net::SocketAddrV4};
 
 use dataplane_common::abi::{FlowRecord, LiveFlow, State};
 
-use super::{super::flows::coarse_now, Maps, Result, rows};
+use super::{
+    super::flows::{FlowTable, coarse_now},
+    Maps, Result, rows,
+};
 use crate::service::Vip;
 
 /// How many established flows each backend of each service has.
 pub(super) fn flows(maps: &Maps) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
     let now = coarse_now()?;
     let mut counts: HashMap<(u16, u32), u64> = HashMap::new();
-    maps.flows.each_confirmed(|key, flow| {
+    maps.flows.each_of(FlowTable::Flows, |key, flow| {
         let is_forward = flow.flags & FlowRecord::REPLY == 0 && flow.state == State::Established as u8;
         if is_forward && LiveFlow::new(flow).lives(key.protocol, now) {
             *counts.entry((flow.service, flow.backend)).or_default() += 1;

@@ -31,7 +31,7 @@ pub use self::{
 use self::{records::Records, rings::Rings};
 use super::{
     error::{Context as _, Error, Result},
-    flows::FlowTables,
+    flows::{FlowTable, FlowTables},
     object::duplicate,
     sys::Mapping,
 };
@@ -95,6 +95,11 @@ impl ServiceMap {
     /// How many established flows each backend of each service has.
     pub fn count_flows(&self) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
         count::flows(&self.maps)
+    }
+
+    /// Visits every entry of a flow table.
+    pub fn each_flow(&self, table: FlowTable, visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
+        self.maps.flows.each_of(table, visit)
     }
 
     /// How many flows the table holds.
