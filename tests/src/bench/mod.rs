@@ -11,6 +11,7 @@ pub mod processors;
 pub mod program;
 pub mod report;
 pub mod rounds;
+pub mod services;
 pub mod vip;
 pub mod vips;
 pub mod ways;

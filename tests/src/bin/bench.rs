@@ -16,7 +16,7 @@ use fanlight_tests::{
         processors::Processors,
         program,
         rounds::{Plan, Wire},
-        vip,
+        services, vip,
     },
     crowd::CrowdServer,
 };
@@ -69,6 +69,18 @@ enum Command {
         /// Established flows
         #[arg(long, default_value_t = 10_000)]
         flows: usize,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Many services in one agent: time to load them, of one change, memory
+    Services {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        services: u32,
+        /// Backends of each
+        #[arg(long, default_value_t = 10)]
+        backends: u32,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -129,6 +141,11 @@ fn main() -> Result<()> {
         Command::Flood { seconds, rate, flows, json } => {
             let rows = flood::measure(flood::Plan { length: Duration::from_secs(seconds), rate, flows })?;
             flood::print(&rows);
+            keep(json, &rows)
+        }
+        Command::Services { services: count, backends, json } => {
+            let rows = services::measure(count, backends)?;
+            services::print(count, backends, &rows);
             keep(json, &rows)
         }
         Command::Program { runs, json } => {

@@ -21,7 +21,7 @@ pub(super) enum Need {
 }
 
 /// Programs that the tests, the demo and the benchmarks start.
-const LAB: [(&str, &str); 15] = [
+const LAB: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("bridge", "iproute2"),
@@ -37,6 +37,7 @@ const LAB: [(&str, &str); 15] = [
     ("nginx", "nginx"),
     ("dnsmasq", "dnsmasq-base"),
     ("wrk", "wrk"),
+    ("iptables-restore", "iptables"),
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.
