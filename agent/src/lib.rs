@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod endpoint;
+pub mod explain;
 pub mod fan;
 pub mod flow;
 pub mod kernel;

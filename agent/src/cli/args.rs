@@ -7,7 +7,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use dataplane_common::outcome::Hook;
+use dataplane_common::{
+    outcome::Hook,
+    wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
+};
 
 use super::service::parse_backend;
 use crate::config::CONFIG_FILE;
@@ -47,6 +50,8 @@ pub(super) enum Command {
     Status,
     /// Show new flows, drops and refusals as they happen
     Monitor(MonitorArgs),
+    /// Say what would become of a packet here, and why
+    Explain(ExplainArgs),
     /// Run packets through the kernel programs without touching any interface
     Replay(ReplayArgs),
     /// Check the configuration without touching the host
@@ -213,6 +218,23 @@ pub(super) struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// Who sends it
+    pub(super) src: Ipv4Addr,
+    /// Where to
+    pub(super) dst: Ipv4Addr,
+    /// tcp, udp, icmp or a number; without it tcp where --dport is given, else icmp
+    #[arg(long = "proto", value_name = "P", value_parser = parse_protocol)]
+    pub(super) protocol: Option<u8>,
+    /// The port it goes to
+    #[arg(long, value_name = "N")]
+    pub(super) dport: Option<u16>,
+    /// The port it comes from
+    #[arg(long, value_name = "N")]
+    pub(super) sport: Option<u16>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct MonitorArgs {
     /// Only drops and refusals
     #[arg(long)]
@@ -241,4 +263,16 @@ fn parse_hook() -> impl clap::builder::TypedValueParser<Value = Hook> {
     let names: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).collect();
     clap::builder::PossibleValuesParser::new(names)
         .try_map(|name| Hook::from_name(&name).ok_or_else(|| format!("no hook '{name}'")))
+}
+
+/// A protocol by its name or number.
+fn parse_protocol(word: &str) -> Result<u8, String> {
+    match word {
+        "icmp" => Ok(PROTO_ICMP),
+        "tcp" => Ok(PROTO_TCP),
+        "udp" => Ok(PROTO_UDP),
+        _ => {
+            word.parse().map_err(|_not_a_number| "no protocol such as tcp, udp, icmp or a number".to_owned())
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod check_config;
 mod endpoint;
+mod explain;
 mod failure;
 mod fan;
 mod flow;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Status => status::run(&mut output),
+        Command::Explain(args) => explain::run(&args, &mut output),
         Command::Monitor(args) => monitor::run(&args, &mut output),
         Command::Replay(args) => replay::run(&args, &mut output),
         Command::CheckConfig(args) => check_config::run(&args, &mut output),

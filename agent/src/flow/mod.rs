@@ -61,7 +61,7 @@ impl FlowState {
         }
     }
 
-    fn of(number: u8) -> Self {
+    pub(crate) fn of(number: u8) -> Self {
         let states = [
             (State::New, Self::New),
             (State::Answered, Self::Answered),

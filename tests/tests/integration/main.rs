@@ -3,6 +3,7 @@
 //! Modules named `fan_*` run in the guests of the VM matrix too.
 
 mod datapath;
+mod explain;
 mod fan_agent;
 mod fan_ecn;
 mod fan_endpoint;

@@ -52,6 +52,15 @@ impl ConfigMap {
         let _ = smallest.compare_exchange(0, u32::MAX, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// All of it, as it is at this moment.
+    pub(super) fn snapshot(&self) -> Config {
+        let mut config = Config::zeroed();
+        for (index, bytes) in bytemuck::bytes_of_mut(&mut config).chunks_exact_mut(WORD).enumerate() {
+            bytes.copy_from_slice(&self.mapping.u64(index * WORD).load(Ordering::Acquire).to_ne_bytes());
+        }
+        config
+    }
+
     /// The published fans. Their slots, which are the map's own business, read 0.
     pub fn fans(&self) -> Vec<FanRecord> {
         let records = (0..self.slots()).map(|slot| self.read(slot));

@@ -48,6 +48,15 @@ impl EndpointMap {
         Ok(endpoints)
     }
 
+    /// The endpoint of an address.
+    pub fn get(&self, address: Ipv4Addr) -> Result<Option<EndpointRecord>> {
+        match self.lock().get(&address.octets(), 0) {
+            Ok(record) => Ok(Some(bytemuck::pod_read_unaligned(&record))),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(Error::map(NAME)(error)),
+        }
+    }
+
     /// Sets the endpoint of the record's address.
     pub fn insert(&self, record: EndpointRecord) -> Result<()> {
         let address = Ipv4Addr::from(record.address);

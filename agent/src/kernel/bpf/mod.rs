@@ -13,6 +13,7 @@ mod events;
 mod flows;
 mod links;
 mod logs;
+mod look;
 mod object;
 mod paths;
 mod pins;
@@ -41,11 +42,12 @@ pub use self::{
     error::{Error, Result},
     events::EventReader,
     flows::{FEWEST_FLOWS, FlowTable, coarse_now, flows_held},
+    look::Look,
     object::{LoadedProgram, program_name},
     paths::{PathMap, uptime},
     private::{Private, TestRun, bench},
     probe::Mechanism,
-    services::{Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
+    services::{Candidate, Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
     sightings::Watcher,
 };
 use self::{flows::FlowSizes, object::Shared, pins::Pins, tables::Tables};
@@ -267,6 +269,11 @@ impl Datapath {
     /// A reader of what the programs tell whoever watches.
     pub fn watcher(&self) -> Result<Watcher> {
         Watcher::new(|name| self.tables.duplicate(name))
+    }
+
+    /// The tables as a decision reads them.
+    pub fn look(&self) -> Result<Look<'_>> {
+        Look::new(self)
     }
 
     /// Forwards the log lines of programs that were built with them, while the future is polled.

@@ -48,6 +48,18 @@ impl PathMap {
         Ok(paths)
     }
 
+    /// The path to a remote host, where it still counts.
+    pub fn get(&self, host: Ipv4Addr) -> Result<Option<PathRecord>> {
+        let now = uptime()?.as_nanos() as u64;
+        match self.lock().get(&host.octets(), 0) {
+            Ok(bytes) => {
+                Ok(Some(bytemuck::pod_read_unaligned(&bytes)).filter(|path: &PathRecord| path.until > now))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(Error::map(NAME)(error)),
+        }
+    }
+
     /// Forgets a path; one that is not there is fine.
     pub fn remove(&self, host: Ipv4Addr) -> Result<()> {
         match self.lock().remove(&host.octets()) {

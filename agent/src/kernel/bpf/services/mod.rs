@@ -8,6 +8,7 @@
 mod bits;
 mod count;
 mod filters;
+mod find;
 mod held;
 mod read;
 mod records;
@@ -25,6 +26,7 @@ use dataplane_common::abi::{
 };
 
 pub use self::{
+    find::Candidate,
     held::{Held, HeldRow, HeldService, ServiceOp},
     writer::Writer,
 };

@@ -47,6 +47,15 @@ impl Records {
         Ok(found)
     }
 
+    /// Where a key leads.
+    pub(super) fn find(&self, key: VipKey) -> Result<Option<u32>> {
+        match self.lock().get(&bytemuck::cast::<VipKey, Bytes>(key), 0) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(Error::map(NAME)(error)),
+        }
+    }
+
     /// Makes a VIP lead to a record.
     pub(super) fn insert(&self, key: VipKey, index: u32) -> Result<()> {
         self.lock().insert(bytemuck::cast::<VipKey, Bytes>(key), index, 0).map_err(Error::map(NAME))

@@ -1,0 +1,46 @@
+//! A decision in words.
+
+use std::net::Ipv4Addr;
+
+use dataplane_common::{
+    decide::{Forward, Verdict},
+    outcome::Outcome,
+    vip::Tuple,
+};
+
+/// What a decision comes to.
+pub(super) struct Decided {
+    /// What the packet is counted as.
+    pub(super) outcome: Outcome,
+    /// The addresses and ports that it gets, where it gets others.
+    pub(super) rewrite: Option<Tuple>,
+    /// The remote host that it is carried to.
+    pub(super) host: Option<Ipv4Addr>,
+}
+
+impl Decided {
+    pub(super) fn of(verdict: &Verdict<'_>) -> Self {
+        let plain = |outcome| Self { outcome, rewrite: None, host: None };
+        match *verdict {
+            Verdict::Pass(outcome)
+            | Verdict::Drop(outcome)
+            | Verdict::Reset(outcome)
+            | Verdict::Answer { outcome, .. } => plain(outcome),
+            Verdict::Echo => plain(Outcome::AnsweredEcho),
+            Verdict::LearnPathMtu { .. } => plain(Outcome::PassPathMtuLearnt),
+            Verdict::Forward(forward) => Self::forwarded(forward, None),
+            Verdict::Translate { rewrite, forward } => Self::forwarded(forward, Some(rewrite)),
+        }
+    }
+
+    fn forwarded(forward: Forward<'_>, rewrite: Option<Tuple>) -> Self {
+        let (outcome, host) = match forward {
+            Forward::Encapsulate { host, .. } => (Outcome::Encapsulated, Some(Ipv4Addr::from_bits(host))),
+            Forward::Decapsulate { endpoint: Some(_), .. } => (Outcome::Decapsulated, None),
+            Forward::Decapsulate { endpoint: None, .. } => (Outcome::DecapsulatedToHost, None),
+            Forward::Deliver { .. } => (Outcome::DeliveredLocally, None),
+            Forward::ToHost => (Outcome::DeliveredToHost, None),
+        };
+        Self { outcome, rewrite, host }
+    }
+}
