@@ -37,6 +37,8 @@ pub const SOCKET: &str = "/run/fanlight/api.sock";
 pub mod paths {
     /// Services.
     pub const SERVICES: &str = "/v1/services";
+    /// The same, without counting their flows.
+    pub const STATES: &str = "/v1/services?flows=no";
     /// One of them.
     pub const SERVICE: &str = "/v1/services/{name}";
     /// A backend is drained with PUT, and undrained with DELETE.

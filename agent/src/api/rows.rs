@@ -80,25 +80,26 @@ pub struct BackendRow {
     pub state: BackendLife,
     /// The node that it is on: this one's name, or another's address in the underlay; none outside the fans.
     pub node: Option<String>,
-    /// Established flows of this node's clients.
-    pub flows: u64,
+    /// Established flows of this node's clients, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u64>,
 }
 
 /// Established flows of each service and backend.
 type Flows = HashMap<(Vip, SocketAddrV4), u64>;
 
 impl Snapshot {
-    /// All services.
-    pub(super) fn rows(&self) -> bpf::Result<Vec<ServiceRow>> {
-        let flows = self.flows()?;
-        Ok(self.entries.iter().map(|entry| self.row(entry, &flows)).collect())
+    /// All services, with their flows where they are to be `counted`.
+    pub(super) fn rows(&self, counted: bool) -> bpf::Result<Vec<ServiceRow>> {
+        let flows = if counted { Some(self.flows()?) } else { None };
+        Ok(self.entries.iter().map(|entry| self.row(entry, flows.as_ref())).collect())
     }
 
     fn flows(&self) -> bpf::Result<Flows> {
         self.map.as_ref().map_or_else(|| Ok(Flows::default()), bpf::ServiceMap::count_flows)
     }
 
-    fn row(&self, entry: &Entry, flows: &Flows) -> ServiceRow {
+    fn row(&self, entry: &Entry, flows: Option<&Flows>) -> ServiceRow {
         let vip = entry.wanted.vip;
         let is_held = self.map.is_some() && !self.failed.contains(&vip);
         let ServiceState { name, forward, algorithm, state, backends, .. } =
@@ -108,14 +109,14 @@ impl Snapshot {
         ServiceRow { name, vip: vip.to_string(), forward, algorithm, affinity, state, backends }
     }
 
-    fn backend(&self, vip: Vip, backend: BackendState, flows: &Flows) -> BackendRow {
+    fn backend(&self, vip: Vip, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
         let BackendState { address, weight, state } = backend;
-        let counted = match address {
-            SocketAddr::V4(address) => flows.get(&(vip, address)),
-            SocketAddr::V6(_) => None,
+        let counted = |flows: &Flows| match address {
+            SocketAddr::V4(address) => flows.get(&(vip, address)).copied().unwrap_or_default(),
+            SocketAddr::V6(_) => 0,
         };
         let node = node_of(&self.fans, address.ip(), &self.node);
-        BackendRow { address, weight, state, node, flows: counted.copied().unwrap_or_default() }
+        BackendRow { address, weight, state, node, flows: flows.map(counted) }
     }
 }
 

@@ -16,7 +16,7 @@ use axum::{
     routing::{get, put},
 };
 use futures_util::stream;
-use hyper::{StatusCode, header::CONTENT_TYPE, server::conn::http1};
+use hyper::{StatusCode, Uri, header::CONTENT_TYPE, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -134,21 +134,22 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn services(State(app): State<App>) -> Result<Json<Vec<ServiceRow>>, Refusal> {
+async fn services(State(app): State<App>, uri: Uri) -> Result<Json<Vec<ServiceRow>>, Refusal> {
     let snapshot = app.ask(Request::Services).await?;
-    Ok(Json(rows(snapshot).await?))
+    let is_counted = uri.query() != Some("flows=no");
+    Ok(Json(rows(snapshot, is_counted).await?))
 }
 
 async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
     let mut snapshot = app.ask(Request::Services).await?;
     snapshot.entries.retain(|entry| entry.defined.name == name);
-    let row = rows(snapshot).await?.pop();
+    let row = rows(snapshot, true).await?.pop();
     row.map(Json).ok_or_else(|| Refusal::not_found(BookError::NoService(name).to_string()))
 }
 
 /// Counting flows reads the whole table: not on the thread that serves.
-async fn rows(snapshot: Snapshot) -> Result<Vec<ServiceRow>, Refusal> {
-    let rows = tokio::task::spawn_blocking(move || snapshot.rows()).await;
+async fn rows(snapshot: Snapshot, is_counted: bool) -> Result<Vec<ServiceRow>, Refusal> {
+    let rows = tokio::task::spawn_blocking(move || snapshot.rows(is_counted)).await;
     rows.map_err(|error| Refusal::failed(error.to_string()))?
         .map_err(|error| Refusal::failed(error.to_string()))
 }
@@ -176,6 +177,7 @@ async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Appl
     });
     let services =
         parsed.await.map_err(|error| Refusal::failed(error.to_string()))?.map_err(Refusal::invalid)?;
+    tracing::debug!(services = services.len(), time = ?start.elapsed(), "services read");
     let applied = app.ask(|answer| Request::Apply(services, answer)).await?;
     Ok(Json(timed(applied, start)))
 }

@@ -1,6 +1,6 @@
 //! `fanlight explain`
 
-use std::{collections::HashMap, io, path::Path, process::ExitCode};
+use std::{collections::HashMap, io, process::ExitCode};
 
 use anyhow::{Context, anyhow, bail};
 use dataplane_common::wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP};
@@ -9,7 +9,7 @@ use super::{args::ExplainArgs, failure::Failure, fan::node, output::Output, runt
 use crate::{
     explain::{Explanation, Host, Question, explain},
     kernel::bpf::Datapath,
-    status::{AgentRecord, RECORD_FILE},
+    status,
 };
 
 pub(super) fn run(args: &ExplainArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -38,8 +38,7 @@ async fn answer(question: &Question) -> anyhow::Result<Explanation> {
     let datapath =
         datapath.ok_or_else(|| anyhow!("no fan is up here; bring one up with 'fanlight fan up'"))?;
     let node = node()?;
-    let record = AgentRecord::read(Path::new(RECORD_FILE)).with_context(|| RECORD_FILE)?;
-    let services = record.map(|(record, _)| record.services).unwrap_or_default();
+    let services = status::services().await?;
     let names = services.into_iter().filter_map(|service| Some((service.vip.parse().ok()?, service.name)));
     let host = Host {
         addresses: node.netlink().addresses().await?,

@@ -1,10 +1,13 @@
 //! Where results go: tables for people, JSON for scripts.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Context;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
+
+/// Bytes that are written at a time.
+const BUFFER: usize = 1 << 16;
 
 /// Where and how a result is written.
 pub(super) struct Output<'a> {
@@ -49,8 +52,10 @@ impl<'a> Output<'a> {
         people: impl FnOnce(&T, &mut Self) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         if self.json {
-            serde_json::to_writer_pretty(&mut *self.writer, value).map_err(io::Error::from)?;
-            writeln!(self.writer)
+            // Standard output would write line by line.
+            let mut buffer = BufWriter::with_capacity(BUFFER, &mut *self.writer);
+            let written = serde_json::to_writer_pretty(&mut buffer, value).map_err(io::Error::from);
+            written.and_then(|()| writeln!(buffer)).and_then(|()| buffer.flush())
         } else {
             people(value, self)
         }

@@ -28,7 +28,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Resu
 
 /// The services that the running agent has.
 pub(super) async fn services() -> anyhow::Result<Vec<ServiceState>> {
-    Ok(Client::connect().await?.get(paths::SERVICES).await?)
+    Ok(Client::connect().await?.get(paths::STATES).await?)
 }
 
 /// The running agent's service of a name; a name that none has is a mistake.

@@ -144,7 +144,7 @@ fn print_drained(drained: &Drained, output: &mut Output<'_>) -> io::Result<()> {
 
 fn print_list(rows: &[ServiceRow], output: &mut Output<'_>) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
-        let flows: u64 = row.backends.iter().map(|backend| backend.flows).sum();
+        let flows: u64 = row.backends.iter().filter_map(|backend| backend.flows).sum();
         let states = row.backends.iter().map(|backend| backend.state);
         [
             row.name.clone(),
@@ -180,7 +180,7 @@ fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
             backend.weight.to_string(),
             life.to_owned(),
             backend.node.clone().unwrap_or_else(|| "-".to_owned()),
-            backend.flows.to_string(),
+            backend.flows.unwrap_or_default().to_string(),
         ]
     });
     output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells)
@@ -223,7 +223,7 @@ mod tests {
             weight: 1,
             state,
             node: (last == 2).then(|| "host-28".to_owned()),
-            flows,
+            flows: Some(flows),
         };
         ServiceRow {
             name: "web".to_owned(),

@@ -88,6 +88,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     if options.detach {
         agent.take_down().await.context("agent: taking the datapath down")?;
     }
+    agent.services.tell_now().await;
     agent.report.stopped();
     Ok(())
 }
@@ -171,8 +172,7 @@ impl Agent {
         let concern = std::mem::replace(&mut self.concern, Concern::Nothing);
         if concern == Concern::Nothing && self.services.is_untold && !self.pace.is_periodic(Instant::now()) {
             self.finish_changes();
-            self.report.publish();
-            self.pace.looked_away(Instant::now());
+            self.pace.looked_away(Instant::now(), self.services.is_untold);
             return;
         }
         let mut failed = false;

@@ -31,6 +31,11 @@ impl Api {
         self.wanted = socket.to_owned();
     }
 
+    /// Whether it listens, or ought to.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     /// Listens, at another place than before if that is wanted.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;

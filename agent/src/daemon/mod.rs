@@ -29,6 +29,7 @@ mod relevance;
 mod report;
 mod requests;
 mod services;
+mod services_record;
 mod sources;
 mod store;
 

@@ -52,10 +52,10 @@ impl Pace {
         now >= self.check
     }
 
-    /// What was due needed no look; the periodic check stays where it was.
-    pub(super) fn looked_away(&mut self, now: Instant) {
+    /// What was due needed no look; the periodic check stays where it was. `again`: not all of it is done.
+    pub(super) fn looked_away(&mut self, now: Instant, again: bool) {
         self.earliest = self.earliest.max(now + REST);
-        self.due = self.check;
+        self.due = if again { self.check.min(self.earliest) } else { self.check };
     }
 
     /// When the next look is due.
@@ -89,7 +89,7 @@ mod tests {
         let change = start + CHECK - DEBOUNCE;
         pace.changed(change - DEBOUNCE);
         assert!(!pace.is_periodic(change));
-        pace.looked_away(change);
+        pace.looked_away(change, false);
         assert_eq!(pace.due(), start + CHECK);
         assert!(pace.is_periodic(pace.due()));
     }

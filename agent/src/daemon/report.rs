@@ -9,7 +9,7 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use crate::status::{AgentRecord, ServiceState, seconds};
+use crate::status::{AgentRecord, seconds};
 
 /// What a degraded reason is about. Each part of a look replaces its own reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,11 +58,6 @@ impl Report {
     /// The node's name.
     pub(super) fn node(&self) -> &str {
         &self.record.node
-    }
-
-    /// Services as they are now.
-    pub(super) fn set_services(&mut self, services: Vec<ServiceState>) {
-        self.record.services = services;
     }
 
     /// Replaces the reasons of a topic. New ones are logged, once.

@@ -121,14 +121,16 @@ impl Agent {
         if changes.is_empty() {
             return Ok(());
         }
-        let path = self.services.store.path();
+        let (path, start) = (self.services.store.path(), Instant::now());
         self.services.store.append(changes).map_err(|error| {
             Refusal::failed(format!(
                 "nothing was changed: {}: {error}; see whether the disk is full",
                 path.display()
             ))
         })?;
+        let kept = start.elapsed();
         let (inverse, faults) = self.bring(changes).await;
+        tracing::debug!(changes = changes.len(), ?kept, made = ?start.elapsed() - kept, "services changed");
         self.services.is_untold = true;
         self.pace.changed(Instant::now());
         let Some(fault) = faults.first() else { return Ok(()) };

@@ -14,6 +14,7 @@ use anyhow::Result;
 use super::{
     agent::Agent,
     report::Topic,
+    services_record::{Teller, Told},
     store::{FOLDER, Store},
 };
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
     },
     reconcile::{self, RouteOp},
     service::{Book, Protocol, Service, Vip},
-    status::ServiceState,
 };
 
 /// How often rows of former backends are looked at, whether flows still remember them.
@@ -46,6 +46,7 @@ pub(super) struct Services {
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
     has_lost: bool,
+    teller: Teller,
     /// The record does not say what the latest requests changed.
     pub(super) is_untold: bool,
     /// The kernel may not hold what is wanted.
@@ -65,6 +66,7 @@ impl Services {
             foreign: HashSet::new(),
             failed: Arc::default(),
             has_lost: false,
+            teller: Teller::default(),
             is_untold: false,
             is_open: true,
             next_sweep: now + SWEEP,
@@ -274,14 +276,12 @@ impl Agent {
         reasons.extend(faults);
         self.services.failed = Arc::new(failed);
         self.report.set(Topic::Services, reasons);
-        self.tell_services();
+        if self.api.is_open() {
+            self.services.tell();
+        } else {
+            self.services.tell_now().await;
+        }
         Ok(has_failed)
-    }
-
-    /// Has the record say what there is.
-    pub(super) fn tell_services(&mut self) {
-        self.services.is_untold = false;
-        self.report.set_services(self.services.states());
     }
 
     /// What is left to do after single changes: waiting until nothing is read that they replaced, and the record.
@@ -289,15 +289,26 @@ impl Agent {
         if let Some(writer) = &mut self.services.writer {
             writer.settle();
         }
-        self.tell_services();
+        self.services.tell();
     }
 }
 
 impl Services {
-    /// Each service's state.
-    fn states(&self) -> Vec<ServiceState> {
-        let entries = self.book.entries().values();
-        entries.map(|entry| ServiceState::new(entry, !self.failed.contains(&entry.wanted.vip))).collect()
+    /// Has the record say what there is.
+    fn tell(&mut self) {
+        let told = self.told();
+        self.is_untold = !self.teller.tell(told);
+    }
+
+    /// The same, done when this returns.
+    pub(super) async fn tell_now(&mut self) {
+        let told = self.told();
+        self.teller.tell_now(told).await;
+        self.is_untold = false;
+    }
+
+    fn told(&self) -> Told {
+        Told::new(self.book.entries().values().cloned(), &self.failed)
     }
 
     /// Notes which VIPs are addresses of this host, and says so.

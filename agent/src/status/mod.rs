@@ -12,10 +12,13 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 pub(crate) use self::agent::utc;
 pub use self::{
     agent::{AgentState, Life},
-    record::{AgentRecord, LOCK_FILE, RECORD_FILE, host_name, seconds},
+    record::{
+        AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds, write_services,
+    },
     service::{BackendLife, BackendState, ServiceLife, ServiceState},
 };
 use crate::{
+    api::{Client, paths},
     fan::{FanState, Node},
     kernel::{
         bpf::{Attachment, Counters, Datapath},
@@ -29,6 +32,9 @@ pub enum StatusError {
     /// The agent's record.
     #[error("the agent's record {RECORD_FILE}: {0}; restart the agent")]
     Record(#[from] io::Error),
+    /// What it says of services.
+    #[error("the agent's record {SERVICES_FILE}: {0}; restart the agent")]
+    Services(io::Error),
     /// The kernel's BPF side.
     #[error(transparent)]
     Datapath(#[from] crate::kernel::bpf::Error),
@@ -124,6 +130,7 @@ pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
     };
     let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
     let degraded = degraded(&seen, &fans);
+    let services = services().await?;
     let record = seen.record.unwrap_or_default();
     Ok(Status {
         node: if record.node.is_empty() { name } else { record.node },
@@ -131,11 +138,24 @@ pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
         uplink: uplinks(&hooks),
         datapath: hooks,
         fans,
-        services: service::against(record.services, &vips),
+        services: service::against(services, &vips),
         outcomes: Outcomes::of(&counters),
         memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
         degraded,
     })
+}
+
+/// Services as the agent has them or, when none answers, as the last one had them.
+///
+/// # Errors
+/// The record can't be read.
+pub async fn services() -> Result<Vec<ServiceState>, StatusError> {
+    if let Ok(mut client) = Client::connect().await
+        && let Ok(services) = client.get(paths::STATES).await
+    {
+        return Ok(services);
+    }
+    read_services(Path::new(SERVICES_FILE)).map_err(StatusError::Services)
 }
 
 /// What the agent reports while it runs, and what can be seen without it.

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer as _};
 
 use super::service::ServiceState;
 
 /// Where the agent's record is.
 pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
+/// Where it has its services.
+pub const SERVICES_FILE: &str = "/run/fanlight/services.json";
 /// The lock that a running agent holds.
 pub const LOCK_FILE: &str = "/run/fanlight/agent.lock";
 
@@ -29,9 +31,6 @@ pub struct AgentRecord {
     /// When it ended on request; absent while it runs, and when it died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<u64>,
-    /// Services as the agent has them.
-    #[serde(default)]
-    pub services: Vec<ServiceState>,
     /// What is not as it ought to be, one reason an entry.
     #[serde(default)]
     pub degraded: Vec<String>,
@@ -56,13 +55,38 @@ impl AgentRecord {
     /// # Errors
     /// The file can't be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&fresh, path)
+        replace(path, &serde_json::to_vec_pretty(self)?)
     }
+}
+
+/// Reads the record of services; none when no agent ran since boot.
+///
+/// # Errors
+/// The file can't be read or is damaged.
+pub fn read_services(path: &Path) -> io::Result<Vec<ServiceState>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        text => Ok(serde_json::from_slice(&text?)?),
+    }
+}
+
+/// Replaces the record of services; a reader sees the old one or the new one.
+///
+/// # Errors
+/// The file can't be written.
+pub fn write_services(path: &Path, services: impl Iterator<Item = ServiceState>) -> io::Result<()> {
+    let mut text = Vec::new();
+    serde_json::Serializer::new(&mut text).collect_seq(services)?;
+    replace(path, &text)
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, path)
 }
 
 /// Seconds since 1970.
