@@ -68,7 +68,7 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     agent.api.open()?;
     notify(&[NotifyState::Ready]);
     loop {
-        match agent.sources.next(agent.pace.due()).await? {
+        match agent.sources.next(agent.pace.due(), &mut agent.services.keeping).await? {
             Wake::Time => agent.look().await,
             Wake::Network(event) => agent.note(agent.known.concern(&event)),
             Wake::Filter => {
@@ -79,8 +79,12 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.concern = agent.concern.max(Concern::Endpoints);
                 agent.pace.urgent(Instant::now());
             }
-            Wake::Request(request) => agent.answer(request).await,
-            Wake::Reload => agent.reload(&options.config).await,
+            Wake::Request(request) => agent.answer(request),
+            Wake::Kept(kept) => agent.kept(kept).await,
+            Wake::Reload => {
+                agent.finish_keeping().await?;
+                agent.reload(&options.config).await;
+            }
             Wake::Stop => break,
         }
     }
@@ -160,7 +164,7 @@ impl Agent {
         notify(&[NotifyState::Ready]);
     }
 
-    fn note(&mut self, concern: Concern) {
+    pub(super) fn note(&mut self, concern: Concern) {
         if concern > Concern::Nothing {
             self.concern = self.concern.max(concern);
             self.pace.changed(Instant::now());

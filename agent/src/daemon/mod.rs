@@ -9,6 +9,7 @@
 //! | netlink connection (of [`Node`](crate::fan::Node)) | answers to requests | ends with the main loop |
 //! | API ([`Server`](crate::api::Server)), a thread of its own | clients, and answers of the main loop | ends with the process |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | ends with the datapath it reads; the programs then stop telling |
+//! | a change of services on its way to the disk | the disk | nobody was told that it is kept |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
@@ -23,6 +24,7 @@ mod agent;
 mod api;
 mod endpoints;
 mod fans;
+mod keeping;
 mod monitor;
 mod pace;
 mod relevance;

@@ -7,10 +7,13 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Result as Outcome;
 use ipnet::Ipv4Net;
 
 use super::{
     agent::Agent,
+    keeping::{Keeping, Kept, Waiting},
+    relevance::Concern,
     services::{route, v4},
 };
 use crate::{
@@ -21,19 +24,31 @@ use crate::{
     },
     kernel::bpf::Datapath,
     reconcile::{self, RouteOp},
-    service::{BookError, Change, Entry, Service, Vip},
+    service::{Backend, BookError, Change, Entry, Service, Vip},
     status::BackendLife,
 };
 
 impl Agent {
-    /// Answers a request; who asked may have given up meanwhile.
-    pub(super) async fn answer(&mut self, request: Request) {
+    /// Answers a request, or begins to do what it asks for; who asked may have given up meanwhile.
+    pub(super) fn answer(&mut self, request: Request) {
         match request {
             Request::Services(answer) => drop(answer.send(Ok(self.snapshot()))),
-            Request::Apply(services, answer) => drop(answer.send(self.apply_services(&services).await)),
-            Request::Remove(name, answer) => drop(answer.send(self.remove_service(&name).await)),
+            Request::Apply(services, answer) => match self.plan_apply(&services) {
+                Ok((changes, applied)) => self.keep(changes, Waiting::Applied(answer, applied)),
+                Err(refusal) => drop(answer.send(Err(refusal))),
+            },
+            Request::Remove(name, answer) => match self.services.book.remove(&name) {
+                Ok(change) => {
+                    let removed = Applied { removed: 1, ..Applied::default() };
+                    self.keep(vec![change], Waiting::Applied(answer, removed));
+                }
+                Err(error) => drop(answer.send(Err(refuse(error)))),
+            },
             Request::Drain { service, backend, drain, answer } => {
-                drop(answer.send(self.drain(service, backend, drain).await));
+                match self.plan_drain(service, backend, drain) {
+                    Ok((changes, drained)) => self.keep(changes, Waiting::Drained(answer, drained)),
+                    Err(error) => drop(answer.send(Err(refuse(error)))),
+                }
             }
         }
     }
@@ -49,7 +64,7 @@ impl Agent {
         }
     }
 
-    async fn apply_services(&mut self, placed: &[Placed]) -> Result<Applied, Refusal> {
+    fn plan_apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
         let problems = check_fans(placed, &self.overlays());
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
@@ -82,27 +97,23 @@ impl Agent {
                 "no fan is up, so that no service can be served; bring one up first",
             ));
         }
-        self.make(&changes).await?;
         let applied = changes.len();
-        Ok(Applied { applied, unchanged: services.len() - applied, ..Applied::default() })
+        Ok((changes, Applied { applied, unchanged: services.len() - applied, ..Applied::default() }))
     }
 
-    async fn remove_service(&mut self, name: &str) -> Result<Applied, Refusal> {
-        let change = self.services.book.remove(name).map_err(refuse)?;
-        self.make(&[change]).await?;
-        Ok(Applied { removed: 1, ..Applied::default() })
-    }
-
-    async fn drain(&mut self, service: String, backend: SocketAddr, drain: bool) -> Result<Drained, Refusal> {
-        let change = self.services.book.drain(&service, backend, drain).map_err(refuse)?;
-        let changed = change.is_some();
-        self.make(change.as_slice()).await?;
+    fn plan_drain(
+        &self,
+        service: String,
+        backend: SocketAddr,
+        drain: bool,
+    ) -> Result<(Vec<Change>, Drained), BookError> {
+        let change = self.services.book.drain(&service, backend, drain)?;
         let entry = self.services.book.get(&service);
-        let takes_flows = entry.is_some_and(|entry| {
-            entry.wanted.backends.iter().any(|own| own.socket() == backend && own.weight > 0)
-        });
+        let weighs = |own: &Backend| own.socket() == backend && own.weight > 0;
+        let takes_flows = !drain && entry.is_some_and(|entry| entry.defined.backends.iter().any(weighs));
         let state = if takes_flows { BackendLife::Up } else { BackendLife::Drained };
-        Ok(Drained { service, backend, state, changed })
+        let changed = change.is_some();
+        Ok((change.into_iter().collect(), Drained { service, backend, state, changed }))
     }
 
     /// Networks that backends may live in: those of all fans, of the files or by hand.
@@ -116,27 +127,52 @@ impl Agent {
         wanted.chain(standing).collect()
     }
 
-    /// Makes changes, on disk and in the kernel: all of them or none.
-    async fn make(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+    /// Begins to keep changes; they are made when that is done.
+    fn keep(&mut self, changes: Vec<Change>, waiting: Waiting) {
         if changes.is_empty() {
-            return Ok(());
+            return waiting.tell(Ok(()));
         }
-        let (path, start) = (self.services.store.path(), Instant::now());
-        self.services.store.append(changes).map_err(|error| {
-            Refusal::failed(format!(
-                "nothing was changed: {}: {error}; see whether the disk is full",
-                path.display()
-            ))
-        })?;
-        let kept = start.elapsed();
+        match self.services.store.take() {
+            Some(store) => self.services.keeping = Some(Keeping::append(store, changes, waiting)),
+            None => waiting.tell(Err(Refusal::failed("an earlier change is being made; try again"))),
+        }
+    }
+
+    /// Waits until nothing is being written, and does what was to follow.
+    pub(super) async fn finish_keeping(&mut self) -> Outcome<()> {
+        if self.services.keeping.is_some() {
+            let kept = Keeping::end(&mut self.services.keeping).await?;
+            self.kept(kept).await;
+        }
+        Ok(())
+    }
+
+    /// Makes what is kept by now.
+    pub(super) async fn kept(&mut self, (store, outcome): Kept) {
+        let path = store.path();
+        self.services.store = Some(store);
+        let Some(Keeping { changes, waiting, .. }) = self.services.keeping.take() else { return };
+        if let Err(error) = outcome {
+            tracing::warn!("{}: {error}", path.display());
+            let why =
+                format!("nothing was changed: {}: {error}; see whether the disk is full", path.display());
+            return waiting.tell(Err(Refusal::failed(why)));
+        }
+        let start = Instant::now();
+        let outcome = self.make(&changes).await;
+        tracing::debug!(changes = changes.len(), time = ?start.elapsed(), "services changed");
+        waiting.tell(outcome);
+    }
+
+    /// Makes changes that are kept: all of them, or none after all.
+    async fn make(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         let (inverse, faults) = self.bring(changes).await;
-        tracing::debug!(changes = changes.len(), ?kept, made = ?start.elapsed() - kept, "services changed");
         self.services.is_untold = true;
         self.pace.changed(Instant::now());
         let Some(fault) = faults.first() else { return Ok(()) };
-        let kept = self.services.store.append(&inverse);
+        let kept = self.services.store.as_mut().is_some_and(|store| store.append(&inverse).is_ok());
         let (_, left) = self.bring(&inverse).await;
-        let undone = if kept.is_ok() && left.is_empty() {
+        let undone = if kept && left.is_empty() {
             "nothing was changed"
         } else {
             "it could not be taken back; see 'fanlight status'"
@@ -154,12 +190,17 @@ impl Agent {
         let gone: Vec<Vip> = former.into_iter().filter(|&vip| book.at(vip).is_none()).collect();
         let wanted: Vec<Vip> = names.iter().filter_map(|name| vip_of(book.get(name))).collect();
         let mut faults = Vec::new();
+        // What is said of a clash changes with its end.
+        let mut needs_look =
+            changes.iter().any(|change| matches!(change, Change::Remove(_)) && !wanted.is_empty());
         // Without a datapath the next look that finds one brings them all.
         if let Some(datapath) = &self.datapath {
             if self.services.has_writer() {
                 self.services.apply_some(datapath, &gone, &names, &mut faults);
                 let (mut set, mut deleted) = (addresses(&wanted), addresses(&gone));
+                let routed = set.len();
                 set.retain(|address| !self.services.foreign.contains(address));
+                needs_look |= set.len() < routed;
                 deleted.retain(|&address| !self.services.holds(address));
                 faults.extend(self.set_routes(datapath, &set, &deleted).await);
             } else if let Err(error) = self.look_at_services().await {
@@ -169,6 +210,9 @@ impl Agent {
         let failed = Arc::make_mut(&mut self.services.failed);
         for vip in gone.iter().chain(&wanted) {
             failed.remove(vip);
+        }
+        if needs_look {
+            self.note(Concern::Fans);
         }
         (inverse, faults)
     }

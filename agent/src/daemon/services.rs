@@ -13,9 +13,10 @@ use anyhow::Result;
 
 use super::{
     agent::Agent,
+    keeping::Keeping,
     report::Topic,
     services_record::{Teller, Told},
-    store::{FOLDER, Store},
+    store::{FOLDER, Store, damaged},
 };
 use crate::{
     kernel::{
@@ -32,7 +33,10 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// The services that are wanted, and who brings them to the kernel.
 pub(super) struct Services {
     pub(super) book: Book,
-    pub(super) store: Store,
+    /// What is kept of it; not here while it is being written.
+    pub(super) store: Option<Store>,
+    /// What is being written.
+    pub(super) keeping: Option<Keeping>,
     flows: Option<u32>,
     /// Of the present datapath.
     writer: Option<ServiceWriter>,
@@ -58,7 +62,8 @@ impl Services {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             book: Book::default(),
-            store: Store::new(Path::new(FOLDER)),
+            store: Some(Store::new(Path::new(FOLDER))),
+            keeping: None,
             flows: None,
             writer: None,
             taken: BTreeSet::new(),
@@ -75,13 +80,14 @@ impl Services {
 
     /// Uses these services of the file from now on, and what was applied as it stands on disk.
     pub(super) fn want(&mut self, path: &Path, wanted: &[Service], flows: Option<u32>) -> io::Result<()> {
-        let changes = self.store.load()?;
+        let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
+        let changes = store.load()?;
         self.book = Book::default();
         self.book.set_file(path, wanted);
         self.book.make(&changes);
         let over = self.book.stale_marks();
         if !over.is_empty() {
-            self.store.append(&over)?;
+            store.append(&over)?;
             self.book.make(&over);
         }
         self.flows = flows;
@@ -198,12 +204,10 @@ impl Services {
     /// Writes the log anew where most of it is history, and says what is wrong with it.
     fn keep(&mut self) -> Vec<String> {
         let mut reasons = self.book.clashes();
-        if self.store.is_long() {
-            let rewritten = self.store.rewrite(&self.book.changes().collect::<Vec<_>>());
-            let path = self.store.path();
-            reasons.extend(rewritten.err().map(|error| format!("services: {}: {error}", path.display())));
+        if let Some(store) = self.store.take_if(|store| store.is_long()) {
+            self.keeping = Some(Keeping::rewrite(store, self.book.changes().collect()));
         }
-        let damaged = self.store.damaged();
+        let damaged = damaged(Path::new(FOLDER));
         if damaged.is_empty() && std::mem::take(&mut self.has_lost) {
             self.is_open = true;
         }

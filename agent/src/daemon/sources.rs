@@ -8,6 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 
+use super::keeping::{Keeping, Kept};
 use crate::{
     api::Request,
     kernel::{
@@ -28,6 +29,8 @@ pub(super) enum Wake {
     Path,
     /// Somebody asks.
     Request(Request),
+    /// What was asked for is kept, or can't be.
+    Kept(Kept),
     /// The time has come.
     Time,
     /// SIGHUP.
@@ -72,14 +75,16 @@ impl Sources {
     }
 
     /// The next reason to wake up, [`Wake::Time`] at `due` at the latest.
-    pub(super) async fn next(&mut self, due: Instant) -> Result<Wake> {
+    pub(super) async fn next(&mut self, due: Instant, keeping: &mut Option<Keeping>) -> Result<Wake> {
+        let takes_requests = keeping.is_none();
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Ok(Wake::Stop),
             _ = self.interrupt.recv() => Ok(Wake::Stop),
             _ = self.reload.recv() => Ok(Wake::Reload),
             () = tokio::time::sleep_until(due.into()) => Ok(Wake::Time),
-            Some(request) = self.requests.recv() => Ok(Wake::Request(request)),
+            kept = Keeping::end(keeping) => Ok(Wake::Kept(kept?)),
+            Some(request) = self.requests.recv(), if takes_requests => Ok(Wake::Request(request)),
             event = next_path(&mut self.paths) => event.map(|()| Wake::Path),
             event = self.watch.next() => Ok(Wake::Network(event?)),
             event = next_change(&mut self.filter) => event.map(|()| Wake::Filter),

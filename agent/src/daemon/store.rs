@@ -112,29 +112,23 @@ impl Store {
     pub(super) fn rewrite(&mut self, changes: &[Change]) -> io::Result<()> {
         let fresh = self.path().with_extension("new");
         let bytes = [HEADER.as_bytes(), &line(changes)?].concat();
-        let mut file = File::create(&fresh)?;
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, self.path())?;
-        File::open(&self.folder)?.sync_all()?;
-        self.file = Some(OpenOptions::new().append(true).open(self.path())?);
+        self.file = Some(file);
         (self.length, self.fresh) = (bytes.len() as u64, bytes.len() as u64);
         self.has_failed = false;
-        Ok(())
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
         self.folder.join(NAME)
-    }
-
-    /// Logs that were put aside and that nobody has dealt with.
-    pub(super) fn damaged(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let aside = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
-        let mut paths: Vec<PathBuf> = aside.map(|entry| entry.path()).collect();
-        paths.sort_unstable();
-        paths
     }
 
     fn aside(&self) -> PathBuf {
@@ -143,6 +137,15 @@ impl Store {
         let mut paths = names.map(|name| self.folder.join(name));
         paths.find(|path| !path.exists()).unwrap_or_else(|| self.folder.join(ASIDE))
     }
+}
+
+/// Logs of a folder that were put aside and that nobody has dealt with.
+pub(super) fn damaged(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let aside = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
+    let mut paths: Vec<PathBuf> = aside.map(|entry| entry.path()).collect();
+    paths.sort_unstable();
+    paths
 }
 
 fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
@@ -228,15 +231,15 @@ mod tests {
             let mut bytes = bytes.clone();
             bytes[60] ^= 1;
             fs::write(&path, &bytes).unwrap();
-            let (store, changes) = open(folder.path());
+            let (_, changes) = open(folder.path());
             assert_eq!((changes, path.exists()), (vec![], false));
             assert_eq!(fs::read(folder.path().join(name)).unwrap(), bytes);
-            assert!(store.damaged().contains(&folder.path().join(name)));
+            assert!(damaged(folder.path()).contains(&folder.path().join(name)));
         }
         let (mut store, _) = open(folder.path());
         store.append(&[change("a")]).unwrap();
-        store.damaged().iter().for_each(|path| fs::remove_file(path).unwrap());
-        assert!(store.damaged().is_empty() && path.exists());
+        damaged(folder.path()).iter().for_each(|path| fs::remove_file(path).unwrap());
+        assert!(damaged(folder.path()).is_empty() && path.exists());
     }
 
     #[test]
