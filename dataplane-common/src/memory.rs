@@ -34,8 +34,8 @@ pub struct Balancer {
     pub services: BTreeMap<(u32, u16, u8), (u32, ServiceWord)>,
     /// Backends by row.
     pub backends: Vec<BackendRecord>,
-    /// Ring slots, from the first of unit 0 on.
-    pub rings: Vec<u16>,
+    /// Rings by their first unit.
+    pub rings: BTreeMap<u32, Vec<u16>>,
     /// Flows whose backend has answered.
     pub flows: Flows,
     /// Flows whose backend has not.
@@ -128,8 +128,7 @@ impl Services for Memory {
     }
 
     fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32> {
-        let first = word.ring * crate::abi::RING_UNIT;
-        self.balancer.rings.get((first + slot) as usize).map(|&place| u32::from(place))
+        self.balancer.rings.get(&word.ring)?.get(slot as usize).map(|&place| u32::from(place))
     }
 
     fn backend(&self, row: u32) -> Option<&BackendRecord> {

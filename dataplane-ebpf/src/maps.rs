@@ -12,9 +12,8 @@ use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
         FlowKey, FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS,
-        PATH_MTU_LIFE_NS, PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT,
-        ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index,
-        vip_bit,
+        PATH_MTU_LIFE_NS, PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord,
+        ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index, vip_bit,
     },
     decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome},
@@ -72,12 +71,11 @@ static SERVICE: Array<ServiceRecord> = Array::with_max_entries(MAX_SERVICES, BPF
 #[map(name = "backends")]
 static BACKENDS: Array<BackendRecord> = Array::with_max_entries(MAX_BACKENDS, BPF_F_MMAPABLE);
 
-/// Segment → ring slots, four to an element. Written by the agent through mappings; segments exist as needed.
+/// Segment → ring slots, 4 to 16 to an element. Written by the agent through mappings; segments exist as needed.
 #[btf_map(name = "rings")]
 static RINGS: btf_maps::ArrayOfMaps<Segment, { SEGMENTS as usize }> = btf_maps::ArrayOfMaps::new();
 
-type Segment =
-    btf_maps::Array<u64, { (SEGMENT_SLOTS / SLOTS_PER_ELEMENT) as usize }, { BPF_F_MMAPABLE as usize }>;
+type Segment = btf_maps::Array<u64, { SEGMENT_ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 
 /// Flows whose backend has answered. Written by the programs; the agent sets the size at load, and sweeps.
 #[map(name = "flows")]
@@ -190,10 +188,11 @@ impl Services for Maps {
 
     #[inline(always)]
     fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32> {
-        let slot = word.ring * RING_UNIT + slot;
-        let element = slot % SEGMENT_SLOTS / SLOTS_PER_ELEMENT;
-        let four = RINGS.get_value(slot / SEGMENT_SLOTS, &element)?;
-        Some((four >> (slot % SLOTS_PER_ELEMENT * 16)) as u32 & 0xffff)
+        let log2_bits = word.log2_bits;
+        let element = word.ring * RING_UNIT + (slot >> ((6 - log2_bits) & 7));
+        let several = RINGS.get_value(element / SEGMENT_ELEMENTS, &(element % SEGMENT_ELEMENTS))?;
+        let bits = 1_u32 << (log2_bits & 7);
+        Some((several >> ((slot << log2_bits) & 63)) as u32 & ((1 << (bits & 31)) - 1))
     }
 
     #[inline(always)]

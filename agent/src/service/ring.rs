@@ -1,28 +1,30 @@
 //! The ring of a service: slot → backend, after Maglev (Eisenbud et al., NSDI 2016, section 3.4).
 //!
-//! Every backend walks the slots in an order of its own and takes what is free, in turns by its weight, until it has its
-//! share. The table has a power of two of slots, so that a flow finds its slot by a mask; an odd step visits them
-//! all. A ring is a function of its backends' addresses, ports and weights alone, in integers: bit-identical on every
-//! machine and version, which the test vectors hold.
+//! Every backend walks the slots in an order of its own, all of them at once, at a pace that its weight gives. It takes
+//! what is free until it has its share. (Maglev's backends walk on until they have found a free slot, turn by turn: one
+//! that is unlucky walks faster, and what it then meets depends on all others. Here a slot is always reached at the
+//! same time, and fewer slots change hands when a backend goes.)
+//!
+//! Rings of up to 128 backends have one size, because a slot of another size holds other flows. A ring is a
+//! function of its backends' addresses, ports and weights alone, in integers: bit-identical on every machine and version,
+//! which the test vectors hold.
+
+mod race;
+mod settle;
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use dataplane_common::abi::{MAX_RING, RING_UNIT};
+use dataplane_common::abi::{LARGE_RING_SLOTS, MANY_BACKENDS, RING_SLOTS};
 
+use self::race::Walk;
 use super::Backend;
 
-/// Slots per backend, so that shares are fine enough.
-const PER_BACKEND: usize = 128;
-/// Slots per pair of backends: slots that move without need grow with the backends' square.
-const PER_PAIR: usize = 20;
 /// Any number would do, as long as it stays.
 const SEED: u64 = 0x6661_6e6c_6967_6874;
-const FREE: u16 = u16::MAX;
 
 /// How many slots the ring of so many backends has.
 pub fn slots(backends: usize) -> usize {
-    let wanted = (RING_UNIT as usize).max(PER_BACKEND * backends).max(PER_PAIR * backends * backends);
-    wanted.next_power_of_two().min(MAX_RING as usize)
+    (if backends > MANY_BACKENDS as usize { LARGE_RING_SLOTS } else { RING_SLOTS }) as usize
 }
 
 /// The ring of two or more usable backends: for each slot the backend's place in `backends`.
@@ -34,24 +36,10 @@ pub fn build(backends: &[Backend]) -> Vec<u16> {
         return Vec::new();
     }
     let slots = slots(backends.len());
-    let shares = shares(backends, slots);
-    let most = shares.iter().copied().max().unwrap_or_default();
-    let mut walks: Vec<Walk> =
-        backends.iter().zip(&shares).map(|(one, &share)| Walk::new(one, share)).collect();
-    let mut ring = vec![FREE; slots];
-    let mut free = slots;
-    while free > 0 {
-        for (walk, place) in walks.iter_mut().zip(0..) {
-            // The heaviest takes a slot each round, the others in proportion.
-            walk.credit += walk.share;
-            if walk.credit >= most {
-                walk.credit -= most;
-                walk.take(&mut ring, place);
-                free -= 1;
-            }
-        }
-    }
-    ring
+    let lightest = backends.iter().map(|backend| backend.weight).min().unwrap_or(1);
+    let walks: Vec<Walk> =
+        backends.iter().map(|backend| Walk::new(key(backend), backend.weight, lightest, slots)).collect();
+    settle::settle(&walks, &shares(backends, slots), slots)
 }
 
 /// Slots for each: the exact share rounded down, and the rest to the largest remainders.
@@ -66,30 +54,6 @@ fn shares(backends: &[Backend], slots: usize) -> Vec<usize> {
         shares[place] += 1;
     }
     shares
-}
-
-/// A backend's way over the slots.
-struct Walk {
-    next: usize,
-    step: usize,
-    share: usize,
-    credit: usize,
-}
-
-impl Walk {
-    fn new(backend: &Backend, share: usize) -> Self {
-        let key = key(backend);
-        Self { next: key as usize, step: (key >> 32) as usize | 1, share, credit: 0 }
-    }
-
-    /// Takes the first free slot of its way.
-    fn take(&mut self, ring: &mut [u16], place: u16) {
-        let mask = ring.len() - 1;
-        while ring[self.next & mask] != FREE {
-            self.next = self.next.wrapping_add(self.step);
-        }
-        ring[self.next & mask] = place;
-    }
 }
 
 /// Spreads address and port over 64 bits.

@@ -14,18 +14,19 @@ pub const MAX_SERVICE_BACKENDS: u32 = 1_024;
 pub const VIP_FILTER_BITS: u32 = 65_536;
 /// Bits of the filter of backends: 64 KiB.
 pub const BACKEND_FILTER_BITS: u32 = 524_288;
-/// Slots in one segment of rings, two bytes each: 4 MiB.
-pub const SEGMENT_SLOTS: u32 = 2 * 1024 * 1024;
+/// Elements of eight bytes in one segment of rings: 4 MiB.
+pub const SEGMENT_ELEMENTS: u32 = 512 * 1024;
 /// Segments of rings; each exists once it is needed.
-pub const SEGMENTS: u32 = 16;
-/// Slots are handed out in units of this many, the smallest ring.
-pub const RING_UNIT: u32 = 256;
-/// Largest ring.
-pub const MAX_RING: u32 = 65_536;
-/// Ring slots in one element of a segment.
-pub const SLOTS_PER_ELEMENT: u32 = 4;
-
-const _: () = assert!(MAX_RING.is_multiple_of(RING_UNIT) && SEGMENT_SLOTS.is_multiple_of(MAX_RING));
+pub const SEGMENTS: u32 = 96;
+/// Elements are handed out in units of this many.
+pub const RING_UNIT: u32 = 64;
+/// Slots of every ring but the largest services'. A prime, so that any step visits them all; at half a byte a slot
+/// 10,000 rings take 88 MiB.
+pub const RING_SLOTS: u32 = 18_427;
+/// Slots of the ring of a service with more backends than [`MANY_BACKENDS`]. A prime.
+pub const LARGE_RING_SLOTS: u32 = 32_749;
+/// The most backends that [`RING_SLOTS`] serve.
+pub const MANY_BACKENDS: u32 = 128;
 
 /// Key of map `services`: a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -62,11 +63,11 @@ pub struct ServiceRecord {
 pub struct ServiceWord {
     /// First row of the service's backends in map `backends`, 17 bits.
     pub base: u32,
-    /// First slot of its ring, in units of [`RING_UNIT`], 17 bits.
+    /// First element of its ring, in units of [`RING_UNIT`], 20 bits.
     pub ring: u32,
-    /// Binary logarithm of the ring's slots, 5 bits; 0: one backend, and no ring.
-    pub log2_slots: u32,
-    /// [`ServiceWord::EMPTY`], [`ServiceWord::RANDOM`], 8 bits.
+    /// Binary logarithm of the bits that a slot of its ring takes, 3 bits: 2, 3 or 4; 0: one backend, and no ring.
+    pub log2_bits: u32,
+    /// [`ServiceWord::EMPTY`], [`ServiceWord::RANDOM`], [`ServiceWord::LARGE`], 8 bits.
     pub flags: u32,
 }
 
@@ -75,13 +76,15 @@ impl ServiceWord {
     pub const EMPTY: u32 = 1;
     /// A backend is drawn for every flow instead of computed.
     pub const RANDOM: u32 = 2;
+    /// Its ring has [`LARGE_RING_SLOTS`].
+    pub const LARGE: u32 = 4;
 
     /// As it stands in the record.
     pub const fn pack(self) -> u64 {
         self.base as u64 & 0x1_ffff
-            | (self.ring as u64 & 0x1_ffff) << 17
-            | (self.log2_slots as u64 & 0x1f) << 34
-            | (self.flags as u64 & 0xff) << 39
+            | (self.ring as u64 & 0xf_ffff) << 17
+            | (self.log2_bits as u64 & 7) << 37
+            | (self.flags as u64 & 0xff) << 40
     }
 
     /// From the record.
@@ -89,10 +92,22 @@ impl ServiceWord {
     pub const fn unpack(word: u64) -> Self {
         Self {
             base: (word & 0x1_ffff) as u32,
-            ring: (word >> 17 & 0x1_ffff) as u32,
-            log2_slots: (word >> 34 & 0x1f) as u32,
-            flags: (word >> 39 & 0xff) as u32,
+            ring: (word >> 17 & 0xf_ffff) as u32,
+            log2_bits: (word >> 37 & 7) as u32,
+            flags: (word >> 40 & 0xff) as u32,
         }
+    }
+
+    /// Slots of its ring.
+    #[inline(always)]
+    pub const fn slots(self) -> u32 {
+        if self.flags & Self::LARGE == 0 { RING_SLOTS } else { LARGE_RING_SLOTS }
+    }
+
+    /// The slot of a hash: where it lies among all hashes, there the slot lies in the ring.
+    #[inline(always)]
+    pub const fn slot(self, hash: u32) -> u32 {
+        ((hash as u64 * self.slots() as u64) >> 32) as u32
     }
 }
 
@@ -141,6 +156,7 @@ pub const fn mix(mut value: u32) -> u32 {
 }
 
 const _: () = {
+    assert!((SEGMENTS * (SEGMENT_ELEMENTS / RING_UNIT)) < 1 << 20);
     assert!(size_of::<VipKey>() == 8);
     assert!(size_of::<ServiceRecord>() == 64);
     assert!(size_of::<BackendRecord>() == 16);

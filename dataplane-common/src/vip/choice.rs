@@ -86,11 +86,7 @@ fn pick<'t, T: Services>(
     tables: &'t T,
 ) -> Option<(u32, &'t BackendRecord)> {
     let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
-    let place = if word.log2_slots == 0 {
-        0
-    } else {
-        tables.ring_slot(word, hash & ((1 << (word.log2_slots & 31)) - 1))?
-    };
+    let place = if word.log2_bits == 0 { 0 } else { tables.ring_slot(word, word.slot(hash))? };
     let row = word.base + place;
     let backend = tables.backend(row)?;
     if backend.flags & BackendRecord::GONE == 0 { Some((row, backend)) } else { None }

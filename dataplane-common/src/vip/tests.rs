@@ -116,7 +116,7 @@ fn backend(address: u32) -> BackendRecord {
 /// `VIP:80` over TCP and UDP with one backend, and a second one in row 1 of no service.
 fn tables() -> Memory {
     let mut tables = Memory::new(&[], &[]);
-    let word = ServiceWord { base: 0, ring: 0, log2_slots: 0, flags: 0 };
+    let word = ServiceWord { base: 0, ring: 0, log2_bits: 0, flags: 0 };
     for protocol in [PROTO_TCP, PROTO_UDP] {
         tables.balancer.services.insert((VIP.to_be(), 80u16.to_be(), protocol), (0, word));
     }
@@ -289,7 +289,7 @@ fn an_unknown_connection_is_recorded_once_its_backend_answers() {
 fn one_port_to_two_vips_that_share_a_backend_gets_another_port() {
     let mut tables = tables();
     let other = 0x0a60_000b;
-    let word = ServiceWord { base: 0, ring: 0, log2_slots: 0, flags: 0 };
+    let word = ServiceWord { base: 0, ring: 0, log2_bits: 0, flags: 0 };
     tables.balancer.services.insert((u32::to_be(other), 80u16.to_be(), PROTO_TCP), (1, word));
     connected(&tables);
     let second = |flags| segment(flags).with(|sent| sent.dst.0 = other);
@@ -356,7 +356,7 @@ fn a_vip_without_service_backend_or_ports_says_which() {
 #[test]
 fn a_service_of_any_port_keeps_the_clients_and_gives_way_to_an_exact_one() {
     let mut tables = tables();
-    let word = ServiceWord { base: 1, ring: 0, log2_slots: 0, flags: 0 };
+    let word = ServiceWord { base: 1, ring: 0, log2_bits: 0, flags: 0 };
     tables.balancer.services.insert((VIP.to_be(), 0, PROTO_TCP), (1, word));
     tables.balancer.backends[1].port = 0;
     assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);

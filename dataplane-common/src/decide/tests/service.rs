@@ -12,7 +12,7 @@ const TO_REMOTE: &str = "from LOCAL to REMOTE, encapsulate to ac1e001b routed tr
 /// [`world`] with `VIP:9` over UDP and TCP on one backend, which serves that port too.
 fn serving(backend: u32) -> Memory {
     let mut world = world();
-    let word = ServiceWord { base: 0, ring: 0, log2_slots: 0, flags: 0 };
+    let word = ServiceWord { base: 0, ring: 0, log2_bits: 0, flags: 0 };
     for protocol in [PROTO_UDP, PROTO_TCP] {
         world.balancer.services.insert((VIP.to_be(), 9u16.to_be(), protocol), (0, word));
     }

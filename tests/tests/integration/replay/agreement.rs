@@ -41,7 +41,7 @@ fn tables(setup: &Setup) -> Memory {
     for (index, service) in (0..).zip(&setup.services) {
         let base = tables.balancer.backends.len() as u32;
         let flags = if service.backends.is_empty() { ServiceWord::EMPTY } else { 0 };
-        let word = ServiceWord { base, ring: 0, log2_slots: 0, flags };
+        let word = ServiceWord { base, ring: 0, log2_bits: 0, flags };
         let Vip { port, protocol, .. } = service.vip;
         tables
             .balancer

@@ -54,7 +54,7 @@ impl ServiceMap {
         let mut slots: BTreeMap<SocketAddrV4, u32> = BTreeMap::new();
         if word.flags & ServiceWord::EMPTY == 0 {
             let ring = self.ring(word)?;
-            let places = if word.log2_slots == 0 { vec![0] } else { ring };
+            let places = if word.log2_bits == 0 { vec![0] } else { ring };
             for place in places {
                 if let Some(record) = self.row(word.base + u32::from(place)) {
                     *slots.entry(rows::socket(&record)).or_default() += 1;

@@ -38,7 +38,7 @@ impl Writer {
             self.extents.insert(index, extent);
             let named = self.rings.read(extent).map(|local| word.base + u32::from(local));
             named.filter(|&row| row < MAX_BACKENDS).for_each(|row| self.named.insert(row));
-        } else if word.log2_slots == 0 && word.flags & ServiceWord::EMPTY == 0 && word.base < MAX_BACKENDS {
+        } else if word.log2_bits == 0 && word.flags & ServiceWord::EMPTY == 0 && word.base < MAX_BACKENDS {
             self.named.insert(word.base);
         }
         let algorithm =
@@ -102,10 +102,10 @@ impl Writer {
         let is_empty = word.flags & ServiceWord::EMPTY != 0;
         match usable {
             [] => is_empty,
-            [one] => !is_empty && word.log2_slots == 0 && is(word.base, one),
+            [one] => !is_empty && word.log2_bits == 0 && is(word.base, one),
             _ => {
                 let Some(&extent) = self.extents.get(&held.index) else { return false };
-                if 1 << extent.log2_slots != ring::slots(usable.len()) {
+                if extent.slots() != ring::slots(usable.len()) {
                     return false;
                 }
                 let mut row_of = vec![None; usable.len()];

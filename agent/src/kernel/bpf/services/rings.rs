@@ -4,7 +4,9 @@ use std::{os::fd::AsFd as _, sync::atomic::Ordering};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use aya_obj::generated::bpf_map_type;
-use dataplane_common::abi::{MAX_RING, RING_UNIT, SEGMENT_SLOTS, SEGMENTS, SLOTS_PER_ELEMENT, ServiceWord};
+use dataplane_common::abi::{
+    LARGE_RING_SLOTS, MANY_BACKENDS, RING_SLOTS, RING_UNIT, SEGMENT_ELEMENTS, SEGMENTS, ServiceWord,
+};
 
 use super::{
     super::{
@@ -17,39 +19,98 @@ use super::{
 const NAME: &str = "rings";
 /// `BPF_F_MMAPABLE`
 const MMAPABLE: u32 = 1 << 10;
-const UNITS_PER_SEGMENT: u32 = SEGMENT_SLOTS / RING_UNIT;
-const ELEMENTS_PER_SEGMENT: u32 = SEGMENT_SLOTS / SLOTS_PER_ELEMENT;
+const UNITS_PER_SEGMENT: u32 = SEGMENT_ELEMENTS / RING_UNIT;
 const ELEMENT: usize = size_of::<u64>();
-/// Sizes of a ring: the unit and each power of two up to the largest.
-const CLASSES: usize = (MAX_RING / RING_UNIT).ilog2() as usize + 1;
+/// Binary logarithms of the bits that a slot can take.
+const WIDTHS: std::ops::RangeInclusive<u32> = 2..=4;
+/// Shapes of a ring.
+const CLASSES: usize = 6;
 
-/// Place and size of a ring.
+/// Slots of a ring, and the bits that each takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Binary logarithm of a slot's bits.
+    log2_bits: u32,
+    /// As many slots as the largest services need.
+    is_large: bool,
+}
+
+impl Shape {
+    /// Of the ring of so many backends, the last of whose rows lies so far behind the first: the narrowest that names
+    /// them.
+    pub(super) fn new(backends: usize, reach: u32) -> Self {
+        let log2_bits = WIDTHS.into_iter().find(|log2| reach >> (1 << log2) == 0);
+        Self { log2_bits: log2_bits.unwrap_or(*WIDTHS.end()), is_large: backends > MANY_BACKENDS as usize }
+    }
+
+    fn slots(self) -> u32 {
+        if self.is_large { LARGE_RING_SLOTS } else { RING_SLOTS }
+    }
+
+    fn slots_per_element(self) -> u32 {
+        u64::BITS >> self.log2_bits
+    }
+
+    fn elements(self) -> u32 {
+        self.slots().div_ceil(self.slots_per_element())
+    }
+
+    fn units(self) -> u32 {
+        self.elements().div_ceil(RING_UNIT)
+    }
+
+    fn class(self) -> usize {
+        (self.log2_bits - *WIDTHS.start()) as usize + if self.is_large { CLASSES / 2 } else { 0 }
+    }
+
+    fn bits(self) -> u32 {
+        1 << self.log2_bits
+    }
+}
+
+/// Place and shape of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// First slot in units.
-    pub(super) unit: u32,
-    /// Binary logarithm of its slots.
-    pub(super) log2_slots: u32,
+    unit: u32,
+    shape: Shape,
 }
 
 impl Extent {
     /// That of a service, if it has a ring.
     pub(super) fn of(word: ServiceWord) -> Option<Self> {
-        let ServiceWord { ring, log2_slots, flags, .. } = word;
-        (log2_slots != 0 && flags & ServiceWord::EMPTY == 0).then_some(Self { unit: ring, log2_slots })
+        let ServiceWord { ring, log2_bits, flags, .. } = word;
+        let shape = Shape { log2_bits, is_large: flags & ServiceWord::LARGE != 0 };
+        let has_ring = WIDTHS.contains(&log2_bits) && flags & ServiceWord::EMPTY == 0;
+        has_ring.then_some(Self { unit: ring, shape })
     }
 
-    fn slots(self) -> u32 {
-        1 << self.log2_slots
+    /// What a service's word says of it.
+    pub(super) fn word(self, base: u32, flags: u32) -> ServiceWord {
+        let large = if self.shape.is_large { ServiceWord::LARGE } else { 0 };
+        ServiceWord { base, ring: self.unit, log2_bits: self.shape.log2_bits, flags: flags | large }
     }
 
-    fn units(self) -> u32 {
-        self.slots() / RING_UNIT
+    /// Slots of the ring.
+    pub(super) fn slots(self) -> usize {
+        self.shape.slots() as usize
     }
 
+    fn all_units(self) -> std::ops::Range<u32> {
+        self.unit..self.unit + self.shape.units()
+    }
+
+    /// Segments are cut into equal extents.
     fn is_possible(self) -> bool {
-        let sizes = RING_UNIT.ilog2()..=MAX_RING.ilog2();
-        sizes.contains(&self.log2_slots) && self.unit.is_multiple_of(self.units())
+        let (at, size) = (self.unit % UNITS_PER_SEGMENT, self.shape.units());
+        at.is_multiple_of(size) && at + size <= UNITS_PER_SEGMENT
+    }
+
+    /// The next place at which one of its shape may lie.
+    fn next(self) -> Self {
+        let size = self.shape.units();
+        let unit = self.unit + size;
+        let room = UNITS_PER_SEGMENT - unit % UNITS_PER_SEGMENT;
+        Self { unit: if room < size { unit + room } else { unit }, ..self }
     }
 }
 
@@ -59,7 +120,7 @@ pub(super) struct Rings {
     outer: ArrayOfMaps<MapData>,
     segments: Vec<Mapping>,
     taken: Bits,
-    /// By size: no free extent lies before.
+    /// By shape: no free extent lies before.
     first: [u32; CLASSES],
 }
 
@@ -81,71 +142,68 @@ impl Rings {
 
     /// Bytes that the segments take.
     pub(super) fn memory(&self) -> u64 {
-        self.segments.len() as u64 * u64::from(ELEMENTS_PER_SEGMENT) * ELEMENT as u64
+        self.segments.len() as u64 * u64::from(SEGMENT_ELEMENTS) * ELEMENT as u64
     }
 
     /// Whether an extent is one that can be read, and free so far; then it is taken.
     pub(super) fn claim(&mut self, extent: Extent) -> bool {
-        let fits =
-            extent.is_possible() && extent.unit + extent.units() <= self.units() && self.is_free(extent);
+        let fits = extent.is_possible() && extent.all_units().end <= self.units() && self.is_free(extent);
         if fits {
             self.take(extent);
         }
         fits
     }
 
-    /// A free extent for so many slots.
-    pub(super) fn allocate(&mut self, slots: u32) -> Result<Extent> {
-        let log2_slots = slots.ilog2();
-        let class = (log2_slots - RING_UNIT.ilog2()) as usize;
-        loop {
-            let size = slots / RING_UNIT;
-            let mut candidates = (self.first[class]..self.units()).step_by(size as usize);
-            let free = candidates.find(|&unit| self.is_free(Extent { unit, log2_slots }));
-            if let Some(unit) = free {
-                let extent = Extent { unit, log2_slots };
-                self.first[class] = unit + size;
-                self.take(extent);
-                return Ok(extent);
-            }
-            self.first[class] = self.units();
+    /// A free extent of a shape.
+    pub(super) fn allocate(&mut self, shape: Shape) -> Result<Extent> {
+        let mut extent = Extent { unit: self.first[shape.class()], shape };
+        while extent.unit < self.units() && !self.is_free(extent) {
+            extent = extent.next();
+        }
+        if extent.unit >= self.units() {
             self.add_segment()?;
         }
+        self.first[shape.class()] = extent.next().unit;
+        self.take(extent);
+        Ok(extent)
     }
 
     /// Gives an extent back that no program reads any more.
     pub(super) fn release(&mut self, extent: Extent) {
-        (extent.unit..extent.unit + extent.units()).for_each(|unit| self.taken.remove(unit));
+        extent.all_units().for_each(|unit| self.taken.remove(unit));
+        // An extent of another shape over it may begin anywhere in its segment.
+        let segment = extent.unit - extent.unit % UNITS_PER_SEGMENT;
+        let own = extent.shape.class();
         for (class, first) in self.first.iter_mut().enumerate() {
-            *first = (*first).min(extent.unit >> class << class);
+            *first = (*first).min(if class == own { extent.unit } else { segment });
         }
     }
 
     /// Writes a ring into an extent that no program reads.
-    pub(super) fn write(&self, extent: Extent, mut local: impl FnMut(usize) -> u16) {
+    pub(super) fn write(&self, extent: Extent, locals: &[u16]) {
         let (segment, start) = self.place(extent);
-        for element in 0..(extent.slots() / SLOTS_PER_ELEMENT) as usize {
-            let slots =
-                (0..SLOTS_PER_ELEMENT as usize).map(|slot| element * SLOTS_PER_ELEMENT as usize + slot);
-            let word = slots
-                .zip([0, 16, 32, 48])
-                .fold(0, |word, (slot, shift)| word | u64::from(local(slot)) << shift);
-            segment.u64(start + element * ELEMENT).store(word, Ordering::Relaxed);
+        let bits = extent.shape.bits();
+        let elements = locals.chunks(extent.shape.slots_per_element() as usize);
+        for (slots, offset) in elements.zip((start..).step_by(ELEMENT)) {
+            let word = slots.iter().rev().fold(0, |word, &local| word << bits | u64::from(local));
+            segment.u64(offset).store(word, Ordering::Relaxed);
         }
     }
 
     /// The slots of a claimed extent.
     pub(super) fn read(&self, extent: Extent) -> impl Iterator<Item = u16> + '_ {
         let (segment, start) = self.place(extent);
-        (0..(extent.slots() / SLOTS_PER_ELEMENT) as usize).flat_map(move |element| {
-            let word = segment.u64(start + element * ELEMENT).load(Ordering::Relaxed);
-            [0, 16, 32, 48].map(|shift| (word >> shift) as u16)
-        })
+        let (bits, each) = (extent.shape.bits(), extent.shape.slots_per_element());
+        let offsets = (start..).step_by(ELEMENT).take(extent.shape.elements() as usize);
+        let slots = offsets.flat_map(move |offset| {
+            let word = segment.u64(offset).load(Ordering::Relaxed);
+            (0..each).map(move |slot| (word >> (slot * bits) & ((1 << bits) - 1)) as u16)
+        });
+        slots.take(extent.slots())
     }
 
     fn place(&self, extent: Extent) -> (&Mapping, usize) {
-        let unit = (extent.unit % UNITS_PER_SEGMENT) as usize;
-        let start = unit * (RING_UNIT / SLOTS_PER_ELEMENT) as usize * ELEMENT;
+        let start = (extent.unit % UNITS_PER_SEGMENT) as usize * RING_UNIT as usize * ELEMENT;
         (&self.segments[(extent.unit / UNITS_PER_SEGMENT) as usize], start)
     }
 
@@ -155,21 +213,22 @@ impl Rings {
     }
 
     fn is_free(&self, extent: Extent) -> bool {
-        (extent.unit..extent.unit + extent.units()).all(|unit| !self.taken.contains(unit))
+        extent.all_units().all(|unit| !self.taken.contains(unit))
     }
 
     fn take(&mut self, extent: Extent) {
-        (extent.unit..extent.unit + extent.units()).for_each(|unit| self.taken.insert(unit));
+        extent.all_units().for_each(|unit| self.taken.insert(unit));
     }
 
     fn add_segment(&mut self) -> Result<()> {
         let index = self.segments.len() as u32;
         if index == SEGMENTS {
-            return Err(Error::Full { what: "rings", most: u64::from(SEGMENTS) * u64::from(SEGMENT_SLOTS) });
+            let bytes = u64::from(SEGMENTS) * u64::from(SEGMENT_ELEMENTS) * ELEMENT as u64;
+            return Err(Error::Full { what: "rings", most: bytes });
         }
         let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
         let (key, value) = (size_of::<u32>() as u32, ELEMENT as u32);
-        let shape = aya_obj::Map::new_from_params(kind, key, value, ELEMENTS_PER_SEGMENT, MMAPABLE);
+        let shape = aya_obj::Map::new_from_params(kind, key, value, SEGMENT_ELEMENTS, MMAPABLE);
         let segment = MapData::create(shape, "ring_segment", None).map_err(Error::map(NAME))?;
         let mapping = map_segment(&segment)?;
         self.outer.set(index, &segment, 0).map_err(Error::map(NAME))?;
@@ -179,6 +238,6 @@ impl Rings {
 }
 
 fn map_segment(segment: &MapData) -> Result<Mapping> {
-    Mapping::new(segment.fd().as_fd(), ELEMENTS_PER_SEGMENT as usize * ELEMENT)
+    Mapping::new(segment.fd().as_fd(), SEGMENT_ELEMENTS as usize * ELEMENT)
         .during(|| "mapping a segment of rings".to_owned())
 }

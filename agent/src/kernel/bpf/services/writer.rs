@@ -10,7 +10,7 @@ use super::{
     filters::Filter,
     missing,
     records::key_of,
-    rings::{Extent, Rings},
+    rings::{Extent, Rings, Shape},
     rows::{self, Rows},
 };
 use crate::{
@@ -179,7 +179,7 @@ impl Writer {
         let index = self.held.services.get(&vip).ok_or_else(|| missing(vip))?.index;
         self.maps.records.remove(key)?;
         self.vips.remove(&self.maps.vip_filter, vip_bit(key.address));
-        let nobody = ServiceWord { base: 0, ring: 0, log2_slots: 0, flags: ServiceWord::EMPTY };
+        let nobody = ServiceWord { base: 0, ring: 0, log2_bits: 0, flags: ServiceWord::EMPTY };
         self.maps.records.set_word(index, nobody);
         self.leaving.extents.extend(self.extents.remove(&index));
         self.leaving.indices.push(index);
@@ -209,12 +209,13 @@ impl Writer {
     fn prepare(&mut self, index: u32, key: VipKey, own: &[HeldRow], service: &Service) -> Result<Prepared> {
         let usable = service.usable();
         let sockets = sockets(&usable)?;
-        let slots = if usable.len() > 1 { ring::slots(usable.len()) as u32 } else { 0 };
-        let extent = if slots > 0 { Some(self.rings.allocate(slots)?) } else { None };
-        let (rows, fresh) = match self.assign(own, &sockets) {
-            Ok(assigned) => assigned,
+        let (rows, fresh) = self.assign(own, &sockets)?;
+        let base = rows.iter().copied().min().unwrap_or_default();
+        let locals: Vec<u16> = rows.iter().map(|row| (row - base) as u16).collect();
+        let extent = match self.place(&usable, &locals) {
+            Ok(extent) => extent,
             Err(error) => {
-                extent.into_iter().for_each(|extent| self.rings.release(extent));
+                fresh.iter().for_each(|row| self.rows.give_back(&[row.row]));
                 return Err(error);
             }
         };
@@ -224,16 +225,25 @@ impl Writer {
             self.backends.add(&self.maps.backend_filter, rows::filter_bit(&record, key.protocol));
             *self.users.entry(index).or_default() += 1;
         }
-        let base = rows.iter().copied().min().unwrap_or_default();
-        if let Some(extent) = extent {
-            let ring = ring::build(&usable);
-            self.rings.write(extent, |slot| (rows[usize::from(ring[slot])] - base) as u16);
-        }
         let empty = if usable.is_empty() { ServiceWord::EMPTY } else { 0 };
         let random = if service.algorithm == Algorithm::Random { ServiceWord::RANDOM } else { 0 };
-        let (ring, log2_slots) = extent.map_or((0, 0), |extent| (extent.unit, extent.log2_slots));
-        let word = ServiceWord { base, ring, log2_slots, flags: empty | random };
+        let flags = empty | random;
+        let without = ServiceWord { base, ring: 0, log2_bits: 0, flags };
+        let word = extent.map_or(without, |extent| extent.word(base, flags));
         Ok(Prepared { word, extent, usable, rows, fresh })
+    }
+
+    /// Writes the ring of two or more backends into a free extent; `locals` are their rows, counted from the first.
+    fn place(&mut self, usable: &[Backend], locals: &[u16]) -> Result<Option<Extent>> {
+        if usable.len() < 2 {
+            return Ok(None);
+        }
+        let reach = locals.iter().copied().max().unwrap_or_default();
+        let extent = self.rings.allocate(Shape::new(usable.len(), reach.into()))?;
+        let ring: Vec<u16> =
+            ring::build(usable).into_iter().map(|place| locals[usize::from(place)]).collect();
+        self.rings.write(extent, &ring);
+        Ok(Some(extent))
     }
 
     /// A row for each backend: the one that it has, or a new one.

@@ -1,0 +1,92 @@
+//! From who reaches a slot first to a ring in which everybody has its share.
+//!
+//! A backend with too many slots gives up those that it reached last, and each goes to the one that reaches it next,
+//! which may have to give up another for it. Where that ends does not depend on the order (Gale and Shapley, 1962), and
+//! it is what walking together comes to; only the few slots that change hands are looked at twice.
+
+use std::collections::BinaryHeap;
+
+use super::race::{self, Race, Walk};
+
+/// Slots reached later than so many times the mean (in halves) are few, and all that is usually given up.
+const LATE: usize = 5;
+
+/// A slot that is given up.
+struct Given {
+    time: u16,
+    place: u16,
+    slot: u16,
+}
+
+/// The ring of these walks with these shares.
+pub(super) fn settle(walks: &[Walk], shares: &[usize], slots: usize) -> Vec<u16> {
+    let race = race::run(walks, slots);
+    let total: u64 = race.time.iter().map(|&time| u64::from(time)).sum();
+    let late = (total as usize * LATE / 2 / slots).min(usize::from(u16::MAX)) as u16;
+    let counts: Vec<usize> = (0..walks.len()).map(|place| count(&race.owner, place as u16)).collect();
+    let settled =
+        Exchange::new(&race, &counts, shares, late).or_else(|| Exchange::new(&race, &counts, shares, 0));
+    match settled {
+        Some(exchange) => exchange.run(walks, race.owner),
+        None => race.owner,
+    }
+}
+
+/// How often a place is in a list, in sums that fit vector registers.
+fn count(owner: &[u16], place: u16) -> usize {
+    let sums = owner.chunks(4096).map(|chunk| chunk.iter().map(|&one| u16::from(one == place)).sum::<u16>());
+    sums.map(usize::from).sum()
+}
+
+/// Who has which late slots, and what is given up.
+struct Exchange {
+    /// By place: time and slot of those that it may have to give up, the latest first.
+    late: Vec<BinaryHeap<(u16, u16)>>,
+    /// By place: slots that it lacks.
+    lacking: Vec<usize>,
+    given: Vec<Given>,
+}
+
+impl Exchange {
+    /// Everybody gives up what it has too much; `None` where that would be slots that are not late.
+    fn new(race: &Race, counts: &[usize], shares: &[usize], late: u16) -> Option<Self> {
+        let mut slots = vec![Vec::new(); counts.len()];
+        for ((&owner, &time), slot) in race.owner.iter().zip(&race.time).zip(0..) {
+            if time >= late {
+                slots[usize::from(owner)].push((time, slot));
+            }
+        }
+        let lacking = shares.iter().zip(counts).map(|(share, count)| share.saturating_sub(*count)).collect();
+        let late = slots.into_iter().map(BinaryHeap::from).collect();
+        let mut exchange = Self { late, lacking, given: Vec::new() };
+        for (place, (count, share)) in counts.iter().zip(shares).enumerate() {
+            for _ in *share..*count {
+                exchange.give_up(place)?;
+            }
+        }
+        Some(exchange)
+    }
+
+    fn give_up(&mut self, place: usize) -> Option<()> {
+        let (time, slot) = self.late[place].pop()?;
+        self.given.push(Given { time, place: place as u16, slot });
+        Some(())
+    }
+
+    /// Gives every slot that was given up to the next at it. All shares together are all slots, so that everyone finds
+    /// an owner.
+    fn run(mut self, walks: &[Walk], mut ring: Vec<u16>) -> Vec<u16> {
+        while let Some(Given { time, place, slot }) = self.given.pop() {
+            let times = walks.iter().zip(0..).map(|(walk, place)| (walk.time(slot.into()), place));
+            let Some((time, place)) = times.filter(|&next| next > (time, place)).min() else { continue };
+            ring[usize::from(slot)] = place;
+            let place = usize::from(place);
+            self.late[place].push((time, slot));
+            match self.lacking[place].checked_sub(1) {
+                Some(rest) => self.lacking[place] = rest,
+                None => drop(self.give_up(place)),
+            }
+        }
+        ring
+    }
+}
