@@ -238,7 +238,8 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
 /// never a flow whose answers are not known. The young entries are left to age.
 #[inline(always)]
 fn confirm<T: Services>(key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
-    let forward = FlowRecord { state: State::Established as u8, seen: now, ..young.record() };
+    let number = young.number.get().wrapping_add(1);
+    let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
     let reply_key = flow::reply_key(key, &forward);
     if tables.enter_flow(&reply_key, &flow::reply_record(key, &forward)) {
         tables.enter_flow(key, &forward);

@@ -22,6 +22,7 @@ use crate::{
         operands::{self, FanLine},
     },
     fan::{FanState, Node, Step, Up},
+    kernel::bpf::IDLE_FLOWS,
     model::{FanSpec, Origin},
 };
 
@@ -60,7 +61,8 @@ pub(super) fn node() -> anyhow::Result<Node> {
     // A broken configuration is the agent's trouble: a fan by hand needs none.
     let sources = config::load(Path::new(CONFIG_FILE), Path::new(FANS_FILE)).unwrap_or_default();
     let config = sources.config;
-    Ok(Node::open(config.node.uplink)?.with_flows(config.datapath.flows))
+    let flows = if config.services.is_empty() { Some(IDLE_FLOWS) } else { config.datapath.flows };
+    Ok(Node::open(config.node.uplink)?.with_flows(flows))
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {

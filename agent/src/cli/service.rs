@@ -136,6 +136,7 @@ fn print_drained(drained: &Drained, output: &mut Output<'_>) -> io::Result<()> {
     let what = match (state, changed) {
         (BackendLife::Drained, true) => "is drained: it keeps its flows and takes no new ones",
         (BackendLife::Drained, false) => "takes no new flows as it is",
+        (BackendLife::Down, _) => "takes no new flows until its endpoint is back",
         (BackendLife::Up, true) => "takes new flows again",
         (BackendLife::Up, false) => "takes new flows as it is",
     };
@@ -174,6 +175,7 @@ fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
         let life = match backend.state {
             BackendLife::Up => "up",
             BackendLife::Drained => "drained",
+            BackendLife::Down => "down",
         };
         [
             backend.address.to_string(),
@@ -196,12 +198,17 @@ pub(super) fn state(life: ServiceLife) -> &'static str {
     }
 }
 
-/// Backends that take new flows, of all, and how many are drained.
+/// Backends that take new flows, of all, and how many are drained or down.
 pub(super) fn usable(states: impl Iterator<Item = BackendLife> + Clone) -> String {
-    let (all, drained) =
-        (states.clone().count(), states.filter(|&state| state == BackendLife::Drained).count());
-    let usable = format!("{} of {all}", all - drained);
-    if drained == 0 { usable } else { format!("{usable}, {drained} drained") }
+    let count = |life| states.clone().filter(|&state| state == life).count();
+    let mut usable = format!("{} of {}", count(BackendLife::Up), states.clone().count());
+    for (life, name) in [(BackendLife::Drained, "drained"), (BackendLife::Down, "down")] {
+        match count(life) {
+            0 => {}
+            some => usable.push_str(&format!(", {some} {name}")),
+        }
+    }
+    usable
 }
 
 /// `ADDR:PORT` of a backend.

@@ -10,6 +10,7 @@ use super::{
     Options,
     api::Api,
     pace::Pace,
+    presence::Presence,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
     services::Services,
@@ -19,9 +20,9 @@ use super::{
 use crate::{
     config::{self, ConfigError, FANS_FILE},
     fan::Node,
-    kernel::{bpf::Datapath, capabilities},
+    kernel::{bpf::Datapath, capabilities, netlink::Event},
     model::{FanSpec, Origin},
-    status::{RECORD_FILE, host_name},
+    status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
 };
 
 /// Requests that wait to be answered; further ones are turned away.
@@ -41,6 +42,7 @@ pub(super) struct Agent {
     pub(super) known: Known,
     pub(super) report: Report,
     pub(super) services: Services,
+    pub(super) presence: Presence,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
     sources: Sources,
@@ -70,7 +72,12 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     loop {
         match agent.sources.next(agent.pace.due(), &mut agent.services.keeping).await? {
             Wake::Time => agent.look().await,
-            Wake::Network(event) => agent.note(agent.known.concern(&event)),
+            Wake::Network(event) => {
+                if let Event::LinkGone(link) = &event {
+                    agent.lose_device(link.index);
+                }
+                agent.note(agent.known.concern(&event));
+            }
             Wake::Filter => {
                 agent.filters = true;
                 agent.note(Concern::Fans);
@@ -101,6 +108,8 @@ impl Agent {
     fn new(options: &Options, files: &config::Sources) -> Result<Self> {
         let now = Instant::now();
         let (requests, asked) = mpsc::channel(REQUESTS);
+        // A damaged record is written anew.
+        let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
         let mut agent = Self {
             sources: Sources::open(asked)?,
             api: Api::new(requests),
@@ -112,6 +121,7 @@ impl Agent {
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
             services: Services::new(now),
+            presence: Presence::after(&former),
             next_probe: now,
             logs: None,
             monitor: None,
@@ -126,10 +136,10 @@ impl Agent {
     /// Uses these files from now on.
     fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
         let flows = files.config.datapath.flows;
-        self.node = Node::open(files.config.node.uplink.clone())?.with_flows(flows);
         self.wanted = files.fans();
         let applied = self.services.want(path, &files.config.services, flows);
         applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;
+        self.node = Node::open(files.config.node.uplink.clone())?.with_flows(self.services.flows());
         self.accepted.clear();
         self.api.want(&files.config.api.socket);
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
@@ -183,6 +193,11 @@ impl Agent {
         if concern != Concern::Endpoints {
             let outcome = self.look_at_fans().await;
             failed |= self.failed(Topic::Fans, outcome);
+            if self.is_fresh {
+                // No packet finds a service before the programs of all ports look for its flows in the same tables.
+                let outcome = self.look_at_endpoints().await;
+                failed |= self.failed(Topic::Endpoints, outcome);
+            }
             let outcome = self.look_at_services().await;
             failed |= self.failed(Topic::Services, outcome);
         }
@@ -214,6 +229,10 @@ impl Agent {
         self.services.forget();
         self.is_fresh = true;
         if let Some(datapath) = &self.datapath {
+            // Those of a former agent, whose devices may have gone since.
+            let held = datapath.endpoints().list()?;
+            self.presence
+                .learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
             self.sources.set_paths(Some(datapath.events()?));
             self.monitor = Some(self.api.monitor(datapath)?.spawn());
             self.logs = datapath.forward_logs()?.map(tokio::spawn);

@@ -43,10 +43,21 @@ impl Agent {
             }
             self.is_fresh = !reasons.is_empty();
             self.known.learn(&snapshot);
+            self.look_who_is_there(&snapshot);
         }
         let failed = !reasons.is_empty();
         self.report.set(Topic::Endpoints, reasons);
         Ok(failed)
+    }
+}
+
+impl Agent {
+    fn look_who_is_there(&mut self, snapshot: &Snapshot) {
+        let has_lost = self.presence.lose(|device| !snapshot.links.iter().any(|link| link.index == device));
+        let known = reconcile::devices(&snapshot.observed());
+        if self.presence.learn(known) || has_lost {
+            self.follow_presence();
+        }
     }
 }
 

@@ -94,6 +94,12 @@ impl Agent {
         } else if !self.datapath.as_ref().is_some_and(Datapath::is_pinned) {
             self.set_datapath(Some(Datapath::open_for(self.services.flows())?))?;
         }
+        if let Some(datapath) = &self.datapath
+            && self.services.is_cramped(datapath)?
+        {
+            let larger = datapath.with_other_flows(self.services.flows())?;
+            self.set_datapath(Some(larger))?;
+        }
         Ok(observed)
     }
 

@@ -1,7 +1,7 @@
 //! The agent: keeps fans and endpoints as they ought to be. Packets don't need it.
 //!
 //! # Task map
-//! Everything but the API runs on one thread.
+//! Everything but the API and the flow tables' keeper runs on one thread.
 //!
 //! | task | waits for | on cancellation |
 //! |---|---|---|
@@ -10,6 +10,7 @@
 //! | API ([`Server`](crate::api::Server)), a thread of its own | clients, and answers of the main loop | ends with the process |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | ends with the datapath it reads; the programs then stop telling |
 //! | a change of services on its way to the disk | the disk | nobody was told that it is kept |
+//! | the keeper of the flow tables ([`flows`]), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
@@ -24,14 +25,17 @@ mod agent;
 mod api;
 mod endpoints;
 mod fans;
+mod flows;
 mod keeping;
 mod monitor;
 mod pace;
+mod presence;
 mod relevance;
 mod report;
 mod requests;
 mod services;
 mod services_record;
+mod services_room;
 mod sources;
 mod store;
 

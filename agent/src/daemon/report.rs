@@ -9,6 +9,7 @@ use std::{
 
 use sd_notify::NotifyState;
 
+use crate::kernel::bpf::FlowCount;
 use crate::status::{AgentRecord, seconds};
 
 /// What a degraded reason is about. Each part of a look replaces its own reasons.
@@ -58,6 +59,11 @@ impl Report {
     /// The node's name.
     pub(super) fn node(&self) -> &str {
         &self.record.node
+    }
+
+    /// What the flow tables hold.
+    pub(super) fn set_flow_count(&mut self, count: FlowCount) {
+        self.record.flow_count = count;
     }
 
     /// Replaces the reasons of a topic. New ones are logged, once.

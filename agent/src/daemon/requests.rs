@@ -193,6 +193,7 @@ impl Agent {
         // What is said of a clash changes with its end.
         let mut needs_look =
             changes.iter().any(|change| matches!(change, Change::Remove(_)) && !wanted.is_empty());
+        faults.extend(self.make_room().await.err().map(|error| format!("{error:#}")));
         // Without a datapath the next look that finds one brings them all.
         if let Some(datapath) = &self.datapath {
             if self.services.has_writer() {
@@ -215,6 +216,17 @@ impl Agent {
             self.note(Concern::Fans);
         }
         (inverse, faults)
+    }
+
+    /// Replaces flow tables that are too small for services; the programs of all hooks use the others then.
+    async fn make_room(&mut self) -> anyhow::Result<()> {
+        if let Some(datapath) = &self.datapath
+            && self.services.is_cramped(datapath)?
+        {
+            self.look_at_fans().await?;
+            self.look_at_endpoints().await?;
+        }
+        Ok(())
     }
 
     /// Sets and deletes routes of VIPs, whatever others stand.

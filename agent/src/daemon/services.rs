@@ -13,6 +13,7 @@ use anyhow::Result;
 
 use super::{
     agent::Agent,
+    flows::Keeper,
     keeping::Keeping,
     report::Topic,
     services_record::{Teller, Told},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        bpf::{Datapath, FEWEST_FLOWS, ServiceOp, ServiceWriter, flows_held},
+        bpf::{Datapath, ServiceOp, ServiceWriter},
         netlink::{Address, Link, Netlink, Route},
     },
     reconcile::{self, RouteOp},
@@ -37,11 +38,13 @@ pub(super) struct Services {
     pub(super) store: Option<Store>,
     /// What is being written.
     pub(super) keeping: Option<Keeping>,
-    flows: Option<u32>,
+    pub(super) flows: Option<u32>,
     /// Of the present datapath.
-    writer: Option<ServiceWriter>,
+    pub(super) writer: Option<ServiceWriter>,
+    /// Of the present datapath.
+    pub(super) keeper: Option<Keeper>,
     /// VIPs that are not served, because they are addresses of this host.
-    taken: BTreeSet<Ipv4Addr>,
+    pub(super) taken: BTreeSet<Ipv4Addr>,
     /// Addresses of this host and their devices, as they were seen last.
     pub(super) own: HashMap<Ipv4Addr, String>,
     /// Addresses that others have routes to, as they were seen last.
@@ -54,7 +57,7 @@ pub(super) struct Services {
     /// The record does not say what the latest requests changed.
     pub(super) is_untold: bool,
     /// The kernel may not hold what is wanted.
-    is_open: bool,
+    pub(super) is_open: bool,
     next_sweep: Instant,
 }
 
@@ -66,6 +69,7 @@ impl Services {
             keeping: None,
             flows: None,
             writer: None,
+            keeper: None,
             taken: BTreeSet::new(),
             own: HashMap::new(),
             foreign: HashSet::new(),
@@ -82,7 +86,8 @@ impl Services {
     pub(super) fn want(&mut self, path: &Path, wanted: &[Service], flows: Option<u32>) -> io::Result<()> {
         let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
         let changes = store.load()?;
-        self.book = Book::default();
+        let absent = std::mem::take(&mut self.book).into_absent();
+        self.book.set_absent(&absent);
         self.book.set_file(path, wanted);
         self.book.make(&changes);
         let over = self.book.stale_marks();
@@ -93,11 +98,6 @@ impl Services {
         self.flows = flows;
         self.is_open = true;
         Ok(())
-    }
-
-    /// How many flows the datapath ought to hold; `None`: as the memory allows.
-    pub(super) fn flows(&self) -> Option<u32> {
-        self.flows.or_else(|| self.book.entries().is_empty().then_some(FEWEST_FLOWS))
     }
 
     /// Services that can be served.
@@ -125,6 +125,7 @@ impl Services {
     /// The datapath is another.
     pub(super) fn forget(&mut self) {
         self.writer = None;
+        self.keeper = None;
         self.is_open = true;
     }
 
@@ -148,7 +149,9 @@ impl Services {
             tracing::debug!(changes = ops.len(), "services");
             self.is_open = !failed.is_empty();
             datapath.config().set_services(writer.held().services.len());
+            self.end_flows(datapath);
         }
+        let Some(writer) = &mut self.writer else { return Ok(failed) };
         writer.settle();
         let now = Instant::now();
         if now >= self.next_sweep {
@@ -165,6 +168,7 @@ impl Services {
     fn open_writer(&mut self, datapath: &Datapath) -> Result<()> {
         if self.writer.is_none() {
             self.writer = Some(datapath.services().writer()?);
+            self.keeper = Some(Keeper::start(datapath.services())?);
         }
         Ok(())
     }
@@ -191,6 +195,7 @@ impl Services {
         let mut failed = HashSet::new();
         ops.iter().for_each(|op| apply_one(writer, op, &mut failed, reasons));
         datapath.config().set_services(writer.held().services.len());
+        self.end_flows(datapath);
     }
 
     /// Whether the kernel holds a service of this address.
@@ -253,7 +258,7 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
-            reasons.extend(size(self.services.flows, datapath.services().flow_capacity()?)?);
+            reasons.extend(self.services.lacks_room(datapath)?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
             let vips = self.services.vips();
@@ -279,6 +284,8 @@ impl Agent {
         let has_failed = !faults.is_empty();
         reasons.extend(faults);
         self.services.failed = Arc::new(failed);
+        let count = self.services.keeper.as_ref().map(Keeper::count);
+        self.report.set_flow_count(count.unwrap_or_default());
         self.report.set(Topic::Services, reasons);
         if self.api.is_open() {
             self.services.tell();
@@ -335,24 +342,6 @@ impl Services {
     }
 }
 
-/// What there is to say of the flow table's size.
-fn size(configured: Option<u32>, held: u32) -> Result<Option<String>> {
-    let Some(configured) = configured else { return Ok(None) };
-    let least = flows_held(Some(configured))?;
-    Ok(if least != configured {
-        Some(format!(
-            "config-invalid: datapath.flows: {configured} is fewer than 1,024 for each possible CPU; use at least {least}"
-        ))
-    } else if held != configured {
-        Some(format!(
-            "flow-table: it holds {held} flows, and {configured} are configured; another size comes when the last \
-             fan was taken down"
-        ))
-    } else {
-        None
-    })
-}
-
 /// Makes one change of routes.
 pub(super) async fn route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
     let outcome = match op {
@@ -376,7 +365,7 @@ fn device(links: &[Link], index: Option<u32>) -> String {
     link.map_or_else(|| "an unknown device".to_owned(), |link| link.name.clone())
 }
 
-fn is_refused(service: &Service, taken: &BTreeSet<Ipv4Addr>) -> bool {
+pub(super) fn is_refused(service: &Service, taken: &BTreeSet<Ipv4Addr>) -> bool {
     is_taken(service.vip, taken)
 }
 

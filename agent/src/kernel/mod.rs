@@ -12,4 +12,5 @@ pub mod netns;
 pub mod nft;
 pub mod nft_watch;
 pub mod privileges;
+pub mod reset;
 pub mod sysctl;

@@ -76,6 +76,16 @@ pub fn plan(observed: &Observed<'_>, learning: Learning) -> Vec<EndpointOp> {
     removed.chain(written).collect()
 }
 
+/// The devices of the endpoints that are there: those of the table, and those that we wired, also while they do not
+/// answer.
+pub fn devices(observed: &Observed<'_>) -> BTreeMap<Ipv4Addr, u32> {
+    let view = View::new(observed);
+    let known = view.desired(Learning::On).into_iter().map(|(address, record)| (address, record.ifindex));
+    let wired = view.wired.iter();
+    let wired = wired.flat_map(|one| one.record.addresses.iter().map(|&address| (address, one.index)));
+    known.chain(wired).collect()
+}
+
 /// Addresses whose neighbour entry should be probed, by device: those in the table, because delivery past the stack
 /// never confirms them, and those whose port is not known, because the answer shows it.
 pub fn suspects(observed: &Observed<'_>) -> Vec<(u32, Ipv4Addr)> {

@@ -15,7 +15,7 @@ mod vips;
 use std::net::Ipv4Addr;
 
 use dataplane_common::abi::FanRecord;
-pub use endpoints::{EndpointOp, Learning, Observed, plan as endpoints, suspects};
+pub use endpoints::{EndpointOp, Learning, Observed, devices, plan as endpoints, suspects};
 pub use fans::{FanOp, plan as fans};
 pub use mtus::{mtu_of, outdated, small};
 pub use paths::{PathPlan, plan as paths};

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,7 +33,9 @@ pub struct Entry {
     pub origin: Origin,
     /// Those of its backends that take no new flows until they are undrained.
     pub drained: BTreeSet<SocketAddr>,
-    /// As the kernel is to hold it: drained backends weigh nothing.
+    /// Those of its backends that are not there.
+    pub absent: BTreeSet<SocketAddr>,
+    /// As the kernel is to hold it: drained and absent backends weigh nothing.
     pub wanted: Service,
 }
 
@@ -48,7 +50,17 @@ impl Entry {
                 backend.weight = 0;
             }
         }
-        Self { defined, origin, drained, wanted }
+        Self { defined, origin, drained, absent: BTreeSet::new(), wanted }
+    }
+
+    /// With backends of these addresses out of rotation.
+    fn without(mut self, absent: &BTreeSet<Ipv4Addr>) -> Self {
+        let is_absent = |ip: IpAddr| matches!(ip, IpAddr::V4(address) if absent.contains(&address));
+        for backend in self.wanted.backends.iter_mut().filter(|backend| is_absent(backend.address)) {
+            backend.weight = 0;
+            self.absent.insert(backend.socket());
+        }
+        self
     }
 }
 
@@ -133,6 +145,7 @@ pub struct Book {
     marks: BTreeMap<String, BTreeSet<SocketAddr>>,
     entries: BTreeMap<String, Arc<Entry>>,
     names: HashMap<Vip, String>,
+    absent: BTreeSet<Ipv4Addr>,
 }
 
 impl Book {
@@ -144,6 +157,30 @@ impl Book {
         self.names.clear();
         let names: Vec<String> = self.file.keys().chain(self.applied.keys()).cloned().collect();
         names.iter().for_each(|name| self.enter(name));
+    }
+
+    /// Takes backends of these addresses, and no others, out of rotation for being absent; gives the services that this
+    /// changes.
+    pub fn set_absent(&mut self, absent: &BTreeSet<Ipv4Addr>) -> BTreeSet<String> {
+        let changed: HashSet<IpAddr> =
+            self.absent.symmetric_difference(absent).map(|&address| address.into()).collect();
+        self.absent.clone_from(absent);
+        let has_changed =
+            |entry: &Entry| entry.defined.backends.iter().any(|backend| changed.contains(&backend.address));
+        let names = self.entries.iter().filter(|(_, entry)| has_changed(entry)).map(|(name, _)| name.clone());
+        let names: BTreeSet<String> = names.collect();
+        for name in &names {
+            if let Some(former) = self.entries.remove(name) {
+                self.names.remove(&former.wanted.vip);
+            }
+            self.enter(name);
+        }
+        names
+    }
+
+    /// The addresses that are absent.
+    pub fn into_absent(self) -> BTreeSet<Ipv4Addr> {
+        self.absent
     }
 
     /// The services that are wanted, by name.
@@ -339,7 +376,7 @@ impl Book {
         if self.names.contains_key(&defined.vip) {
             return;
         }
-        let entry = Entry::new(defined.clone(), origin, self.marks.get(name));
+        let entry = Entry::new(defined.clone(), origin, self.marks.get(name)).without(&self.absent);
         self.names.insert(entry.wanted.vip, name.to_owned());
         self.entries.insert(name.to_owned(), Arc::new(entry));
     }

@@ -33,11 +33,19 @@ pub enum Life {
 }
 
 /// The agent's state and, while it counts, its record.
-pub(super) struct Seen {
+#[derive(Debug)]
+pub struct Seen {
     pub(super) state: AgentState,
     pub(super) record: Option<AgentRecord>,
     /// It ended without being asked to.
     pub(super) died: bool,
+}
+
+impl Seen {
+    /// The node's name, where an agent has told it.
+    pub fn node(&self) -> Option<&str> {
+        self.record.as_ref().map(|record| record.node.as_str()).filter(|name| !name.is_empty())
+    }
 }
 
 /// Looks at the agent's lock and record.

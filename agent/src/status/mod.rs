@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 pub(crate) use self::agent::utc;
 pub use self::{
-    agent::{AgentState, Life},
+    agent::{AgentState, Life, Seen},
     record::{
         AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds, write_services,
     },
@@ -41,6 +41,9 @@ pub enum StatusError {
     /// The fans.
     #[error(transparent)]
     Fan(#[from] crate::fan::Error),
+    /// The interfaces.
+    #[error(transparent)]
+    Netlink(#[from] crate::kernel::netlink::Error),
 }
 
 /// The node's state; the field names are the stable keys of the JSON.
@@ -113,14 +116,21 @@ impl Serialize for Outcomes {
     }
 }
 
-/// Reads the node's state; `name` is the node's, where the agent tells no other.
+/// Looks at the agent and what it says of itself.
+///
+/// # Errors
+/// Its record can't be read.
+pub fn look() -> Result<Seen, StatusError> {
+    Ok(agent::look(Path::new(LOCK_FILE), Path::new(RECORD_FILE))?)
+}
+
+/// Reads the rest of the node's state; `name` is the node's, where the agent tells none.
 ///
 /// # Errors
 /// Something that should be readable is not.
-pub async fn collect(name: String, node: &Node) -> Result<Status, StatusError> {
-    let seen = agent::look(Path::new(LOCK_FILE), Path::new(RECORD_FILE))?;
+pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, StatusError> {
     let fans = node.show().await?;
-    let links = node.observe().await?.links;
+    let links = node.netlink().links().await?;
     let datapath = Datapath::open_existing()?;
     let (attachments, counters, maps, vips) = match &datapath {
         Some(datapath) => {
@@ -159,7 +169,7 @@ pub async fn services() -> Result<Vec<ServiceState>, StatusError> {
 }
 
 /// What the agent reports while it runs, and what can be seen without it.
-fn degraded(seen: &agent::Seen, fans: &[FanState]) -> Vec<String> {
+fn degraded(seen: &Seen, fans: &[FanState]) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(record) = seen.record.as_ref().filter(|_| seen.state.state == Life::Running) {
         reasons.extend(record.degraded.iter().cloned());

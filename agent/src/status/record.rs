@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize, Serializer as _};
 
 use super::service::ServiceState;
+use crate::kernel::bpf::FlowCount;
 
 /// Where the agent's record is.
 pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
@@ -31,6 +32,9 @@ pub struct AgentRecord {
     /// When it ended on request; absent while it runs, and when it died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<u64>,
+    /// What the last complete walk over the flow tables found.
+    #[serde(default)]
+    pub flow_count: FlowCount,
     /// What is not as it ought to be, one reason an entry.
     #[serde(default)]
     pub degraded: Vec<String>,

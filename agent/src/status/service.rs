@@ -56,14 +56,17 @@ pub enum BackendLife {
     Up,
     /// Its flows go on, and it gets no new ones.
     Drained,
+    /// Its endpoint on this host has gone, and it gets no new flows until it is back.
+    Down,
 }
 
 impl ServiceState {
     /// A service that is wanted; `is_held`: the kernel holds it so.
     pub(crate) fn new(entry: &Entry, is_held: bool) -> Self {
         let service = &entry.defined;
-        let state = |backend: &Backend| match (backend.weight, entry.drained.contains(&backend.socket())) {
-            (1.., false) => BackendLife::Up,
+        let state = |backend: &Backend| match backend.weight {
+            _ if entry.absent.contains(&backend.socket()) => BackendLife::Down,
+            1.. if !entry.drained.contains(&backend.socket()) => BackendLife::Up,
             _ => BackendLife::Drained,
         };
         let backend = |backend: &Backend| BackendState {

@@ -107,7 +107,9 @@ fn a_vip_that_others_route_or_the_host_has_is_degraded_until_it_is_free() {
 fn the_flow_table_is_made_as_configured_and_kept_when_the_file_changes() {
     let fleet = Fleet::bare(1);
     let processors = thread_count();
-    let flows = |flows: usize| configure(&fleet[0], &format!("[datapath]\nflows = {flows}\n"));
+    let flows = |flows: usize| {
+        configure(&fleet[0], &format!("[datapath]\nflows = {flows}\n{}", web(&[])));
+    };
     flows(4096 * processors);
     let mut agent = fleet[0].agent();
     assert_eq!(degraded(&fleet[0]), "[]");

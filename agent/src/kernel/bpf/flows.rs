@@ -16,9 +16,9 @@ use super::{
 const BATCH: usize = 8192;
 
 /// Flows that the table holds where the memory decides.
-const AUTO: std::ops::RangeInclusive<u64> = FEWEST_FLOWS as u64..=1_000_000;
-/// Flows that the smallest table holds.
-pub const FEWEST_FLOWS: u32 = 65_536;
+const AUTO: std::ops::RangeInclusive<u64> = 65_536..=1_000_000;
+/// Flows of a node without services: as few as the kernel can fill evenly.
+pub const IDLE_FLOWS: u32 = 0;
 /// Kernel memory that a flow takes (measured).
 const BYTES_PER_FLOW: u64 = 230;
 /// A flow has an entry for each direction.
@@ -32,7 +32,8 @@ pub(super) struct FlowSizes {
 }
 
 impl FlowSizes {
-    /// For so many flows; `None`: for as many as a hundredth of the memory holds. Smaller ones than the kernel can fill
+    /// For so many flows, [`IDLE_FLOWS`] where there are no services; `None`: for as many as a hundredth of the memory
+    /// holds. Smaller ones than the kernel can fill
     /// evenly are not made.
     pub(super) fn new(flows: Option<u32>) -> Result<Self> {
         let processors = aya::util::nr_cpus().map_err(|(_, error)| error);
@@ -43,7 +44,8 @@ impl FlowSizes {
         };
         let least = processors.saturating_mul(ENTRIES_PER_CPU);
         let entries = flows.saturating_mul(ENTRIES_PER_FLOW);
-        Ok(Self { flows: entries.max(least), young: YOUNG_ENTRIES.max(least) })
+        let young = if flows == IDLE_FLOWS { least } else { YOUNG_ENTRIES.max(least) };
+        Ok(Self { flows: entries.max(least), young })
     }
 }
 
@@ -107,13 +109,11 @@ impl FlowTables {
         table: FlowTable,
         mut visit: impl FnMut(&FlowKey, &FlowRecord),
     ) -> Result<()> {
-        let map = self.map(table);
         let mut keys = vec![FlowKey::zeroed(); BATCH];
         let mut values = vec![FlowRecord::zeroed(); BATCH];
         let mut at = None;
         loop {
-            let batch = sys::lookup_batch(map.fd().as_fd(), at, &mut keys, &mut values);
-            let (count, next) = batch.during(|| format!("reading map {}", table.name()))?;
+            let (count, next) = self.batch(table, at, &mut keys, &mut values)?;
             keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
             if next.is_none() {
                 return Ok(());
@@ -146,6 +146,40 @@ impl FlowTables {
         }
     }
 
+    /// Removes an entry that is over; says whether it was. One that came to life again is left, or put back in the
+    /// moment that it was away.
+    pub(super) fn remove_if(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        is_over: impl Fn(&FlowRecord) -> bool,
+    ) -> Result<bool> {
+        let what = || "removing flows".to_owned();
+        if !self.entry(table, key)?.is_some_and(|record| is_over(&record)) {
+            return Ok(false);
+        }
+        let map = self.map(table).fd().as_fd();
+        match sys::take(map, key).during(what)? {
+            Some(record) if !is_over(&record) => {
+                sys::insert_new(map, key, &record).during(what)?;
+                Ok(false)
+            }
+            taken => Ok(taken.is_some()),
+        }
+    }
+
+    /// The next entries of a table, after those before `at`; how many were read, and where to go on.
+    pub(super) fn batch(
+        &self,
+        table: FlowTable,
+        at: Option<u32>,
+        keys: &mut [FlowKey],
+        values: &mut [FlowRecord],
+    ) -> Result<(usize, Option<u32>)> {
+        let batch = sys::lookup_batch(self.map(table).fd().as_fd(), at, keys, values);
+        batch.during(|| format!("reading map {}", table.name()))
+    }
+
     /// How many flows the table holds: each has two entries.
     pub(super) fn capacity(&self) -> Result<u32> {
         Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / ENTRIES_PER_FLOW)
@@ -172,6 +206,8 @@ mod tests {
     #[test]
     fn no_table_is_smaller_than_its_free_lists() {
         let processors = aya::util::nr_cpus().unwrap() as u32;
+        let idle = FlowSizes::new(Some(IDLE_FLOWS)).unwrap();
+        assert_eq!([idle.flows, idle.young], [processors * ENTRIES_PER_CPU; 2]);
         let sizes = FlowSizes::new(Some(1)).unwrap();
         assert_eq!(sizes.flows, processors * ENTRIES_PER_CPU);
         assert!(sizes.young >= YOUNG_ENTRIES);

@@ -41,13 +41,16 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::{FEWEST_FLOWS, FlowTable, coarse_now, flows_held},
+    flows::{FlowTable, IDLE_FLOWS, coarse_now, flows_held},
     look::Look,
     object::{LoadedProgram, program_name},
     paths::{PathMap, uptime},
     private::{Private, TestRun, bench},
     probe::Mechanism,
-    services::{Candidate, Held, HeldRow, HeldService, ServiceMap, ServiceOp, Writer as ServiceWriter},
+    services::{
+        Candidate, Ended, FlowCount, FlowWalk, Gone, Held, HeldRow, HeldService, ServiceMap, ServiceOp,
+        Writer as ServiceWriter,
+    },
     sightings::Watcher,
 };
 use self::{flows::FlowSizes, object::Shared, pins::Pins, tables::Tables};
@@ -99,13 +102,14 @@ impl LoadedProgram {
 /// The program that an interface ought to run.
 struct Wanted<'a> {
     program: &'a LoadedProgram,
-    config_map: u32,
+    /// The maps that tell one datapath from another.
+    maps: [u32; 2],
 }
 
 impl Wanted<'_> {
     /// Whether a running program is the same: the same instructions on the same maps.
     fn is(&self, running: &sys::ProgramInfo) -> bool {
-        running.tag == self.program.tag && running.map_ids.contains(&self.config_map)
+        running.tag == self.program.tag && self.maps.iter().all(|map| running.map_ids.contains(map))
     }
 }
 
@@ -123,7 +127,7 @@ impl Datapath {
     /// Refuses pinned maps of another shape and a newer layout, touching nothing.
     pub fn open() -> Result<Self> {
         // Who asks for no size has no services: memory is not taken for flows that never come.
-        Self::open_for(Some(FEWEST_FLOWS))
+        Self::open_for(Some(IDLE_FLOWS))
     }
 
     /// As [`open`](Self::open), with tables for so many flows where they are made now; `None`: as the memory allows.
@@ -140,6 +144,15 @@ impl Datapath {
             links::prune(&pins)?;
         }
         Ok(Self { pins, tables, mechanism, programs })
+    }
+
+    /// As this one, with flow tables for so many flows instead of its own, which nobody finds any more. Programs that are
+    /// attached go on with the old tables until they are replaced.
+    pub fn with_other_flows(&self, flows: Option<u32>) -> Result<Self> {
+        for name in ["flows", "young"] {
+            pins::remove_pin(&self.pins.map(name))?;
+        }
+        Self::open_for(flows)
     }
 
     /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned, or not all: another process is
@@ -178,7 +191,7 @@ impl Datapath {
     /// no longer exists is made anew.
     pub fn attach(&self, hook: Hook, ifindex: u32, name: &str) -> Result<Attached> {
         let program = self.programs.iter().find(|program| program.hook == hook).ok_or(Error::NotLoaded)?;
-        let wanted = Wanted { program, config_map: self.tables.config_id };
+        let wanted = Wanted { program, maps: [self.tables.config_id, self.tables.flows_id] };
         match self.mechanism {
             Mechanism::Tcx => links::attach(&self.pins, &wanted, ifindex, name),
             Mechanism::Clsact => clsact::attach(&wanted, ifindex, name),

@@ -25,6 +25,10 @@ use super::attr::{
     QueryAttr, RawLinkInfo, RawProgInfo, TestRunAttr,
 };
 
+mod element;
+
+pub(super) use self::element::{insert_new, lookup, take};
+
 /// What the kernel says about a tcx link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkInfo {
@@ -220,24 +224,6 @@ pub(super) fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: key and value are readable for the 4 bytes that the map was made with.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element) }?;
     Ok(map)
-}
-
-/// Reads the element of a key, if there is one. Both types have the map's sizes. That an LRU map's element was read here
-/// does not make it one that was used.
-pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    let (key, mut value) = ([*key], [V::zeroed()]);
-    let mut element = ElementAttr {
-        map_fd: raw(map),
-        key: address(&key),
-        value: address_mut(&mut value),
-        ..Zeroable::zeroed()
-    };
-    // SAFETY: the key is readable and the value writable for the map's sizes, as callers see to.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element) } {
-        Ok(_) => Ok(Some(value[0])),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Reads the next elements of a hash map into `keys` and `values`, which have one capacity. Gives their number, and

@@ -23,6 +23,8 @@ pub(super) struct Tables {
     pub(super) config: ConfigMap,
     /// The kernel's number for map `config`.
     pub(super) config_id: u32,
+    /// The kernel's number for map `flows`.
+    pub(super) flows_id: u32,
     pub(super) endpoints: EndpointMap,
     pub(super) paths: PathMap,
     pub(super) services: ServiceMap,
@@ -48,6 +50,7 @@ impl Tables {
         let config = source("config")?;
         let names = FAN.iter().chain(&SERVICE).chain(&FLOW);
         Ok(Self {
+            flows_id: source("flows")?.info().map_err(Error::map("flows"))?.id(),
             config_id: config.info().map_err(Error::map("config"))?.id(),
             config: ConfigMap::new(&config)?,
             endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,

@@ -205,6 +205,18 @@ fn a_wired_endpoint_that_does_not_answer_leaves_the_table_until_it_does() {
     assert_eq!(suspects(&settled.observed(&[fan()])), [(5, address(3))]);
 }
 
+#[test]
+fn endpoints_that_we_wired_are_there_while_their_device_is_and_others_while_they_are_known() {
+    let mut world = World::new();
+    world.links.push(bridged(6, "c", &[address(6)]));
+    world.neighbours.push(failed(BRIDGE, address(6)));
+    let world = world.settled();
+    let fans = [fan()];
+    assert_eq!(devices(&world.observed(&fans)), [(address(6), 6), (address(9), 4)].into());
+    let gone = World { links: vec![port(5, "b")], ..world };
+    assert_eq!(devices(&gone.observed(&fans)), BTreeMap::new());
+}
+
 fn any_mac() -> impl Strategy<Value = [u8; 6]> {
     (0u8..6, any::<bool>()).prop_map(|(last, group)| [if group { 3 } else { 2 }, 0, 0, 0, 0, last])
 }

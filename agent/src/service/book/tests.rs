@@ -60,6 +60,20 @@ fn the_files_services_are_changed_only_there() {
 }
 
 #[test]
+fn backends_that_are_absent_weigh_nothing_until_they_are_back() {
+    let mut book = book(&[service("web", 1, &[2, 3]), service("db", 2, &[4])], &[]);
+    let absent = [Ipv4Addr::new(250, 0, 28, 2), Ipv4Addr::new(250, 0, 28, 99)].into();
+    assert_eq!(book.set_absent(&absent), ["web".to_owned()].into());
+    assert_eq!((weights(&book, "web"), weights(&book, "db")), (vec![0, 1], vec![1]));
+    assert_eq!(book.get("web").unwrap().absent, [socket(2)].into());
+    assert_eq!(book.set_absent(&absent), BTreeSet::new());
+    book.make(&[set(&service("new", 3, &[2]))]);
+    assert_eq!(weights(&book, "new"), [0], "also of services that come later");
+    assert_eq!(book.set_absent(&BTreeSet::new()), ["new".to_owned(), "web".to_owned()].into());
+    assert_eq!((weights(&book, "web"), weights(&book, "new")), (vec![1, 1], vec![1]));
+}
+
+#[test]
 fn a_vip_belongs_to_one_service() {
     let book = book(&[service("web", 1, &[])], &[service("db", 2, &[])]);
     let (first, second) = (service("a", 1, &[]), service("b", 2, &[]));

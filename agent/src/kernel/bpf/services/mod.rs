@@ -7,6 +7,7 @@
 
 mod bits;
 mod count;
+mod ended;
 mod filters;
 mod find;
 mod held;
@@ -15,6 +16,7 @@ mod records;
 mod rings;
 mod rows;
 mod sweep;
+mod walk;
 mod writer;
 
 use std::{collections::HashMap, net::SocketAddrV4, os::fd::AsFd as _, sync::Arc};
@@ -26,8 +28,10 @@ use dataplane_common::abi::{
 };
 
 pub use self::{
+    ended::{Ended, Gone},
     find::Candidate,
     held::{Held, HeldRow, HeldService, ServiceOp},
+    walk::{FlowCount, FlowWalk},
     writer::Writer,
 };
 use self::{records::Records, rings::Rings};
@@ -102,6 +106,16 @@ impl ServiceMap {
     /// Visits every entry of a flow table.
     pub fn each_flow(&self, table: FlowTable, visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
         self.maps.flows.each_of(table, visit)
+    }
+
+    /// A walk over the flow tables.
+    pub fn walk(&self) -> FlowWalk {
+        FlowWalk::new(Arc::clone(&self.maps))
+    }
+
+    /// Flows whose backend is gone.
+    pub fn ended(&self) -> Ended {
+        Ended::new(Arc::clone(&self.maps))
     }
 
     /// How many flows the table holds.

@@ -62,6 +62,9 @@ impl Writer {
                 self.leaving.rows.push(row);
             }
             let is_gone = record.flags & BackendRecord::GONE != 0;
+            if is_gone {
+                self.gone.push(rows::named_by_flows(&self.maps.backends, row));
+            }
             let held = HeldRow { row, socket: rows::socket(&record), is_gone, is_named };
             match rows_of.get_mut(&record.service) {
                 Some(rows) => rows.push(held),

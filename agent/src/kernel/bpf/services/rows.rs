@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use dataplane_common::abi::{BackendRecord, MAX_BACKENDS, backend_bit};
+use dataplane_common::abi::{BackendRecord, FlowRecord, MAX_BACKENDS, backend_bit};
 
 use super::{
     super::{
@@ -122,6 +122,11 @@ pub(super) fn mark_gone(map: &Mapping, row: u32) {
     let [flag, _]: [u64; 2] =
         bytemuck::cast(BackendRecord { flags: BackendRecord::GONE, ..BackendRecord::zeroed() });
     map.u64(offset(row)).fetch_or(flag, Ordering::Release);
+}
+
+/// How flows name the backend in a row.
+pub(super) fn named_by_flows(map: &Mapping, row: u32) -> u32 {
+    FlowRecord::backend_of(row, record(map, row).generation)
 }
 
 /// What stands in a row.

@@ -1,13 +1,9 @@
 //! Rows that no flow remembers are free again.
 
-use dataplane_common::abi::{FlowRecord, MAX_BACKENDS, SEEN_SHIFT};
+use dataplane_common::abi::{FlowRecord, MAX_BACKENDS};
 
-use super::{Result, Writer, bits::Bits, records::is_index, rows};
+use super::{Result, Writer, bits::Bits, records::is_index, rows, walk::is_old};
 use crate::kernel::bpf::flows::coarse_now;
-
-/// Longest life of a flow without packets, eight hours, in units of [`FlowRecord::seen`]: the programs look at no
-/// older one.
-const LONGEST_REST: u32 = ((8 * 3_600 * 1_000_000_000_u64) >> SEEN_SHIFT) as u32;
 
 impl Writer {
     /// Frees rows that no ring names and no flow remembers; says how many. Walks over the flow tables only where there
@@ -18,11 +14,11 @@ impl Writer {
         }
         let (now, backends) = (coarse_now()?, &self.maps.backends);
         let mut remembered = Bits::none(MAX_BACKENDS);
-        self.maps.flows.each(|_, flow| {
+        self.maps.flows.each(|key, flow| {
             let row = FlowRecord::row_of(flow.backend);
             let is_row =
                 || FlowRecord::backend_of(row, rows::record(backends, row).generation) == flow.backend;
-            if self.idle.contains(row) && !is_old(flow, now) && is_row() {
+            if self.idle.contains(row) && !is_old(key, flow, now) && is_row() {
                 remembered.insert(row);
             }
         })?;
@@ -49,10 +45,4 @@ impl Writer {
             None => {}
         }
     }
-}
-
-fn is_old(flow: &FlowRecord, now: u32) -> bool {
-    let age = now.wrapping_sub(flow.seen);
-    // A packet may have come since the clock was read: then the difference is below zero.
-    age > LONGEST_REST && age < u32::MAX / 2
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddrV4, sync::Arc};
 use dataplane_common::abi::{MAX_BACKENDS, MAX_SERVICES, ServiceWord, VipKey, vip_bit};
 
 use super::{
-    Error, Held, HeldRow, HeldService, Maps, Result, ServiceOp,
+    Error, Gone, Held, HeldRow, HeldService, Maps, Result, ServiceOp,
     bits::Bits,
     filters::Filter,
     missing,
@@ -38,6 +38,8 @@ pub struct Writer {
     /// Rows that only flows may remember.
     pub(super) idle: Bits,
     pub(super) leaving: Leaving,
+    /// Backends that are gone and of which nobody was told yet, as flows name them.
+    pub(super) gone: Vec<u32>,
 }
 
 /// What a program run under way may still read.
@@ -81,6 +83,7 @@ impl Writer {
             named: Bits::none(MAX_BACKENDS),
             idle: Bits::none(MAX_BACKENDS),
             leaving: Leaving::default(),
+            gone: Vec::new(),
             maps,
         })
     }
@@ -88,6 +91,11 @@ impl Writer {
     /// What the kernel holds.
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// Backends that are gone since this was asked last, and those that were when the writer was opened.
+    pub fn take_gone(&mut self) -> Gone {
+        std::mem::take(&mut self.gone).into_iter().collect()
     }
 
     /// Makes one change. One that fails has changed nothing that packets see.
@@ -185,6 +193,7 @@ impl Writer {
         self.leaving.indices.push(index);
         for row in self.held.services.remove(&vip).into_iter().flat_map(|held| held.rows) {
             rows::mark_gone(&self.maps.backends, row.row);
+            self.gone.push(rows::named_by_flows(&self.maps.backends, row.row));
             if row.is_named {
                 self.named.remove(row.row);
                 self.leaving.rows.push(row.row);
@@ -201,6 +210,7 @@ impl Writer {
         };
         if let Some(row) = rows.into_iter().flatten().find(|row| row.row == number) {
             rows::mark_gone(&self.maps.backends, number);
+            self.gone.push(rows::named_by_flows(&self.maps.backends, number));
             row.is_gone = true;
         }
     }

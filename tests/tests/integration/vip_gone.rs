@@ -1,0 +1,135 @@
+//! Backends that go: clients hear of it, and new connections go elsewhere.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::{Ipv4Addr, SocketAddrV4},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fanlight_tests::{
+    Agent, Container, Site, eventually,
+    fleet::{Fleet, bridge, overlay},
+    server::{Greeted, Named},
+};
+
+const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
+/// Clients hear of a backend's end within this.
+const TOLD: Duration = Duration::from_secs(1);
+
+fn configure(fleet: &Fleet, backends: &[String]) {
+    let backends: Vec<_> = backends.iter().map(|address| format!("{{ address = \"{address}\" }}")).collect();
+    let text = format!(
+        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n[[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\n\
+         backends = [{}]\n",
+        backends.join(", ")
+    );
+    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+}
+
+fn serve(fleet: &Fleet, servers: &[Named]) -> Agent {
+    configure(fleet, &servers.iter().map(Named::backend).collect::<Vec<_>>());
+    fleet[0].agent()
+}
+
+/// A server in a container on each host.
+fn backends(fleet: &Fleet) -> (Vec<Container<'_>>, Vec<Named>) {
+    let containers: Vec<_> = (0..fleet.hosts().len()).map(|host| fleet.endpoint(host, 9)).collect();
+    let servers = containers.iter().enumerate();
+    let servers =
+        servers.map(|(host, container)| Named::start(container, &format!("b{host}"), overlay(host, 9), 8080));
+    let servers = servers.collect();
+    (containers, servers)
+}
+
+/// Connections of a site to both backends, which then say nothing.
+fn idle(site: &Site) -> Vec<Greeted> {
+    let open: Vec<_> = (0..12).map(|_| Greeted::connect(site, WEB).expect("a backend answers")).collect();
+    for name in ["b0", "b1"] {
+        assert!(open.iter().any(|greeted| greeted.name == name), "none of 12 connections met {name}");
+    }
+    open
+}
+
+/// What a client that only listens hears, within the time for it.
+fn heard(greeted: &mut Greeted) -> Option<ErrorKind> {
+    greeted.stream().set_read_timeout(Some(TOLD)).expect("a socket takes a time");
+    greeted.stream().read(&mut [0]).err().map(|error| error.kind())
+}
+
+#[test]
+fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
+    let fleet = Fleet::up(2);
+    let (_containers, servers) = backends(&fleet);
+    let mut agent = serve(&fleet, &servers);
+    let bridged = fleet.endpoint(0, 5);
+    let routed = fleet[0].container("routed");
+    fleet[0].run(&format!("endpoint add --netns routed --routed --address {}", overlay(0, 6)));
+    let mut open = Vec::new();
+    for (name, site) in [("bridged", &*bridged), ("routed", &*routed), ("host", &*fleet[0])] {
+        open.extend(idle(site).into_iter().map(|greeted| (name, greeted)));
+    }
+    // A client acknowledges the greeting with a delay.
+    thread::sleep(Duration::from_millis(300));
+    configure(&fleet, &[servers[0].backend()]);
+    agent.reload();
+    let start = Instant::now();
+    for (name, greeted) in open.iter_mut().filter(|(_, greeted)| greeted.name == "b1") {
+        assert_eq!(heard(greeted), Some(ErrorKind::ConnectionReset), "{name}");
+        assert!(start.elapsed() < TOLD, "{name}: {:?}", start.elapsed());
+    }
+    for (name, greeted) in open.iter_mut().filter(|(_, greeted)| greeted.name == "b0") {
+        greeted.echo(b"still there?").unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_it() {
+    let fleet = Fleet::up(2);
+    let (mut containers, mut servers) = backends(&fleet);
+    let _agent = serve(&fleet, &servers);
+    let client = fleet.endpoint(0, 5);
+    let state = || fleet[0].json("status")["services"][0]["backends"][0]["state"].clone();
+    assert_eq!(state(), "up");
+    let _ = idle(&client);
+
+    servers.remove(0);
+    containers.remove(0).die();
+    let ports = || fleet[0].ip(&format!("-o link show master {}", bridge(0))).lines().count();
+    eventually("the device is gone", Duration::from_secs(30), || (ports() == 1).then_some(()));
+    eventually("the backend is down", TOLD, || (state() == "down").then_some(()));
+    for _ in 0..20 {
+        assert_eq!(Greeted::connect(&client, WEB).expect("the other backend answers").name, "b1");
+    }
+
+    let back = fleet.endpoint(0, 9);
+    servers.push(Named::start(&back, "b0", overlay(0, 9), 8080));
+    eventually("the backend is back", Duration::from_secs(10), || (state() == "up").then_some(()));
+    let _ = idle(&client);
+}
+
+#[test]
+fn new_connections_avoid_a_backend_whose_device_went_within_100_ms() {
+    let fleet = Fleet::up(2);
+    let (_containers, servers) = backends(&fleet);
+    let _agent = serve(&fleet, &servers);
+    let client = fleet.endpoint(0, 5);
+    let _ = idle(&client);
+    let links = fleet[0].json("endpoint list");
+    let device = links.as_array().expect("a list").iter().find(|one| one["address"] == "250.0.27.9");
+    let device = device.expect("it is listed")["device"].as_str().expect("a name").to_owned();
+    fleet[0].ip(&format!("link delete {device}"));
+    thread::sleep(Duration::from_millis(100));
+    for _ in 0..20 {
+        assert_eq!(Greeted::connect(&client, WEB).expect("the other backend answers").name, "b1");
+    }
+}
+
+#[test]
+fn a_backend_that_never_spoke_stays_in_rotation() {
+    let fleet = Fleet::up(1);
+    configure(&fleet, &["250.0.27.77:8080".to_owned()]);
+    let _agent = fleet[0].agent();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(fleet[0].json("status")["services"][0]["backends"][0]["state"], "up");
+}
