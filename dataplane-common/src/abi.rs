@@ -12,7 +12,7 @@ mod flow;
 mod service;
 mod watch;
 
-pub use flow::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, YOUNG_ENTRIES};
+pub use flow::*;
 pub use service::*;
 pub use watch::*;
 
@@ -66,8 +66,22 @@ pub struct Config {
     pub smallest_path_mtu: u32,
     /// 0: this node has no service, and programs look for none.
     pub services: u32,
+    /// First and last of the ports that a translated source gets.
+    pub nat_ports: [u16; 2],
     /// Zero.
-    pub spare: [u8; 104],
+    pub spare: [u8; 100],
+}
+
+impl Config {
+    /// Ports that a translated source gets unless the agent says otherwise: above the ephemeral ports of Linux.
+    pub const NAT_PORTS: [u16; 2] = [61_000, u16::MAX];
+
+    /// The first of the ports that a translated source gets, and how many there are.
+    #[inline(always)]
+    pub const fn other_ports(&self) -> (u16, u16) {
+        let [first, last] = if self.nat_ports[0] == 0 { Self::NAT_PORTS } else { self.nat_ports };
+        (first, last.wrapping_sub(first).wrapping_add(1))
+    }
 }
 
 /// One fan of this node.

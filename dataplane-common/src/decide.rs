@@ -151,6 +151,13 @@ pub enum Forward<'t> {
     },
     /// To this host's stack.
     ToHost,
+    /// Out as the routing table says, with TTL one less.
+    Route,
+    /// Out of its tunnel packet, then as the routing table says.
+    DecapsulateAndRoute {
+        /// The TOS byte it gets.
+        tos: u8,
+    },
 }
 
 impl Forward<'_> {
@@ -158,8 +165,8 @@ impl Forward<'_> {
     #[inline(always)]
     pub const fn network_header(&self) -> usize {
         match self {
-            Self::Decapsulate { .. } => ETH_LEN + IPV4_LEN,
-            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost => ETH_LEN,
+            Self::Decapsulate { .. } | Self::DecapsulateAndRoute { .. } => ETH_LEN + IPV4_LEN,
+            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost | Self::Route => ETH_LEN,
         }
     }
 }
@@ -201,6 +208,12 @@ fn fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
 #[inline(always)]
 fn own_fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
     find(config, |fan| fan.in_use() && in_slice(fan, address))
+}
+
+/// Some fan of this node.
+#[inline(always)]
+fn any_fan(config: &Config) -> Option<&FanRecord> {
+    find(config, FanRecord::in_use)
 }
 
 /// The first used slot that `wanted` accepts.

@@ -72,12 +72,24 @@ impl Error {
     }
 }
 
+/// Whether a source is a single host's: not multicast, broadcast, loopback, or in 0.0.0.0/8 (RFC 1122, section 3.2.1.3).
+#[inline(always)]
+pub const fn names_a_host(source: u32) -> bool {
+    source >> 28 != 0xe && source != u32::MAX && source >> 24 != 0 && source >> 24 != 127
+}
+
+/// Whether a message of this type is about a packet that it quotes (RFC 792): unreachable, time exceeded, parameter
+/// problem.
+#[inline(always)]
+pub const fn is_error(kind: u8) -> bool {
+    matches!(kind, UNREACHABLE | 11 | 12)
+}
+
 /// Whether RFC 1812, section 4.3.2.7, allows an ICMP error about this packet: not about a later fragment, nor to
 /// a source that names no single host, nor about an ICMP error (`icmp_kind`: first byte behind the IPv4 header).
 #[inline(always)]
 pub fn may_answer(ip: &Ipv4, icmp_kind: u8) -> bool {
-    let unicast_source =
-        ip.src >> 28 != 0xe && ip.src != u32::MAX && ip.src >> 24 != 0 && ip.src >> 24 != 127;
+    let unicast_source = names_a_host(ip.src);
     let about_error = ip.header.proto == PROTO_ICMP && !matches!(icmp_kind, 0 | 8 | 13..=18);
     unicast_source && !ip.is_later_fragment() && !about_error
 }

@@ -1,17 +1,22 @@
 //! The tables held in memory: decides on the host what the programs would decide in the kernel. Feature `memory`, which
 //! the kernel programs are built without: this module alone allocates.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::cell::{Cell, RefCell};
 
 use bytemuck::Zeroable;
 
 use crate::{
     abi::{
-        BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, VipKey,
+        BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow,
+        ServiceWord, VipKey,
     },
     decide::Tables,
-    vip::Services,
+    vip::{Services, Tuple},
 };
 
 /// The tables of one node.
@@ -32,6 +37,8 @@ pub struct Memory {
 pub struct Balancer {
     /// Index and word of each service, by address, port and protocol as in [`VipKey`].
     pub services: BTreeMap<(u32, u16, u8), (u32, ServiceWord)>,
+    /// Addresses without a service that share the filter's bit with one that has.
+    pub suspects: BTreeSet<u32>,
     /// Backends by row.
     pub backends: Vec<BackendRecord>,
     /// Rings by their first unit.
@@ -40,6 +47,8 @@ pub struct Balancer {
     pub flows: Flows,
     /// Flows whose backend has not.
     pub young: Flows,
+    /// What first fragments became.
+    pub fragments: RefCell<BTreeMap<FragmentKey, Tuple>>,
     /// The coarse clock.
     pub now: Cell<u32>,
 }
@@ -115,6 +124,10 @@ impl Tables for Memory {
 
 impl Services for Memory {
     fn may_be_vip(&self, address: u32) -> bool {
+        self.balancer.suspects.contains(&address) || self.is_vip(address)
+    }
+
+    fn is_vip(&self, address: u32) -> bool {
         self.balancer.services.keys().any(|&(vip, ..)| vip == address)
     }
 
@@ -155,6 +168,22 @@ impl Services for Memory {
 
     fn forget_flow(&self, key: &FlowKey) {
         self.balancer.flows.remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Tuple {
+        self.balancer.fragments.borrow().get(key).copied().unwrap_or(Tuple::KEPT)
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, addresses: &Tuple) {
+        self.balancer.fragments.borrow_mut().insert(*key, *addresses);
+    }
+
+    fn other_ports(&self) -> (u16, u16) {
+        self.config.other_ports()
+    }
+
+    fn may_refuse(&self, _: u32) -> bool {
+        true
     }
 
     fn now(&self) -> u32 {

@@ -66,6 +66,8 @@ numbered! {
         AnsweredTtlExceeded = "answered-ttl-exceeded",
         /// To an overlay address that no host can own: answered with ICMP "host unreachable".
         AnsweredUnreachable = "answered-unreachable",
+        /// Between a VIP and an address outside the overlays: translated, and sent as the routing table says.
+        Routed = "routed",
         /// Echo request to a VIP: answered by this node.
         AnsweredEcho = "answered-echo",
         /// To a VIP on a port without a service: answered as a closed port (TCP reset, ICMP port unreachable).
@@ -76,8 +78,10 @@ numbered! {
         RefusedCollision = "refused-collision",
         /// Of a TCP connection whose backend is gone: answered with a reset.
         RefusedBackendGone = "refused-backend-gone",
-        /// Fragment to a VIP: it does not say which flow it belongs to.
-        DropFragment = "drop-fragment",
+        /// Fragment to a VIP that came before its packet's first: it does not say which flow it belongs to.
+        DropFragmentEarly = "drop-fragment-early",
+        /// To a VIP from an address that is no single host's.
+        DropBadSource = "drop-bad-source",
         /// Tunnel packet whose inner source does not compute to its outer source.
         DropSpoofedSource = "drop-spoofed-source",
         /// Tunnel packet whose inner destination does not lie in this host's slice.

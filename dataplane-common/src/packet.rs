@@ -6,6 +6,11 @@ use crate::wire::Header;
 pub trait Packet {
     /// The header at a constant offset, or `None` where the packet ends before it does.
     fn read<T: Header>(&self, offset: usize) -> Option<T>;
+
+    /// As [`read`](Self::read), of what may lie beyond the bytes that every program can read in place: slower.
+    fn copy<T: Header>(&self, offset: usize) -> Option<T> {
+        self.read(offset)
+    }
 }
 
 /// A frame in memory.

@@ -5,7 +5,7 @@
 //! packets from forged sources can fill nothing but `young`.
 
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey},
+    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, State, VipKey},
     decide::off_the_common_way,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
@@ -13,6 +13,8 @@ use crate::{
 
 mod choice;
 mod flow;
+mod fragment;
+mod quote;
 mod segment;
 
 pub use choice::slot_hash;
@@ -22,6 +24,8 @@ pub use segment::{Segment, Tuple};
 pub trait Services {
     /// Whether there may be a service on an address; wrong answers are only "yes".
     fn may_be_vip(&self, address: u32) -> bool;
+    /// Whether there is a service on an address.
+    fn is_vip(&self, address: u32) -> bool;
     /// Whether there may be a backend; wrong answers are only "yes".
     fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool;
     /// The service of exactly this key.
@@ -40,6 +44,15 @@ pub trait Services {
     fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool;
     /// Forgets a flow whose backend had answered.
     fn forget_flow(&self, key: &FlowKey);
+    /// The addresses that the first fragment of a packet got; [`Tuple::KEPT`] where none is remembered.
+    fn fragment(&self, key: &FragmentKey) -> Tuple;
+    /// Remembers them.
+    fn remember_fragment(&self, key: &FragmentKey, addresses: &Tuple);
+    /// The first of the ports that a translated source gets, and how many there are.
+    fn other_ports(&self) -> (u16, u16);
+    /// Whether a client may be sent another refusal by ICMP, which counts as sent then
+    /// ([`REFUSALS_PER_SECOND`](crate::abi::REFUSALS_PER_SECOND)).
+    fn may_refuse(&self, client: u32) -> bool;
     /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
     fn now(&self) -> u32;
     /// Any number.
@@ -81,50 +94,72 @@ pub enum Refusal {
     Collision,
     /// Its flow's backend is gone.
     BackendGone,
-    /// A fragment: it does not say which flow it belongs to.
-    Fragment,
+    /// It comes from an address that is no single host's.
+    BadSource,
+    /// A fragment that came before its packet's first: it does not say which flow it belongs to.
+    FragmentEarly,
 }
 
-/// What becomes of a packet to an address that may be a VIP. `hidden`: answers from one endpoint of the bridge to
-/// another would not pass a program.
+/// Where the packets of a flow come from, as its backend sees them.
+pub trait Place {
+    /// One of the flags of [`FlowRecord::TRANSLATED`], or 0 where a client's packets to a backend keep their source.
+    fn source(&self, client: u32, backend: &BackendRecord) -> u8;
+    /// The address that [`FlowRecord::FROM_GATEWAY`] or [`FlowRecord::FROM_UPLINK`] stands for.
+    fn address(&self, flags: u8, backend: u32) -> u32;
+}
+
+/// What becomes of a packet to an address that may be a VIP.
 #[inline(always)]
 pub fn to_vip<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
-    hidden: impl FnOnce(u32) -> bool,
+    place: &impl Place,
     tables: &T,
 ) -> Fate {
-    if ip.is_fragment() {
-        return Fate::refused(Refusal::Fragment);
+    if ip.is_later_fragment() {
+        return fragment::later_to_vip(ip, tables);
     }
-    let Some(segment) = Segment::read(packet, ip, offset) else { return Fate::refused(Refusal::NoService) };
+    let fate = match Segment::read(packet, ip, offset) {
+        Some(segment) => whole(&segment, ip, place, tables),
+        None => quote::to_vip(packet, ip, offset, place, tables),
+    };
+    if ip.is_fragment() {
+        off_the_common_way();
+        fragment::remember(ip, &fate.rewrite, tables);
+    }
+    fate
+}
+
+#[inline(always)]
+fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: &T) -> Fate {
     let key = segment.key(ip);
     let now = tables.now();
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
     {
         if flow.is_reply() {
-            flow.touch(&segment, now);
+            flow.touch(segment, now);
             return Fate::rewritten(flow.reply(&key));
         }
         let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend));
         let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
         if known && !over {
-            flow.touch(&segment, now);
-            return Fate::rewritten(flow.forward(&key));
+            flow.touch(segment, now);
+            return Fate::rewritten(flow.forward(&key, place));
         }
         off_the_common_way();
         if key.protocol == PROTO_TCP && !over {
             return Fate::refused(Refusal::BackendGone);
         }
         // A new life of the same addresses and ports, which may lead to another backend.
-        tables.forget_flow(&flow::reply_key(&key, &flow.record()));
+        let former = flow.record();
+        tables.forget_flow(&flow::reply_key(&key, &former, flow::source(&key, &former, place)));
         tables.forget_flow(&key);
-        return choice::choose(&segment, &key, hidden, now, tables);
+        return choice::choose(segment, &key, place, now, tables);
     }
     off_the_common_way();
-    unconfirmed(&segment, &key, hidden, now, tables)
+    unconfirmed(segment, &key, place, now, tables)
 }
 
 /// A packet of a flow that is not confirmed yet, or of none.
@@ -132,7 +167,7 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
 fn unconfirmed<T: Services>(
     segment: &Segment,
     key: &FlowKey,
-    hidden: impl FnOnce(u32) -> bool,
+    place: &impl Place,
     now: u32,
     tables: &T,
 ) -> Fate {
@@ -143,13 +178,14 @@ fn unconfirmed<T: Services>(
             return Fate::rewritten(answered(segment, key, young, now, tables));
         }
         if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend)) {
+            let tuple = young.forward(key, place);
             if segment.acknowledges(young) {
-                confirm(key, young, now, tables);
+                confirm(key, &tuple.answered(key.protocol), young, now, tables);
             }
-            return Fate::rewritten(young.forward(key));
+            return Fate::rewritten(tuple);
         }
     }
-    choice::choose(segment, key, hidden, now, tables)
+    choice::choose(segment, key, place, now, tables)
 }
 
 /// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
@@ -160,10 +196,23 @@ pub fn from_backend<P: Packet + ?Sized, T: Services>(
     offset: usize,
     tables: &T,
 ) -> Tuple {
-    if ip.is_fragment() {
-        return Tuple::KEPT;
+    if ip.is_later_fragment() {
+        off_the_common_way();
+        return tables.fragment(&fragment::key(ip));
     }
-    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
+    let tuple = match Segment::read(packet, ip, offset) {
+        Some(segment) => answer(&segment, ip, tables),
+        None => quote::from_backend(packet, ip, offset, tables),
+    };
+    if ip.is_fragment() {
+        off_the_common_way();
+        fragment::remember(ip, &tuple, tables);
+    }
+    tuple
+}
+
+#[inline(always)]
+fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
     let key = segment.key(ip);
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Tuple::KEPT;
@@ -171,13 +220,16 @@ pub fn from_backend<P: Packet + ?Sized, T: Services>(
     let now = tables.now();
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
+        && flow.is_reply()
     {
-        flow.touch(&segment, now);
+        flow.touch(segment, now);
         return flow.reply(&key);
     }
     off_the_common_way();
     match tables.young(&key) {
-        Some(young) if young.lives(key.protocol, now) => answered(&segment, &key, young, now, tables),
+        Some(young) if young.lives(key.protocol, now) && young.is_reply() => {
+            answered(segment, &key, young, now, tables)
+        }
         _ => Tuple::KEPT,
     }
 }
@@ -199,15 +251,16 @@ pub fn beside<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: us
         && flow.lives(key.protocol, now)
     {
         flow.touch(&segment, now);
-        return flow.forward(&key);
+        return flow.forward(&key, &choice::Straight);
     }
     if let Some(young) = tables.young(&key)
         && young.lives(key.protocol, now)
     {
+        let tuple = young.forward(&key, &choice::Straight);
         if segment.acknowledges(young) {
-            confirm(&key, young, now, tables);
+            confirm(&key, &tuple.answered(key.protocol), young, now, tables);
         }
-        return young.forward(&key);
+        return tuple;
     }
     if key.protocol == PROTO_TCP && !segment.is_syn() {
         return Tuple::KEPT;
@@ -228,7 +281,7 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
             forward.number.set(segment.sequence());
             forward.state.set(State::Answered as u8);
         } else {
-            confirm(&forward_key, forward, now, tables);
+            confirm(&forward_key, key, forward, now, tables);
         }
     }
     tuple
@@ -237,11 +290,10 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
 /// Moves a young flow to those that nothing but time and other such flows can evict: the reply first, so that there is
 /// never a flow whose answers are not known. The young entries are left to age.
 #[inline(always)]
-fn confirm<T: Services>(key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
+fn confirm<T: Services>(key: &FlowKey, reply_key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
     let number = young.number.get().wrapping_add(1);
     let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
-    let reply_key = flow::reply_key(key, &forward);
-    if tables.enter_flow(&reply_key, &flow::reply_record(key, &forward)) {
+    if tables.enter_flow(reply_key, &flow::reply_record(key, &forward)) {
         tables.enter_flow(key, &forward);
     }
 }

@@ -113,6 +113,39 @@ unsafe impl Header for Ipv4Ports {
     const ON_WORD: bool = true;
 }
 
+/// A packet quoted in an ICMP error: its IPv4 header and the ports behind it, at any boundary. All as on the wire.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Quoted {
+    /// Version and header length.
+    pub vihl: u8,
+    /// Class.
+    pub tos: u8,
+    /// Total length and identification.
+    pub len_id: [u16; 2],
+    /// Flags and offset.
+    pub frags: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol.
+    pub protocol: u8,
+    /// Header checksum.
+    pub check: [u8; 2],
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+}
+
+// SAFETY: `repr(C)` of integers whose alignments divide their offsets, 24 bytes in all: no padding.
+unsafe impl Header for Quoted {
+    const ON_WORD: bool = true;
+}
+
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
 /// Length of an IPv4 header without options.
@@ -169,7 +202,8 @@ impl Ipv4 {
     const DF: u16 = 0x4000;
     /// More-fragments flag and fragment offset.
     const FRAGMENT: u16 = 0x3fff;
-    const OFFSET: u16 = 0x1fff;
+    /// Fragment offset.
+    pub const OFFSET: u16 = 0x1fff;
 
     /// Reads the fields of a header.
     #[inline(always)]

@@ -9,6 +9,7 @@ use dataplane_common::{
     decide::{Context, Forward, Tables, Verdict, off_the_common_way},
     ecn,
     outcome::{Hook, Outcome},
+    packet::Packet,
     wire::{ETH_LEN, IPV4_LEN, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
@@ -74,7 +75,26 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
             deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
         }
         Forward::ToHost => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
+        Forward::Route => route(frame, hook),
+        Forward::DecapsulateAndRoute { tos } => {
+            take_out(frame, tos)?;
+            route(frame, hook)
+        }
     }
+}
+
+/// Out as the routing table says; to the stack, which knows the rest, where the table names no other host.
+#[inline(always)]
+fn route(frame: &mut Frame, hook: Hook) -> Result<(i32, Outcome), Refused> {
+    let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    let (src, dst) = (u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
+    let Some(action) = uplink::route(frame, src, dst) else {
+        return Ok((to_host(frame)?, Outcome::DeliveredToHost));
+    };
+    if hook as u32 != Hook::HostEgress as u32 {
+        one_hop_less(&mut frame.even::<Ipv4Frame>(0)?.0.ip);
+    }
+    Ok((action, Outcome::Routed))
 }
 
 /// Outer header in front, then out of the uplink.
@@ -133,6 +153,19 @@ fn decapsulate(
     endpoint: Option<&EndpointRecord>,
     tos: u8,
 ) -> Result<(i32, Outcome), Refused> {
+    let headers = take_out(frame, tos)?;
+    match endpoint {
+        Some(endpoint) => {
+            address(headers, fan, endpoint);
+            Ok((deliver(frame, Hook::UplinkIngress, endpoint), Outcome::Decapsulated))
+        }
+        None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
+    }
+}
+
+/// Outer header off.
+#[inline(always)]
+fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
     frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
     frame.pop_priority_tag()?;
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
@@ -141,13 +174,7 @@ fn decapsulate(
         headers.ip.check = checksum::update(headers.ip.check, [vihl, headers.ip.tos], [vihl, tos]);
         headers.ip.tos = tos;
     }
-    match endpoint {
-        Some(endpoint) => {
-            address(headers, fan, endpoint);
-            Ok((deliver(frame, Hook::UplinkIngress, endpoint), Outcome::Decapsulated))
-        }
-        None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
-    }
+    Ok(headers)
 }
 
 /// From one endpoint to another: a hop, though both are here.

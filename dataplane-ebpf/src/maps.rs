@@ -11,16 +11,21 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
-        FlowKey, FlowRecord, LiveFlow, MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS,
-        PATH_MTU_LIFE_NS, PathRecord, RING_UNIT, SEEN_SHIFT, SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord,
-        ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit, counter_index, vip_bit,
+        FRAGMENTED_PACKETS, FlowKey, FlowRecord, FragmentKey, FragmentRecord, LiveFlow, MAX_BACKENDS,
+        MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
+        REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT, SEGMENT_ELEMENTS, SEGMENTS,
+        ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit,
+        counter_index, vip_bit,
     },
     decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome},
-    vip::Services,
+    vip::{Services, Tuple},
 };
 
 use crate::watch;
+
+/// How long a first fragment is remembered, on the coarse clock: as long as Linux waits for the others.
+const REASSEMBLY: u32 = (30_000_000_000_u64 >> SEEN_SHIFT) as u32;
 
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` where the kernel knows it (6.3 and later), else 0.
 #[unsafe(no_mangle)]
@@ -59,9 +64,9 @@ static VIP_FILTER: Array<u64> = Array::with_max_entries(VIP_FILTER_BITS / 64, BP
 #[map(name = "backend_filter")]
 static BACKEND_FILTER: Array<u64> = Array::with_max_entries(BACKEND_FILTER_BITS / 64, BPF_F_MMAPABLE);
 
-/// VIP → index of its service. Written by the agent.
+/// VIP → index of its service; and an entry for each VIP's address. Written by the agent.
 #[map(name = "services")]
-static SERVICES: HashMap<VipKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
+static SERVICES: HashMap<VipKey, u32> = HashMap::with_max_entries(2 * MAX_SERVICES, BPF_F_NO_PREALLOC);
 
 /// Index → service. Written by the agent through a mapping.
 #[map(name = "service")]
@@ -91,6 +96,15 @@ static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
 
 /// No entry of the key may be there yet.
 const BPF_NOEXIST: u64 = 1;
+
+/// Fragmented packet → the addresses that its first fragment got. Written by the programs.
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentRecord> =
+    LruHashMap::with_max_entries(FRAGMENTED_PACKETS, 0);
+
+/// Client → how many ICMP errors it was refused with of late. Written by the programs.
+#[map(name = "refusals")]
+static REFUSALS: LruHashMap<u32, RefusalRecord> = LruHashMap::with_max_entries(REFUSED_CLIENTS, 0);
 
 /// Memory follows the endpoints that exist instead of the table's capacity.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -171,6 +185,12 @@ impl Services for Maps {
     }
 
     #[inline(always)]
+    fn is_vip(&self, address: u32) -> bool {
+        // SAFETY: the value is not looked at.
+        unsafe { SERVICES.get(VipKey::any(address)) }.is_some()
+    }
+
+    #[inline(always)]
     fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool {
         // A backend of port 0 serves all ports.
         bit(&BACKEND_FILTER, backend_bit(address, port, protocol))
@@ -226,6 +246,45 @@ impl Services for Maps {
         if FLOWS.remove(key).is_ok() {
             note(Books::FlowsRemoved);
         }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Tuple {
+        // SAFETY: the value is copied at once.
+        let Some(first) = (unsafe { FRAGMENTS.get(key) }) else { return Tuple::KEPT };
+        if self.now().wrapping_sub(first.seen) > REASSEMBLY {
+            Tuple::KEPT
+        } else {
+            Tuple::addresses(first.src, first.dst)
+        }
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, addresses: &Tuple) {
+        let record = FragmentRecord { src: addresses.src, dst: addresses.dst, seen: self.now() };
+        // Where it is not remembered, the fragments that follow are dropped as if they had come first.
+        let _ = FRAGMENTS.insert(key, record, 0);
+    }
+
+    #[inline(always)]
+    fn other_ports(&self) -> (u16, u16) {
+        CONFIG.get(0).map_or((0, 0), Config::other_ports)
+    }
+
+    #[inline(always)]
+    fn may_refuse(&self, client: u32) -> bool {
+        let second = self.now() >> 10;
+        if let Some(record) = REFUSALS.get_ptr_mut(client) {
+            // SAFETY: a valid element; CPUs that count at once may lose a count.
+            let record = unsafe { &mut *record };
+            if record.second == second {
+                record.sent += 1;
+                return record.sent <= REFUSALS_PER_SECOND;
+            }
+        }
+        // Where there is no room to count, it is sent.
+        let _ = REFUSALS.insert(client, RefusalRecord { second, sent: 1 }, 0);
+        true
     }
 
     #[inline(always)]

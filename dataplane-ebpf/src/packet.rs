@@ -1,10 +1,12 @@
 //! The only place that does pointer arithmetic on packets.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -232,6 +234,22 @@ impl Packet for Frame {
                 (*((data + offset) as *const Even<T>)).0
             }
         })
+    }
+
+    #[inline(always)]
+    fn copy<T: Header>(&self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: a helper call on the program's own context, with room for the bytes it writes.
+        let code = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        // SAFETY: the helper has written every byte, and every bit pattern is a valid `T`.
+        if code == 0 { Some(unsafe { value.assume_init() }) } else { None }
     }
 }
 

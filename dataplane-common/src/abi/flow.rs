@@ -29,8 +29,18 @@ pub struct FlowKey {
     pub dport: u16,
     /// TCP or UDP.
     pub protocol: u8,
+    /// Zero, like the next: LLVM calls a function to clear three bytes, but not one and two.
+    pub pad: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad2: u16,
+}
+
+impl FlowKey {
+    /// A key of these.
+    #[inline(always)]
+    pub const fn new(src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> Self {
+        Self { src, dst, sport, dport, protocol, pad: 0, pad2: 0 }
+    }
 }
 
 /// Value of maps `flows` and `young`.
@@ -49,12 +59,12 @@ pub struct FlowRecord {
     pub service: u16,
     /// [`State`].
     pub state: u8,
-    /// [`FlowRecord::REPLY`], [`FlowRecord::HAIRPIN`].
+    /// [`FlowRecord::REPLY`], and where packets to the backend come from: [`FlowRecord::TRANSLATED`].
     pub flags: u8,
     /// When the last packet came ([`SEEN_SHIFT`]).
     pub seen: u32,
     /// Forward, TCP: the client's last acknowledgement number, with which the flow can be reset; in `young` the
-    /// backend's first sequence number, once it has answered. Reply, [`FlowRecord::HAIRPIN`]: the client's address.
+    /// backend's first sequence number, once it has answered. Reply: the client's address.
     pub number: u32,
     /// Packets of this direction.
     pub packets: u64,
@@ -66,8 +76,15 @@ impl FlowRecord {
     /// The entry of packets from the backend.
     pub const REPLY: u8 = 1;
     /// Packets to the backend come from the VIP, because an answer to the client itself would not pass a program: client
-    /// and backend are one endpoint, or ports of one bridge without a hook.
-    pub const HAIRPIN: u8 = 2;
+    /// and backend are one endpoint, or ports of one bridge without a hook, or the backend is this host.
+    pub const FROM_VIP: u8 = 2;
+    /// Packets to the backend come from this host's gateway address in the backend's fan: the client has no address that
+    /// the tunnel could carry.
+    pub const FROM_GATEWAY: u8 = 4;
+    /// Packets to the backend come from this host's address in the underlay: the backend knows no way to an overlay.
+    pub const FROM_UPLINK: u8 = 8;
+    /// Packets to the backend come from another address than the client's.
+    pub const TRANSLATED: u8 = Self::FROM_VIP | Self::FROM_GATEWAY | Self::FROM_UPLINK;
 
     /// [`service`](Self::service) of a connection straight to a backend, which has an entry only because its port had to
     /// become another.
@@ -106,6 +123,52 @@ pub struct LiveFlow {
     pub bytes: Cell<u64>,
 }
 
+/// Key of map `fragments`: what the fragments of a packet have in common (RFC 791, section 3.2), before translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Identification.
+    pub id: [u8; 2],
+    /// Protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Value of map `fragments`: the addresses that the first fragment got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentRecord {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// When ([`SEEN_SHIFT`]).
+    pub seen: u32,
+}
+
+/// Packets of which fragments may still come.
+pub const FRAGMENTED_PACKETS: u32 = 16_384;
+
+/// Value of map `refusals`, keyed by the client's address: how many ICMP errors it was sent of late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RefusalRecord {
+    /// The second that is counted: the coarse clock ([`SEEN_SHIFT`]) shifted right by ten.
+    pub second: u32,
+    /// Errors in it.
+    pub sent: u32,
+}
+
+/// Clients whose refusals are counted.
+pub const REFUSED_CLIENTS: u32 = 16_384;
+/// ICMP errors a second that a client is refused with at most.
+pub const REFUSALS_PER_SECOND: u32 = 100;
+
 /// How far a flow has come; the value of [`FlowRecord::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -124,6 +187,7 @@ pub enum State {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 16);
+    assert!(size_of::<FragmentKey>() == 12 && size_of::<FragmentRecord>() == 12);
     assert!(size_of::<FlowRecord>() == 40 && size_of::<LiveFlow>() == 40);
     assert!(offset_of!(LiveFlow, seen) == offset_of!(FlowRecord, seen));
 };

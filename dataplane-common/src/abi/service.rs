@@ -42,6 +42,14 @@ pub struct VipKey {
     pub pad: u8,
 }
 
+impl VipKey {
+    /// The entry that every address with a VIP has, whatever its ports.
+    #[inline(always)]
+    pub const fn any(address: u32) -> Self {
+        Self { address, port: 0, protocol: 0, pad: 0 }
+    }
+}
+
 /// Element of map `service`, by the index that `services` gives; memory-mapped by the agent.
 ///
 /// A change of ring or backends is published by one aligned store of [`word`](Self::word): a packet sees the old set or
@@ -120,7 +128,7 @@ pub struct BackendRecord {
     pub address: u32,
     /// Port; 0: the one that the client chose.
     pub port: u16,
-    /// [`BackendRecord::GONE`].
+    /// [`BackendRecord::GONE`], [`BackendRecord::HERE`].
     pub flags: u16,
     /// Index of its service, so that counts and events name it.
     pub service: u32,
@@ -131,6 +139,8 @@ pub struct BackendRecord {
 impl BackendRecord {
     /// It was removed: its flows are ended at their next packet.
     pub const GONE: u16 = 1;
+    /// Its address lies in no overlay and is this host's own.
+    pub const HERE: u16 = 2;
 }
 
 /// The filters' bit of a VIP's address.

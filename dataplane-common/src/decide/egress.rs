@@ -1,8 +1,9 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Context, Forward, Tables, Verdict, answer, drop, fan_of, forward, host_of, in_slice, ipv4_frame,
-    largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of, pass, service,
+    Context, Forward, Tables, Verdict, answer, any_fan, drop, fan_of, forward, host_of, in_slice, ipv4_frame,
+    largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of, pass,
+    service::{self, Client},
 };
 use crate::{
     abi::{Config, FanRecord},
@@ -43,19 +44,24 @@ pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
     }
 }
 
-/// To an address of no overlay: perhaps a VIP.
+/// To an address of no overlay: perhaps a VIP, or the client of one.
 #[inline(always)]
 fn outside<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
     ip: &Ipv4,
 ) -> Verdict<'t> {
-    if world.config.services == 0 || !world.tables.may_be_vip(ip.dst.to_be()) {
+    if world.config.services == 0 {
         return pass(Outcome::PassNotOurs);
     }
+    off_the_common_way();
     let Some(own) = own_fan_of(world.config, ip.src) else { return pass(Outcome::PassNotOurs) };
+    let client = Client { fan: own, is_outside: false };
+    if !world.tables.may_be_vip(ip.dst.to_be()) {
+        return service::to_client(world, client, ip);
+    }
     match sent_by_endpoint(world, own, ip) {
         Some(verdict) => verdict,
-        None => service::to_vip(world, own, ip),
+        None => service::to_vip(world, client, ip).unwrap_or_else(|| pass(Outcome::PassNotOurs)),
     }
 }
 
@@ -166,7 +172,7 @@ fn to_overlay<'t, P: Packet + ?Sized, C: Context, T: Tables>(
 
 /// What becomes of a packet of an endpoint wherever it goes: not to the gateway, not the endpoint's, not plain.
 #[inline(always)]
-fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
+pub(super) fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, '_, P, C, T>,
     own: &FanRecord,
     ip: &Ipv4,
@@ -256,11 +262,16 @@ fn host_to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if world.config.services == 0 || !world.tables.may_be_vip(ip.dst.to_be()) {
         return drop(Outcome::DropNoFan);
     }
-    let Some(own) = own_fan_of(world.config, ip.src) else { return drop(Outcome::DropForeignSource) };
+    let own = own_fan_of(world.config, ip.src);
+    let Some(fan) = own.or_else(|| any_fan(world.config)) else { return drop(Outcome::DropNoFan) };
+    if own.is_none() && fan_of(world.config, ip.src).is_some() {
+        return drop(Outcome::DropForeignSource);
+    }
     if !fits(ip, world.context) {
         return drop(Outcome::DropTooBig);
     }
-    service::to_vip(world, own, ip)
+    let client = Client { fan, is_outside: own.is_none() };
+    service::to_vip(world, client, ip).unwrap_or_else(|| drop(Outcome::DropNoFan))
 }
 
 /// The header describes this frame, and the outer header's 16-bit length has room for it.

@@ -1,13 +1,15 @@
 //! Packets from the underlay.
 
 use super::{
-    Context, Forward, Tables, Verdict, drop, fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame,
-    off_the_common_way, pass,
+    Context, Forward, Tables, Verdict, any_fan, drop,
+    egress::World,
+    fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
+    service::{self, Client},
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
     checksum, ecn, icmp,
-    outcome::Outcome,
+    outcome::{Hook, Outcome},
     packet::Packet,
     vip,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
@@ -16,8 +18,8 @@ use crate::{
 /// Offset of what follows an outer header without options.
 const INNER: usize = ETH_LEN + IPV4_LEN;
 
-/// `uplink-ingress`: takes tunnel packets for this host's fans out of the underlay's traffic, and learns from
-/// ICMP errors about those that we sent. Anything else costs no look-up.
+/// `uplink-ingress`: takes tunnel packets for this host's fans out of the underlay's traffic, learns from ICMP errors
+/// about those that we sent, and serves VIPs to who routes them here. Anything else costs no hash look-up.
 #[inline(always)]
 pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
     packet: &P,
@@ -25,11 +27,53 @@ pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
     tables: &'t T,
 ) -> Verdict<'t> {
     let Some(outer) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
-    match outer.header.proto {
-        PROTO_IPIP => decapsulate(packet, context, tables, outer),
-        PROTO_ICMP => learn(packet, tables, outer),
-        _ => pass(Outcome::PassNotOurs),
+    if outer.header.proto == PROTO_IPIP {
+        return decapsulate(packet, context, tables, outer);
     }
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    if outer.header.proto == PROTO_ICMP
+        && let Some(learnt) = learn(packet, tables, config, &outer)
+    {
+        return learnt;
+    }
+    if config.services == 0 {
+        return pass(Outcome::PassNotOurs);
+    }
+    off_the_common_way();
+    let world = World { packet, context, tables, config, hook: Hook::UplinkIngress };
+    bare(&world, &outer).unwrap_or_else(|| pass(Outcome::PassNotOurs))
+}
+
+/// A packet without a tunnel: to a VIP from somebody who routes it here, or from a backend outside the overlays. `None`:
+/// neither.
+#[inline(always)]
+fn bare<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    ip: &Ipv4,
+) -> Option<Verdict<'t>> {
+    let &World { packet, context, tables, config, .. } = world;
+    if !context.to_us() || !ip.is_plain() || ip.total_len + ETH_LEN as u32 > context.frame_len() {
+        return None;
+    }
+    if tables.may_be_vip(ip.dst.to_be()) {
+        if fan_of(config, ip.src).is_some() {
+            // Its host would have put it into a tunnel packet.
+            return if tables.is_vip(ip.dst.to_be()) { Some(drop(Outcome::DropSpoofedSource)) } else { None };
+        }
+        return service::to_vip(world, Client { fan: any_fan(config)?, is_outside: true }, ip);
+    }
+    let fan = own_address(config, ip.dst)?;
+    let rewrite = vip::from_backend(packet, ip, ETH_LEN, tables);
+    if rewrite.is_kept() {
+        return None;
+    }
+    Some(service::to_backend(world, Client { fan, is_outside: true }, ip, rewrite))
+}
+
+/// The fan for which `address` is this host's in the underlay.
+#[inline(always)]
+fn own_address(config: &Config, address: u32) -> Option<&FanRecord> {
+    super::find(config, |fan| fan.in_use() && fan.address == address)
 }
 
 #[inline(always)]
@@ -86,7 +130,13 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
     }
     off_the_common_way();
     let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
-    forward(vip::from_backend(packet, &inner, INNER, tables), arrived)
+    let rewrite = vip::from_backend(packet, &inner, INNER, tables);
+    if !rewrite.is_kept() && rewrite.dst != inner.dst.to_be() {
+        off_the_common_way();
+        // An answer to this host's gateway address, on behalf of a client outside the overlays.
+        return Verdict::Translate { rewrite, forward: Forward::DecapsulateAndRoute { tos } };
+    }
+    forward(rewrite, arrived)
 }
 
 /// The fan that an outer packet may belong to: its destination is ours, its source a host of the underlay.
@@ -123,32 +173,35 @@ fn check<P: Packet + ?Sized>(
 /// An ICMP "fragmentation needed" about a tunnel packet of ours: RFC 1191, RFC 2003 section 5.1.
 /// It is believed when it quotes our outer source, a host of the underlay, and a sane MTU; it can only lower.
 #[inline(always)]
-fn learn<'t, P: Packet + ?Sized, T: Tables>(packet: &P, tables: &'t T, outer: Ipv4) -> Verdict<'t> {
+fn learn<'t, P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+    config: &Config,
+    outer: &Ipv4,
+) -> Option<Verdict<'t>> {
     const QUOTE: usize = INNER + size_of::<IcmpHdr>();
     if outer.has_options() || outer.is_fragment() {
-        return pass(Outcome::PassNotOurs);
+        return None;
     }
     let message: Option<IcmpHdr> = packet.read(INNER);
-    let Some(message) = message else { return pass(Outcome::PassNotOurs) };
+    let message = message?;
     if message.kind != icmp::UNREACHABLE || message.code != icmp::CODE_FRAGMENTATION_NEEDED {
-        return pass(Outcome::PassNotOurs);
+        return None;
     }
-    let Some(quoted) = ipv4_at(packet, QUOTE) else { return pass(Outcome::PassNotOurs) };
-    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let quoted = ipv4_at(packet, QUOTE)?;
     let fan = super::find(config, |fan| {
         fan.in_use()
             && outer.dst == fan.address
             && quoted.src == fan.address
             && quoted.dst & fan.underlay_mask == fan.underlay
-    });
-    let Some(fan) = fan else { return pass(Outcome::PassNotOurs) };
+    })?;
     let mtu = u32::from(u16::from_be_bytes(message.mtu));
     if quoted.header.proto != PROTO_IPIP || mtu < MIN_PATH_MTU {
-        return pass(Outcome::PassNotOurs);
+        return None;
     }
     let inner = mtu - IPV4_LEN as u32;
     if inner >= fan.mtu || tables.path_mtu(quoted.dst).is_some_and(|known| known <= inner) {
-        return pass(Outcome::PassNotOurs);
+        return None;
     }
-    Verdict::LearnPathMtu { host: quoted.dst, mtu: inner }
+    Some(Verdict::LearnPathMtu { host: quoted.dst, mtu: inner })
 }

@@ -1,45 +1,138 @@
-//! Packets of endpoints and of the host's processes to a VIP.
+//! Packets to VIPs, and answers to clients that no tunnel leads to.
 
 use super::{
     Context, Forward, Tables, Verdict, answer, drop, egress, egress::World, fan_of, in_slice, largest_packet,
+    off_the_common_way, pass,
 };
 use crate::{
-    abi::FanRecord,
+    abi::{BackendRecord, Config, Encapsulation, FanRecord, FlowRecord},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Refusal, Segment, Tuple},
+    vip::{self, Place, Refusal, Segment, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
-/// To a VIP, from an address of `own`'s slice.
+/// Who speaks to a VIP.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'t> {
+    /// The fan of its address; some fan of this node where it has none.
+    pub fan: &'t FanRecord,
+    /// Its address lies in no overlay.
+    pub is_outside: bool,
+}
+
+impl Client<'_> {
+    /// The address of this host that it knows a way to.
+    #[inline(always)]
+    fn host(&self) -> u32 {
+        if self.is_outside { self.fan.address } else { self.fan.gateway }
+    }
+}
+
+/// This node between a client and its backends.
+struct Here<'t> {
+    config: &'t Config,
+    hook: Hook,
+    client: Client<'t>,
+}
+
+impl Place for Here<'_> {
+    #[inline(always)]
+    fn source(&self, client: u32, backend: &BackendRecord) -> u8 {
+        let address = u32::from_be(backend.address);
+        let Some(fan) = fan_of(self.config, address) else {
+            let is_here = backend.flags & BackendRecord::HERE != 0;
+            return if is_here { FlowRecord::FROM_VIP } else { FlowRecord::FROM_UPLINK };
+        };
+        // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all.
+        let past_the_hooks = address == fan.gateway
+            || self.hook as u32 == Hook::BridgeIngress as u32 && in_slice(self.client.fan, address);
+        if client == backend.address || past_the_hooks {
+            FlowRecord::FROM_VIP
+        } else if self.client.is_outside && !in_slice(fan, address) {
+            FlowRecord::FROM_GATEWAY
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    fn address(&self, flags: u8, backend: u32) -> u32 {
+        let address = if flags & FlowRecord::FROM_UPLINK != 0 {
+            self.client.fan.address
+        } else {
+            fan_of(self.config, u32::from_be(backend)).map_or(self.client.fan.gateway, |fan| fan.gateway)
+        };
+        address.to_be()
+    }
+}
+
+/// To what may be a VIP; `None` where it is none.
 #[inline(always)]
 pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
-    own: &'t FanRecord,
+    client: Client<'t>,
     ip: &Ipv4,
-) -> Verdict<'t> {
-    if world.hook as u32 != Hook::HostEgress as u32 && ip.header.ttl <= 1 {
-        return answer(world.packet, own.gateway, ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
+) -> Option<Verdict<'t>> {
+    let by_stack = world.hook as u32 == Hook::HostEgress as u32;
+    if !by_stack && ip.header.ttl <= 1 {
+        return Some(expired(world, client, ip));
+    }
+    let here = Here { config: world.config, hook: world.hook, client };
+    let fate = vip::to_vip(world.packet, ip, ETH_LEN, &here, world.tables);
+    if fate.refusal.is_none() {
+        return Some(to_backend(world, client, ip, fate.rewrite));
+    }
+    off_the_common_way();
+    // The filter may have taken another address for a VIP.
+    if !world.tables.is_vip(ip.dst.to_be()) {
+        return None;
     }
     if is_echo_request(world.packet, ip) {
-        return Verdict::Echo;
+        return Some(Verdict::Echo);
     }
-    // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all.
-    let past_the_hooks = |backend: u32| {
-        let backend = u32::from_be(backend);
-        backend == own.gateway || world.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, backend)
-    };
-    let fate = vip::to_vip(world.packet, ip, ETH_LEN, past_the_hooks, world.tables);
-    let refused = match fate.refusal {
-        None => return to_backend(world, own, ip, fate.rewrite),
-        Some(Refusal::Fragment) => return drop(Outcome::DropFragment),
-        Some(Refusal::NoService) => Outcome::RefusedNoService,
-        Some(Refusal::NoBackend) => Outcome::RefusedNoBackend,
-        Some(Refusal::Collision) => Outcome::RefusedCollision,
-        Some(Refusal::BackendGone) => Outcome::RefusedBackendGone,
-    };
-    refuse(world, own, ip, refused)
+    match fate.refusal {
+        None | Some(Refusal::NoService) if world.hook as u32 == Hook::UplinkIngress as u32 => None,
+        None | Some(Refusal::NoService) => Some(refuse(world, client, ip, Outcome::RefusedNoService)),
+        Some(Refusal::BadSource) => Some(drop(Outcome::DropBadSource)),
+        Some(Refusal::FragmentEarly) => Some(drop(Outcome::DropFragmentEarly)),
+        Some(Refusal::NoBackend) => Some(refuse(world, client, ip, Outcome::RefusedNoBackend)),
+        Some(Refusal::Collision) => Some(refuse(world, client, ip, Outcome::RefusedCollision)),
+        Some(Refusal::BackendGone) => Some(refuse(world, client, ip, Outcome::RefusedBackendGone)),
+    }
+}
+
+/// Of an endpoint to an address of no overlay: perhaps a backend's answer to a client there.
+#[inline(always)]
+pub(super) fn to_client<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    backend: Client<'t>,
+    ip: &Ipv4,
+) -> Verdict<'t> {
+    let rewrite = vip::from_backend(world.packet, ip, ETH_LEN, world.tables);
+    if rewrite.is_kept() {
+        return pass(Outcome::PassNotOurs);
+    }
+    if let Some(verdict) = egress::sent_by_endpoint(world, backend.fan, ip) {
+        return verdict;
+    }
+    if ip.header.ttl <= 1 {
+        return expired(world, backend, ip);
+    }
+    to_backend(world, backend, ip, rewrite)
+}
+
+#[inline(always)]
+fn expired<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    client: Client<'t>,
+    ip: &Ipv4,
+) -> Verdict<'t> {
+    if ip.header.ttl == 0 {
+        return drop(Outcome::DropTtlExceeded);
+    }
+    answer(world.packet, client.host(), ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded)
 }
 
 #[inline(always)]
@@ -51,18 +144,24 @@ fn is_echo_request<P: Packet + ?Sized>(packet: &P, ip: &Ipv4) -> bool {
     kind == Some([icmp::ECHO_REQUEST, 0])
 }
 
-/// On to where the translated packet's destination lives.
+/// On to where the translated packet's destination lives: a backend, or the client of an answer.
 #[inline(always)]
-fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
-    own: &'t FanRecord,
+    sender: Client<'t>,
     ip: &Ipv4,
     rewrite: Tuple,
 ) -> Verdict<'t> {
     let destination = u32::from_be(rewrite.dst);
-    let Some(fan) = fan_of(world.config, destination) else { return drop(Outcome::DropNoFan) };
+    let Some(fan) = fan_of(world.config, destination) else { return route(world, sender, ip, rewrite) };
     if !in_slice(fan, destination) {
-        return egress::towards(world, (fan, own), ip, destination, rewrite);
+        let verdict = egress::towards(world, (fan, sender.fan), ip, destination, rewrite);
+        return match verdict {
+            Verdict::Answer { error, outcome, .. } if sender.is_outside => {
+                Verdict::Answer { source: sender.fan.address, error, outcome }
+            }
+            verdict => verdict,
+        };
     }
     if destination == fan.gateway {
         return Verdict::Translate { rewrite, forward: Forward::ToHost };
@@ -73,28 +172,50 @@ fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         // may be the VIP.
         None if ip.dont_fragment() && largest_packet(world.packet, world.context, ip) > fan.mtu => {
             let error = icmp::Error::FragmentationNeeded { mtu: fan.mtu as u16 };
-            answer(world.packet, own.gateway, ip, error, Outcome::DropTooBig)
+            answer(world.packet, sender.host(), ip, error, Outcome::DropTooBig)
         }
         None => Verdict::Translate { rewrite, forward: Forward::ToHost },
     }
+}
+
+/// Out as the routing table says: what the uplink carries.
+#[inline(always)]
+fn route<'t, P: Packet + ?Sized, C: Context, T: Tables>(
+    world: &World<'_, 't, P, C, T>,
+    sender: Client<'t>,
+    ip: &Ipv4,
+    rewrite: Tuple,
+) -> Verdict<'t> {
+    off_the_common_way();
+    let mtu = sender.fan.mtu + Encapsulation::Ipip.overhead();
+    if largest_packet(world.packet, world.context, ip) <= mtu {
+        return Verdict::Translate { rewrite, forward: Forward::Route };
+    }
+    if !ip.dont_fragment() {
+        return drop(Outcome::DropTooBig);
+    }
+    let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
+    answer(world.packet, sender.host(), ip, error, Outcome::DropTooBig)
 }
 
 /// As a closed port answers.
 #[inline(always)]
 fn refuse<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
-    own: &FanRecord,
+    client: Client<'t>,
     ip: &Ipv4,
     outcome: Outcome,
 ) -> Verdict<'t> {
-    if ip.header.proto != PROTO_TCP {
-        return match answer(world.packet, own.gateway, ip, icmp::Error::PortUnreachable, outcome) {
-            Verdict::Answer { source, error, .. } => Verdict::Answer { source, error, outcome },
-            verdict => verdict,
+    if ip.header.proto == PROTO_TCP {
+        return match Segment::read(world.packet, ip, ETH_LEN) {
+            Some(segment) if !segment.is_reset() => Verdict::Reset(outcome),
+            _ => drop(outcome),
         };
     }
-    match Segment::read(world.packet, ip, ETH_LEN) {
-        Some(segment) if !segment.is_reset() => Verdict::Reset(outcome),
+    match answer(world.packet, client.host(), ip, icmp::Error::PortUnreachable, outcome) {
+        Verdict::Answer { source, error, .. } if world.tables.may_refuse(ip.src.to_be()) => {
+            Verdict::Answer { source, error, outcome }
+        }
         _ => drop(outcome),
     }
 }

@@ -3,7 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{abi::Encapsulation, checksum, ecn, fan::mask, memory::Memory, outcome::Hook, wire::PROTO_IPIP};
+use crate::{
+    abi::{BackendRecord, Encapsulation, ServiceWord},
+    checksum, ecn,
+    fan::mask,
+    memory::Memory,
+    outcome::Hook,
+    wire::PROTO_IPIP,
+};
 
 const GATEWAY_MAC: [u8; 6] = [2, 0xfa, 172, 30, 0, 28];
 const HERE: u32 = 0xac1e_001c; // 172.30.0.28
@@ -120,6 +127,10 @@ fn describe(verdict: &Verdict<'_>) -> String {
             format!("{} {error:?} from {source:08x}", outcome.name())
         }
         Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
+        Verdict::Forward(Forward::Route) => "route".to_owned(),
+        Verdict::Forward(Forward::DecapsulateAndRoute { tos }) => {
+            format!("decapsulate and route tos {tos:02x}")
+        }
         Verdict::Translate { rewrite, forward } => {
             let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
             format!("from {src:08x} to {dst:08x}, {}", describe(&Verdict::Forward(*forward)))
@@ -388,4 +399,5 @@ proptest! {
     }
 }
 
+mod beyond;
 mod service;

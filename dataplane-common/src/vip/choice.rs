@@ -1,12 +1,28 @@
 //! The first packet of a flow: which backend, and under which port.
 
-use super::{Fate, Refusal, Segment, Services, Tuple, flow};
-use crate::abi::{BackendRecord, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix};
+use super::{Fate, Place, Refusal, Segment, Services, Tuple, flow};
+use crate::{
+    abi::{BackendRecord, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix},
+    icmp,
+};
 
-/// Ports that a client's port may become where its own is taken: above the ephemeral ports of Linux.
-const OTHER_PORTS: core::ops::Range<u32> = 61_000..65_536;
-/// How many of them are tried.
+/// How many other ports are tried where the client's own is taken.
 const TRIES: u32 = 8;
+
+/// A connection beside those of services: its packets keep their source.
+pub(super) struct Straight;
+
+impl Place for Straight {
+    #[inline(always)]
+    fn source(&self, _: u32, _: &BackendRecord) -> u8 {
+        0
+    }
+
+    #[inline(always)]
+    fn address(&self, _: u8, _: u32) -> u32 {
+        0
+    }
+}
 
 /// The hash that picks a ring's slot: the same on every node, so that a flow finds its backend without its entry.
 #[inline(always)]
@@ -23,16 +39,22 @@ pub const fn slot_hash(key: &FlowKey) -> u32 {
 pub(super) fn choose<T: Services>(
     segment: &Segment,
     key: &FlowKey,
-    hidden: impl FnOnce(u32) -> bool,
+    place: &impl Place,
     now: u32,
     tables: &T,
 ) -> Fate {
+    if key.dport == 0 {
+        return Fate::refused(Refusal::NoService);
+    }
     let Some((service, word)) = service(key, tables) else { return Fate::refused(Refusal::NoService) };
+    if !icmp::names_a_host(u32::from_be(key.src)) {
+        return Fate::refused(Refusal::BadSource);
+    }
     if word.flags & ServiceWord::EMPTY != 0 {
         return Fate::refused(Refusal::NoBackend);
     }
-    let Some((row, backend)) = pick(word, key, tables) else { return Fate::refused(Refusal::NoBackend) };
-    let hairpin = backend.address == key.src || hidden(backend.address);
+    let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
+    let Some((row, backend)) = pick(word, hash, tables) else { return Fate::refused(Refusal::NoBackend) };
     let forward = FlowRecord {
         address: backend.address,
         port: if backend.port == 0 { key.dport } else { backend.port },
@@ -40,13 +62,13 @@ pub(super) fn choose<T: Services>(
         backend: FlowRecord::backend_of(row, backend.generation),
         service: service as u16,
         state: State::New as u8,
-        flags: if hairpin { FlowRecord::HAIRPIN } else { 0 },
+        flags: place.source(key.src, backend),
         seen: now,
         number: 0,
         packets: 1,
         bytes: segment.len as u64,
     };
-    enter(key, forward, now, tables)
+    enter(key, forward, place, now, tables)
 }
 
 /// The first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
@@ -65,10 +87,10 @@ pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, 
         packets: 1,
         bytes: segment.len as u64,
     };
-    if is_free(&flow::reply_key(key, &own), &flow::reply_record(key, &own), now, tables) {
+    if is_free(&flow::reply_key(key, &own, key.src), &flow::reply_record(key, &own), now, tables) {
         return Tuple::KEPT;
     }
-    enter(key, own, now, tables).rewrite
+    enter(key, own, &Straight, now, tables).rewrite
 }
 
 /// The service of the exact port, else of any port.
@@ -80,34 +102,38 @@ fn service<T: Services>(key: &FlowKey, tables: &T) -> Option<(u32, ServiceWord)>
 
 /// A backend of the service, by its ring.
 #[inline(always)]
-fn pick<'t, T: Services>(
-    word: ServiceWord,
-    key: &FlowKey,
-    tables: &'t T,
-) -> Option<(u32, &'t BackendRecord)> {
-    let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
+fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &BackendRecord)> {
     let place = if word.log2_bits == 0 { 0 } else { tables.ring_slot(word, word.slot(hash))? };
     let row = word.base + place;
     let backend = tables.backend(row)?;
     if backend.flags & BackendRecord::GONE == 0 { Some((row, backend)) } else { None }
 }
 
-/// Enters both directions, the reply first: where its key is another flow's, the client gets another port.
+/// Enters both directions, the reply first: where its key is another flow's, the client gets another port. So does every
+/// client whose flow comes from an address that others use too.
 #[inline(always)]
-fn enter<T: Services>(key: &FlowKey, mut forward: FlowRecord, now: u32, tables: &T) -> Fate {
+fn enter<T: Services>(
+    key: &FlowKey,
+    mut forward: FlowRecord,
+    place: &impl Place,
+    now: u32,
+    tables: &T,
+) -> Fate {
     let start = slot_hash(key);
+    let (first, count) = tables.other_ports();
+    let source = flow::source(key, &forward, place);
+    let shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
     for attempt in 0..=TRIES {
-        if attempt > 0 {
-            let port = OTHER_PORTS.start
-                + start.wrapping_add(attempt.wrapping_mul(613)) % (OTHER_PORTS.end - OTHER_PORTS.start);
-            forward.other_port = (port as u16).to_be();
+        if attempt > 0 || shared {
+            let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
+            forward.other_port = first.wrapping_add(offset as u16).to_be();
         }
-        let reply_key = flow::reply_key(key, &forward);
+        let reply_key = flow::reply_key(key, &forward, source);
         let reply = flow::reply_record(key, &forward);
         if is_free(&reply_key, &reply, now, tables) && tables.enter_young(&reply_key, &reply) {
             return if tables.enter_young(key, &forward) {
                 tables.announce(key, &forward);
-                Fate::rewritten(flow::forwarded(key, &forward))
+                Fate::rewritten(flow::forwarded(key, &forward, source))
             } else {
                 Fate::refused(Refusal::Collision)
             };
@@ -122,11 +148,12 @@ fn enter<T: Services>(key: &FlowKey, mut forward: FlowRecord, now: u32, tables: 
 fn is_free<T: Services>(key: &FlowKey, reply: &FlowRecord, now: u32, tables: &T) -> bool {
     let others = |found: Option<&crate::abi::LiveFlow>| {
         found.is_some_and(|entry| {
-            entry.lives(key.protocol, now)
-                && (entry.address.get() != reply.address
-                    || entry.port.get() != reply.port
-                    || entry.number.get() != reply.number
-                    || entry.other_port.get() != reply.other_port)
+            // One comparison, for the verifier's sake.
+            let differs = entry.address.get() ^ reply.address
+                | entry.number.get() ^ reply.number
+                | u32::from(entry.port.get() ^ reply.port)
+                | u32::from(entry.other_port.get() ^ reply.other_port);
+            differs != 0 && entry.lives(key.protocol, now)
         })
     };
     !others(tables.flow(key)) && !others(tables.young(key))

@@ -24,6 +24,18 @@ impl Tuple {
     /// register that is moved without ever having been set.
     pub const KEPT: Self = Self { src: 0, dst: 0, sport: 0, dport: 0 };
 
+    /// Addresses alone: what a fragment without ports gets, which is not the first.
+    #[inline(always)]
+    pub const fn addresses(src: u32, dst: u32) -> Self {
+        Self { src, dst, sport: 0, dport: 0 }
+    }
+
+    /// Whether it is [`addresses`](Self::addresses): no packet has neither port.
+    #[inline(always)]
+    pub const fn is_addresses(&self) -> bool {
+        self.sport == 0 && self.dport == 0
+    }
+
     /// Whether it is [`KEPT`](Self::KEPT): no packet goes to 0.0.0.0.
     #[inline(always)]
     pub const fn is_kept(&self) -> bool {
@@ -39,7 +51,7 @@ impl Tuple {
     /// The key under which packets in the other direction are looked for.
     #[inline(always)]
     pub const fn answered(self, protocol: u8) -> FlowKey {
-        FlowKey { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol, pad: [0; 3] }
+        FlowKey::new(self.dst, self.src, self.dport, self.sport, protocol)
     }
 }
 
@@ -96,14 +108,7 @@ impl Segment {
     /// The key of its direction of the flow.
     #[inline(always)]
     pub fn key(&self, ip: &Ipv4) -> FlowKey {
-        FlowKey {
-            src: ip.src.to_be(),
-            dst: ip.dst.to_be(),
-            sport: self.sport,
-            dport: self.dport,
-            protocol: ip.header.proto,
-            pad: [0; 3],
-        }
+        FlowKey::new(ip.src.to_be(), ip.dst.to_be(), self.sport, self.dport, ip.header.proto)
     }
 
     /// Opens a connection: SYN alone.

@@ -1,9 +1,6 @@
 //! Out of the uplink, with the link-layer address of the next hop filled in by the kernel.
 
-use core::{
-    mem::{self, MaybeUninit},
-    ptr,
-};
+use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::{
@@ -12,13 +9,14 @@ use aya_ebpf::{
     },
     helpers::{bpf_fib_lookup, bpf_redirect_neigh},
 };
-use dataplane_common::abi::FanRecord;
+use dataplane_common::{abi::FanRecord, decide::Context as _};
 
 use crate::packet::{Frame, Refused};
 
 const AF_INET: u32 = 2;
 
 const _: () = assert!(size_of::<NextHop>() == 20);
+const _: () = assert!(size_of::<FibLookup>().is_multiple_of(size_of::<u64>()));
 
 /// Sends the frame to `host`.
 ///
@@ -47,21 +45,44 @@ pub fn send(frame: &Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i
 /// With several uplinks the routing table says which; the neighbour is still resolved by the redirection.
 #[inline(always)]
 fn by_route(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
-    // SAFETY: all-zero bytes are a valid value of this structure of integers.
-    let mut params: FibLookup = unsafe { mem::zeroed() };
-    params.family = AF_INET as u8;
-    params.__bindgen_anon_3.ipv4_src = fan.address.to_be();
-    params.__bindgen_anon_4.ipv4_dst = host.to_be();
-    // SAFETY: `params` is a live structure of the given size; the context is the program's own.
+    match egress(frame, fan.address.to_be(), host.to_be()) {
+        Some(ifindex) => Ok(redirect(ifindex, ptr::null_mut(), 0)),
+        None => Err(Refused),
+    }
+}
+
+/// Sends the frame, whose addresses these are, as the routing table says; `None` where that is no other host, or not for
+/// a packet of this size.
+#[inline(always)]
+pub fn route(frame: &Frame, src: u32, dst: u32) -> Option<i32> {
+    egress(frame, src, dst).map(|ifindex| redirect(ifindex, ptr::null_mut(), 0))
+}
+
+/// The interface that the routing table names.
+#[inline(always)]
+fn egress(frame: &Frame, src: u32, dst: u32) -> Option<u32> {
+    let mut params = MaybeUninit::<FibLookup>::uninit();
+    let params = params.as_mut_ptr();
+    for index in 0..size_of::<FibLookup>() / size_of::<u64>() {
+        // SAFETY: the structure, of integers, is these words. Word by word, because the function that LLVM calls to clear
+        // them does so byte by byte, and the verifier follows it.
+        unsafe { params.cast::<u64>().add(index).write_volatile(0) };
+    }
+    // SAFETY: every byte is written, and zeros are a valid value; the fields of both unions are addresses of four bytes.
+    // The helper reads and writes the live structure of the given size; the context is the program's own.
     let code = unsafe {
-        params.ifindex = (*frame.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).ifindex;
-        bpf_fib_lookup(frame.as_ptr(), &raw mut params, size_of::<FibLookup>() as i32, 0)
+        (&raw mut (*params).family).write_volatile(AF_INET as u8);
+        (&raw mut (*params).__bindgen_anon_3.ipv4_src).write_volatile(src);
+        (&raw mut (*params).__bindgen_anon_4.ipv4_dst).write_volatile(dst);
+        (&raw mut (*params).ifindex).write_volatile(frame.ifindex());
+        bpf_fib_lookup(frame.as_ptr(), params, size_of::<FibLookup>() as i32, 0)
     };
     match code as u32 {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
-            Ok(redirect(params.ifindex, ptr::null_mut(), 0))
+            // SAFETY: as above; the helper has put the interface there.
+            Some(unsafe { (*params).ifindex })
         }
-        _ => Err(Refused),
+        _ => None,
     }
 }
 

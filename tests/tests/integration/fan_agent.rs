@@ -10,7 +10,8 @@ use fanlight_tests::{
 };
 use nix::sys::signal::Signal;
 
-const SOON: Duration = Duration::from_secs(5);
+// Long enough for an emulated kernel to verify every program anew.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Writes `fanlight.toml` with these fans, each as overlay and further lines.
 fn configure(host: &Host, fans: &[(&str, &str)]) {

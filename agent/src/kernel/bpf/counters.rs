@@ -41,9 +41,15 @@ impl CounterMap {
 }
 
 /// Packets per hook and outcome at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     packets: [[u64; Outcome::COUNT as usize]; Hook::COUNT as usize],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { packets: [[0; Outcome::COUNT as usize]; Hook::COUNT as usize] }
+    }
 }
 
 impl Counters {

@@ -6,11 +6,11 @@ use crate::{
     wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
 
-const VIP: u32 = 0x0a60_000a; // 10.96.0.10
+pub(super) const VIP: u32 = 0x0a60_000a; // 10.96.0.10
 const TO_REMOTE: &str = "from LOCAL to REMOTE, encapsulate to ac1e001b routed true";
 
 /// [`world`] with `VIP:9` over UDP and TCP on one backend, which serves that port too.
-fn serving(backend: u32) -> Memory {
+pub(super) fn serving(backend: u32) -> Memory {
     let mut world = world();
     let word = ServiceWord { base: 0, ring: 0, log2_bits: 0, flags: 0 };
     for protocol in [PROTO_UDP, PROTO_TCP] {
@@ -23,23 +23,31 @@ fn serving(backend: u32) -> Memory {
 }
 
 /// From port 7 of one address to port 9 of another.
-fn datagram(src: u32, dst: u32) -> Frame {
+pub(super) fn datagram(src: u32, dst: u32) -> Frame {
     let mut payload = [0; 64];
     payload[..4].copy_from_slice(&[0, 7, 0, 9]);
     Frame::new(src, dst, PROTO_UDP, &payload)
 }
 
 /// The answer to it.
-fn answer(src: u32, dst: u32) -> Frame {
+pub(super) fn answer(src: u32, dst: u32) -> Frame {
     let mut payload = [0; 64];
     payload[..4].copy_from_slice(&[0, 9, 0, 7]);
     Frame::new(src, dst, PROTO_UDP, &payload)
 }
 
 /// What was decided, with addresses by name.
-fn named(decided: &str) -> String {
-    let names =
-        [(LOCAL, "LOCAL"), (NEIGHBOUR, "NEIGHBOUR"), (REMOTE, "REMOTE"), (GATEWAY, "GATEWAY"), (VIP, "VIP")];
+pub(super) fn named(decided: &str) -> String {
+    let names = [
+        (LOCAL, "LOCAL"),
+        (NEIGHBOUR, "NEIGHBOUR"),
+        (REMOTE, "REMOTE"),
+        (GATEWAY, "GATEWAY"),
+        (VIP, "VIP"),
+        (HERE, "HERE"),
+        (0x0a00_0005, "CLIENT"),
+        (0x0a00_0009, "SERVER"),
+    ];
     names
         .iter()
         .fold(decided.to_owned(), |text, (address, name)| text.replace(&format!("{address:08x}"), name))
@@ -126,8 +134,10 @@ fn what_a_vip_cannot_serve_is_refused_as_a_closed_port_refuses() {
     let refused = |world: &Memory, frame: Frame| named(&frame.sent_by_endpoint(world));
     let closed = datagram(LOCAL, VIP).with(36, &[0, 10]);
     assert_eq!(refused(&world, closed), "refused-no-service PortUnreachable from GATEWAY");
-    let fragment = datagram(LOCAL, VIP).with(20, &[0x20, 0]);
-    assert_eq!(refused(&world, fragment), Outcome::DropFragment.name());
+    let fragment = datagram(LOCAL, VIP).with(20, &[0, 1]);
+    assert_eq!(refused(&world, fragment), Outcome::DropFragmentEarly.name());
+    let nobody = Frame::new(LOCAL, VIP, PROTO_ICMP, &[13, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(refused(&world, nobody), "refused-no-service PortUnreachable from GATEWAY");
     for (_, word) in world.balancer.services.values_mut() {
         word.flags = ServiceWord::EMPTY;
     }

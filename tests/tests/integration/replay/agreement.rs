@@ -91,7 +91,8 @@ fn forwarded(forward: Forward<'_>) -> Outcome {
         Forward::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
         Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
         Forward::Deliver { .. } => Outcome::DeliveredLocally,
-        Forward::ToHost => Outcome::DeliveredToHost,
+        // This namespace routes nothing: what ought to leave ends in its stack.
+        Forward::ToHost | Forward::Route | Forward::DecapsulateAndRoute { .. } => Outcome::DeliveredToHost,
     }
 }
 

@@ -20,6 +20,8 @@ impl Writer {
         for (vip, index) in writer.maps.records.list()? {
             writer.read_service(vip, index)?;
         }
+        let keys: Vec<_> = writer.held.services.keys().map(|&vip| key_of(vip)).collect::<Result<_>>()?;
+        writer.maps.records.recount(keys.into_iter())?;
         writer.read_rows();
         writer.vips.clean(&writer.maps.vip_filter, VIP_FILTER_BITS);
         writer.backends.clean(&writer.maps.backend_filter, BACKEND_FILTER_BITS);

@@ -1,6 +1,7 @@
 //! Maps `services` and `service`: VIP → index → record.
 
 use std::{
+    collections::{HashMap as Counts, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -24,21 +25,29 @@ type Bytes = [u8; size_of::<VipKey>()];
 /// Both maps.
 #[derive(Debug)]
 pub(super) struct Records {
-    index: Mutex<HashMap<MapData, Bytes, u32>>,
+    index: Mutex<Index>,
     records: Mapping,
+}
+
+/// Map `services`. Beside the VIPs it has an entry for each of their addresses ([`VipKey::any`]).
+#[derive(Debug)]
+struct Index {
+    map: HashMap<MapData, Bytes, u32>,
+    /// How many VIPs an address has.
+    vips: Counts<u32, u32>,
 }
 
 impl Records {
     pub(super) fn new(services: MapData, records: Mapping) -> Result<Self> {
-        let index = Map::from_map_data(services).and_then(HashMap::try_from).map_err(Error::map(NAME))?;
-        Ok(Self { index: Mutex::new(index), records })
+        let map = Map::from_map_data(services).and_then(HashMap::try_from).map_err(Error::map(NAME))?;
+        Ok(Self { index: Mutex::new(Index { map, vips: Counts::new() }), records })
     }
 
     /// Every VIP with its index; keys that are no VIP's are left out.
     pub(super) fn list(&self) -> Result<Vec<(Vip, u32)>> {
         let index = self.lock();
         let mut found = Vec::new();
-        for entry in index.iter() {
+        for entry in index.map.iter() {
             let (key, index) = entry.map_err(Error::map(NAME))?;
             found.extend(vip_of(&bytemuck::cast(key)).map(|vip| (vip, index)));
         }
@@ -49,23 +58,60 @@ impl Records {
 
     /// Where a key leads.
     pub(super) fn find(&self, key: VipKey) -> Result<Option<u32>> {
-        match self.lock().get(&bytemuck::cast::<VipKey, Bytes>(key), 0) {
+        match self.lock().map.get(&bytemuck::cast::<VipKey, Bytes>(key), 0) {
             Ok(index) => Ok(Some(index)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(Error::map(NAME)(error)),
         }
     }
 
+    /// Starts from these VIPs, which are all that there are: each address has its entry, and no other has one.
+    pub(super) fn recount(&self, keys: impl Iterator<Item = VipKey>) -> Result<()> {
+        let mut index = self.lock();
+        index.vips.clear();
+        for key in keys {
+            *index.vips.entry(key.address).or_default() += 1;
+        }
+        let held: Vec<VipKey> = index.map.keys().flatten().map(bytemuck::cast).collect();
+        let held: HashSet<u32> =
+            held.into_iter().filter(|key| *key == VipKey::any(key.address)).map(|key| key.address).collect();
+        let missing: Vec<u32> = index.vips.keys().copied().filter(|vip| !held.contains(vip)).collect();
+        missing.into_iter().try_for_each(|address| index.set(VipKey::any(address), 0))?;
+        let over: Vec<u32> = held.into_iter().filter(|vip| !index.vips.contains_key(vip)).collect();
+        over.into_iter().try_for_each(|address| index.clear(VipKey::any(address)))
+    }
+
     /// Makes a VIP lead to a record.
-    pub(super) fn insert(&self, key: VipKey, index: u32) -> Result<()> {
-        self.lock().insert(bytemuck::cast::<VipKey, Bytes>(key), index, 0).map_err(Error::map(NAME))
+    pub(super) fn insert(&self, key: VipKey, number: u32) -> Result<()> {
+        let mut index = self.lock();
+        let is_first = !index.vips.contains_key(&key.address);
+        if is_first {
+            index.set(VipKey::any(key.address), 0)?;
+        }
+        if let Err(error) = index.set(key, number) {
+            if is_first {
+                index.clear(VipKey::any(key.address))?;
+            }
+            return Err(error);
+        }
+        *index.vips.entry(key.address).or_default() += 1;
+        Ok(())
     }
 
     /// Makes a VIP lead nowhere; one that does already is fine.
     pub(super) fn remove(&self, key: VipKey) -> Result<()> {
-        match self.lock().remove(&bytemuck::cast::<VipKey, Bytes>(key)) {
-            Err(error) if !is_missing(&error) => Err(Error::map(NAME)(error)),
-            _ => Ok(()),
+        let mut index = self.lock();
+        index.clear(key)?;
+        match index.vips.get_mut(&key.address) {
+            Some(1) => {
+                index.vips.remove(&key.address);
+                index.clear(VipKey::any(key.address))
+            }
+            Some(vips) => {
+                *vips -= 1;
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -89,9 +135,22 @@ impl Records {
         self.records.u64(index as usize * RECORD + KEY).store(bytemuck::cast(key), Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<MapData, Bytes, u32>> {
+    fn lock(&self) -> MutexGuard<'_, Index> {
         // The map is the kernel's: a panic elsewhere cannot have left it half-changed.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn set(&mut self, key: VipKey, value: u32) -> Result<()> {
+        self.map.insert(bytemuck::cast::<VipKey, Bytes>(key), value, 0).map_err(Error::map(NAME))
+    }
+
+    fn clear(&mut self, key: VipKey) -> Result<()> {
+        match self.map.remove(&bytemuck::cast::<VipKey, Bytes>(key)) {
+            Err(error) if !is_missing(&error) => Err(Error::map(NAME)(error)),
+            _ => Ok(()),
+        }
     }
 }
 

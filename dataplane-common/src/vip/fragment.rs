@@ -1,0 +1,32 @@
+//! Fragments: the first alone has ports, the others follow it by what they have in common (RFC 791, section 3.2).
+
+use super::{Fate, Refusal, Services, Tuple};
+use crate::{abi::FragmentKey, decide::off_the_common_way, wire::Ipv4};
+
+/// What the fragments of a packet have in common.
+#[inline(always)]
+pub(super) fn key(ip: &Ipv4) -> FragmentKey {
+    FragmentKey {
+        src: ip.src.to_be(),
+        dst: ip.dst.to_be(),
+        id: ip.header.id,
+        protocol: ip.header.proto,
+        pad: 0,
+    }
+}
+
+/// A fragment to a VIP that is not its packet's first.
+#[inline(always)]
+pub(super) fn later_to_vip<T: Services>(ip: &Ipv4, tables: &T) -> Fate {
+    off_the_common_way();
+    let addresses = tables.fragment(&key(ip));
+    if addresses.is_kept() { Fate::refused(Refusal::FragmentEarly) } else { Fate::rewritten(addresses) }
+}
+
+/// Remembers what the first fragment of a packet became.
+#[inline(always)]
+pub(super) fn remember<T: Services>(ip: &Ipv4, first: &Tuple, tables: &T) {
+    if !first.is_kept() {
+        tables.remember_fragment(&key(ip), &Tuple::addresses(first.src, first.dst));
+    }
+}

@@ -1,0 +1,80 @@
+//! ICMP errors about packets of flows: they go to the party that knows the flow, with the quoted packet as that party
+//! sent it (RFC 5508, section 4).
+
+use super::{Fate, Place, Refusal, Services, Tuple};
+use crate::{
+    abi::{FlowKey, LiveFlow},
+    decide::off_the_common_way,
+    icmp,
+    packet::Packet,
+    wire::{IPV4_LEN, IcmpHdr, Ipv4, PLAIN, PROTO_ICMP, PROTO_TCP, PROTO_UDP, Quoted},
+};
+
+/// Offset of the quoted packet in an error behind an IPv4 header without options.
+const QUOTED: usize = IPV4_LEN + size_of::<IcmpHdr>();
+
+/// The key of the flow's packets in the error's own direction: those that answer the quoted packet.
+#[inline(always)]
+fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<FlowKey> {
+    if ip.header.proto != PROTO_ICMP || !ip.is_plain() || ip.is_fragment() {
+        return None;
+    }
+    let message: IcmpHdr = packet.copy(offset + IPV4_LEN)?;
+    if !icmp::is_error(message.kind) {
+        return None;
+    }
+    let quoted: Quoted = packet.copy(offset + QUOTED)?;
+    let is_known = quoted.protocol == PROTO_TCP || quoted.protocol == PROTO_UDP;
+    if quoted.vihl != PLAIN || !is_known || u16::from_be(quoted.frags) & Ipv4::OFFSET != 0 {
+        return None;
+    }
+    Some(FlowKey::new(quoted.dst, quoted.src, quoted.dport, quoted.sport, quoted.protocol))
+}
+
+/// The living entry of a flow, confirmed or not.
+#[inline(always)]
+fn entry<'t, T: Services>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> {
+    let now = tables.now();
+    let lives = |flow: &&LiveFlow| flow.lives(key.protocol, now);
+    match tables.flow(key) {
+        Some(flow) if lives(&flow) => Some(flow),
+        _ => tables.young(key).filter(lives),
+    }
+}
+
+/// An error to a VIP: about an answer of the backend, which the client did not take.
+#[inline(always)]
+pub(super) fn to_vip<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    place: &impl Place,
+    tables: &T,
+) -> Fate {
+    off_the_common_way();
+    let Some(key) = flow_key(packet, ip, offset) else { return Fate::refused(Refusal::NoService) };
+    match entry(&key, tables) {
+        Some(flow) if flow.is_reply() => Fate::rewritten(flow.reply(&key)),
+        Some(flow) => Fate::rewritten(flow.forward(&key, place)),
+        None => Fate::refused(Refusal::NoService),
+    }
+}
+
+/// An error to a client: about what it sent to its VIP, from the backend or somebody on the way there.
+#[inline(always)]
+pub(super) fn from_backend<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    tables: &T,
+) -> Tuple {
+    off_the_common_way();
+    let Some(key) = flow_key(packet, ip, offset) else { return Tuple::KEPT };
+    if !tables.may_be_backend(key.src, key.sport, key.protocol) {
+        return Tuple::KEPT;
+    }
+    match entry(&key, tables) {
+        Some(flow) if flow.is_reply() => flow.reply(&key),
+        _ => Tuple::KEPT,
+    }
+}
