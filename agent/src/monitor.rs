@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_new_flow_has_the_keys_that_scripts_rely_on() {
         let (sport, dport) = (40_000u16.to_be(), 80u16.to_be());
-        let key = FlowKey { src: CLIENT, dst: VIP, sport, dport, protocol: PROTO_TCP, pad: [0; 3] };
+        let key = FlowKey::new(CLIENT, VIP, sport, dport, PROTO_TCP);
         let backend = u32::from_ne_bytes([250, 0, 27, 3]);
         let forward = FlowRecord {
             address: backend,
@@ -272,7 +272,7 @@ mod tests {
             header(PROTO_UDP, PLAIN, [0, 9]),
             header(PROTO_UDP, 0x46, [0, 0]),
         ] {
-            let event = told(&ended(Outcome::DropFragment, header));
+            let event = told(&ended(Outcome::DropFragmentEarly, header));
             assert_eq!(event.event, Kind::Drop);
             assert_eq!(
                 (event.client.as_deref(), event.destination.as_deref()),

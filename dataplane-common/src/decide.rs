@@ -99,19 +99,8 @@ pub enum Verdict<'t> {
         /// Where to, then.
         forward: Forward<'t>,
     },
-    /// Answer its sender with an ICMP error from `source`.
-    Answer {
-        /// This host's gateway address.
-        source: u32,
-        /// The error.
-        error: icmp::Error,
-        /// What it is counted as.
-        outcome: Outcome,
-    },
-    /// Answer its sender with a TCP reset.
-    Reset(Outcome),
-    /// Answer its sender's echo request.
-    Echo,
+    /// Answer its sender.
+    Answer(Answer),
     /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
     LearnPathMtu {
         /// Remote underlay host.
@@ -119,6 +108,39 @@ pub enum Verdict<'t> {
         /// Largest inner packet.
         mtu: u32,
     },
+}
+
+/// What a packet's sender gets back. Every field is set, whatever the answer is made with: LLVM moves them all before it
+/// asks, and the verifier refuses a register that was never set.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// What it is.
+    pub with: With,
+    /// Whose address an ICMP error comes from; else 0.
+    pub source: u32,
+    /// The MTU that "fragmentation needed" tells; else 0.
+    pub mtu: u32,
+    /// What it is counted as.
+    pub outcome: Outcome,
+}
+
+impl Answer {
+    /// An answer that needs no more.
+    #[inline(always)]
+    const fn with(with: With, outcome: Outcome) -> Self {
+        Self { with, source: 0, mtu: 0, outcome }
+    }
+}
+
+/// What an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// An ICMP error.
+    Error(icmp::Error),
+    /// A TCP reset.
+    Reset,
+    /// An echo reply.
+    Echo,
 }
 
 /// Where a packet goes.
@@ -295,7 +317,7 @@ fn mtu_to<T: Tables>(tables: &T, config: &Config, fan: &FanRecord, host: u32, si
     }
 }
 
-/// An ICMP answer from the fan's gateway, or `otherwise` where the packet may not be answered.
+/// An ICMP error from an address of this host, or `otherwise` where the packet may not be answered.
 #[inline(always)]
 fn answer<'t, P: Packet + ?Sized>(
     packet: &P,
@@ -303,6 +325,22 @@ fn answer<'t, P: Packet + ?Sized>(
     ip: &Ipv4,
     error: icmp::Error,
     otherwise: Outcome,
+) -> Verdict<'t> {
+    answer_with(packet, ip, otherwise, (source, error, 0))
+}
+
+/// ICMP "fragmentation needed" from an address of this host, or a drop where the packet may not be answered.
+#[inline(always)]
+fn too_big<'t, P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, mtu: u32) -> Verdict<'t> {
+    answer_with(packet, ip, Outcome::DropTooBig, (source, icmp::Error::FragmentationNeeded, mtu))
+}
+
+#[inline(always)]
+fn answer_with<'t, P: Packet + ?Sized>(
+    packet: &P,
+    ip: &Ipv4,
+    otherwise: Outcome,
+    (source, error, mtu): (u32, icmp::Error, u32),
 ) -> Verdict<'t> {
     // The kernel shell quotes this many bytes; a shorter packet has no transport header to answer about.
     let quote: Option<[u8; icmp::QUOTE_LEN]> = packet.read(ETH_LEN);
@@ -312,11 +350,11 @@ fn answer<'t, P: Packet + ?Sized>(
         return drop(otherwise);
     }
     let outcome = match error {
-        icmp::Error::FragmentationNeeded { .. } => Outcome::AnsweredTooBig,
+        icmp::Error::FragmentationNeeded => Outcome::AnsweredTooBig,
         icmp::Error::TtlExceeded => Outcome::AnsweredTtlExceeded,
         icmp::Error::HostUnreachable | icmp::Error::PortUnreachable => Outcome::AnsweredUnreachable,
     };
-    Verdict::Answer { source, error, outcome }
+    Verdict::Answer(Answer { with: With::Error(error), source, mtu, outcome })
 }
 
 #[cfg(test)]

@@ -14,10 +14,7 @@ pub const QUOTE_LEN: usize = IPV4_LEN + 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// Type 3, code 4, with the largest packet that would get through.
-    FragmentationNeeded {
-        /// Bytes.
-        mtu: u16,
-    },
+    FragmentationNeeded,
     /// Type 11, code 0.
     TtlExceeded,
     /// Type 3, code 1.
@@ -38,19 +35,20 @@ const TOS: u8 = 0xc0;
 const TTL: u8 = 64;
 
 impl Error {
-    const fn kind_code_mtu(self) -> (u8, u8, u16) {
+    const fn kind_and_code(self) -> (u8, u8) {
         match self {
-            Self::FragmentationNeeded { mtu } => (UNREACHABLE, CODE_FRAGMENTATION_NEEDED, mtu),
-            Self::TtlExceeded => (11, 0, 0),
-            Self::HostUnreachable => (UNREACHABLE, 1, 0),
-            Self::PortUnreachable => (UNREACHABLE, 3, 0),
+            Self::FragmentationNeeded => (UNREACHABLE, CODE_FRAGMENTATION_NEEDED),
+            Self::TtlExceeded => (11, 0),
+            Self::HostUnreachable => (UNREACHABLE, 1),
+            Self::PortUnreachable => (UNREACHABLE, 3),
         }
     }
 
-    /// IPv4 and ICMP header of the answer, from `source` to the sender of the quoted packet.
+    /// IPv4 and ICMP header of the answer, from `source` to the sender of the quoted packet; `mtu` is 0 for all but
+    /// [`FragmentationNeeded`](Self::FragmentationNeeded).
     #[inline(always)]
-    pub fn headers(self, source: u32, quote: &[u8; QUOTE_LEN]) -> [u8; HEADERS_LEN] {
-        let (kind, code, mtu) = self.kind_code_mtu();
+    pub fn headers(self, mtu: u16, source: u32, quote: &[u8; QUOTE_LEN]) -> [u8; HEADERS_LEN] {
+        let (kind, code) = self.kind_and_code();
         let [src0, src1, src2, src3] = source.to_be_bytes();
         let [mtu0, mtu1] = mtu.to_be_bytes();
         let mut ip = [0u8; IPV4_LEN];
@@ -118,7 +116,7 @@ mod tests {
     #[test]
     fn an_answer_is_a_valid_icmp_error_to_the_sender_from_the_gateway() {
         let quote = quote(6, [0x40, 0], [250, 0, 28, 2]);
-        let headers = Error::FragmentationNeeded { mtu: 1480 }.headers(0xfa00_1c01, &quote);
+        let headers = Error::FragmentationNeeded.headers(1480, 0xfa00_1c01, &quote);
         let ip = Ipv4::new(read::<Ipv4Hdr>(&headers));
         assert!(ip.well_formed());
         assert_eq!((ip.src, ip.dst), (0xfa00_1c01, 0xfa00_1c02));

@@ -45,14 +45,7 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
         Verdict::Forward(forward) => self::forward(frame, hook, forward),
         Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
             .and_then(|()| self::forward(frame, hook, forward)),
-        Verdict::Echo => answer::echo(frame, hook).map(|action| (action, Outcome::AnsweredEcho)),
-        Verdict::Reset(outcome) => {
-            watch::end(frame, hook, outcome);
-            answer::reset(frame, hook).map(|action| (action, outcome))
-        }
-        Verdict::Answer { source, error, outcome } => {
-            answer::error(frame, hook, source, error, outcome).map(|action| (action, outcome))
-        }
+        Verdict::Answer(answer) => answer::send(frame, hook, answer).map(|action| (action, answer.outcome)),
     };
     match done {
         Ok(done) => done,

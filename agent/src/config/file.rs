@@ -3,9 +3,10 @@
 use std::{ops::Range, path::PathBuf};
 
 use dataplane_common::abi::ENTRIES_PER_CPU;
+use ipnet::Ipv4Net;
 
 use super::{
-    ApiConfig, Config, DatapathConfig, NodeConfig, UplinkHook, check,
+    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, UplinkHook, check,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
     section::{Keys, Section},
@@ -22,7 +23,7 @@ const FILE: Keys =
 const API: Keys = Keys { known: &["socket"], later: &["listen"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
-    Keys { known: &["uplink-hook", "flows"], later: &["rewrite", "cgroup", "vip-range", "nat-ports"] };
+    Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
 const FAN: Keys = Keys {
     known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
     later: &["vni", "vxlan-port"],
@@ -30,6 +31,10 @@ const FAN: Keys = Keys {
 
 /// Fewest flows: those of one CPU, two entries each.
 const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
+/// Shortest prefix of the range of VIPs.
+const MIN_VIP_RANGE: u8 = 2;
+/// First port that may be a translated one: those below are of services (RFC 6335, section 6).
+const FIRST_NAT_PORT: u16 = 1024;
 /// Longest path of a socket (`sun_path`), bound under a name that is four characters longer at first.
 const MAX_SOCKET: usize = 103;
 /// Longest name of a node: a label of a host name (RFC 1035).
@@ -106,7 +111,44 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
         },
         problems,
     );
-    DatapathConfig { uplink_hook: uplink_hook.unwrap_or_default(), flows: flows(section, problems) }
+    DatapathConfig {
+        uplink_hook: uplink_hook.unwrap_or_default(),
+        flows: flows(section, problems),
+        vip_range: section.parsed("vip-range", vip_range, problems),
+        nat_ports: section.parsed("nat-ports", nat_ports, problems).unwrap_or_default(),
+    }
+}
+
+fn vip_range(text: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = text
+        .parse()
+        .map_err(|_other| format!("'{text}' is no IPv4 network; write one such as 11.0.0.0/8"))?;
+    if range.trunc() != range {
+        return Err(format!("{range} has host bits set; use {}", range.trunc()));
+    }
+    let least = MIN_VIP_RANGE;
+    if range.prefix_len() < least {
+        return Err(format!("{range} is more than a quarter of all addresses; use at least a /{least}"));
+    }
+    let ends = [range.network(), range.broadcast()];
+    match ends.into_iter().find_map(service::unusable) {
+        Some(why) => Err(format!("{range} holds {why}; use an unused network such as 11.0.0.0/8")),
+        None => Ok(range),
+    }
+}
+
+fn nat_ports(text: &str) -> Result<PortRange, String> {
+    let ends = text.split_once('-').map(|(first, last)| (first.trim().parse(), last.trim().parse()));
+    let Some((Ok(first), Ok(last))) = ends else {
+        return Err(format!("'{text}' is no range of ports; write one such as 61000-65535"));
+    };
+    if first < FIRST_NAT_PORT {
+        return Err(format!("port {first} is a well-known one; start at {FIRST_NAT_PORT} or above"));
+    }
+    if first > last {
+        return Err(format!("'{text}' ends before it starts; write {last}-{first}"));
+    }
+    Ok(PortRange(first, last))
 }
 
 /// How many flows the table holds; `None` where the memory decides.

@@ -18,6 +18,8 @@ use std::{
 };
 
 pub use self::problem::{ConfigError, FileProblem, Problem};
+use ipnet::Ipv4Net;
+
 use self::{
     fans::{FileLine, wanted},
     file::Document,
@@ -64,6 +66,10 @@ pub struct DatapathConfig {
     pub uplink_hook: UplinkHook,
     /// How many flows the table holds; as the memory allows when absent.
     pub flows: Option<u32>,
+    /// Network whose addresses are all routed to the datapath, as VIPs.
+    pub vip_range: Option<Ipv4Net>,
+    /// Source ports of flows whose source is translated.
+    pub nat_ports: PortRange,
 }
 
 /// `[api]`: how the agent is asked.
@@ -76,6 +82,18 @@ pub struct ApiConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self { socket: PathBuf::from(api::SOCKET) }
+    }
+}
+
+/// Ports, first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange(pub u16, pub u16);
+
+impl Default for PortRange {
+    /// Above those that Linux gives to sockets.
+    fn default() -> Self {
+        let [first, last] = dataplane_common::abi::Config::NAT_PORTS;
+        Self(first, last)
     }
 }
 
@@ -167,7 +185,14 @@ fn combine(
     }
     let mut sources = Sources { config: document.config, lines };
     let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
-    let wrong = service::check_fans(&document.services, &overlays);
+    if let Some(range) = sources.config.datapath.vip_range
+        && let Some(overlay) = overlays.iter().find(|overlay| check::share_addresses(**overlay, range))
+    {
+        let message = format!("{range} overlaps overlay {overlay}; use another network");
+        let problem = Problem { line: None, key: "datapath.vip-range".to_owned(), message };
+        problems.push(FileProblem { file: config.to_owned(), problem });
+    }
+    let wrong = service::check_addresses(&document.services, &overlays);
     problems.extend(wrong.into_iter().map(|problem| FileProblem { file: config.to_owned(), problem }));
     sources.config.services = document.services.into_iter().map(|placed| placed.service).collect();
     if let Some(why) = check::too_many(sources.fans().len()) {

@@ -271,8 +271,8 @@ fn parse_label(text: &str) -> Result<Vip, String> {
     parse_vip(&format!("{socket}/{protocol}"))
 }
 
-/// Why an address can't be a VIP's.
-fn unusable(address: Ipv4Addr) -> Option<&'static str> {
+/// Why an address can't be a VIP's or a backend's.
+pub(super) fn unusable(address: Ipv4Addr) -> Option<&'static str> {
     let [first, ..] = address.octets();
     match first {
         0 => Some("no host's address (RFC 1122)"),
@@ -327,6 +327,11 @@ fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
     if address.is_ipv6() {
         return Err(format!("'{text}': IPv6 is not supported by this version; give an IPv4 address"));
     }
+    if let IpAddr::V4(host) = address.ip()
+        && let Some(why) = unusable(host)
+    {
+        return Err(format!("{host} is {why}; give an address of the backend that other hosts reach"));
+    }
     match vip.map(|vip| (vip.port, address.port())) {
         Some((0, 1..)) => Err(format!(
             "port {} can't serve a VIP of any port; use port 0, which keeps the client's",
@@ -339,27 +344,21 @@ fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
     }
 }
 
-/// What contradicts the fans: VIPs that are inside one, and backends that are not.
-pub fn check_fans(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem> {
-    let overlay_of = |address: IpAddr| match address {
-        IpAddr::V4(address) => overlays.iter().find(|overlay| overlay.contains(&address)),
-        IpAddr::V6(_) => None,
-    };
+/// What contradicts the fans and other services: VIPs inside an overlay, and backends that are VIPs.
+pub fn check_addresses(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem> {
+    let vips: HashMap<IpAddr, &str> =
+        services.iter().map(|placed| (placed.service.vip.address, placed.service.name.as_str())).collect();
     let mut problems = Vec::new();
     for placed in services {
         let service = &placed.service;
-        if let Some(overlay) = overlay_of(service.vip.address) {
-            let address = service.vip.address;
-            problems.push(
-                placed.wrong_vip(format!("{address} lies in overlay {overlay}; give an unused address")),
-            );
+        let IpAddr::V4(vip) = service.vip.address else { continue };
+        if let Some(overlay) = overlays.iter().find(|overlay| overlay.contains(&vip)) {
+            problems
+                .push(placed.wrong_vip(format!("{vip} lies in overlay {overlay}; give an unused address")));
         }
         for (place, backend) in service.backends.iter().enumerate() {
-            if overlay_of(backend.address).is_none() {
-                let message = format!(
-                    "{} lies in no fan of this node; backends elsewhere are not supported by this version",
-                    backend.socket()
-                );
+            if let Some(other) = vips.get(&backend.address) {
+                let message = format!("{} is the VIP of service {other}; name its backends", backend.address);
                 problems.push(placed.wrong_backend(place, message));
             }
         }

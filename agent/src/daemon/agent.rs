@@ -137,7 +137,7 @@ impl Agent {
     fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
         let flows = files.config.datapath.flows;
         self.wanted = files.fans();
-        let applied = self.services.want(path, &files.config.services, flows);
+        let applied = self.services.want(path, &files.config.services, files.config.datapath);
         applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;
         self.node = Node::open(files.config.node.uplink.clone())?.with_flows(self.services.flows());
         self.accepted.clear();

@@ -20,10 +20,10 @@ use crate::{
     api::{Applied, Drained, Refusal, Request, Snapshot},
     config::{
         Problem,
-        service::{Placed, check_fans},
+        service::{Placed, check_addresses},
     },
     kernel::bpf::Datapath,
-    reconcile::{self, RouteOp},
+    reconcile::{self, RouteOp, Vips},
     service::{Backend, BookError, Change, Entry, Service, Vip},
     status::BackendLife,
 };
@@ -65,7 +65,7 @@ impl Agent {
     }
 
     fn plan_apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
-        let problems = check_fans(placed, &self.overlays());
+        let problems = check_addresses(placed, &self.overlays());
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
         }
@@ -202,7 +202,10 @@ impl Agent {
                 let routed = set.len();
                 set.retain(|address| !self.services.foreign.contains(address));
                 needs_look |= set.len() < routed;
-                deleted.retain(|&address| !self.services.holds(address));
+                let range = self.services.range();
+                deleted.retain(|&address| {
+                    !self.services.holds(address) && !range.is_some_and(|range| range.contains(&address))
+                });
                 faults.extend(self.set_routes(datapath, &set, &deleted).await);
             } else if let Err(error) = self.look_at_services().await {
                 faults.push(format!("{error:#}"));
@@ -238,14 +241,16 @@ impl Agent {
     ) -> Vec<String> {
         let (helper, _) = datapath.config().helper();
         let fans = datapath.config().fans();
-        let routes = |vips| reconcile::vips(helper, &fans, vips, &[]).ops;
+        let routes = |addresses: &BTreeSet<Ipv4Addr>, range| {
+            reconcile::vips(helper, &fans, &Vips { addresses: addresses.clone(), range }, &[]).ops
+        };
         let mut faults = Vec::new();
-        for op in routes(deleted) {
+        for op in routes(deleted, None) {
             if let RouteOp::Set(old) = op {
                 faults.extend(route(self.node.netlink(), &RouteOp::Delete(old)).await);
             }
         }
-        for op in routes(set) {
+        for op in routes(set, self.services.range().filter(|_| !set.is_empty())) {
             faults.extend(route(self.node.netlink(), &op).await);
         }
         faults

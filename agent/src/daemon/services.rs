@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
+use ipnet::Ipv4Net;
 
 use super::{
     agent::Agent,
@@ -20,11 +21,13 @@ use super::{
     store::{FOLDER, Store, damaged},
 };
 use crate::{
+    config::{DatapathConfig, PortRange},
+    fan::Node,
     kernel::{
         bpf::{Datapath, ServiceOp, ServiceWriter},
         netlink::{Address, Link, Netlink, Route},
     },
-    reconcile::{self, RouteOp},
+    reconcile::{self, RouteOp, Vips},
     service::{Book, Protocol, Service, Vip},
 };
 
@@ -38,7 +41,7 @@ pub(super) struct Services {
     pub(super) store: Option<Store>,
     /// What is being written.
     pub(super) keeping: Option<Keeping>,
-    pub(super) flows: Option<u32>,
+    pub(super) settings: DatapathConfig,
     /// Of the present datapath.
     pub(super) writer: Option<ServiceWriter>,
     /// Of the present datapath.
@@ -67,7 +70,7 @@ impl Services {
             book: Book::default(),
             store: Some(Store::new(Path::new(FOLDER))),
             keeping: None,
-            flows: None,
+            settings: DatapathConfig::default(),
             writer: None,
             keeper: None,
             taken: BTreeSet::new(),
@@ -83,7 +86,7 @@ impl Services {
     }
 
     /// Uses these services of the file from now on, and what was applied as it stands on disk.
-    pub(super) fn want(&mut self, path: &Path, wanted: &[Service], flows: Option<u32>) -> io::Result<()> {
+    pub(super) fn want(&mut self, path: &Path, wanted: &[Service], settings: DatapathConfig) -> io::Result<()> {
         let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
         let changes = store.load()?;
         let absent = std::mem::take(&mut self.book).into_absent();
@@ -95,7 +98,7 @@ impl Services {
             store.append(&over)?;
             self.book.make(&over);
         }
-        self.flows = flows;
+        self.settings = settings;
         self.is_open = true;
         Ok(())
     }
@@ -115,11 +118,18 @@ impl Services {
     }
 
     /// Addresses that need a route: those of VIPs that are served, also of those that nobody knows any more.
-    fn vips(&self) -> BTreeSet<Ipv4Addr> {
+    fn vips(&self) -> Vips {
         let held =
             self.writer.iter().filter(|_| self.has_lost).flat_map(|writer| writer.held().services.keys());
         let wanted = self.served().map(|service| &service.vip);
-        wanted.chain(held).filter_map(|vip| v4(*vip)).filter(|vip| !self.taken.contains(vip)).collect()
+        let addresses = wanted.chain(held).filter_map(|vip| v4(*vip)).filter(|vip| !self.taken.contains(vip));
+        let addresses: BTreeSet<Ipv4Addr> = addresses.collect();
+        Vips { range: self.range().filter(|_| !addresses.is_empty()), addresses }
+    }
+
+    /// The network whose addresses are all routed here while there are services.
+    pub(super) fn range(&self) -> Option<Ipv4Net> {
+        self.settings.vip_range
     }
 
     /// The datapath is another.
@@ -134,6 +144,7 @@ impl Services {
         let wanted = self.book.entries().values().map(|entry| &entry.wanted);
         let wanted: Vec<&Service> = wanted.filter(|service| !is_refused(service, &self.taken)).collect();
         let Some(writer) = &mut self.writer else { return Ok(HashSet::new()) };
+        writer.set_own_addresses(self.own.keys().copied().collect());
         let mut failed = HashSet::new();
         if self.is_open {
             writer.recognise(wanted.iter().copied());
@@ -261,6 +272,7 @@ impl Agent {
             reasons.extend(self.services.lacks_room(datapath)?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
+            faults.extend(self.services.look_at_ports(&self.node, datapath).await);
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
             let routes = netlink.routes().await?;
@@ -320,6 +332,17 @@ impl Services {
 
     fn told(&self) -> Told {
         Told::new(self.book.entries().values().cloned(), &self.failed)
+    }
+
+    /// Tells the programs of the ports that a source is translated to, and keeps them from this host's sockets; says what
+    /// failed.
+    async fn look_at_ports(&self, node: &Node, datapath: &Datapath) -> Option<String> {
+        let PortRange(first, last) = self.settings.nat_ports;
+        datapath.config().set_nat_ports([first, last]);
+        if self.book.entries().is_empty() {
+            return None;
+        }
+        node.reserve_ports(first, last).await.err().map(|error| error.to_string())
     }
 
     /// Notes which VIPs are addresses of this host, and says so.

@@ -13,7 +13,7 @@ use super::{
     pieces::Work,
 };
 use crate::{
-    kernel::{bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft},
+    kernel::{bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports},
     model::{Fan, FanSpec, Origin},
 };
 
@@ -73,6 +73,19 @@ impl Node {
     /// The lock's file can't be opened.
     pub fn lock(&self) -> Result<Lock, Error> {
         Ok(Lock::wait(Path::new(LOCK)).map_err(Fault::from)?)
+    }
+
+    /// Keeps ports from the sockets of this host, as long as any fan stands. Says whether anything changed.
+    ///
+    /// # Errors
+    /// The setting can't be read or written.
+    pub async fn reserve_ports(&self, first: u16, last: u16) -> Result<bool, Error> {
+        let key = reserved_ports::key();
+        let held = key.read().map_err(Fault::from)?;
+        let Some(list) = reserved_ports::with(&held, first, last) else { return Ok(false) };
+        let _lock = self.lock()?;
+        let mut work = Work::begin(&self.netlink).await?;
+        Ok(work.sysctls.set(&key, &list, Vec::new).map_err(Fault::from)?)
     }
 
     /// What the host has and which fans stand.

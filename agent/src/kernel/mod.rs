@@ -12,5 +12,6 @@ pub mod netns;
 pub mod nft;
 pub mod nft_watch;
 pub mod privileges;
+pub mod reserved_ports;
 pub mod reset;
 pub mod sysctl;

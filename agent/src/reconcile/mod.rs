@@ -22,7 +22,7 @@ pub use paths::{PathPlan, plan as paths};
 pub use ports::{PortOp, plan as ports, strays};
 pub use routes::{RouteOp, plan as routes};
 pub use services::{plan as services, plan_some as some_services};
-pub use vips::{VipPlan, plan as vips};
+pub use vips::{VipPlan, Vips, plan as vips};
 
 /// Whether an address is one that an endpoint of this fan can have: in the slice, and neither its network address,
 /// nor the gateway, nor its broadcast address.

@@ -36,9 +36,10 @@ pub fn plan(
         .collect();
     let ours = |route: &&Route| {
         let is_overlay = fans.iter().any(|fan| is_overlay(fan, route));
-        // A slice is wider than the single address of a VIP.
-        let is_vip = route.destination.prefix_len() == 32;
-        route.protocol == ROUTE_PROTOCOL && route.oif == Some(helper) && !is_overlay && !is_vip
+        // VIPs lie outside, and have routes to the helper too.
+        let address = route.destination.addr().to_bits();
+        let is_inside = fans.iter().any(|fan| address & fan.overlay_mask == fan.overlay);
+        route.protocol == ROUTE_PROTOCOL && route.oif == Some(helper) && !is_overlay && is_inside
     };
     let same_place = |a: &Route, b: &Route| a.destination == b.destination && a.metric == b.metric;
     let over = |route: &&Route| !wanted.iter().any(|wanted| same_place(wanted, route));

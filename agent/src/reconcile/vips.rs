@@ -20,30 +20,52 @@ pub struct VipPlan {
     pub held: Vec<Route>,
 }
 
+/// What is to be routed to the datapath: a range of VIPs as one, and each VIP outside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vips {
+    /// Addresses that services have.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// The configured range.
+    pub range: Option<Ipv4Net>,
+}
+
+impl Vips {
+    /// The destinations of their routes.
+    fn destinations(&self) -> BTreeSet<Ipv4Net> {
+        let outside =
+            self.addresses.iter().filter(|vip| !self.range.is_some_and(|range| range.contains(*vip)));
+        outside.map(|&vip| Ipv4Net::from(vip)).chain(self.range).collect()
+    }
+}
+
 /// Plans the routes; `helper` is the device that they point to, their source the first fan's gateway.
-pub fn plan(helper: u32, fans: &[FanRecord], vips: &BTreeSet<Ipv4Addr>, routes: &[Route]) -> VipPlan {
+pub fn plan(helper: u32, fans: &[FanRecord], vips: &Vips, routes: &[Route]) -> VipPlan {
     let (Some(first), mtu) = (fans.first(), fans.iter().map(|fan| fan.mtu).min()) else {
         return VipPlan::default();
     };
-    let to_vips: Vec<&Route> = routes.iter().filter(|route| route.destination.prefix_len() == 32).collect();
+    let wanted = vips.destinations();
+    // Overlays have routes to the helper too, and hosts with a smaller path one inside.
+    let in_overlay =
+        |network: Ipv4Net| fans.iter().any(|fan| network.addr().to_bits() & fan.overlay_mask == fan.overlay);
     let mut plan = VipPlan::default();
-    let over =
-        to_vips.iter().filter(|route| is_ours(route, helper) && !vips.contains(&route.destination.addr()));
-    plan.ops.extend(over.map(|&route| RouteOp::Delete(route.clone())));
-    let mut present: BTreeMap<Ipv4Addr, Vec<&Route>> = BTreeMap::new();
-    for route in to_vips {
-        present.entry(route.destination.addr()).or_default().push(route);
+    let over = routes.iter().filter(|route| {
+        is_ours(route, helper) && !wanted.contains(&route.destination) && !in_overlay(route.destination)
+    });
+    plan.ops.extend(over.map(|route| RouteOp::Delete(route.clone())));
+    let mut present: BTreeMap<Ipv4Net, Vec<&Route>> = BTreeMap::new();
+    for route in routes.iter().filter(|route| wanted.contains(&route.destination)) {
+        present.entry(route.destination).or_default().push(route);
     }
-    for &vip in vips {
+    for destination in wanted {
         let wanted = Route {
-            destination: Ipv4Net::from(vip),
+            destination,
             oif: Some(helper),
             protocol: ROUTE_PROTOCOL,
             prefsrc: Some(Ipv4Addr::from_bits(first.gateway)),
             mtu,
             ..Route::default()
         };
-        let there = present.get(&vip).map(Vec::as_slice).unwrap_or_default();
+        let there = present.get(&destination).map(Vec::as_slice).unwrap_or_default();
         let has_own = there.iter().any(|route| is_ours(route, helper));
         match there.iter().find(|route| !is_ours(route, helper)) {
             // Ours has the smallest metric: beside it, another route takes no packet.
@@ -78,8 +100,12 @@ mod tests {
         }
     }
 
+    fn of(vips: &[Ipv4Addr]) -> Vips {
+        Vips { addresses: vips.iter().copied().collect(), range: None }
+    }
+
     fn ops(vips: &[Ipv4Addr], routes: &[Route]) -> Vec<RouteOp> {
-        plan(HELPER, &[fan()], &vips.iter().copied().collect(), routes).ops
+        plan(HELPER, &[fan()], &of(vips), routes).ops
     }
 
     #[test]
@@ -89,6 +115,21 @@ mod tests {
         assert_eq!(ops(&[], &[ours()]), [RouteOp::Delete(ours())]);
         let old = Route { prefsrc: None, ..ours() };
         assert_eq!(ops(&[VIP], &[old]), [RouteOp::Set(ours())]);
+    }
+
+    #[test]
+    fn a_range_is_one_route_and_a_vip_outside_it_has_its_own() {
+        let range: Ipv4Net = "10.96.0.0/16".parse().unwrap();
+        let outside = Ipv4Addr::new(10, 97, 0, 1);
+        let vips = Vips { addresses: [VIP, outside].into(), range: Some(range) };
+        let route = |destination| Route { destination, ..ours() };
+        let wanted = [route(range), route(outside.into())];
+        let planned = plan(HELPER, &[fan()], &vips, &[]).ops;
+        assert_eq!(planned, wanted.clone().map(RouteOp::Set));
+        assert_eq!(plan(HELPER, &[fan()], &vips, &wanted), VipPlan::default());
+        let own = [ours(), route(range), route(outside.into())];
+        assert_eq!(plan(HELPER, &[fan()], &vips, &own).ops, [RouteOp::Delete(ours())]);
+        assert_eq!(ops(&[VIP, outside], &own), [RouteOp::Delete(route(range))]);
     }
 
     #[test]
@@ -102,14 +143,14 @@ mod tests {
     #[test]
     fn a_route_of_another_owner_is_not_replaced() {
         let other = Route { protocol: 4, oif: Some(3), ..ours() };
-        let found = plan(HELPER, &[fan()], &[VIP].into(), std::slice::from_ref(&other));
+        let found = plan(HELPER, &[fan()], &of(&[VIP]), std::slice::from_ref(&other));
         assert_eq!(found, VipPlan { ops: Vec::new(), held: vec![other.clone()] });
         let worse = Route { metric: 100, ..other };
-        assert_eq!(plan(HELPER, &[fan()], &[VIP].into(), &[worse, ours()]), VipPlan::default());
+        assert_eq!(plan(HELPER, &[fan()], &of(&[VIP]), &[worse, ours()]), VipPlan::default());
     }
 
     #[test]
     fn without_a_fan_there_is_nothing_to_route_to() {
-        assert_eq!(plan(HELPER, &[], &[VIP].into(), &[]), VipPlan::default());
+        assert_eq!(plan(HELPER, &[], &of(&[VIP]), &[]), VipPlan::default());
     }
 }

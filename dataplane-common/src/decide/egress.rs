@@ -4,6 +4,7 @@ use super::{
     Context, Forward, Tables, Verdict, answer, any_fan, drop, fan_of, forward, host_of, in_slice, ipv4_frame,
     largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of, pass,
     service::{self, Client},
+    too_big,
 };
 use crate::{
     abi::{Config, FanRecord},
@@ -61,7 +62,7 @@ fn outside<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     }
     match sent_by_endpoint(world, own, ip) {
         Some(verdict) => verdict,
-        None => service::to_vip(world, client, ip).unwrap_or_else(|| pass(Outcome::PassNotOurs)),
+        None => service::to_vip(world, client, ip, || pass(Outcome::PassNotOurs)),
     }
 }
 
@@ -223,8 +224,7 @@ pub(super) fn towards<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
         if ip.dont_fragment() {
-            let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
-            return answer(packet, own.gateway, ip, error, Outcome::DropTooBig);
+            return too_big(packet, own.gateway, ip, mtu);
         }
         return if by_stack { drop(Outcome::DropTooBig) } else { pass(Outcome::PassSlowPath) };
     }
@@ -259,19 +259,24 @@ fn host_to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
     ip: &Ipv4,
 ) -> Verdict<'t> {
-    if world.config.services == 0 || !world.tables.may_be_vip(ip.dst.to_be()) {
+    if world.config.services == 0 {
         return drop(Outcome::DropNoFan);
     }
-    let own = own_fan_of(world.config, ip.src);
-    let Some(fan) = own.or_else(|| any_fan(world.config)) else { return drop(Outcome::DropNoFan) };
-    if own.is_none() && fan_of(world.config, ip.src).is_some() {
-        return drop(Outcome::DropForeignSource);
-    }
+    let client = match own_fan_of(world.config, ip.src) {
+        Some(fan) => Client { fan, is_outside: false },
+        None if fan_of(world.config, ip.src).is_some() => return drop(Outcome::DropForeignSource),
+        None => {
+            off_the_common_way();
+            let Some(fan) = any_fan(world.config) else { return drop(Outcome::DropNoFan) };
+            Client { fan, is_outside: true }
+        }
+    };
     if !fits(ip, world.context) {
         return drop(Outcome::DropTooBig);
     }
-    let client = Client { fan, is_outside: own.is_none() };
-    service::to_vip(world, client, ip).unwrap_or_else(|| drop(Outcome::DropNoFan))
+    // An address of the range of VIPs that none has.
+    let nobody = || answer(world.packet, client.host(), ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
+    service::to_vip(world, client, ip, nobody)
 }
 
 /// The header describes this frame, and the outer header's 16-bit length has room for it.

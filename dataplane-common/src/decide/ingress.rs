@@ -41,33 +41,36 @@ pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
     }
     off_the_common_way();
     let world = World { packet, context, tables, config, hook: Hook::UplinkIngress };
-    bare(&world, &outer).unwrap_or_else(|| pass(Outcome::PassNotOurs))
+    bare(&world, &outer)
 }
 
-/// A packet without a tunnel: to a VIP from somebody who routes it here, or from a backend outside the overlays. `None`:
+/// A packet without a tunnel: to a VIP from somebody who routes it here, or from a backend outside the overlays, or
 /// neither.
 #[inline(always)]
 fn bare<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
     ip: &Ipv4,
-) -> Option<Verdict<'t>> {
+) -> Verdict<'t> {
     let &World { packet, context, tables, config, .. } = world;
+    let not_ours = || pass(Outcome::PassNotOurs);
     if !context.to_us() || !ip.is_plain() || ip.total_len + ETH_LEN as u32 > context.frame_len() {
-        return None;
+        return not_ours();
     }
     if tables.may_be_vip(ip.dst.to_be()) {
         if fan_of(config, ip.src).is_some() {
             // Its host would have put it into a tunnel packet.
-            return if tables.is_vip(ip.dst.to_be()) { Some(drop(Outcome::DropSpoofedSource)) } else { None };
+            let is_vip = tables.is_vip(ip.dst.to_be());
+            return if is_vip { drop(Outcome::DropSpoofedSource) } else { not_ours() };
         }
-        return service::to_vip(world, Client { fan: any_fan(config)?, is_outside: true }, ip);
+        let Some(fan) = any_fan(config) else { return not_ours() };
+        return service::to_vip(world, Client { fan, is_outside: true }, ip, not_ours);
     }
-    let fan = own_address(config, ip.dst)?;
+    let Some(fan) = own_address(config, ip.dst) else { return not_ours() };
     let rewrite = vip::from_backend(packet, ip, ETH_LEN, tables);
     if rewrite.is_kept() {
-        return None;
+        return not_ours();
     }
-    Some(service::to_backend(world, Client { fan, is_outside: true }, ip, rewrite))
+    service::to_backend(world, Client { fan, is_outside: true }, ip, rewrite)
 }
 
 /// The fan for which `address` is this host's in the underlay.

@@ -1,8 +1,8 @@
 //! Packets to VIPs, and answers to clients that no tunnel leads to.
 
 use super::{
-    Context, Forward, Tables, Verdict, answer, drop, egress, egress::World, fan_of, in_slice, largest_packet,
-    off_the_common_way, pass,
+    Answer, Context, Forward, Tables, Verdict, With, answer, drop, egress, egress::World, fan_of, in_slice,
+    largest_packet, off_the_common_way, pass, too_big,
 };
 use crate::{
     abi::{BackendRecord, Config, Encapsulation, FanRecord, FlowRecord},
@@ -25,7 +25,7 @@ pub(super) struct Client<'t> {
 impl Client<'_> {
     /// The address of this host that it knows a way to.
     #[inline(always)]
-    fn host(&self) -> u32 {
+    pub(super) fn host(&self) -> u32 {
         if self.is_outside { self.fan.address } else { self.fan.gateway }
     }
 }
@@ -68,39 +68,39 @@ impl Place for Here<'_> {
     }
 }
 
-/// To what may be a VIP; `None` where it is none.
+/// To what may be a VIP; `otherwise` where it is none.
 #[inline(always)]
 pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     world: &World<'_, 't, P, C, T>,
     client: Client<'t>,
     ip: &Ipv4,
-) -> Option<Verdict<'t>> {
+    otherwise: impl FnOnce() -> Verdict<'t>,
+) -> Verdict<'t> {
     let by_stack = world.hook as u32 == Hook::HostEgress as u32;
     if !by_stack && ip.header.ttl <= 1 {
-        return Some(expired(world, client, ip));
+        return expired(world, client, ip);
     }
     let here = Here { config: world.config, hook: world.hook, client };
     let fate = vip::to_vip(world.packet, ip, ETH_LEN, &here, world.tables);
-    if fate.refusal.is_none() {
-        return Some(to_backend(world, client, ip, fate.rewrite));
-    }
+    let Some(refusal) = fate.refusal else { return to_backend(world, client, ip, fate.rewrite) };
     off_the_common_way();
     // The filter may have taken another address for a VIP.
     if !world.tables.is_vip(ip.dst.to_be()) {
-        return None;
+        return otherwise();
     }
     if is_echo_request(world.packet, ip) {
-        return Some(Verdict::Echo);
+        return Verdict::Answer(Answer::with(With::Echo, Outcome::AnsweredEcho));
     }
-    match fate.refusal {
-        None | Some(Refusal::NoService) if world.hook as u32 == Hook::UplinkIngress as u32 => None,
-        None | Some(Refusal::NoService) => Some(refuse(world, client, ip, Outcome::RefusedNoService)),
-        Some(Refusal::BadSource) => Some(drop(Outcome::DropBadSource)),
-        Some(Refusal::FragmentEarly) => Some(drop(Outcome::DropFragmentEarly)),
-        Some(Refusal::NoBackend) => Some(refuse(world, client, ip, Outcome::RefusedNoBackend)),
-        Some(Refusal::Collision) => Some(refuse(world, client, ip, Outcome::RefusedCollision)),
-        Some(Refusal::BackendGone) => Some(refuse(world, client, ip, Outcome::RefusedBackendGone)),
-    }
+    let outcome = match refusal {
+        Refusal::NoService if world.hook as u32 == Hook::UplinkIngress as u32 => return otherwise(),
+        Refusal::BadSource => return drop(Outcome::DropBadSource),
+        Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
+        Refusal::NoService => Outcome::RefusedNoService,
+        Refusal::NoBackend => Outcome::RefusedNoBackend,
+        Refusal::Collision => Outcome::RefusedCollision,
+        Refusal::BackendGone => Outcome::RefusedBackendGone,
+    };
+    refuse(world, client, ip, outcome)
 }
 
 /// Of an endpoint to an address of no overlay: perhaps a backend's answer to a client there.
@@ -157,8 +157,8 @@ pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if !in_slice(fan, destination) {
         let verdict = egress::towards(world, (fan, sender.fan), ip, destination, rewrite);
         return match verdict {
-            Verdict::Answer { error, outcome, .. } if sender.is_outside => {
-                Verdict::Answer { source: sender.fan.address, error, outcome }
+            Verdict::Answer(answer) if sender.is_outside => {
+                Verdict::Answer(Answer { source: sender.fan.address, ..answer })
             }
             verdict => verdict,
         };
@@ -171,8 +171,7 @@ pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         // The stack asks for the neighbour, and has no way to tell the sender of the bridge's MTU: the sender that it sees
         // may be the VIP.
         None if ip.dont_fragment() && largest_packet(world.packet, world.context, ip) > fan.mtu => {
-            let error = icmp::Error::FragmentationNeeded { mtu: fan.mtu as u16 };
-            answer(world.packet, sender.host(), ip, error, Outcome::DropTooBig)
+            too_big(world.packet, sender.host(), ip, fan.mtu)
         }
         None => Verdict::Translate { rewrite, forward: Forward::ToHost },
     }
@@ -194,8 +193,7 @@ fn route<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     if !ip.dont_fragment() {
         return drop(Outcome::DropTooBig);
     }
-    let error = icmp::Error::FragmentationNeeded { mtu: mtu as u16 };
-    answer(world.packet, sender.host(), ip, error, Outcome::DropTooBig)
+    too_big(world.packet, sender.host(), ip, mtu)
 }
 
 /// As a closed port answers.
@@ -208,13 +206,13 @@ fn refuse<'t, P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict<'t> {
     if ip.header.proto == PROTO_TCP {
         return match Segment::read(world.packet, ip, ETH_LEN) {
-            Some(segment) if !segment.is_reset() => Verdict::Reset(outcome),
+            Some(segment) if !segment.is_reset() => Verdict::Answer(Answer::with(With::Reset, outcome)),
             _ => drop(outcome),
         };
     }
     match answer(world.packet, client.host(), ip, icmp::Error::PortUnreachable, outcome) {
-        Verdict::Answer { source, error, .. } if world.tables.may_refuse(ip.src.to_be()) => {
-            Verdict::Answer { source, error, outcome }
+        Verdict::Answer(answer) if world.tables.may_refuse(ip.src.to_be()) => {
+            Verdict::Answer(Answer { outcome, ..answer })
         }
         _ => drop(outcome),
     }

@@ -123,9 +123,12 @@ fn describe(verdict: &Verdict<'_>) -> String {
             format!("decapsulate to {:?} tos {tos:02x}", endpoint.map(|endpoint| endpoint.ifindex))
         }
         Verdict::Forward(Forward::Deliver { endpoint, .. }) => format!("deliver to {}", endpoint.ifindex),
-        Verdict::Answer { source, outcome, error } => {
-            format!("{} {error:?} from {source:08x}", outcome.name())
+        Verdict::Answer(Answer { with: With::Error(error), source, mtu, outcome }) => {
+            let mtu = if *mtu > 0 { format!(" {mtu}") } else { String::new() };
+            format!("{} {error:?}{mtu} from {source:08x}", outcome.name())
         }
+        Verdict::Answer(Answer { with: With::Reset, outcome, .. }) => format!("{} by reset", outcome.name()),
+        Verdict::Answer(Answer { with: With::Echo, .. }) => "answer the echo request".to_owned(),
         Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
         Verdict::Forward(Forward::Route) => "route".to_owned(),
         Verdict::Forward(Forward::DecapsulateAndRoute { tos }) => {
@@ -135,8 +138,6 @@ fn describe(verdict: &Verdict<'_>) -> String {
             let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
             format!("from {src:08x} to {dst:08x}, {}", describe(&Verdict::Forward(*forward)))
         }
-        Verdict::Echo => "answer the echo request".to_owned(),
-        Verdict::Reset(outcome) => format!("{} by reset", outcome.name()),
         Verdict::LearnPathMtu { host, mtu } => format!("learn {mtu} to {host:08x}"),
     }
 }
@@ -260,7 +261,7 @@ fn a_packet_whose_ttl_runs_out_is_answered_by_the_gateway() {
 fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() {
     let mut world = world();
     let large = |frags: [u8; 2]| Frame::new(LOCAL, REMOTE, 17, &[0; 1480]).with(20, &frags);
-    let answer = "answered-too-big FragmentationNeeded { mtu: 1480 } from fa001c01";
+    let answer = "answered-too-big FragmentationNeeded 1480 from fa001c01";
     assert_eq!(large([0x40, 0]).sent_by_endpoint(&world), answer);
     assert_eq!(large([0, 0]).sent_by_endpoint(&world), Outcome::PassSlowPath.name());
     let from_host = Frame::new(GATEWAY, REMOTE, 17, &[0; 1480]);
@@ -269,7 +270,7 @@ fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() 
 
     world.learn(THERE, 1280);
     let medium = Frame::new(LOCAL, REMOTE, 17, &[0; 1300]).with(20, &[0x40, 0]);
-    let answer = "answered-too-big FragmentationNeeded { mtu: 1280 } from fa001c01";
+    let answer = "answered-too-big FragmentationNeeded 1280 from fa001c01";
     assert_eq!(medium.sent_by_endpoint(&world), answer);
     let elsewhere = Frame::new(LOCAL, 0xfa00_1a02, 17, &[0; 1300]).with(20, &[0x40, 0]);
     assert_eq!(elsewhere.sent_by_endpoint(&world), "encapsulate to ac1e001a routed true");
@@ -284,7 +285,7 @@ fn a_super_packet_is_measured_by_its_segments() {
         Frame::new(LOCAL, REMOTE, 6, &tcp).with(20, &[0x40, 0]).meta(|meta| meta.gso_size = gso_size)
     };
     assert_eq!(frame(1428).sent_by_endpoint(&world), "encapsulate to ac1e001b routed true");
-    let answer = "answered-too-big FragmentationNeeded { mtu: 1480 } from fa001c01";
+    let answer = "answered-too-big FragmentationNeeded 1480 from fa001c01";
     assert_eq!(frame(1429).sent_by_endpoint(&world), answer);
 }
 

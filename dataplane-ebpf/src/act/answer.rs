@@ -2,9 +2,9 @@
 
 use dataplane_common::{
     checksum,
-    decide::Context,
+    decide::{Answer, Context, With},
     icmp,
-    outcome::{Hook, Outcome},
+    outcome::Hook,
     packet::Packet,
     tcp,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
@@ -21,32 +21,34 @@ use crate::{
 /// partial checksum out of the packet, which the kernel would otherwise write into the answer.
 const CUT: usize = 36;
 
-/// Turns the packet into an ICMP error to its sender and sends it back where it came from.
+/// Turns the packet into the answer and sends it back where it came from.
 #[inline(always)]
-pub fn error(
-    frame: &mut Frame,
-    hook: Hook,
-    source: u32,
-    error: icmp::Error,
-    outcome: Outcome,
-) -> Result<i32, Refused> {
+pub fn send(frame: &mut Frame, hook: Hook, answer: Answer) -> Result<i32, Refused> {
+    if answer.outcome.is_refusal() {
+        watch::end(frame, hook, answer.outcome);
+    }
+    match answer.with {
+        With::Error(kind) => error(frame, hook, kind, answer),
+        With::Reset => reset(frame, hook),
+        With::Echo => echo(frame, hook),
+    }
+}
+
+/// An ICMP error.
+#[inline(always)]
+fn error(frame: &mut Frame, hook: Hook, error: icmp::Error, answer: Answer) -> Result<i32, Refused> {
     const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
     let quote: [u8; icmp::QUOTE_LEN] = frame.read(ETH_LEN).ok_or(Refused)?;
-    let headers = error.headers(source, &quote);
-    // Not before `error` is done with: of an error without an MTU, LLVM leaves that unset, and after a call the verifier
-    // refuses to have it moved.
-    if outcome.is_refusal() {
-        watch::end(frame, hook, outcome);
-    }
+    let headers = error.headers(answer.mtu as u16, answer.source, &quote);
     let macs = cut(frame, LEN)?;
     frame.store(ETH_LEN, &headers)?;
     frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;
     back(frame, hook, macs)
 }
 
-/// Turns the segment into a TCP reset to its sender and sends it back where it came from.
+/// A TCP reset.
 #[inline(always)]
-pub fn reset(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
+fn reset(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
     let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
     let tcp: TcpHdr = frame.read(ETH_LEN + IPV4_LEN).ok_or(Refused)?;
     let reset = tcp::reset(&Ipv4::new(ip), &tcp);
@@ -55,9 +57,9 @@ pub fn reset(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
     back(frame, hook, macs)
 }
 
-/// Turns an echo request into its reply (RFC 792) and sends it back where it came from.
+/// An echo reply (RFC 792).
 #[inline(always)]
-pub fn echo(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
+fn echo(frame: &mut Frame, hook: Hook) -> Result<i32, Refused> {
     const REQUEST: [u8; 2] = [icmp::ECHO_REQUEST, 0];
     let macs: Macs = frame.read(0).ok_or(Refused)?;
     let message: IcmpHdr = frame.read(ETH_LEN + IPV4_LEN).ok_or(Refused)?;

@@ -31,6 +31,7 @@ mod services_agent;
 mod services_room;
 mod verifier;
 mod vip;
+mod vip_beyond;
 mod vip_gone;
 mod vip_load;
 mod vip_servers;

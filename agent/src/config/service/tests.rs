@@ -9,7 +9,7 @@ fn parse(text: &str) -> Result<Vec<Placed>, Vec<String>> {
     let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     let document = file::parse(text).map_err(lines)?;
     let overlays: Vec<_> = document.config.fans.iter().map(|fan| fan.overlay).collect();
-    let problems = check_fans(&document.services, &overlays);
+    let problems = check_addresses(&document.services, &overlays);
     if problems.is_empty() { Ok(document.services) } else { Err(lines(problems)) }
 }
 
@@ -155,9 +155,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "7: service.backends.address: 250.0.0.2:80 is listed twice; list it once",
     ),
     (
-        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]",
-        "7: service.backends.address: 10.0.0.2:80 lies in no fan of this node; backends elsewhere are not \
-             supported by this version",
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]\n\
+             [[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'",
+        "7: service.backends.address: 10.0.0.2 is the VIP of service db; name its backends",
+    ),
+    (
+        "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '127.0.0.1:80' } ]",
+        "6: service.backends.address: 127.0.0.1 is a loopback address; give an address of the backend that other \
+             hosts reach",
     ),
     (
         "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'web'\nvip = '10.0.0.2:80/tcp'",

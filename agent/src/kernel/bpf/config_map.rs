@@ -118,6 +118,12 @@ impl ConfigMap {
         self.mapping.u32(offset_of!(Config, services)).store(count, Ordering::Release);
     }
 
+    /// Sets the ports, first and last, that the source of a flow is translated to.
+    pub fn set_nat_ports(&self, ports: [u16; 2]) {
+        let ports: u32 = bytemuck::cast(ports);
+        self.mapping.u32(offset_of!(Config, nat_ports)).store(ports, Ordering::Release);
+    }
+
     /// The helper device: interface index and MAC address.
     pub fn helper(&self) -> (u32, [u8; 6]) {
         let word = self.mapping.u64(offset_of!(Config, helper_mac)).load(Ordering::Relaxed);

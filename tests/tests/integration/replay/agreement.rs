@@ -14,6 +14,7 @@ use fanlight_tests::packet::{self, Ipv4};
 use super::*;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 /// VIPs with one backend each, at the same port.
 fn services() -> Vec<Service> {
@@ -30,6 +31,7 @@ fn services() -> Vec<Service> {
         one(3, Protocol::Tcp, &[REMOTE]),
         one(4, Protocol::Tcp, &[]),
         one(4, Protocol::Udp, &[LOCAL]),
+        one(1, Protocol::Udp, &[OUTSIDE]),
     ]
 }
 
@@ -74,10 +76,9 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
         Hook::HostEgress => decide::host_egress(frame, &meta, tables),
     };
     match verdict {
-        Verdict::Pass(outcome) | Verdict::Drop(outcome) | Verdict::Answer { outcome, .. } => outcome,
+        Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome,
+        Verdict::Answer(answer) => answer.outcome,
         Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
-        Verdict::Reset(outcome) => outcome,
-        Verdict::Echo => Outcome::AnsweredEcho,
         Verdict::LearnPathMtu { host, mtu } => {
             tables.learn(host, mtu);
             Outcome::PassPathMtuLearnt
@@ -220,6 +221,11 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
         *seen.entry(expected).or_insert(0) += 1;
     }
     let missed: Vec<_> = Outcome::ALL.iter().filter(|outcome| !seen.contains_key(outcome)).collect();
-    let never = [&Outcome::RefusedCollision, &Outcome::RefusedBackendGone, &Outcome::DropHelperFailed];
+    let never = [
+        &Outcome::Routed,
+        &Outcome::RefusedCollision,
+        &Outcome::RefusedBackendGone,
+        &Outcome::DropHelperFailed,
+    ];
     assert_eq!(missed, never, "{seen:?}");
 }

@@ -129,6 +129,17 @@ pub(super) fn named_by_flows(map: &Mapping, row: u32) -> u32 {
     FlowRecord::backend_of(row, record(map, row).generation)
 }
 
+/// Tells the programs whether a row's address is this host's own.
+pub(super) fn mark_here(map: &Mapping, row: u32, is_here: bool) {
+    let [flag, _]: [u64; 2] =
+        bytemuck::cast(BackendRecord { flags: BackendRecord::HERE, ..BackendRecord::zeroed() });
+    if is_here {
+        map.u64(offset(row)).fetch_or(flag, Ordering::Release);
+    } else {
+        map.u64(offset(row)).fetch_and(!flag, Ordering::Release);
+    }
+}
+
 /// What stands in a row.
 pub(super) fn record(map: &Mapping, row: u32) -> BackendRecord {
     let words = [0, WORD].map(|at| map.u64(offset(row) + at).load(Ordering::Acquire));

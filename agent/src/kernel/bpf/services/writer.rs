@@ -1,6 +1,10 @@
 //! Changes of services, one at a time.
 
-use std::{collections::HashMap, net::SocketAddrV4, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
 use dataplane_common::abi::{MAX_BACKENDS, MAX_SERVICES, ServiceWord, VipKey, vip_bit};
 
@@ -40,6 +44,8 @@ pub struct Writer {
     pub(super) leaving: Leaving,
     /// Backends that are gone and of which nobody was told yet, as flows name them.
     pub(super) gone: Vec<u32>,
+    /// This host's own addresses.
+    own: HashSet<Ipv4Addr>,
 }
 
 /// What a program run under way may still read.
@@ -84,6 +90,7 @@ impl Writer {
             idle: Bits::none(MAX_BACKENDS),
             leaving: Leaving::default(),
             gone: Vec::new(),
+            own: HashSet::new(),
             maps,
         })
     }
@@ -96,6 +103,17 @@ impl Writer {
     /// Backends that are gone since this was asked last, and those that were when the writer was opened.
     pub fn take_gone(&mut self) -> Gone {
         std::mem::take(&mut self.gone).into_iter().collect()
+    }
+
+    /// Says which addresses are this host's own: a backend there answers otherwise.
+    pub fn set_own_addresses(&mut self, own: HashSet<Ipv4Addr>) {
+        if self.own == own {
+            return;
+        }
+        self.own = own;
+        for held in self.held.services.values().flat_map(|service| &service.rows) {
+            rows::mark_here(&self.maps.backends, held.row, self.own.contains(held.socket.ip()));
+        }
     }
 
     /// Makes one change. One that fails has changed nothing that packets see.
@@ -231,6 +249,7 @@ impl Writer {
         };
         for &HeldRow { row, socket, .. } in &fresh {
             rows::write(&self.maps.backends, row, socket, index);
+            rows::mark_here(&self.maps.backends, row, self.own.contains(socket.ip()));
             let record = rows::record(&self.maps.backends, row);
             self.backends.add(&self.maps.backend_filter, rows::filter_bit(&record, key.protocol));
             *self.users.entry(index).or_default() += 1;

@@ -1,0 +1,188 @@
+//! Services beyond the overlays: clients that route a VIP to a node, backends that no fan leads to, and packets that say
+//! little of their flow.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fanlight_tests::{
+    Agent, Site,
+    fleet::{Fleet, overlay, underlay},
+    server::{Greeted, Named, ask},
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 99);
+
+/// Somebody on the wire who has no fan, and routes the VIP to the first host.
+fn outside(fleet: &Fleet) -> Site {
+    let site = Site::bare("outside");
+    fleet.switch.join(&site, "eth0", &format!("{OUTSIDE}/16"));
+    site.ip(&format!("route add {VIP} via {}", underlay(0)));
+    site
+}
+
+/// The usual fan on all hosts; the first has an agent with `web` over these backends, TCP and UDP.
+fn serve(fleet: &Fleet, datapath: &str, backends: &[String]) -> Agent {
+    let backends: Vec<_> = backends.iter().map(|address| format!("{{ address = \"{address}\" }}")).collect();
+    let backends = backends.join(", ");
+    let service = |protocol: &str| {
+        format!(
+            "[[service]]\nname = \"web-{protocol}\"\nvip = \"{WEB}/{protocol}\"\nbackends = [{backends}]\n"
+        )
+    };
+    let text = format!(
+        "[datapath]\n{datapath}\n[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n{}{}",
+        service("tcp"),
+        service("udp")
+    );
+    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    fleet[0].agent()
+}
+
+#[test]
+fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_address() {
+    let fleet = Fleet::up(1);
+    let outside = outside(&fleet);
+    let server = Named::start(&outside, "outside", OUTSIDE, 8080);
+    let _agent = serve(&fleet, "nat-ports = \"62000-62099\"", &[server.backend()]);
+    let reserved = fleet[0].sh("sysctl -n net.ipv4.ip_local_reserved_ports");
+    assert_eq!(reserved.trim(), "62000-62099");
+    let (routed, bridged) = (fleet.endpoint(0, 5), fleet.port(0, 6));
+    for client in [&*routed, &*bridged, &*fleet[0]] {
+        let mut greeted = Greeted::connect(client, WEB).expect("the server answers");
+        assert_eq!(greeted.seen_as.ip(), underlay(0));
+        assert!((62_000..=62_099).contains(&greeted.seen_as.port()), "{}", greeted.seen_as);
+        greeted.echo(&[7; 200_000]).expect("bytes come back");
+        let (name, seen_as) = ask(client, WEB).expect("the server answers");
+        assert_eq!((name.as_str(), seen_as.ip()), ("outside", underlay(0).into()));
+    }
+}
+
+#[test]
+fn a_server_of_the_host_itself_is_a_backend_too() {
+    let fleet = Fleet::up(1);
+    let outside = outside(&fleet);
+    let server = Named::start(&fleet[0], "host", underlay(0), 8080);
+    let _agent = serve(&fleet, "", &[server.backend()]);
+    let container = fleet.endpoint(0, 5);
+    for client in [&*container, &outside, &*fleet[0]] {
+        let mut greeted = Greeted::connect(client, WEB).expect("the server answers");
+        assert_eq!(greeted.seen_as.ip(), VIP);
+        greeted.echo(&[7; 3000]).expect("bytes come back");
+        ask(client, WEB).expect("the server answers");
+    }
+}
+
+#[test]
+fn a_client_without_a_fan_reaches_every_backend_through_the_node_it_routes_the_vip_to() {
+    let fleet = Fleet::up(2);
+    let (client, elsewhere) = (outside(&fleet), Site::bare("elsewhere"));
+    fleet.switch.join(&elsewhere, "eth0", "172.30.0.98/16");
+    let containers: Vec<_> = (0..2).map(|host| fleet.endpoint(host, 9)).collect();
+    let servers = [
+        Named::start(&containers[0], "here", overlay(0, 9), 8080),
+        Named::start(&containers[1], "there", overlay(1, 9), 8080),
+        Named::start(&elsewhere, "elsewhere", Ipv4Addr::new(172, 30, 0, 98), 8080),
+    ];
+    let _agent = serve(&fleet, "", &servers.each_ref().map(Named::backend));
+    let mut met = BTreeMap::new();
+    for _ in 0..40 {
+        let mut greeted = Greeted::connect(&client, WEB).expect("a backend answers");
+        greeted.echo(&[7; 30_000]).expect("bytes come back");
+        met.insert(greeted.name, greeted.seen_as.ip());
+        ask(&client, WEB).expect("a backend answers");
+    }
+    let seen = [("elsewhere", underlay(0)), ("here", OUTSIDE), ("there", overlay(0, 1))];
+    let seen = seen.map(|(name, address)| (name.to_owned(), address.into()));
+    assert_eq!(met, BTreeMap::from(seen));
+    assert!(client.sh(&format!("ping -c 1 -W 2 {VIP}")).contains("1 received"));
+}
+
+#[test]
+fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
+    let fleet = Fleet::up(2);
+    let outside = outside(&fleet);
+    let remote = fleet.endpoint(1, 9);
+    let local = fleet.endpoint(0, 9);
+    let client = fleet.endpoint(0, 5);
+    for (site, address) in [(&*remote, overlay(1, 9)), (&*local, overlay(0, 9)), (&outside, OUTSIDE)] {
+        // Kernels answer only so many requests a second to one address.
+        site.sysctl("net.ipv4.icmp_ratelimit", "0");
+        let _agent = serve(&fleet, "", &[format!("{address}:8080")]);
+        for client in [&*client, &*fleet[0]] {
+            let start = Instant::now();
+            let refused = ask(client, WEB).expect_err("nobody listens");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{address}: {refused}");
+            assert!(start.elapsed() < Duration::from_secs(1));
+        }
+    }
+}
+
+/// Sends datagrams back as they came, until one is empty.
+fn reflect(socket: &UdpSocket) -> io::Result<()> {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        let (length, from) = socket.recv_from(&mut bytes)?;
+        if length == 0 {
+            return Ok(());
+        }
+        socket.send_to(&bytes[..length], from)?;
+    }
+}
+
+#[test]
+fn fragmented_datagrams_cross_a_vip_in_both_directions() {
+    let fleet = Fleet::up(2);
+    let outside = outside(&fleet);
+    let remote = fleet.endpoint(1, 9);
+    let client = fleet.endpoint(0, 5);
+    for (site, address) in [(&*remote, overlay(1, 9)), (&outside, OUTSIDE)] {
+        let server = site.inside(|| UdpSocket::bind((address, 8080)).expect("an address of the site"));
+        server.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a time");
+        let reflector = thread::spawn(move || reflect(&server));
+        let _agent = serve(&fleet, "", &[format!("{address}:8080")]);
+        for client in [&*client, &*fleet[0]] {
+            client.inside(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+                socket.connect(WEB).expect("a route");
+                socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a socket takes a time");
+                for length in [10, 1_473, 4_000, 30_001] {
+                    let sent = vec![length as u8; length];
+                    socket.send(&sent).expect("a datagram is sent");
+                    let mut back = vec![0; 1 << 16];
+                    let received = socket.recv(&mut back);
+                    let received = received.unwrap_or_else(|error| panic!("{address}, {length}: {error}"));
+                    assert!(back[..received] == sent, "{address}, {length}: {received} bytes came back");
+                }
+            });
+        }
+        client
+            .inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|end| end.send_to(&[], WEB)))
+            .expect("the end is sent");
+        reflector.join().expect("it does not panic").expect("it is told to end");
+    }
+}
+
+#[test]
+fn a_range_of_vips_is_one_route_and_an_address_that_none_has_is_unreachable() {
+    let fleet = Fleet::up(1);
+    let container = fleet.endpoint(0, 9);
+    let server = Named::start(&container, "here", overlay(0, 9), 8080);
+    let client = fleet.endpoint(0, 5);
+    let _agent = serve(&fleet, "vip-range = \"10.96.0.0/16\"", &[server.backend()]);
+    let route = fleet[0].ip("route show 10.96.0.0/16");
+    assert!(route.contains("dev fanlight0"), "{route}{}", fleet[0].ip("route"));
+    assert_eq!(fleet[0].ip("route show 10.96.0.10"), "");
+    for site in [&*client, &*fleet[0]] {
+        Greeted::connect(site, WEB).expect("the server answers");
+        let nobody = SocketAddrV4::new(Ipv4Addr::new(10, 96, 7, 7), 80);
+        let refused = Greeted::connect(site, nobody).err().expect("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::HostUnreachable, "{refused}");
+    }
+}
