@@ -21,6 +21,8 @@ uplink = "eth0"
 [datapath]
 uplink-hook = "tc"
 flows = 200_000
+vip-range = "11.0.0.0/8"
+nat-ports = "61000-62000"
 
 [[fan]]
 overlay = "250.0.0.0/8"
@@ -34,7 +36,9 @@ egress = "route"
     let Config { node, datapath, fans, .. } = &document.config;
     assert_eq!((node.name.as_deref(), node.uplink.as_slice()), (Some("host-28"), &["eth0".to_owned()][..]));
     assert_eq!((datapath.uplink_hook, datapath.flows), (UplinkHook::Tc, Some(200_000)));
-    assert_eq!(document.fan_lines, [11]);
+    assert_eq!(datapath.vip_range, "11.0.0.0/8".parse().ok());
+    assert_eq!(datapath.nat_ports, PortRange(61_000, 62_000));
+    assert_eq!(document.fan_lines, [13]);
     let want = FanSpec {
         overlay: "250.0.0.0/8".parse().unwrap(),
         underlay: UnderlaySpec::Network("172.30.0.0/16".parse().unwrap()),
@@ -90,8 +94,30 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("[datapath]\nrewrite = 'packet'\n", "2: datapath.rewrite: not supported by this version; remove it"),
     ("[datapath]\ncgroup = '/x'\n", "2: datapath.cgroup: not supported by this version; remove it"),
-    ("[datapath]\nvip-range = '11/8'\n", "2: datapath.vip-range: not supported by this version; remove it"),
-    ("[datapath]\nnat-ports = '1-2'\n", "2: datapath.nat-ports: not supported by this version; remove it"),
+    (
+        "[datapath]\nvip-range = '11/8'\n",
+        "2: datapath.vip-range: '11/8' is no IPv4 network; write one such as 11.0.0.0/8",
+    ),
+    (
+        "[datapath]\nvip-range = '11.1.0.0/8'\n",
+        "2: datapath.vip-range: 11.1.0.0/8 has host bits set; use 11.0.0.0/8",
+    ),
+    (
+        "[datapath]\nvip-range = '127.0.0.0/8'\n",
+        "2: datapath.vip-range: 127.0.0.0/8 holds a loopback address; use an unused network such as 11.0.0.0/8",
+    ),
+    (
+        "[datapath]\nnat-ports = '61000'\n",
+        "2: datapath.nat-ports: '61000' is no range of ports; write one such as 61000-65535",
+    ),
+    (
+        "[datapath]\nnat-ports = '80-90'\n",
+        "2: datapath.nat-ports: port 80 is a well-known one; start at 1024 or above",
+    ),
+    (
+        "[datapath]\nnat-ports = '62000-61000'\n",
+        "2: datapath.nat-ports: '62000-61000' ends before it starts; write 61000-62000",
+    ),
     ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
     ("[api]\nlisten = '127.0.0.1:7480'\n", "2: api.listen: not supported by this version; remove it"),
     (
@@ -166,7 +192,7 @@ proptest! {
     #[test]
     fn no_text_like_a_configuration_makes_the_parser_panic(
         lines in prop::collection::vec(
-            "(\\[\\[?(node|fan|datapath|service)\\]?\\]|(name|uplink|overlay|underlay|host-reserve|egress|vip|flows|backends) = ([0-9]{1,20}|'[a-z0-9./:-]{0,20}'|\\[\\]|true|0x[0-9a-f]{1,9}))",
+            "(\\[\\[?(node|fan|datapath|service)\\]?\\]|(name|uplink|overlay|underlay|host-reserve|egress|vip|vip-range|nat-ports|flows|backends) = ([0-9]{1,20}|'[a-z0-9./:-]{0,20}'|\\[\\]|true|0x[0-9a-f]{1,9}))",
             0..12,
         )
     ) {
