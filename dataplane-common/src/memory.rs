@@ -166,8 +166,9 @@ impl Services for Memory {
         true
     }
 
-    fn forget_flow(&self, key: &FlowKey) {
+    fn forget(&self, key: &FlowKey) {
         self.balancer.flows.remove(key);
+        self.balancer.young.remove(key);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Tuple {

@@ -42,8 +42,8 @@ pub trait Services {
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool;
     /// Enters a young flow. Says whether it is there now.
     fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool;
-    /// Forgets a flow whose backend had answered.
-    fn forget_flow(&self, key: &FlowKey);
+    /// Forgets a flow, in both tables.
+    fn forget(&self, key: &FlowKey);
     /// The addresses that the first fragment of a packet got; [`Tuple::KEPT`] where none is remembered.
     fn fragment(&self, key: &FragmentKey) -> Tuple;
     /// Remembers them.
@@ -154,9 +154,8 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
         }
         // A new life of the same addresses and ports, which may lead to another backend.
         let former = flow.record();
-        tables.forget_flow(&flow::reply_key(&key, &former, flow::source(&key, &former, place)));
-        tables.forget_flow(&key);
-        return choice::choose(segment, &key, place, now, tables);
+        tables.forget(&flow::reply_key(&key, &former, flow::source(&key, &former, place)));
+        tables.forget(&key);
     }
     off_the_common_way();
     unconfirmed(segment, &key, place, now, tables)

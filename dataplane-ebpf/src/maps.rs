@@ -241,10 +241,13 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn forget_flow(&self, key: &FlowKey) {
+    fn forget(&self, key: &FlowKey) {
         // Gone already is as good.
         if FLOWS.remove(key).is_ok() {
             note(Books::FlowsRemoved);
+        }
+        if YOUNG.remove(key).is_ok() {
+            note(Books::YoungRemoved);
         }
     }
 

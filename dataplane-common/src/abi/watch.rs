@@ -107,6 +107,8 @@ pub enum Books {
     FlowsRemoved = 1,
     /// Entries made in `young`.
     YoungMade = 2,
+    /// Entries that the programs removed from `young`.
+    YoungRemoved = 3,
 }
 
 impl Books {

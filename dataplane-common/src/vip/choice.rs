@@ -123,21 +123,28 @@ fn enter<T: Services>(
     let (first, count) = tables.other_ports();
     let source = flow::source(key, &forward, place);
     let shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
+    let mut found = false;
     for attempt in 0..=TRIES {
         if attempt > 0 || shared {
             let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
             forward.other_port = first.wrapping_add(offset as u16).to_be();
         }
-        let reply_key = flow::reply_key(key, &forward, source);
-        let reply = flow::reply_record(key, &forward);
-        if is_free(&reply_key, &reply, now, tables) && tables.enter_young(&reply_key, &reply) {
-            return if tables.enter_young(key, &forward) {
-                tables.announce(key, &forward);
-                Fate::rewritten(flow::forwarded(key, &forward, source))
-            } else {
-                Fate::refused(Refusal::Collision)
-            };
+        if is_free(&flow::reply_key(key, &forward, source), &flow::reply_record(key, &forward), now, tables) {
+            found = true;
+            break;
         }
+    }
+    // After the loop, so that the verifier meets it once.
+    if found { record(key, &forward, source, tables) } else { Fate::refused(Refusal::Collision) }
+}
+
+/// Enters both directions of a flow whose reply key is free.
+#[inline(always)]
+fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables: &T) -> Fate {
+    let reply_key = flow::reply_key(key, forward, source);
+    if tables.enter_young(&reply_key, &flow::reply_record(key, forward)) && tables.enter_young(key, forward) {
+        tables.announce(key, forward);
+        return Fate::rewritten(flow::forwarded(key, forward, source));
     }
     Fate::refused(Refusal::Collision)
 }

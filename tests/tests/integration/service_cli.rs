@@ -286,7 +286,8 @@ fn the_files_services_are_changed_only_there_but_for_drain_marks() {
 #[test]
 fn a_set_is_applied_as_a_whole_or_not_at_all_in_each_format() {
     let (fleet, _agent) = one();
-    let wrong = [service("a", "10.96.0.10:80/tcp", &[]), service("b", "10.96.0.11:80/tcp", &["10.96.0.10:80"])];
+    let wrong =
+        [service("a", "10.96.0.10:80/tcp", &[]), service("b", "10.96.0.11:80/tcp", &["10.96.0.10:80"])];
     let why = refused(&fleet[0], &services(&wrong));
     assert!(why.starts_with("1: service.backends.address: 10.96.0.10 is the VIP of service a"), "{why}");
     assert_eq!(names(&fleet[0]), [""; 0]);

@@ -158,9 +158,10 @@ fn program_reason(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
     let log = verifier_log.to_string();
     tracing::debug!("verifier log: {log}");
-    let reason = log.lines().rev().map(str::trim).find(|line| {
-        !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
-    });
+    let figures = ["processed ", "verification time", "stack depth"];
+    let reason = log.lines().rev().map(str::trim);
+    let mut reason = reason.filter(|line| !line.is_empty() && !figures.iter().any(|it| line.starts_with(it)));
+    let reason = reason.next();
     match reason {
         Some(reason) => format!("the kernel's verifier refused it: {reason} ({io_error})"),
         None => format!("{io_error}{}", advice(io_error)),
