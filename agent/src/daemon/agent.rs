@@ -135,7 +135,6 @@ impl Agent {
 
     /// Uses these files from now on.
     fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
-        let flows = files.config.datapath.flows;
         self.wanted = files.fans();
         let applied = self.services.want(path, &files.config.services, files.config.datapath);
         applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;

@@ -86,7 +86,12 @@ impl Services {
     }
 
     /// Uses these services of the file from now on, and what was applied as it stands on disk.
-    pub(super) fn want(&mut self, path: &Path, wanted: &[Service], settings: DatapathConfig) -> io::Result<()> {
+    pub(super) fn want(
+        &mut self,
+        path: &Path,
+        wanted: &[Service],
+        settings: DatapathConfig,
+    ) -> io::Result<()> {
         let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
         let changes = store.load()?;
         let absent = std::mem::take(&mut self.book).into_absent();

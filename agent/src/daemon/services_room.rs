@@ -8,7 +8,7 @@ use crate::kernel::bpf::{Datapath, IDLE_FLOWS, flows_held};
 impl Services {
     /// How many flows the datapath ought to hold; `None`: as the memory allows.
     pub(super) fn flows(&self) -> Option<u32> {
-        if self.book.entries().is_empty() { Some(IDLE_FLOWS) } else { self.flows }
+        if self.book.entries().is_empty() { Some(IDLE_FLOWS) } else { self.settings.flows }
     }
 
     /// Whether the first services need larger flow tables than those of a node without any, which are empty.
@@ -21,7 +21,7 @@ impl Services {
 
     /// What there is to say of the flow table's size.
     pub(super) fn lacks_room(&self, datapath: &Datapath) -> Result<Option<String>> {
-        let Some(configured) = self.flows.filter(|_| !self.book.entries().is_empty()) else {
+        let Some(configured) = self.settings.flows.filter(|_| !self.book.entries().is_empty()) else {
             return Ok(None);
         };
         let held = datapath.services().flow_capacity()?;

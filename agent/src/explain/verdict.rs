@@ -22,11 +22,8 @@ impl Decided {
     pub(super) fn of(verdict: &Verdict<'_>) -> Self {
         let plain = |outcome| Self { outcome, rewrite: None, host: None };
         match *verdict {
-            Verdict::Pass(outcome)
-            | Verdict::Drop(outcome)
-            | Verdict::Reset(outcome)
-            | Verdict::Answer { outcome, .. } => plain(outcome),
-            Verdict::Echo => plain(Outcome::AnsweredEcho),
+            Verdict::Pass(outcome) | Verdict::Drop(outcome) => plain(outcome),
+            Verdict::Answer(answer) => plain(answer.outcome),
             Verdict::LearnPathMtu { .. } => plain(Outcome::PassPathMtuLearnt),
             Verdict::Forward(forward) => Self::forwarded(forward, None),
             Verdict::Translate { rewrite, forward } => Self::forwarded(forward, Some(rewrite)),
@@ -40,6 +37,7 @@ impl Decided {
             Forward::Decapsulate { endpoint: None, .. } => (Outcome::DecapsulatedToHost, None),
             Forward::Deliver { .. } => (Outcome::DeliveredLocally, None),
             Forward::ToHost => (Outcome::DeliveredToHost, None),
+            Forward::Route | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
         };
         Self { outcome, rewrite, host }
     }

@@ -13,13 +13,8 @@ fn wire(address: Ipv4Addr) -> u32 {
 
 /// Both entries of a TCP flow; the backend sees the client's port as another where one is given.
 fn entries(sport: u16, other_port: u16, state: State) -> [(FlowKey, FlowRecord); 2] {
-    let key = |src, dst, sport: u16, dport: u16| FlowKey {
-        src: wire(src),
-        dst: wire(dst),
-        sport: sport.to_be(),
-        dport: dport.to_be(),
-        protocol: 6,
-        pad: [0; 3],
+    let key = |src, dst, sport: u16, dport: u16| {
+        FlowKey::new(wire(src), wire(dst), sport.to_be(), dport.to_be(), 6)
     };
     let forward = FlowRecord {
         address: wire(BACKEND),

@@ -108,14 +108,7 @@ fn fill(fleet: &Fleet, flows: u32) {
     for number in 0..flows {
         let client = wire(Ipv4Addr::from_bits(overlay(0, 2).to_bits() + number / 50_000));
         let sport = (1 + number % 50_000) as u16;
-        let key = FlowKey {
-            src: client,
-            dst: wire(VIP),
-            sport: sport.to_be(),
-            dport: port,
-            protocol: 6,
-            pad: [0; 3],
-        };
+        let key = FlowKey::new(client, wire(VIP), sport.to_be(), port, 6);
         let backend = wire(Ipv4Addr::new(250, 0, 99, 2));
         let state = State::Established as u8;
         let forward = FlowRecord { address: backend, port, state, seen, packets: 1, ..FlowRecord::zeroed() };

@@ -7,9 +7,12 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{BackendRecord, Config, EndpointRecord, FlowKey, FlowRecord, LiveFlow, ServiceWord, VipKey},
+    abi::{
+        BackendRecord, Config, EndpointRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord,
+        VipKey,
+    },
     decide::Tables,
-    vip::Services,
+    vip::{Services, Tuple},
 };
 
 use super::{
@@ -87,6 +90,10 @@ impl Services for Look<'_> {
         self.datapath.services().may_be_vip(address)
     }
 
+    fn is_vip(&self, address: u32) -> bool {
+        self.read(self.datapath.services().is_vip(address).map(Some)).unwrap_or_default()
+    }
+
     fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool {
         self.datapath.services().may_be_backend(address, port, protocol)
     }
@@ -112,6 +119,9 @@ impl Services for Look<'_> {
     }
 
     fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        if self.forgotten.borrow().contains(key) {
+            return None;
+        }
         self.entry(FlowTable::Young, key)
     }
 
@@ -123,8 +133,23 @@ impl Services for Look<'_> {
         true
     }
 
-    fn forget_flow(&self, key: &FlowKey) {
+    fn forget(&self, key: &FlowKey) {
         self.forgotten.borrow_mut().push(*key);
+    }
+
+    fn fragment(&self, _: &FragmentKey) -> Tuple {
+        // Whole packets are asked about.
+        Tuple::KEPT
+    }
+
+    fn remember_fragment(&self, _: &FragmentKey, _: &Tuple) {}
+
+    fn other_ports(&self) -> (u16, u16) {
+        self.config.other_ports()
+    }
+
+    fn may_refuse(&self, _: u32) -> bool {
+        true
     }
 
     fn now(&self) -> u32 {

@@ -28,6 +28,11 @@ impl ServiceMap {
         bit(&self.maps.vip_filter, vip_bit(address))
     }
 
+    /// Whether a service has an address (`u32` as on the wire).
+    pub(in crate::kernel::bpf) fn is_vip(&self, address: u32) -> Result<bool> {
+        Ok(self.maps.records.find(VipKey::any(address))?.is_some())
+    }
+
     /// Whether there may be a backend.
     pub(in crate::kernel::bpf) fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool {
         let may_be = |port| bit(&self.maps.backend_filter, backend_bit(address, port, protocol));
