@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{self, CONFIG_FILE, FANS_FILE},
     fan::Node,
-    status::{self, Life, ServiceState, Status},
+    status::{self, FlowsState, Life, ServiceState, Status},
 };
 
 pub(super) fn run(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -56,6 +56,9 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     writeln!(output.writer, "agent     {agent}")?;
     writeln!(output.writer, "uplink    {uplink}")?;
     writeln!(output.writer, "memory    {} of maps", size(status.memory.maps))?;
+    if let Some(flows) = flows(&status.flows) {
+        writeln!(output.writer, "flows     {flows}")?;
+    }
     if status.degraded.is_empty() {
         writeln!(output.writer, "degraded  no")?;
     }
@@ -87,6 +90,16 @@ fn service_rows(status: &Status) -> Vec<[String; 6]> {
         ]
     };
     status.services.iter().map(row).collect()
+}
+
+/// How full the flow tables are, where that is known.
+fn flows(flows: &FlowsState) -> Option<String> {
+    let FlowsState { capacity, held, evicted, young_capacity, young, young_evicted } = *flows;
+    let evicted = match (evicted?, young_evicted?) {
+        (0, 0) => String::new(),
+        (evicted, young) => format!("; about {evicted} and {young} evicted"),
+    };
+    Some(format!("{} of {capacity} entries, {} of {young_capacity} not established{evicted}", held?, young?))
 }
 
 /// A table after an empty line, or nothing when it has no rows.
@@ -146,6 +159,14 @@ mod tests {
             }],
             outcomes: Outcomes(vec![(Outcome::Encapsulated, 5), (Outcome::Decapsulated, 0)]),
             memory: Memory { maps: 3 << 20, ..Memory::default() },
+            flows: FlowsState {
+                capacity: 131_072,
+                held: Some(12),
+                evicted: Some(0),
+                young_capacity: 131_072,
+                young: Some(131_000),
+                young_evicted: Some(70_000),
+            },
             degraded: vec!["renumbered".to_owned()],
         }
     }
@@ -164,6 +185,7 @@ mod tests {
              agent     not running, stale since 2026-11-21 06:34:12Z\n\
              uplink    eth0\n\
              memory    3.0 MiB of maps\n\
+             flows     12 of 131072 entries, 131000 of 131072 not established; about 0 and 70000 evicted\n\
              degraded  renumbered\n\
              \n\
              BRIDGE  OVERLAY  UNDERLAY  GATEWAY  MTU  STATE  FLAGS\n\
@@ -196,6 +218,10 @@ mod tests {
                 }],
                 "outcomes": {"encapsulated": 5, "decapsulated": 0},
                 "memory": {"maps": 3_145_728, "flows": 0, "services": 0},
+                "flows": {
+                    "capacity": 131_072, "held": 12, "evicted": 0,
+                    "young_capacity": 131_072, "young": 131_000, "young_evicted": 70_000,
+                },
                 "degraded": ["renumbered"],
             })
         );

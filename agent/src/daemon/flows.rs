@@ -60,7 +60,7 @@ struct Order {
 #[derive(Debug)]
 pub(super) struct Keeper {
     orders: Sender<Order>,
-    count: Arc<Mutex<FlowCount>>,
+    count: Arc<Mutex<Option<FlowCount>>>,
 }
 
 impl Keeper {
@@ -89,8 +89,8 @@ impl Keeper {
         }
     }
 
-    /// What the last complete walk found.
-    pub(super) fn count(&self) -> FlowCount {
+    /// What the last complete walk found; `None` before the first.
+    pub(super) fn count(&self) -> Option<FlowCount> {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +99,7 @@ struct Work {
     walk: FlowWalk,
     ended: Ended,
     resetter: Option<Resetter>,
-    count: Arc<Mutex<FlowCount>>,
+    count: Arc<Mutex<Option<FlowCount>>>,
 }
 
 impl Work {
@@ -161,7 +161,7 @@ impl Work {
 
     fn step(&mut self) -> anyhow::Result<()> {
         if let Some(count) = self.walk.step()? {
-            *self.count.lock().unwrap_or_else(PoisonError::into_inner) = count;
+            *self.count.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
         }
         Ok(())
     }

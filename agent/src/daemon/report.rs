@@ -62,7 +62,7 @@ impl Report {
     }
 
     /// What the flow tables hold.
-    pub(super) fn set_flow_count(&mut self, count: FlowCount) {
+    pub(super) fn set_flow_count(&mut self, count: Option<FlowCount>) {
         self.record.flow_count = count;
     }
 

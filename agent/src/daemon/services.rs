@@ -301,8 +301,7 @@ impl Agent {
         let has_failed = !faults.is_empty();
         reasons.extend(faults);
         self.services.failed = Arc::new(failed);
-        let count = self.services.keeper.as_ref().map(Keeper::count);
-        self.report.set_flow_count(count.unwrap_or_default());
+        self.report.set_flow_count(self.services.keeper.as_ref().and_then(Keeper::count));
         self.report.set(Topic::Services, reasons);
         if self.api.is_open() {
             self.services.tell();

@@ -1,6 +1,7 @@
 //! The node's state on one screen, with or without a running agent.
 
 mod agent;
+mod flows;
 mod record;
 mod service;
 
@@ -12,6 +13,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 pub(crate) use self::agent::utc;
 pub use self::{
     agent::{AgentState, Life, Seen},
+    flows::FlowsState,
     record::{
         AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds, write_services,
     },
@@ -65,6 +67,8 @@ pub struct Status {
     pub outcomes: Outcomes,
     /// Kernel memory.
     pub memory: Memory,
+    /// The flow tables.
+    pub flows: FlowsState,
     /// What is not as it ought to be.
     pub degraded: Vec<String>,
 }
@@ -139,6 +143,9 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         None => Default::default(),
     };
     let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
+    let room = datapath.as_ref().map(|datapath| datapath.services().flow_room()).transpose()?;
+    let counted = seen.record.as_ref().filter(|_| seen.state.state == Life::Running && datapath.is_some());
+    let (room, count) = (room.unwrap_or_default(), counted.and_then(|record| record.flow_count));
     let degraded = degraded(&seen, &fans);
     let services = services().await?;
     let record = seen.record.unwrap_or_default();
@@ -151,6 +158,7 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         services: service::against(services, &vips),
         outcomes: Outcomes::of(&counters),
         memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
+        flows: FlowsState::new(room, count),
         degraded,
     })
 }

@@ -34,7 +34,7 @@ pub struct AgentRecord {
     pub stopped: Option<u64>,
     /// What the last complete walk over the flow tables found.
     #[serde(default)]
-    pub flow_count: FlowCount,
+    pub flow_count: Option<FlowCount>,
     /// What is not as it ought to be, one reason an entry.
     #[serde(default)]
     pub degraded: Vec<String>,

@@ -21,6 +21,7 @@ mod fan_verify;
 mod fan_vlan;
 mod fan_wire;
 mod flow_list;
+mod flow_room;
 mod harness;
 mod monitor;
 mod neighbours;

@@ -8,6 +8,7 @@ use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
+    books::{BookMap, Booked},
     error::{Context as _, Error, Result},
     sys,
 };
@@ -89,11 +90,34 @@ impl FlowTable {
 pub(super) struct FlowTables {
     flows: MapData,
     young: MapData,
+    books: BookMap,
+}
+
+/// Entries that the tables have room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowRoom {
+    /// Of established flows.
+    pub flows: u32,
+    /// Of those that are not yet.
+    pub young: u32,
 }
 
 impl FlowTables {
-    pub(super) fn new(flows: MapData, young: MapData) -> Self {
-        Self { flows, young }
+    pub(super) fn new(flows: MapData, young: MapData, books: BookMap) -> Self {
+        Self { flows, young, books }
+    }
+
+    /// What was made in a table and removed from it so far.
+    pub(super) fn booked(&self, table: FlowTable) -> Result<Booked> {
+        self.books.read(table)
+    }
+
+    /// How many entries there is room for.
+    pub(super) fn room(&self) -> Result<FlowRoom> {
+        let entries = |table: FlowTable| {
+            self.map(table).info().map(|info| info.max_entries()).map_err(Error::map(table.name()))
+        };
+        Ok(FlowRoom { flows: entries(FlowTable::Flows)?, young: entries(FlowTable::Young)? })
     }
 
     /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `young`, which is read
@@ -164,7 +188,11 @@ impl FlowTables {
                 sys::insert_new(map, key, &record).during(what)?;
                 Ok(false)
             }
-            taken => Ok(taken.is_some()),
+            Some(_) => {
+                self.books.note_removed(table);
+                Ok(true)
+            }
+            None => Ok(false),
         }
     }
 

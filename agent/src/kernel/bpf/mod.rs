@@ -4,6 +4,7 @@
 //! agent loses nothing. A [`Datapath`] takes over what it finds and changes only what differs.
 
 mod attr;
+mod books;
 mod clsact;
 mod config_map;
 mod counters;
@@ -41,7 +42,7 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::{FlowTable, IDLE_FLOWS, coarse_now, flows_held},
+    flows::{FlowRoom, FlowTable, IDLE_FLOWS, coarse_now, flows_held},
     look::Look,
     object::{LoadedProgram, program_name},
     paths::{PathMap, uptime},
@@ -149,7 +150,8 @@ impl Datapath {
     /// As this one, with flow tables for so many flows instead of its own, which nobody finds any more. Programs that are
     /// attached go on with the old tables until they are replaced.
     pub fn with_other_flows(&self, flows: Option<u32>) -> Result<Self> {
-        for name in ["flows", "young"] {
+        // What is counted of the old tables goes with them.
+        for name in ["flows", "young", "flow_books", "watch"] {
             pins::remove_pin(&self.pins.map(name))?;
         }
         Self::open_for(flows)

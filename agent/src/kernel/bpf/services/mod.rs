@@ -36,8 +36,9 @@ pub use self::{
 };
 use self::{records::Records, rings::Rings};
 use super::{
+    books::BookMap,
     error::{Context as _, Error, Result},
-    flows::{FlowTable, FlowTables},
+    flows::{FlowRoom, FlowTable, FlowTables},
     object::duplicate,
     sys::Mapping,
 };
@@ -73,7 +74,11 @@ impl ServiceMap {
             vip_filter: mapped("vip_filter", VIP_FILTER_BITS as usize / 8)?,
             backend_filter: mapped("backend_filter", BACKEND_FILTER_BITS as usize / 8)?,
             rings: source("rings")?,
-            flows: FlowTables::new(source("flows")?, source("young")?),
+            flows: FlowTables::new(
+                source("flows")?,
+                source("young")?,
+                BookMap::new(source("flow_books")?, &source("watch")?)?,
+            ),
         };
         Ok(Self { maps: Arc::new(maps) })
     }
@@ -101,6 +106,11 @@ impl ServiceMap {
     /// How many established flows each backend of each service has.
     pub fn count_flows(&self) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
         count::flows(&self.maps)
+    }
+
+    /// How many entries the flow tables have room for.
+    pub fn flow_room(&self) -> Result<FlowRoom> {
+        self.maps.flows.room()
     }
 
     /// Visits every entry of a flow table.

@@ -23,6 +23,10 @@ pub struct FlowCount {
     pub young: u64,
     /// Entries removed since the first walk, old ones that the programs looked at no more.
     pub removed: u64,
+    /// Entries that the kernel has evicted from `flows` since the table was made, at least.
+    pub evicted: u64,
+    /// The same of `young`.
+    pub young_evicted: u64,
 }
 
 /// A walk. The tables' programs need none: they look at no entry that is idle for longer than its state allows.
@@ -32,6 +36,8 @@ pub struct FlowWalk {
     table: FlowTable,
     at: Option<u32>,
     count: FlowCount,
+    /// What was made of `flows` and `young` before the walk began.
+    made: Option<[u64; 2]>,
     keys: Vec<FlowKey>,
     values: Vec<FlowRecord>,
 }
@@ -43,6 +49,7 @@ impl FlowWalk {
             table: FlowTable::Young,
             at: None,
             count: FlowCount::default(),
+            made: None,
             keys: vec![FlowKey::zeroed(); BATCH],
             values: vec![FlowRecord::zeroed(); BATCH],
         }
@@ -53,6 +60,10 @@ impl FlowWalk {
     /// # Errors
     /// The kernel refuses to read a table; the next step begins a walk anew.
     pub fn step(&mut self) -> Result<Option<FlowCount>> {
+        if self.made.is_none() {
+            let made = |table| self.maps.flows.booked(table).map(|booked| booked.made);
+            self.made = Some([made(FlowTable::Flows)?, made(FlowTable::Young)?]);
+        }
         let mut left = (2 * self.maps.flows.capacity()?).div_ceil(STEPS) as usize;
         loop {
             let read = self.batch();
@@ -62,6 +73,7 @@ impl FlowWalk {
             };
             if is_last {
                 if self.table == FlowTable::Flows {
+                    self.estimate()?;
                     return Ok(Some(self.begin()));
                 }
                 self.table = FlowTable::Flows;
@@ -85,11 +97,25 @@ impl FlowWalk {
         }
     }
 
+    /// How many entries were evicted: those that were made before the walk, and were neither removed nor found. Found
+    /// are some that were made meanwhile, too: it is a lower limit, which never falls.
+    fn estimate(&mut self) -> Result<()> {
+        let [flows, young] = self.made.unwrap_or_default();
+        let missing = |table, made: u64, found: u64| -> Result<u64> {
+            Ok(made.saturating_sub(self.maps.flows.booked(table)?.removed).saturating_sub(found))
+        };
+        let evicted = missing(FlowTable::Flows, flows, self.count.flows)?;
+        let young_evicted = missing(FlowTable::Young, young, self.count.young)?;
+        self.count.evicted = self.count.evicted.max(evicted);
+        self.count.young_evicted = self.count.young_evicted.max(young_evicted);
+        Ok(())
+    }
+
     /// Begins anew; gives what was counted.
     fn begin(&mut self) -> FlowCount {
         let counted = self.count;
-        self.count = FlowCount { removed: counted.removed, ..FlowCount::default() };
-        (self.table, self.at) = (FlowTable::Young, None);
+        self.count = FlowCount { flows: 0, young: 0, ..counted };
+        (self.table, self.at, self.made) = (FlowTable::Young, None, None);
         counted
     }
 

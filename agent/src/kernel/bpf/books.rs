@@ -1,0 +1,72 @@
+//! Map `flow_books`, and in map `watch` what the agent adds to it: how many entries of the flow tables were made and
+//! removed, since the tables were made.
+
+use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering};
+
+use aya::maps::{Map, MapData, PerCpuArray};
+use dataplane_common::abi::{Books, Watch};
+
+use super::{
+    error::{Context as _, Error, Result},
+    flows::FlowTable,
+    sys::Mapping,
+};
+
+const NAME: &str = "flow_books";
+
+/// Both maps.
+pub(super) struct BookMap {
+    counts: PerCpuArray<MapData, u64>,
+    watch: Mapping,
+}
+
+impl std::fmt::Debug for BookMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BookMap").finish_non_exhaustive()
+    }
+}
+
+/// Entries of one table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Booked {
+    /// Made.
+    pub(super) made: u64,
+    /// Removed by a program or the agent, not by the kernel for want of room.
+    pub(super) removed: u64,
+}
+
+impl BookMap {
+    pub(super) fn new(counts: MapData, watch: &MapData) -> Result<Self> {
+        let counts = Map::from_map_data(counts).and_then(PerCpuArray::try_from).map_err(Error::map(NAME))?;
+        let watch = Mapping::new(watch.fd().as_fd(), size_of::<Watch>());
+        Ok(Self { counts, watch: watch.during(|| "mapping map watch".to_owned())? })
+    }
+
+    /// What stands there of a table.
+    pub(super) fn read(&self, table: FlowTable) -> Result<Booked> {
+        let sum = |entry: Books| -> Result<u64> {
+            let counts = self.counts.get(&(entry as u32), 0).map_err(Error::map(NAME))?;
+            Ok(counts.iter().sum())
+        };
+        let by_agent = self.watch.u64(Self::removed_at(table)).load(Ordering::Relaxed);
+        Ok(match table {
+            FlowTable::Young => Booked { made: sum(Books::YoungMade)?, removed: by_agent },
+            FlowTable::Flows => {
+                Booked { made: sum(Books::FlowsMade)?, removed: by_agent + sum(Books::FlowsRemoved)? }
+            }
+        })
+    }
+
+    /// Notes an entry that the agent has removed.
+    pub(super) fn note_removed(&self, table: FlowTable) {
+        self.watch.u64(Self::removed_at(table)).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn removed_at(table: FlowTable) -> usize {
+        let place = match table {
+            FlowTable::Flows => 0,
+            FlowTable::Young => 1,
+        };
+        offset_of!(Watch, removed) + place * size_of::<u64>()
+    }
+}

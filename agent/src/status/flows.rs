@@ -1,0 +1,35 @@
+//! How full the flow tables are.
+
+use serde::Serialize;
+
+use crate::kernel::bpf::{FlowCount, FlowRoom};
+
+/// The flow tables; the field names are the stable keys of the JSON. All are entries, of which a flow has two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FlowsState {
+    /// Room of the table of established flows.
+    pub capacity: u32,
+    /// What it held when the agent walked over it last; absent without an agent.
+    pub held: Option<u64>,
+    /// Estimate of those that the kernel has evicted for want of room.
+    pub evicted: Option<u64>,
+    /// Room of the table of flows that are not established yet.
+    pub young_capacity: u32,
+    /// What that held.
+    pub young: Option<u64>,
+    /// Estimate of those that the kernel has evicted from it.
+    pub young_evicted: Option<u64>,
+}
+
+impl FlowsState {
+    pub(super) fn new(room: FlowRoom, count: Option<FlowCount>) -> Self {
+        Self {
+            capacity: room.flows,
+            held: count.map(|count| count.flows),
+            evicted: count.map(|count| count.evicted),
+            young_capacity: room.young,
+            young: count.map(|count| count.young),
+            young_evicted: count.map(|count| count.young_evicted),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! How full the flow tables are, and how much the kernel has evicted from them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use fanlight::kernel::bpf::{Datapath, FlowCount};
+use fanlight_tests::{
+    Agent, Host, eventually,
+    fleet::{Fleet, overlay},
+    packet::Ipv4,
+    server::{Greeted, Named},
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
+const SOON: Duration = Duration::from_secs(20);
+
+/// A service on this backend, and one that takes every port and is never answered.
+fn serving(fleet: &Fleet, backend: &str) -> Agent {
+    let text = format!(
+        "[datapath]\nflows = 65536\n[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n\
+         [[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [ {{ address = \"{backend}\" }} ]\n\
+         [[service]]\nname = \"any\"\nvip = \"{VIP}:0/udp\"\nbackends = [ {{ address = \"{}:0\" }} ]\n",
+        overlay(0, 9)
+    );
+    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    fleet[0].agent()
+}
+
+/// What a whole walk over the tables finds.
+fn counted(host: &Host) -> FlowCount {
+    host.inside(|| {
+        let datapath = Datapath::open_existing().expect("it is asked").expect("it is pinned");
+        datapath.services().walk().finish().expect("the tables are read")
+    })
+}
+
+#[test]
+fn status_tells_how_full_the_flow_tables_are() {
+    let fleet = Fleet::up(1);
+    let container = fleet.endpoint(0, 9);
+    let server = Named::start(&container, "b0", overlay(0, 9), 8080);
+    let _agent = serving(&fleet, &server.backend());
+    let client = fleet.endpoint(0, 5);
+    let open: Vec<_> = (0..5).map(|_| Greeted::connect(&client, WEB).expect("the backend answers")).collect();
+    let flows = eventually("a walk found them", SOON, || {
+        let flows = fleet[0].json("status")["flows"].clone();
+        (flows["held"].as_u64() >= Some(2 * open.len() as u64)).then_some(flows)
+    });
+    assert_eq!((&flows["capacity"], &flows["young_capacity"]), (&131_072.into(), &131_072.into()));
+    assert_eq!((&flows["evicted"], &flows["young_evicted"]), (&0.into(), &0.into()));
+    let text = fleet[0].run("status");
+    assert!(text.contains("\nflows     10 of 131072 entries, "), "{text}");
+}
+
+#[test]
+fn what_the_kernel_evicts_for_want_of_room_is_estimated() {
+    const SENT: u32 = 100_000;
+    let fleet = Fleet::up(1);
+    let _backend = fleet.endpoint(0, 9);
+    let _agent = serving(&fleet, "250.0.99.2:80");
+    let client = fleet.endpoint(0, 5);
+    assert_eq!(counted(&fleet[0]).young_evicted, 0);
+    let (gateway, own) = (fleet[0].mac(&fanlight_tests::fleet::bridge(0)), client.mac("eth0"));
+    let socket = client.raw("eth0");
+    for number in 0..SENT {
+        let (sport, dport) = (1_000 + number / 50_000, 1_000 + number % 50_000);
+        let packet = Ipv4::udp((overlay(0, 5), sport as u16), (VIP, dport as u16), b"x");
+        socket.send(&packet.frame(gateway, own));
+    }
+    let count = counted(&fleet[0]);
+    let made = 2 * u64::from(SENT);
+    assert!(count.young <= 131_072, "{count:?}");
+    let missing = made - count.young;
+    assert!(count.young_evicted <= missing && count.young_evicted >= missing * 9 / 10, "{count:?}");
+    assert_eq!(count.evicted, 0, "{count:?}");
+}
