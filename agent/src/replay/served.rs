@@ -56,6 +56,7 @@ fn is_forwarded(outcome: Outcome) -> bool {
             | Outcome::DecapsulatedToHost
             | Outcome::DeliveredLocally
             | Outcome::DeliveredToHost
+            | Outcome::Routed
             | Outcome::AnsweredTooBig
     )
 }

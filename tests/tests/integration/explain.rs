@@ -127,6 +127,7 @@ fn what_a_vip_refuses_answers_or_serves_to_the_host_is_explained() {
         ("250.0.27.5 10.96.0.10 --dport 82", json!(["endpoint-ingress", "refused-no-service"])),
         ("250.0.27.5 10.96.0.10", json!(["endpoint-ingress", "answered-echo"])),
         ("250.0.27.1 10.96.0.10 --dport 81", json!(["host-egress", "refused-no-backend"])),
+        ("192.0.2.9 10.96.0.10 --dport 82", json!(["uplink-ingress", "pass-not-ours"])),
     ] {
         assert_eq!(json!(outcome(&fleet[0], words)), expected, "{words}");
     }
