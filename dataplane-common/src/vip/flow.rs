@@ -25,7 +25,7 @@ const TCP_BIT: u8 = 2;
 /// By state, for UDP and then for TCP. A table, because the verifier follows each of a comparison's branches.
 static LIVES: [u32; 16] = {
     const fn units(seconds: u64) -> u32 {
-        (seconds * 1_000_000_000 >> SEEN_SHIFT) as u32
+        ((seconds * 1_000_000_000) >> SEEN_SHIFT) as u32
     }
     assert!(PROTO_TCP & TCP_BIT != 0 && PROTO_UDP & TCP_BIT == 0);
     let mut lives = [units(20); 16];
