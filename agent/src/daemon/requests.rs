@@ -110,8 +110,11 @@ impl Agent {
         let change = self.services.book.drain(&service, backend, drain)?;
         let entry = self.services.book.get(&service);
         let weighs = |own: &Backend| own.socket() == backend && own.weight > 0;
-        let takes_flows = !drain && entry.is_some_and(|entry| entry.defined.backends.iter().any(weighs));
-        let state = if takes_flows { BackendLife::Up } else { BackendLife::Drained };
+        let state = match entry {
+            Some(entry) if !drain && entry.absent.contains(&backend) => BackendLife::Down,
+            Some(entry) if !drain && entry.defined.backends.iter().any(weighs) => BackendLife::Up,
+            _ => BackendLife::Drained,
+        };
         let changed = change.is_some();
         Ok((change.into_iter().collect(), Drained { service, backend, state, changed }))
     }

@@ -91,3 +91,45 @@ async fn without_an_agent_there_is_one_clear_error() {
     assert!(text.starts_with("no agent is running: /nowhere/api.sock: "), "{text}");
     assert!(text.ends_with("; start it with 'fanlight agent'"), "{text}");
 }
+
+#[tokio::test]
+async fn clients_that_say_nothing_keep_nobody_waiting() {
+    let Case { folder, mut client, _server, .. } = case().await;
+    let path = folder.path().join("api.sock");
+    let silent: Vec<_> =
+        (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path).expect("it listens")).collect();
+    let error = client.get::<()>("/v1/nothing").await.unwrap_err();
+    assert_eq!(error.to_string(), "/v1/nothing: no such path");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_bounded_and_of_a_known_type() {
+    let Case { folder, mut client, _server, .. } = case().await;
+    let sent =
+        client.call::<()>(hyper::Method::POST, paths::SERVICES, Some(("text/plain", Vec::new()))).await;
+    assert_eq!(
+        sent.unwrap_err().to_string(),
+        "content type 'text/plain' is not read here; use one of application/toml, application/yaml, application/json"
+    );
+    let mut client = Client::connect_to(&folder.path().join("api.sock")).await.unwrap();
+    let bytes = vec![b' '; BODY_SIZE + 1];
+    let sent =
+        client.call::<()>(hyper::Method::POST, paths::SERVICES, Some(("application/json", bytes))).await;
+    assert!(matches!(sent, Err(ClientError::Refused(_) | ClientError::Broken(_))));
+    let mut client = Client::connect_to(&folder.path().join("api.sock")).await.unwrap();
+    let sent =
+        client.call::<()>(hyper::Method::POST, paths::SERVICES, Some(("application/json", vec![0xff]))).await;
+    assert!(sent.unwrap_err().to_string().starts_with("is no text: "));
+}
+
+#[tokio::test]
+async fn a_backend_that_is_none_is_refused_before_the_loop_is_asked() {
+    let Case { mut client, requests, _server, .. } = case().await;
+    let sent = client.call::<()>(hyper::Method::PUT, "/v1/services/web/drained/x", None).await;
+    assert_eq!(
+        sent.unwrap_err().to_string(),
+        "'x' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080"
+    );
+    assert!(requests.is_empty());
+}
