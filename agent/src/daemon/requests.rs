@@ -190,7 +190,7 @@ impl Agent {
         let vip_of = |entry: Option<&Arc<Entry>>| entry.map(|entry| entry.wanted.vip);
         let former: Vec<Vip> = names.iter().filter_map(|name| vip_of(book.get(name))).collect();
         let inverse = book.make(changes);
-        let gone: Vec<Vip> = former.into_iter().filter(|&vip| book.at(vip).is_none()).collect();
+        let gone: Vec<Vip> = former.iter().copied().filter(|&vip| book.at(vip).is_none()).collect();
         let wanted: Vec<Vip> = names.iter().filter_map(|name| vip_of(book.get(name))).collect();
         let mut faults = Vec::new();
         // What is said of a clash changes with its end.
@@ -201,15 +201,14 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             if self.services.has_writer() {
                 self.services.apply_some(datapath, &gone, &names, &mut faults);
-                let (mut set, mut deleted) = (addresses(&wanted), addresses(&gone));
-                let routed = set.len();
-                set.retain(|address| !self.services.foreign.contains(address));
-                needs_look |= set.len() < routed;
+                // A route that is set again is an event, after which everything would be looked at.
+                let set = &addresses(&wanted) - &addresses(&former);
+                let mut deleted = addresses(&gone);
                 let range = self.services.range();
                 deleted.retain(|&address| {
                     !self.services.holds(address) && !range.is_some_and(|range| range.contains(&address))
                 });
-                faults.extend(self.set_routes(datapath, &set, &deleted).await);
+                needs_look |= self.set_routes(datapath, &set, &deleted, &mut faults).await;
             } else if let Err(error) = self.look_at_services().await {
                 faults.push(format!("{error:#}"));
             }
@@ -235,28 +234,32 @@ impl Agent {
         Ok(())
     }
 
-    /// Sets and deletes routes of VIPs, whatever others stand.
+    /// Sets and deletes routes of VIPs; says whether others have routes in the place of some.
     async fn set_routes(
         &self,
         datapath: &Datapath,
         set: &BTreeSet<Ipv4Addr>,
         deleted: &BTreeSet<Ipv4Addr>,
-    ) -> Vec<String> {
+        faults: &mut Vec<String>,
+    ) -> bool {
         let (helper, _) = datapath.config().helper();
         let fans = datapath.config().fans();
         let routes = |addresses: &BTreeSet<Ipv4Addr>, range| {
             reconcile::vips(helper, &fans, &Vips { addresses: addresses.clone(), range }, &[]).ops
         };
-        let mut faults = Vec::new();
         for op in routes(deleted, None) {
             if let RouteOp::Set(old) = op {
                 faults.extend(route(self.node.netlink(), &RouteOp::Delete(old)).await);
             }
         }
-        for op in routes(set, self.services.range().filter(|_| !set.is_empty())) {
+        let foreign = &self.services.foreign;
+        let (held, free): (Vec<_>, Vec<_>) = routes(set, self.services.range().filter(|_| !set.is_empty()))
+            .into_iter()
+            .partition(|op| matches!(op, RouteOp::Set(wanted) if foreign.contains(&wanted.destination)));
+        for op in free {
             faults.extend(route(self.node.netlink(), &op).await);
         }
-        faults
+        !held.is_empty()
     }
 }
 

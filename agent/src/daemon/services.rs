@@ -50,8 +50,8 @@ pub(super) struct Services {
     pub(super) taken: BTreeSet<Ipv4Addr>,
     /// Addresses of this host and their devices, as they were seen last.
     pub(super) own: HashMap<Ipv4Addr, String>,
-    /// Addresses that others have routes to, as they were seen last.
-    pub(super) foreign: HashSet<Ipv4Addr>,
+    /// Networks that others have routes to, as they were seen last.
+    pub(super) foreign: HashSet<Ipv4Net>,
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
@@ -282,9 +282,8 @@ impl Agent {
             let (helper, _) = datapath.config().helper();
             let routes = netlink.routes().await?;
             let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &routes);
-            let others = routes.iter().filter(|route| route.destination.prefix_len() == 32);
-            let others = others.filter(|route| route.oif != Some(helper));
-            self.services.foreign = others.map(|route| route.destination.addr()).collect();
+            let others = routes.iter().filter(|route| route.oif != Some(helper));
+            self.services.foreign = others.map(|route| route.destination).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
             for op in plan.ops.iter().filter(|op| matches!(op, RouteOp::Delete(_))) {
