@@ -183,9 +183,9 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
         let now = coarse_now();
         let second = (1_000_000_000_u64 >> SEEN_SHIFT) as u32;
         for (table, state, lives, old) in [
-            ("young", State::New, 29, 31),
-            ("flows", State::Established, 8 * 3_600 - 1, 8 * 3_600 + 1),
-            ("flows", State::Reset, 19, 21),
+            ("young", State::New, 1, 31),
+            ("flows", State::Established, 8 * 3_600 - 60, 8 * 3_600 + 1),
+            ("flows", State::Reset, 1, 21),
         ] {
             let mut flows: HashMap<MapData, [u8; 16], [u8; 40]> = pinned(table);
             for (number, age) in [lives, old].into_iter().cycle().take(20).enumerate() {
