@@ -52,7 +52,7 @@ impl Placed {
     }
 
     /// What is wrong with one of its backends, by place.
-    fn wrong_backend(&self, place: usize, message: String) -> Problem {
+    pub fn wrong_backend(&self, place: usize, message: String) -> Problem {
         let line = self.backend_lines.get(place).copied();
         Problem { line, key: "service.backends.address".to_owned(), message }
     }

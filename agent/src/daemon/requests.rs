@@ -1,8 +1,8 @@
 //! Requests to the API that only the main loop can answer: what there is, and changes of services.
 
 use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
@@ -82,6 +82,10 @@ impl Agent {
         if !taken.is_empty() {
             return Err(Refusal::conflicts(taken));
         }
+        let problems = self.backends_that_are_vips(placed);
+        if !problems.is_empty() {
+            return Err(Refusal::conflicts(problems));
+        }
         let services: Vec<&Service> = placed.iter().map(|placed| &placed.service).collect();
         let changed = self.services.book.check(&services).map_err(|problems| {
             let problem = |(place, error): (usize, BookError)| match error {
@@ -99,6 +103,23 @@ impl Agent {
         }
         let applied = changes.len();
         Ok((changes, Applied { applied, unchanged: services.len() - applied, ..Applied::default() }))
+    }
+
+    /// Backends that are VIPs of services that are there.
+    fn backends_that_are_vips(&self, placed: &[Placed]) -> Vec<Problem> {
+        let entries = self.services.book.entries();
+        let vips: HashMap<IpAddr, &str> =
+            entries.values().map(|entry| (entry.wanted.vip.address, entry.wanted.name.as_str())).collect();
+        let mut problems = Vec::new();
+        for placed in placed {
+            for (place, backend) in placed.service.backends.iter().enumerate() {
+                if let Some(other) = vips.get(&backend.address) {
+                    let why = format!("{} is the VIP of service {other}; name its backends", backend.address);
+                    problems.push(placed.wrong_backend(place, why));
+                }
+            }
+        }
+        problems
     }
 
     fn plan_drain(
