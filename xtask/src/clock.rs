@@ -22,7 +22,13 @@ const HEADER: &str = "\
 ";
 
 /// Ours and what it is compared with.
-const RATIOS: [(&str, &str); 3] = [("fan", "routing"), ("vip", "ipvs"), ("vip", "nftables")];
+const RATIOS: [(&str, &str); 5] = [
+    ("fan", "routing"),
+    ("vip", "ipvs"),
+    ("vip", "nftables"),
+    ("vip-routed", "ipvs"),
+    ("vip-routed", "nftables"),
+];
 
 /// How much worse than kept a ratio may be, in per cent.
 const TOLERANCE: f64 = 5.0;
@@ -127,7 +133,7 @@ fn compare(series: &str, kept: Option<&Figures>, measured: &Figures) -> Result<(
                 continue;
             };
             let change = 100.0 * (new - old) / old;
-            println!("{operation:12} {ours:4} {new:.3} x {peer}, kept {old:.3} ({change:+.1} %)");
+            println!("{operation:12} {ours:10} {new:.3} x {peer}, kept {old:.3} ({change:+.1} %)");
             if change > TOLERANCE {
                 worse.push(format!("{operation} of {ours} takes {new:.3} x {peer} instead of {old:.3}"));
             }

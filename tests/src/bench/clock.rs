@@ -19,11 +19,22 @@ pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
 /// What is counted: a 64-byte request and its answer; connect, request, answer, close.
 const OPERATIONS: [(&str, Load, u64); 2] =
     [("round_trip", Load::RoundTrips, 1000), ("connection", Load::Connections, 200)];
-const WAYS: [Way; 8] =
-    [Way::Routing, Way::Vxlan, Way::Ipip, Way::Fan, Way::Ipvs, Way::IpvsOverIpip, Way::Nftables, Way::Vip];
+const WAYS: [Way; 9] = [
+    Way::Routing,
+    Way::Vxlan,
+    Way::Ipip,
+    Way::Fan,
+    Way::Ipvs,
+    Way::IpvsOverIpip,
+    Way::Nftables,
+    Way::Vip,
+    Way::VipRouted,
+];
 /// What an operation through a VIP may cost at most by what it costs with a peer, per round trip and per connection:
-/// where both use a tunnel, and where only ours does.
-const WANTED: [(Way, Way, [f64; 2]); 3] = [
+/// where both route plainly between the hosts, where both use a tunnel, and where only ours does.
+const WANTED: [(Way, Way, [f64; 2]); 5] = [
+    (Way::VipRouted, Way::Ipvs, [0.79, 0.79]),
+    (Way::VipRouted, Way::Nftables, [0.79, 0.78]),
     (Way::Vip, Way::IpvsOverIpip, [0.79, 0.79]),
     (Way::Vip, Way::Ipvs, [0.79, 0.79]),
     (Way::Vip, Way::Nftables, [0.79, 0.78]),

@@ -28,6 +28,9 @@ pub enum Way {
     /// The same among many.
     #[serde(rename = "vip-10000")]
     VipAmongMany,
+    /// A VIP of Fanlight's, to a backend beyond the fan, over plain routing.
+    #[serde(rename = "vip-routed")]
+    VipRouted,
     /// A VIP of the kernel's ip_vs, as NAT, over plain routing.
     Ipvs,
     /// The same over the kernel's ipip device: to a backend in an overlay, as a fan's are.
@@ -55,6 +58,7 @@ impl Way {
             Self::Fan => "fan",
             Self::Vip => "vip",
             Self::VipAmongMany => "vip-10000",
+            Self::VipRouted => "vip-routed",
             Self::Ipvs => "ipvs",
             Self::IpvsOverIpip => "ipvs-ipip",
             Self::Nftables => "nftables",
@@ -68,7 +72,7 @@ impl Way {
     fn translation(self) -> Option<(Translator, u32)> {
         match self {
             Self::Routing | Self::Vxlan | Self::Ipip | Self::Fan => None,
-            Self::Vip => Some((Translator::Fanlight, 0)),
+            Self::Vip | Self::VipRouted => Some((Translator::Fanlight, 0)),
             Self::VipAmongMany => Some((Translator::Fanlight, MANY)),
             Self::Ipvs | Self::IpvsOverIpip => Some((Translator::Ipvs, 0)),
             Self::Nftables => Some((Translator::Nftables, 0)),
@@ -79,12 +83,16 @@ impl Way {
     }
 
     fn has_hosts_of_its_own(self) -> bool {
-        self.is_ours() || self.translation().is_some()
+        self.is_in_fan(0) || self.translation().is_some()
     }
 
-    /// Whether the containers are in a fan.
-    fn is_ours(self) -> bool {
-        matches!(self, Self::Fan | Self::Vip | Self::VipAmongMany)
+    /// Whether the container of host 0 or 1 is in a fan.
+    fn is_in_fan(self, host: u8) -> bool {
+        match self {
+            Self::Fan | Self::Vip | Self::VipAmongMany => true,
+            Self::VipRouted => host == 0,
+            _ => false,
+        }
     }
 
     /// Bytes that the way adds to a packet.
@@ -92,14 +100,14 @@ impl Way {
         match self {
             Self::Vxlan => 50,
             Self::Ipip | Self::IpvsOverIpip => 20,
-            _ if self.is_ours() => 20,
+            _ if self.is_in_fan(1) => 20,
             _ => 0,
         }
     }
 
     /// The container's address on host 0 or 1.
     pub fn address(self, host: u8) -> Ipv4Addr {
-        if self.is_ours() {
+        if self.is_in_fan(host) {
             Ipv4Addr::new(250, 0, 27 + host, 2)
         } else {
             Ipv4Addr::new(10, 1 + self as u8, 27 + host, 2)
@@ -165,8 +173,9 @@ impl Pair {
 
     /// Lays a way between the hosts and a container at either end.
     fn lay(&self, way: Way) -> Lane<'_> {
-        let ends = [0, 1]
-            .map(|index| if way.is_ours() { self.fan_end(way, index) } else { self.routed_end(way, index) });
+        let ends = [0, 1].map(|index| {
+            if way.is_in_fan(index as u8) { self.fan_end(way, index) } else { self.routed_end(way, index) }
+        });
         match way {
             Way::Vxlan => self.lay_vxlan(),
             Way::Ipip | Way::IpvsOverIpip => self.each(way, |host, other, underlay| {
@@ -174,7 +183,7 @@ impl Pair {
                 host.ip("link set tunnel up");
                 host.ip(&format!("route add {other} dev tunnel"));
             }),
-            _ if way.is_ours() => {}
+            _ if way.is_in_fan(1) => {}
             _ => self.each(way, |host, other, underlay| {
                 host.ip(&format!("route add {other} via {underlay}"));
             }),
