@@ -181,7 +181,7 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
         let datapath = open();
         let mut walk = datapath.services().walk();
         let now = coarse_now();
-        let second = (1_000_000_000_u64 >> SEEN_SHIFT) as u32;
+        let ago = |seconds: u64| now.wrapping_sub(((seconds * 1_000_000_000) >> SEEN_SHIFT) as u32);
         for (table, state, lives, old) in [
             ("young", State::New, 1, 31),
             ("flows", State::Established, 8 * 3_600 - 60, 8 * 3_600 + 1),
@@ -191,8 +191,7 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
             for (number, age) in [lives, old].into_iter().cycle().take(20).enumerate() {
                 let mut key = [0; 16];
                 [key[0], key[1], key[12]] = [number as u8, state as u8, 6];
-                let seen = now.wrapping_sub(age * second);
-                let record = FlowRecord { seen, state: state as u8, ..FlowRecord::zeroed() };
+                let record = FlowRecord { seen: ago(age), state: state as u8, ..FlowRecord::zeroed() };
                 let record: [u8; 40] = bytemuck::cast(record);
                 flows.insert(key, record, 0).expect("there is room");
             }
