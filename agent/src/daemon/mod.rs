@@ -33,6 +33,7 @@ mod presence;
 mod relevance;
 mod report;
 mod requests;
+mod routes;
 mod services;
 mod services_record;
 mod services_room;

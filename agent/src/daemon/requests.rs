@@ -14,7 +14,8 @@ use super::{
     agent::Agent,
     keeping::{Keeping, Kept, Waiting},
     relevance::Concern,
-    services::{route, v4},
+    routes::route,
+    services::v4,
 };
 use crate::{
     api::{Applied, Drained, Refusal, Request, Snapshot},

@@ -17,6 +17,7 @@ use super::{
     flows::Keeper,
     keeping::Keeping,
     report::Topic,
+    routes::{device, held_by, route},
     services_record::{Teller, Told},
     store::{FOLDER, Store, damaged},
 };
@@ -25,7 +26,7 @@ use crate::{
     fan::Node,
     kernel::{
         bpf::{Datapath, ServiceOp, ServiceWriter},
-        netlink::{Address, Link, Netlink, Route},
+        netlink::{Address, Link},
     },
     reconcile::{self, RouteOp, Vips},
     service::{Book, Protocol, Service, Vip},
@@ -366,29 +367,6 @@ impl Services {
         };
         self.taken.iter().map(reason).collect()
     }
-}
-
-/// Makes one change of routes.
-pub(super) async fn route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
-    let outcome = match op {
-        RouteOp::Set(route) => netlink.replace_route(route).await,
-        RouteOp::Delete(route) => netlink.delete_route(route).await,
-    };
-    outcome.err().map(|error| error.to_string())
-}
-
-fn held_by(route: &Route, links: &[Link]) -> String {
-    let Route { destination, protocol, .. } = route;
-    let target = if route.rejects { "nowhere".to_owned() } else { device(links, route.oif) };
-    let vip = destination.addr();
-    format!(
-        "vip-route {vip}: held by a route to {target} (protocol {protocol}); delete it, or use another VIP"
-    )
-}
-
-fn device(links: &[Link], index: Option<u32>) -> String {
-    let link = links.iter().find(|link| Some(link.index) == index);
-    link.map_or_else(|| "an unknown device".to_owned(), |link| link.name.clone())
 }
 
 pub(super) fn is_refused(service: &Service, taken: &BTreeSet<Ipv4Addr>) -> bool {
