@@ -81,10 +81,11 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
 fn route(frame: &mut Frame, hook: Hook) -> Result<(i32, Outcome), Refused> {
     let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
     let (src, dst) = (u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
-    let Some(action) = uplink::route(frame, src, dst) else {
+    let routed = hook as u32 != Hook::HostEgress as u32;
+    let Some(action) = uplink::route(frame, src, dst, routed) else {
         return Ok((to_host(frame)?, Outcome::DeliveredToHost));
     };
-    if hook as u32 != Hook::HostEgress as u32 {
+    if routed {
         one_hop_less(&mut frame.even::<Ipv4Frame>(0)?.0.ip);
     }
     Ok((action, Outcome::Routed))

@@ -32,36 +32,41 @@ pub fn send(frame: &Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i
     if !routed || host & fan.onlink_mask != fan.onlink {
         return Ok(redirect(fan.uplink, ptr::null_mut(), 0));
     }
-    let mut next = MaybeUninit::<NextHop>::uninit();
-    let words = next.as_mut_ptr().cast::<u32>();
-    // Word by word: LLVM would make a call of clearing the unused ones, which costs as much as all the rest here.
-    for (index, word) in [AF_INET, host.to_be(), 0, 0, 0].into_iter().enumerate() {
-        // SAFETY: the structure is these five words: family, and an address of up to 16 bytes.
-        unsafe { words.add(index).write_volatile(word) };
-    }
-    Ok(redirect(fan.uplink, next.as_mut_ptr(), size_of::<NextHop>() as i32))
+    Ok(to(fan.uplink, AF_INET, [host.to_be(), 0, 0, 0]))
 }
 
 /// With several uplinks the routing table says which; the neighbour is still resolved by the redirection.
 #[inline(always)]
 fn by_route(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
-    match egress(frame, fan.address.to_be(), host.to_be()) {
-        Some(ifindex) => Ok(redirect(ifindex, ptr::null_mut(), 0)),
+    let mut params = MaybeUninit::uninit();
+    match egress(frame, fan.address.to_be(), host.to_be(), &mut params) {
+        Some(params) => Ok(redirect(params.ifindex, ptr::null_mut(), 0)),
         None => Err(Refused),
     }
 }
 
 /// Sends the frame, whose addresses these are, as the routing table says; `None` where that is no other host, or not for
-/// a packet of this size.
+/// a packet of this size. `routed`: as for [`send`].
 #[inline(always)]
-pub fn route(frame: &Frame, src: u32, dst: u32) -> Option<i32> {
-    egress(frame, src, dst).map(|ifindex| redirect(ifindex, ptr::null_mut(), 0))
+pub fn route(frame: &Frame, src: u32, dst: u32, routed: bool) -> Option<i32> {
+    let mut params = MaybeUninit::uninit();
+    let params = egress(frame, src, dst, &mut params)?;
+    if !routed {
+        return Some(redirect(params.ifindex, ptr::null_mut(), 0));
+    }
+    // SAFETY: the helper has put the next hop there, an address of either family.
+    let next = unsafe { params.__bindgen_anon_4.ipv6_dst };
+    Some(to(params.ifindex, u32::from(params.family), next))
 }
 
-/// The interface that the routing table names.
+/// Where the routing table leads to.
 #[inline(always)]
-fn egress(frame: &Frame, src: u32, dst: u32) -> Option<u32> {
-    let mut params = MaybeUninit::<FibLookup>::uninit();
+fn egress<'p>(
+    frame: &Frame,
+    src: u32,
+    dst: u32,
+    params: &'p mut MaybeUninit<FibLookup>,
+) -> Option<&'p FibLookup> {
     let params = params.as_mut_ptr();
     for index in 0..size_of::<FibLookup>() / size_of::<u64>() {
         // SAFETY: the structure, of integers, is these words. Word by word, because the function that LLVM calls to clear
@@ -78,12 +83,24 @@ fn egress(frame: &Frame, src: u32, dst: u32) -> Option<u32> {
         bpf_fib_lookup(frame.as_ptr(), params, size_of::<FibLookup>() as i32, 0)
     };
     match code as u32 {
-        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
-            // SAFETY: as above; the helper has put the interface there.
-            Some(unsafe { (*params).ifindex })
-        }
+        // SAFETY: as above.
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => Some(unsafe { &*params }),
         _ => None,
     }
+}
+
+/// Out of an interface to a next hop, whose link-layer address the kernel fills in.
+#[inline(always)]
+fn to(ifindex: u32, family: u32, address: [u32; 4]) -> i32 {
+    let mut next = MaybeUninit::<NextHop>::uninit();
+    let words = next.as_mut_ptr().cast::<u32>();
+    let [a, b, c, d] = address;
+    // Word by word: LLVM would make a call of clearing the unused ones, which costs as much as all the rest here.
+    for (index, word) in [family, a, b, c, d].into_iter().enumerate() {
+        // SAFETY: the structure is these five words: family, and an address of up to 16 bytes.
+        unsafe { words.add(index).write_volatile(word) };
+    }
+    redirect(ifindex, next.as_mut_ptr(), size_of::<NextHop>() as i32)
 }
 
 #[inline(always)]

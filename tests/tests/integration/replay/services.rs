@@ -103,3 +103,19 @@ fn the_command_names_them_in_its_lines_for_people_and_for_scripts() {
     let json: serde_json::Value = serde_json::from_str(&replay(&["--json"])).expect("a line of JSON");
     assert_eq!((&json["service"], &json["backend"]), (&"dns".into(), &"250.0.27.2:8080".into()), "{json}");
 }
+
+#[test]
+fn datagrams_to_a_closed_port_are_answered_a_hundred_times_a_second_to_each_client() {
+    let mut engine = serving(&[Hook::EndpointIngress]);
+    let mut refused = |source| {
+        let frame = sent(&Ipv4::udp((source, 1000), (VIP, 99), b"who"));
+        let packet = Packet { number: 1, frame, ..Packet::default() };
+        let verdict = engine.run(Hook::EndpointIngress, &packet).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(verdict.outcome.name(), "refused-no-backend");
+        verdict.action == Action::Redirect
+    };
+    let answered = (0..300).filter(|_| refused(LOCAL)).count();
+    // Two seconds begin in the time that this takes, at most.
+    assert!((100..=200).contains(&answered), "{answered}");
+    assert!(refused(Ipv4Addr::from_bits(LOCAL.to_bits() + 50)), "another client");
+}
