@@ -1,11 +1,14 @@
 //! Changes on their way to the disk: the main loop goes on meanwhile, and takes no further request.
 
-use std::{future::pending, io};
+use std::{future::pending, io, path::Path};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
-use super::store::Store;
+use super::{
+    services::Services,
+    store::{FOLDER, Store, damaged},
+};
 use crate::{
     api::{Answer, Applied, Drained, Refusal},
     service::Change,
@@ -75,5 +78,28 @@ impl Keeping {
             Some(keeping) => (&mut keeping.task).await.context("agent: keeping services"),
             None => pending().await,
         }
+    }
+}
+
+impl Services {
+    /// Writes the log anew where most of it is history, and says what is wrong with it.
+    pub(super) fn keep(&mut self) -> Vec<String> {
+        let mut reasons = self.book.clashes();
+        if let Some(store) = self.store.take_if(|store| store.is_long()) {
+            self.keeping = Some(Keeping::rewrite(store, self.book.changes().collect()));
+        }
+        let damaged = damaged(Path::new(FOLDER));
+        if damaged.is_empty() && std::mem::take(&mut self.has_lost) {
+            self.is_open = true;
+        }
+        self.has_lost = !damaged.is_empty();
+        reasons.extend(damaged.iter().map(|path| {
+            format!(
+                "services-damaged: {} can't be read; the kernel's services stay as they are: apply again what is \
+                 missing, then delete that file",
+                path.display()
+            )
+        }));
+        reasons
     }
 }

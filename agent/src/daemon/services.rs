@@ -19,7 +19,7 @@ use super::{
     report::Topic,
     routes::{device, held_by, route},
     services_record::{Teller, Told},
-    store::{FOLDER, Store, damaged},
+    store::{FOLDER, Store},
 };
 use crate::{
     config::{DatapathConfig, PortRange},
@@ -56,7 +56,7 @@ pub(super) struct Services {
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
-    has_lost: bool,
+    pub(super) has_lost: bool,
     teller: Teller,
     /// The record does not say what the latest requests changed.
     pub(super) is_untold: bool,
@@ -221,27 +221,6 @@ impl Services {
         let vip = |port, protocol| Vip { address, port, protocol };
         let all = vip(0, Protocol::Tcp)..=vip(u16::MAX, Protocol::Udp);
         self.writer.as_ref().is_some_and(|writer| writer.held().services.range(all).next().is_some())
-    }
-
-    /// Writes the log anew where most of it is history, and says what is wrong with it.
-    fn keep(&mut self) -> Vec<String> {
-        let mut reasons = self.book.clashes();
-        if let Some(store) = self.store.take_if(|store| store.is_long()) {
-            self.keeping = Some(Keeping::rewrite(store, self.book.changes().collect()));
-        }
-        let damaged = damaged(Path::new(FOLDER));
-        if damaged.is_empty() && std::mem::take(&mut self.has_lost) {
-            self.is_open = true;
-        }
-        self.has_lost = !damaged.is_empty();
-        reasons.extend(damaged.iter().map(|path| {
-            format!(
-                "services-damaged: {} can't be read; the kernel's services stay as they are: apply again what is \
-                 missing, then delete that file",
-                path.display()
-            )
-        }));
-        reasons
     }
 }
 
