@@ -138,8 +138,7 @@ impl Datapath {
         pins.create()?;
         let mut ebpf = object::create_maps(Some(&Shared { pins: &pins, sizes: FlowSizes::new(flows)? }))?;
         let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
-        let programs =
-            Hook::ALL.iter().map(|&hook| object::load_hook(&mut ebpf, hook)).collect::<Result<_>>()?;
+        let programs = object::programs(&mut ebpf, &pins, [tables.config_id, tables.flows_id])?;
         tables.config.initialise();
         if mechanism == Mechanism::Tcx {
             links::prune(&pins)?;

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -16,7 +18,7 @@ use dataplane_common::outcome::Hook;
 use super::{
     error::{Context as _, Error, Result},
     flows::FlowSizes,
-    pins::Pins,
+    pins::{self, Pins},
     probe, sys,
 };
 
@@ -113,10 +115,47 @@ pub(super) fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut
     Ok(program)
 }
 
-/// Loads the program of a hook.
-pub(super) fn load_hook(ebpf: &mut Ebpf, hook: Hook) -> Result<LoadedProgram> {
+/// The programs of all hooks. They are pinned under a name that tells this object from others': who comes next takes them
+/// over instead of having the kernel verify them again, if they run on the present maps.
+pub(super) fn programs(ebpf: &mut Ebpf, pins: &Pins, maps: [u32; 2]) -> Result<Vec<LoadedProgram>> {
+    let path = |hook| pins.program(hook, object_hash());
+    let load = |&hook: &Hook| match pinned(hook, &path(hook), maps) {
+        Some(program) => Ok(program),
+        None => load_hook(ebpf, hook, &path(hook)),
+    };
+    let programs = Hook::ALL.iter().map(load).collect::<Result<_>>()?;
+    pins.keep_programs(&Hook::ALL.iter().map(|&hook| path(hook)).collect::<Vec<_>>())?;
+    Ok(programs)
+}
+
+/// Tells objects apart, so that a pinned program is known before its own is loaded.
+fn object_hash() -> u64 {
+    // The same for every process of one binary, and that is all that it has to be.
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A program that is pinned already and runs on these maps. One that cannot be used is replaced.
+fn pinned(hook: Hook, path: &Path, maps: [u32; 2]) -> Option<LoadedProgram> {
+    let program = SchedClassifier::from_pin(path).ok()?;
+    let loaded = loaded(hook, &program).ok()?;
+    let running = sys::program_info(loaded.fd.as_fd()).ok()?;
+    maps.iter().all(|map| running.map_ids.contains(map)).then_some(loaded)
+}
+
+/// Loads the program of a hook, and pins it in place of another.
+fn load_hook(ebpf: &mut Ebpf, hook: Hook, path: &Path) -> Result<LoadedProgram> {
     let name = program_name(hook);
     let program = load_program(ebpf, name)?;
+    let loaded = loaded(hook, program)?;
+    pins::remove_pin(path)?;
+    program.pin(path).map_err(io::Error::other).during(|| format!("pinning program {name}"))?;
+    Ok(loaded)
+}
+
+fn loaded(hook: Hook, program: &SchedClassifier) -> Result<LoadedProgram> {
+    let name = program_name(hook);
     let verified_instructions = program.info().map_err(Error::program(name))?.verified_instruction_count();
     let fd = program.fd().map_err(Error::program(name))?.try_clone().during(|| format!("keeping {name}"))?;
     let info = sys::program_info(fd.as_fd()).during(|| format!("asking about program {name}"))?;

@@ -1,4 +1,4 @@
-//! Where things are pinned: `/sys/fs/bpf/fanlight/v<layout>/{maps,links}` of the current mount namespace.
+//! Where things are pinned: `/sys/fs/bpf/fanlight/v<layout>/{maps,programs,links}` of the current mount namespace.
 
 use std::{
     fs, io,
@@ -39,7 +39,7 @@ impl Pins {
                 .during(|| format!("mounting bpffs on {BPFFS}"))?;
         }
         self.refuse_newer()?;
-        for directory in [self.maps(), self.links()] {
+        for directory in [self.maps(), self.programs(), self.links()] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -73,6 +73,22 @@ impl Pins {
         self.layout.join("links")
     }
 
+    fn programs(&self) -> PathBuf {
+        self.layout.join("programs")
+    }
+
+    /// Where a hook's program is pinned that comes from the object with this hash.
+    pub(super) fn program(&self, hook: Hook, object: u64) -> PathBuf {
+        self.programs().join(format!("{}-{object:016x}", hook.name()))
+    }
+
+    /// Unpins all programs but these.
+    pub(super) fn keep_programs(&self, kept: &[PathBuf]) -> Result<()> {
+        let directory = self.programs();
+        let pinned = names(&directory)?.into_iter().map(|name| directory.join(name));
+        pinned.filter(|path| !kept.contains(path)).try_for_each(|path| remove_pin(&path))
+    }
+
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
@@ -97,7 +113,7 @@ impl Pins {
 
     /// Unpins everything of this layout and removes the directories that are empty then.
     pub(super) fn remove(&self) -> Result<()> {
-        for directory in [self.links(), self.maps()] {
+        for directory in [self.links(), self.programs(), self.maps()] {
             for name in names(&directory)? {
                 remove_pin(&directory.join(name))?;
             }
