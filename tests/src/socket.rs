@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -14,6 +14,9 @@ use nix::{
 };
 
 use crate::sys;
+
+/// How long a device may take to make room for a frame, in milliseconds.
+const SEND_PATIENCE: u16 = 5_000;
 
 /// A packet socket on one device. Received frames are as a program on the device's ingress would see them.
 pub struct RawSocket {
@@ -36,7 +39,14 @@ impl RawSocket {
     /// Sends a frame.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
-        let sent = (&self.file).write(frame).unwrap_or_else(|error| panic!("cannot send a frame: {error}"));
+        let mut sent = (&self.file).write(frame);
+        // The device's queue may be full: a flood is faster than an emulated machine.
+        while sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            let ready = poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], SEND_PATIENCE);
+            assert!(ready.is_ok_and(|ready| ready > 0), "the device takes no more frames");
+            sent = (&self.file).write(frame);
+        }
+        let sent = sent.unwrap_or_else(|error| panic!("cannot send a frame: {error}"));
         assert_eq!(sent, frame.len(), "the frame was cut");
     }
 
