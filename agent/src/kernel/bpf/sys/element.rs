@@ -10,6 +10,15 @@ use super::{ElementAttr, address, address_mut, bpf, raw};
 /// Reads the element of a key, if there is one. Both types have the map's sizes. That an LRU map's element was read here
 /// does not make it one that was used.
 pub(in crate::kernel::bpf) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    get(bpf_cmd::BPF_MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes the element of a key out of a hash map, if there is one, and gives what it was. Both types have the map's sizes.
+pub(in crate::kernel::bpf) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    get(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+fn get<K: Pod, V: Pod>(command: bpf_cmd, map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let (key, mut value) = ([*key], [V::zeroed()]);
     let mut element = ElementAttr {
         map_fd: raw(map),
@@ -18,24 +27,7 @@ pub(in crate::kernel::bpf) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &
         ..Zeroable::zeroed()
     };
     // SAFETY: the key is readable and the value writable for the map's sizes, as callers see to.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element) } {
-        Ok(_) => Ok(Some(value[0])),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes the element of a key out of a hash map, if there is one, and gives what it was. Both types have the map's sizes.
-pub(in crate::kernel::bpf) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    let (key, mut value) = ([*key], [V::zeroed()]);
-    let mut element = ElementAttr {
-        map_fd: raw(map),
-        key: address(&key),
-        value: address_mut(&mut value),
-        ..Zeroable::zeroed()
-    };
-    // SAFETY: as in `lookup`.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut element) } {
+    match unsafe { bpf(command, &mut element) } {
         Ok(_) => Ok(Some(value[0])),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
