@@ -1,6 +1,14 @@
 //! A host: what a machine with Fanlight is to its neighbours, in namespaces.
 
-use std::{env, ffi::OsStr, fs, ops::Deref, path::PathBuf, sync::Mutex};
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    ops::Deref,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use serde_json::Value;
 
@@ -112,4 +120,14 @@ pub fn binary() -> PathBuf {
     near.find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("no fanlight beside {}; run `cargo build -p fanlight` or set FANLIGHT_BIN", own.display())
     })
+}
+
+/// Another binary that does the same as the one under test, in a directory.
+pub fn rebuilt(directory: &Path) -> PathBuf {
+    let path = directory.join("fanlight");
+    let mut bytes = fs::read(binary()).expect("the binary under test");
+    bytes.extend(b"rebuilt");
+    fs::write(&path, bytes).expect("a copy");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable copy");
+    path
 }

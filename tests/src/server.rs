@@ -16,7 +16,11 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
 
-use crate::site::Site;
+use crate::{
+    container::Container,
+    fleet::{Fleet, overlay},
+    site::Site,
+};
 
 /// A server that greets every connection with its name and the client's address, and then sends every byte back; and
 /// answers every datagram with the same line.
@@ -40,6 +44,17 @@ impl Named {
         thread::spawn(move || serve_connections(&listener, &tcp.0, &tcp.1));
         thread::spawn(move || serve_datagrams(&datagrams, &udp.0, &udp.1));
         Self { stop, port, address }
+    }
+
+    /// A container on each host, and a server in each: `b0`, `b1`, ...
+    #[track_caller]
+    pub fn on_each(fleet: &Fleet) -> (Vec<Container<'_>>, Vec<Self>) {
+        let containers: Vec<_> = (0..fleet.hosts().len()).map(|host| fleet.endpoint(host, 9)).collect();
+        let servers = containers.iter().enumerate();
+        let servers = servers
+            .map(|(host, container)| Self::start(container, &format!("b{host}"), overlay(host, 9), 8080));
+        let servers = servers.collect();
+        (containers, servers)
     }
 
     /// Where it listens, as a backend is written.

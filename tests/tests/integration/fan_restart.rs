@@ -1,6 +1,6 @@
 //! Fail static: whatever happens to the agent, no packet is lost.
 
-use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use fanlight_tests::{
     Agent, Container, Host,
@@ -90,11 +90,7 @@ fn an_upgrade_to_another_binary_loses_no_packet_and_replaces_every_program() {
     let (one, other) = (fleet.endpoint(0, 2), fleet.port(1, 2));
     let running = agents(&fleet);
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let rebuilt = directory.path().join("fanlight");
-    let mut bytes = fs::read(host::binary()).expect("the binary under test");
-    bytes.extend(b"rebuilt");
-    fs::write(&rebuilt, bytes).expect("a copy");
-    fs::set_permissions(&rebuilt, fs::Permissions::from_mode(0o755)).expect("an executable copy");
+    let rebuilt = host::rebuilt(directory.path());
     let before = programs(&fleet[0]);
     let mut upgraded = Vec::new();
     under_traffic(&fleet, (&one, &other), || {

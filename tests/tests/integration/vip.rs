@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Container, eventually,
+    Agent, eventually,
     fleet::{Fleet, overlay},
     load::{Iperf, IperfServer, ping},
     server::{Greeted, Named, ask},
@@ -35,16 +35,6 @@ fn serve(fleet: &Fleet, services: &[String]) -> Agent {
     fleet[0].agent()
 }
 
-/// A container on each host, and a server in each, named after it.
-fn backends(fleet: &Fleet) -> (Vec<Container<'_>>, Vec<Named>) {
-    let containers: Vec<_> = (0..fleet.hosts().len()).map(|host| fleet.endpoint(host, 9)).collect();
-    let servers = containers.iter().enumerate();
-    let servers =
-        servers.map(|(host, container)| Named::start(container, &format!("b{host}"), overlay(host, 9), 8080));
-    let servers = servers.collect();
-    (containers, servers)
-}
-
 fn addresses(servers: &[Named]) -> Vec<String> {
     servers.iter().map(Named::backend).collect()
 }
@@ -52,7 +42,7 @@ fn addresses(servers: &[Named]) -> Vec<String> {
 #[test]
 fn connections_of_a_container_reach_every_backend_and_keep_the_clients_address() {
     let fleet = Fleet::up(3);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &addresses(&servers))]);
     let client = fleet.endpoint(0, 5);
     let mut met: BTreeMap<String, u32> = BTreeMap::new();
@@ -70,7 +60,7 @@ fn connections_of_a_container_reach_every_backend_and_keep_the_clients_address()
 #[test]
 fn processes_of_the_host_reach_local_and_remote_backends() {
     let fleet = Fleet::up(2);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(
         &fleet,
         &[
@@ -92,7 +82,7 @@ fn processes_of_the_host_reach_local_and_remote_backends() {
 #[test]
 fn datagrams_are_answered_from_the_vip() {
     let fleet = Fleet::up(3);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &[service("dns", "10.96.0.10:53/udp", &addresses(&servers))]);
     let client = fleet.endpoint(0, 5);
     let mut met: BTreeMap<String, u32> = BTreeMap::new();
@@ -108,7 +98,7 @@ fn datagrams_are_answered_from_the_vip() {
 #[test]
 fn a_backend_that_calls_its_own_service_meets_itself_as_the_vip() {
     let fleet = Fleet::up(1);
-    let (containers, servers) = backends(&fleet);
+    let (containers, servers) = Named::on_each(&fleet);
     let _agent = serve(
         &fleet,
         &[
@@ -177,7 +167,7 @@ fn a_vip_answers_pings_of_containers_and_of_the_host() {
 #[test]
 fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
     let fleet = Fleet::up(2);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let shared = [servers[1].backend()];
     let _agent = serve(
         &fleet,
@@ -197,7 +187,7 @@ fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
 #[test]
 fn a_connection_straight_to_the_backend_works_beside_one_through_the_vip() {
     let fleet = Fleet::up(2);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &[servers[1].backend()])]);
     let client = fleet.endpoint(0, 5);
     let mut through = Greeted::connect_from(&client, 40_000, WEB).expect("the backend answers");
@@ -224,7 +214,7 @@ fn bulk_tcp_flows_through_a_vip_in_both_directions() {
 #[test]
 fn connections_end_with_their_backend_and_new_ones_go_elsewhere() {
     let fleet = Fleet::up(3);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let all = addresses(&servers);
     let mut agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &all)]);
     let client = fleet.endpoint(0, 5);
@@ -247,7 +237,7 @@ fn connections_end_with_their_backend_and_new_ones_go_elsewhere() {
 #[test]
 fn connections_outlive_the_agent_and_its_successor_changes_nothing() {
     let fleet = Fleet::up(3);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &addresses(&servers))]);
     let client = fleet.endpoint(0, 5);
     let mut open: Vec<_> =
@@ -267,7 +257,7 @@ fn connections_outlive_the_agent_and_its_successor_changes_nothing() {
 #[test]
 fn a_service_that_leaves_the_file_takes_its_route_along() {
     let fleet = Fleet::up(1);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let mut agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &addresses(&servers))]);
     assert!(fleet[0].ip("route show 10.96.0.10").contains("fanlight0"));
     assert_eq!(fleet[0].json("status")["services"][0]["name"], "web");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Container, Site, eventually,
+    Agent, Site, eventually,
     fleet::{Fleet, bridge, overlay},
     server::{Greeted, Named},
 };
@@ -32,16 +32,6 @@ fn serve(fleet: &Fleet, servers: &[Named]) -> Agent {
     fleet[0].agent()
 }
 
-/// A server in a container on each host.
-fn backends(fleet: &Fleet) -> (Vec<Container<'_>>, Vec<Named>) {
-    let containers: Vec<_> = (0..fleet.hosts().len()).map(|host| fleet.endpoint(host, 9)).collect();
-    let servers = containers.iter().enumerate();
-    let servers =
-        servers.map(|(host, container)| Named::start(container, &format!("b{host}"), overlay(host, 9), 8080));
-    let servers = servers.collect();
-    (containers, servers)
-}
-
 /// Connections of a site to both backends, which then say nothing.
 fn idle(site: &Site) -> Vec<Greeted> {
     let open: Vec<_> = (0..12).map(|_| Greeted::connect(site, WEB).expect("a backend answers")).collect();
@@ -60,7 +50,7 @@ fn heard(greeted: &mut Greeted) -> Option<ErrorKind> {
 #[test]
 fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
     let fleet = Fleet::up(2);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let mut agent = serve(&fleet, &servers);
     let bridged = fleet.endpoint(0, 5);
     let routed = fleet[0].container("routed");
@@ -86,7 +76,7 @@ fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
 #[test]
 fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_it() {
     let fleet = Fleet::up(2);
-    let (mut containers, mut servers) = backends(&fleet);
+    let (mut containers, mut servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &servers);
     let client = fleet.endpoint(0, 5);
     let state = || fleet[0].json("status")["services"][0]["backends"][0]["state"].clone();
@@ -111,7 +101,7 @@ fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_i
 #[test]
 fn new_connections_avoid_a_backend_whose_device_went_within_100_ms() {
     let fleet = Fleet::up(2);
-    let (_containers, servers) = backends(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &servers);
     let client = fleet.endpoint(0, 5);
     let _ = idle(&client);

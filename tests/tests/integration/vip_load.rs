@@ -2,9 +2,7 @@
 //! of forged clients arrives.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddrV4},
-    os::unix::fs::PermissionsExt,
     thread,
     time::Duration,
 };
@@ -85,11 +83,7 @@ fn no_connection_fails_while_the_agent_stops_and_starts_three_times() {
 #[test]
 fn no_connection_fails_while_another_binary_takes_over() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let rebuilt = directory.path().join("fanlight");
-    let mut bytes = fs::read(host::binary()).expect("the binary under test");
-    bytes.extend(b"rebuilt");
-    fs::write(&rebuilt, bytes).expect("a copy");
-    fs::set_permissions(&rebuilt, fs::Permissions::from_mode(0o755)).expect("an executable copy");
+    let rebuilt = host::rebuilt(directory.path());
     nothing_fails_while(|fleet, agent| {
         fleet[0].use_binary(rebuilt);
         agent.stop();
