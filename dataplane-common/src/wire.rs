@@ -113,37 +113,13 @@ unsafe impl Header for Ipv4Ports {
     const ON_WORD: bool = true;
 }
 
-/// A packet quoted in an ICMP error: its IPv4 header and the ports behind it, at any boundary. All as on the wire.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Quoted {
-    /// Version and header length.
-    pub vihl: u8,
-    /// Class.
-    pub tos: u8,
-    /// Total length and identification.
-    pub len_id: [u16; 2],
-    /// Flags and offset.
-    pub frags: u16,
-    /// Time to live.
-    pub ttl: u8,
-    /// Protocol.
-    pub protocol: u8,
-    /// Header checksum.
-    pub check: [u8; 2],
-    /// Source address.
-    pub src: u32,
-    /// Destination address.
-    pub dst: u32,
-    /// Source port.
-    pub sport: u16,
-    /// Destination port.
-    pub dport: u16,
-}
-
-// SAFETY: `repr(C)` of integers whose alignments divide their offsets, 24 bytes in all: no padding.
-unsafe impl Header for Quoted {
-    const ON_WORD: bool = true;
+impl Ipv4Ports {
+    /// Whether ports stand where they are read: behind a header without options, in no later fragment.
+    #[inline(always)]
+    pub const fn has_ports(&self) -> bool {
+        let [start, _, _, frags] = self.first;
+        start.to_ne_bytes()[0] == PLAIN && u16::from_be(frags) & Ipv4::OFFSET == 0
+    }
 }
 
 /// Length of an Ethernet header.
@@ -202,8 +178,7 @@ impl Ipv4 {
     const DF: u16 = 0x4000;
     /// More-fragments flag and fragment offset.
     const FRAGMENT: u16 = 0x3fff;
-    /// Fragment offset.
-    pub const OFFSET: u16 = 0x1fff;
+    const OFFSET: u16 = 0x1fff;
 
     /// Reads the fields of a header.
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::{
     decide::off_the_common_way,
     icmp,
     packet::Packet,
-    wire::{IPV4_LEN, IcmpHdr, Ipv4, PLAIN, PROTO_ICMP, PROTO_TCP, PROTO_UDP, Quoted},
+    wire::{IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
 
 /// Offset of the quoted packet in an error behind an IPv4 header without options.
@@ -23,9 +23,9 @@ fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<
     if !icmp::is_error(message.kind) {
         return None;
     }
-    let quoted: Quoted = packet.copy(offset + QUOTED)?;
+    let quoted: Ipv4Ports = packet.copy(offset + QUOTED)?;
     let is_known = quoted.protocol == PROTO_TCP || quoted.protocol == PROTO_UDP;
-    if quoted.vihl != PLAIN || !is_known || u16::from_be(quoted.frags) & Ipv4::OFFSET != 0 {
+    if !is_known || !quoted.has_ports() {
         return None;
     }
     Some(FlowKey::new(quoted.dst, quoted.src, quoted.dport, quoted.sport, quoted.protocol))

@@ -5,7 +5,7 @@ use dataplane_common::{
     decide::off_the_common_way,
     packet::Packet,
     vip::Tuple,
-    wire::{IPV4_LEN, IcmpHdr, Ipv4Ports, Ipv4Words, PROTO_ICMP, PROTO_TCP, Quoted},
+    wire::{IPV4_LEN, IcmpHdr, Ipv4Ports, Ipv4Words, PROTO_ICMP, PROTO_TCP},
 };
 
 use crate::packet::{Frame, Refused};
@@ -73,7 +73,7 @@ fn error(frame: &mut Frame, offset: usize, old: Tuple, new: Tuple) -> Result<(),
     let message = offset + IPV4_LEN;
     let quote = message + size_of::<IcmpHdr>();
     let icmp: IcmpHdr = frame.copy(message).ok_or(Refused)?;
-    let quoted: Quoted = frame.copy(quote).ok_or(Refused)?;
+    let quoted: Ipv4Ports = frame.copy(quote).ok_or(Refused)?;
     // From somebody on the way, it stays from there.
     let src = if old.src == quoted.dst { new.src } else { old.src };
     addresses(frame, offset, src, new.dst)?;
@@ -81,7 +81,7 @@ fn error(frame: &mut Frame, offset: usize, old: Tuple, new: Tuple) -> Result<(),
     let mut check = checksum::update(icmp.check, quoted.sport.to_ne_bytes(), new.dport.to_ne_bytes());
     check = checksum::update(check, quoted.dport.to_ne_bytes(), new.sport.to_ne_bytes());
     frame.store(message + 2, &check)?;
-    let mut header = checksum::update_word(quoted.check, quoted.src, new.dst);
+    let mut header = checksum::update_word(quoted.check.to_ne_bytes(), quoted.src, new.dst);
     header = checksum::update_word(header, quoted.dst, new.src);
     let [c0, c1] = header;
     let [s0, s1, s2, s3] = new.dst.to_ne_bytes();
