@@ -22,6 +22,7 @@ pub mod network;
 pub mod nginx;
 pub mod packet;
 pub mod server;
+pub mod services;
 pub mod site;
 pub mod socket;
 mod sys;

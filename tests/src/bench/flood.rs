@@ -16,6 +16,7 @@ use crate::{
     fleet::{Fleet, bridge, overlay},
     flood::{Flood, Forged, confirmed_flows},
     load::wait_until_listening,
+    services::{configure, service},
 };
 
 const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
@@ -59,15 +60,8 @@ pub fn measure(plan: Plan) -> Result<Vec<Row>> {
     let address = |host| SocketAddrV4::new(overlay(host, 9), 8080);
     let _servers: Vec<_> =
         backends.iter().zip([0, 1]).map(|(site, host)| serve(site, address(host))).collect();
-    fleet[0].write(
-        "/etc/fanlight/fanlight.toml",
-        &format!(
-            "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n[[service]]\nname = \"web\"\n\
-             vip = \"{VIP}/tcp\"\nbackends = [{{ address = \"{}\" }}, {{ address = \"{}\" }}]\n",
-            address(0),
-            address(1)
-        ),
-    );
+    let addresses = [address(0).to_string(), address(1).to_string()];
+    configure(&fleet[0], &[service("web", format!("{VIP}/tcp"), &addresses)]);
     let _agent = fleet[0].agent();
     let (client, quiet) = (fleet.endpoint(0, 5), fleet.endpoint(0, 6));
     let attacker = fleet[0].container("attacker");

@@ -1,7 +1,6 @@
 //! `bench services`: many services in one agent: how long they take, what one change takes, what they hold.
 
 use std::{
-    fmt::Write as _,
     fs,
     net::Ipv4Addr,
     time::{Duration, Instant},
@@ -15,6 +14,7 @@ use super::report::Summary;
 use crate::{
     Agent, Host,
     fleet::{Fleet, overlay},
+    services::{configure, weighted},
 };
 
 const FIRST_VIP: u32 = u32::from_be_bytes([10, 97, 0, 0]);
@@ -39,7 +39,7 @@ pub struct Row {
 pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
     let fleet = Fleet::bare(1);
     let host = &fleet[0];
-    host.write("/etc/fanlight/fanlight.toml", "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n");
+    configure(host, &[]);
     let agent = host.agent();
     let empty = memory(host);
     let all: String = (0..services).map(|number| service(number, backends, 1)).collect();
@@ -78,15 +78,13 @@ pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
 /// A service as `service apply` takes it.
 fn service(number: u32, backends: u32, weight: u32) -> String {
     let vip = Ipv4Addr::from_bits(FIRST_VIP + number);
-    let mut text = format!("[[service]]\nname = \"s{number}\"\nvip = \"{vip}:80/tcp\"\nbackends = [");
-    for backend in 0..backends {
+    let backends = (0..backends).map(|backend| {
         let weight = if backend == 0 { weight } else { 1 };
         let place = number.wrapping_mul(backends) + backend;
         let address = Ipv4Addr::from_bits(overlay(0, 0).to_bits() + (1 << 16) + place);
-        let _ = write!(text, "{{ address = \"{address}:8080\", weight = {weight} }}, ");
-    }
-    text.push_str("]\n");
-    text
+        (format!("{address}:8080"), weight)
+    });
+    weighted(&format!("s{number}"), format!("{vip}:80/tcp"), &backends.collect::<Vec<_>>())
 }
 
 /// How long an application took.

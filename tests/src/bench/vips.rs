@@ -5,7 +5,10 @@
 use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use super::load::{DATAGRAM_PORTS, REPLICAS, STREAM_PORTS, replica};
-use crate::{Agent, Host};
+use crate::{
+    Agent, Host,
+    services::{configure, service},
+};
 
 /// The VIP that is measured.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -70,17 +73,11 @@ fn services(backend: Ipv4Addr, others: u32) -> Vec<Service> {
 }
 
 fn fanlight(host: &Host, services: &[Service]) -> Agent {
-    let mut text = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n".to_owned();
-    for Service { vip, protocol, port, backends } in services {
-        let backends: Vec<_> =
-            backends.iter().map(|(address, port)| format!("{{ address = \"{address}:{port}\" }}")).collect();
-        let _ = writeln!(
-            text,
-            "[[service]]\nname = \"s-{vip}-{port}-{protocol}\"\nvip = \"{vip}:{port}/{protocol}\"\nbackends = [{}]",
-            backends.join(", ")
-        );
-    }
-    host.write("/etc/fanlight/fanlight.toml", &text);
+    let tables = services.iter().map(|Service { vip, protocol, port, backends }| {
+        let backends: Vec<_> = backends.iter().map(|(address, port)| format!("{address}:{port}")).collect();
+        service(&format!("s-{vip}-{port}-{protocol}"), format!("{vip}:{port}/{protocol}"), &backends)
+    });
+    configure(host, &tables.collect::<Vec<_>>());
     host.agent()
 }
 

@@ -6,6 +6,7 @@ use fanlight_tests::{
     Container, Host,
     fleet::{Fleet, overlay},
     server::{Greeted, Named},
+    services::{configure, service},
 };
 use serde_json::{Value, json};
 
@@ -79,15 +80,10 @@ fn serving<'f>(fleet: &'f Fleet) -> (Vec<Container<'f>>, Vec<Named>, fanlight_te
     let servers: Vec<_> = (0..2)
         .map(|host| Named::start(&containers[host], &format!("b{host}"), overlay(host, 9), 8080))
         .collect();
-    let text = format!(
-        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n\
-         [[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\n\
-         backends = [ {{ address = \"{}\" }}, {{ address = \"{}\" }} ]\n\
-         [[service]]\nname = \"empty\"\nvip = \"{VIP}:81/tcp\"\nbackends = []\n",
-        servers[0].backend(),
-        servers[1].backend()
-    );
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    let backends: Vec<_> = servers.iter().map(Named::backend).collect();
+    let tables =
+        [service("web", format!("{WEB}/tcp"), &backends), service("empty", format!("{VIP}:81/tcp"), &[])];
+    configure(&fleet[0], &tables);
     (containers, servers, fleet[0].agent())
 }
 

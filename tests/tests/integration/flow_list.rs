@@ -14,6 +14,7 @@ use fanlight_tests::{
     Agent, eventually,
     fleet::{Fleet, overlay},
     server::{Greeted, Named, ask},
+    services::{configure, service},
 };
 use serde_json::Value;
 
@@ -24,18 +25,12 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Services `web` and `dns` on one backend, and `silent` on an address that never answers.
 fn serving(fleet: &Fleet, server: &Named) -> Agent {
-    let service = |name: &str, vip: String, backend: String| {
-        format!(
-            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nbackends = [ {{ address = \"{backend}\" }} ]\n"
-        )
-    };
-    let text = [
-        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n".to_owned(),
-        service("web", format!("{WEB}/tcp"), server.backend()),
-        service("dns", format!("{DNS}/udp"), server.backend()),
-        service("silent", format!("{VIP}:81/tcp"), "250.0.99.2:81".to_owned()),
+    let tables = [
+        service("web", format!("{WEB}/tcp"), &[server.backend()]),
+        service("dns", format!("{DNS}/udp"), &[server.backend()]),
+        service("silent", format!("{VIP}:81/tcp"), &["250.0.99.2:81".to_owned()]),
     ];
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text.concat());
+    configure(&fleet[0], &tables);
     fleet[0].agent()
 }
 

@@ -11,6 +11,7 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     packet::Ipv4,
     server::{Greeted, Named},
+    services::{configure, service},
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -19,13 +20,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A service on this backend, and one that takes every port and is never answered.
 fn serving(fleet: &Fleet, backend: &str) -> Agent {
-    let text = format!(
-        "[datapath]\nflows = 65536\n[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n\
-         [[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [ {{ address = \"{backend}\" }} ]\n\
-         [[service]]\nname = \"any\"\nvip = \"{VIP}:0/udp\"\nbackends = [ {{ address = \"{}:0\" }} ]\n",
-        overlay(0, 9)
-    );
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    let tables = [
+        "[datapath]\nflows = 65536\n".to_owned(),
+        service("web", format!("{WEB}/tcp"), &[backend.to_owned()]),
+        service("any", format!("{VIP}:0/udp"), &[format!("{}:0", overlay(0, 9))]),
+    ];
+    configure(&fleet[0], &tables);
     fleet[0].agent()
 }
 

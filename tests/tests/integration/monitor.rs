@@ -14,6 +14,7 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     host::binary,
     server::{Greeted, Named},
+    services::{configure, service},
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -76,13 +77,11 @@ fn refused(host: &Host) {
 
 /// A service on a container of the only host, and one without backends.
 fn serving(fleet: &Fleet) -> Agent {
-    let text = format!(
-        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n\
-         [[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [ {{ address = \"{}:8080\" }} ]\n\
-         [[service]]\nname = \"empty\"\nvip = \"{VIP}:81/tcp\"\nbackends = []\n",
-        overlay(0, 9)
-    );
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    let tables = [
+        service("web", format!("{WEB}/tcp"), &[format!("{}:8080", overlay(0, 9))]),
+        service("empty", format!("{VIP}:81/tcp"), &[]),
+    ];
+    configure(&fleet[0], &tables);
     fleet[0].agent()
 }
 

@@ -11,13 +11,13 @@ use fanlight_tests::{
     Container, Host, eventually,
     fleet::{Fleet, overlay},
     server::{Greeted, Named},
+    services::{configure, service as table},
 };
 use serde_json::{Value, json};
 
 const SOCKET: &str = "/run/fanlight/api.sock";
 const STATE: &str = "/var/lib/fanlight/services";
 const FILE: &str = "/etc/fanlight/fanlight.toml";
-const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n";
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
 const SOON: Duration = Duration::from_secs(5);
@@ -59,12 +59,11 @@ fn the_socket_is_roots_alone_and_outlives_a_killed_agent_as_a_file_only() {
 #[test]
 fn a_socket_elsewhere_is_reached_from_the_usual_place() {
     let fleet = Fleet::bare(1);
-    let file = |more: &str| fleet[0].write(FILE, &format!("{FAN}{more}"));
-    file("[api]\nsocket = \"/run/elsewhere/api.sock\"\n");
+    configure(&fleet[0], &["[api]\nsocket = \"/run/elsewhere/api.sock\"\n".to_owned()]);
     let mut agent = fleet[0].agent();
     assert!(fleet[0].path("/run/elsewhere/api.sock").exists());
     assert_eq!(curl(&fleet[0], "/v1/services").0, "200");
-    file("");
+    configure(&fleet[0], &[]);
     agent.reload();
     assert!(!fleet[0].path("/run/elsewhere/api.sock").exists());
     assert_eq!(curl(&fleet[0], "/v1/services").0, "200");
@@ -113,7 +112,7 @@ fn names(host: &Host) -> Vec<String> {
 /// A host with a fan of the file and an agent.
 fn one() -> (Fleet, fanlight_tests::Agent) {
     let fleet = Fleet::bare(1);
-    fleet[0].write(FILE, FAN);
+    configure(&fleet[0], &[]);
     let agent = fleet[0].agent();
     (fleet, agent)
 }
@@ -250,9 +249,8 @@ fn what_was_applied_outlives_the_agent_and_damage_is_told_and_leaves_the_kernel_
 #[test]
 fn the_files_services_are_changed_only_there_but_for_drain_marks() {
     let (fleet, mut agent) = one();
-    let file = "[[service]]\nname = \"web\"\nvip = \"10.96.0.10:80/tcp\"\nbackends = [ { address = \"250.0.27.9:80\" } ]\n";
-    let write = |more: &str| fleet[0].write(FILE, &format!("{FAN}{more}"));
-    write(file);
+    let file = [table("web", "10.96.0.10:80/tcp", &["250.0.27.9:80".to_owned()])];
+    configure(&fleet[0], &file);
     agent.reload();
     let web = service("web", "10.96.0.12:80/tcp", &[]);
     assert_eq!(
@@ -270,15 +268,15 @@ fn the_files_services_are_changed_only_there_but_for_drain_marks() {
     agent.reload();
     assert_eq!(listed(&fleet[0]), [["web", "10.96.0.10:80/tcp", "down"]]);
 
-    write("");
+    configure(&fleet[0], &[]);
     agent.reload();
     apply(&fleet[0], &services(&[web]));
-    write(file);
+    configure(&fleet[0], &file);
     agent.reload();
     assert_eq!(listed(&fleet[0]), [["web", "10.96.0.10:80/tcp", "up"]]);
     let degraded = fleet[0].json("status")["degraded"].to_string();
     assert!(degraded.contains(&format!("service web: {FILE} has it too, and is followed")), "{degraded}");
-    write("");
+    configure(&fleet[0], &[]);
     agent.reload();
     assert_eq!(listed(&fleet[0]), [["web", "10.96.0.12:80/tcp", "down"]]);
 }

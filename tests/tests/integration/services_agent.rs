@@ -2,23 +2,20 @@
 
 use std::time::Duration;
 
-use fanlight_tests::{Host, eventually, fleet::Fleet};
+use fanlight_tests::{
+    Host, eventually,
+    fleet::Fleet,
+    services::{configure, weighted},
+};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
-const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n";
 const VIP: &str = "10.96.0.10";
-
-fn configure(host: &Host, more: &str) {
-    host.write("/etc/fanlight/fanlight.toml", &format!("{FAN}{more}"));
-}
 
 /// A service on the VIP, with these backends.
 fn web(backends: &[(&str, u32)]) -> String {
-    let backend =
-        |(address, weight): &(&str, u32)| format!("{{ address = \"{address}\", weight = {weight} }}");
-    let backends: Vec<String> = backends.iter().map(backend).collect();
-    format!("[[service]]\nname = \"web\"\nvip = \"{VIP}:80/tcp\"\nbackends = [ {} ]\n", backends.join(", "))
+    let backends: Vec<_> = backends.iter().map(|&(address, weight)| (address.to_owned(), weight)).collect();
+    weighted("web", format!("{VIP}:80/tcp"), &backends)
 }
 
 fn services(host: &Host) -> Value {
@@ -36,7 +33,7 @@ fn route(host: &Host) -> String {
 #[test]
 fn a_service_of_the_file_is_served_shown_and_gone_with_its_line() {
     let fleet = Fleet::bare(1);
-    configure(&fleet[0], &web(&[("250.0.1.2:8080", 3), ("250.0.2.2:8080", 0)]));
+    configure(&fleet[0], &[web(&[("250.0.1.2:8080", 3), ("250.0.2.2:8080", 0)])]);
     let mut agent = fleet[0].agent();
     assert_eq!(
         services(&fleet[0]),
@@ -60,10 +57,10 @@ fn a_service_of_the_file_is_served_shown_and_gone_with_its_line() {
     fleet[0].ip(&format!("route delete {VIP}"));
     eventually("the route is back", SOON, || route(&fleet[0]).contains("fanlight0").then_some(()));
 
-    configure(&fleet[0], &web(&[("250.0.1.2:8080", 0)]));
+    configure(&fleet[0], &[web(&[("250.0.1.2:8080", 0)])]);
     agent.reload();
     assert_eq!(services(&fleet[0])[0]["state"], "down");
-    configure(&fleet[0], "");
+    configure(&fleet[0], &[]);
     agent.reload();
     assert_eq!((services(&fleet[0]), route(&fleet[0])), (json!([]), String::new()));
     assert_eq!(degraded(&fleet[0]), "[]");
@@ -72,7 +69,7 @@ fn a_service_of_the_file_is_served_shown_and_gone_with_its_line() {
 #[test]
 fn services_stay_while_the_agent_is_away_and_are_taken_over() {
     let fleet = Fleet::bare(1);
-    configure(&fleet[0], &web(&[("250.0.1.2:8080", 1), ("250.0.2.2:8080", 1)]));
+    configure(&fleet[0], &[web(&[("250.0.1.2:8080", 1), ("250.0.2.2:8080", 1)])]);
     let agent = fleet[0].agent();
     let before = services(&fleet[0]);
     agent.kill9();
@@ -86,7 +83,7 @@ fn services_stay_while_the_agent_is_away_and_are_taken_over() {
 fn a_vip_that_others_route_or_the_host_has_is_degraded_until_it_is_free() {
     let fleet = Fleet::bare(1);
     fleet[0].ip(&format!("route add blackhole {VIP}"));
-    configure(&fleet[0], &web(&[("250.0.1.2:8080", 1)]));
+    configure(&fleet[0], &[web(&[("250.0.1.2:8080", 1)])]);
     let _agent = fleet[0].agent();
     let reasons = degraded(&fleet[0]);
     assert!(reasons.contains(&format!("vip-route {VIP}: held by ")), "{reasons}");
@@ -108,7 +105,7 @@ fn the_flow_table_is_made_as_configured_and_kept_when_the_file_changes() {
     let fleet = Fleet::bare(1);
     let processors = thread_count();
     let flows = |flows: usize| {
-        configure(&fleet[0], &format!("[datapath]\nflows = {flows}\n{}", web(&[])));
+        configure(&fleet[0], &[format!("[datapath]\nflows = {flows}\n"), web(&[])]);
     };
     flows(4096 * processors);
     let mut agent = fleet[0].agent();

@@ -1,7 +1,6 @@
 //! What services cost a node, and one without any.
 
 use std::{
-    fmt::Write as _,
     net::{Ipv4Addr, SocketAddrV4},
     time::{Duration, Instant},
 };
@@ -11,15 +10,11 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     load::ping,
     server::{Greeted, Named},
+    services::{configure, service},
 };
 
-const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n";
 const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 const MIB: u64 = 1 << 20;
-
-fn configure(host: &Host, services: &str) {
-    host.write("/etc/fanlight/fanlight.toml", &format!("{FAN}{services}"));
-}
 
 fn flow_memory(host: &Host) -> u64 {
     host.json("status")["memory"]["flows"].as_u64().expect("a number")
@@ -27,7 +22,7 @@ fn flow_memory(host: &Host) -> u64 {
 
 /// A host with a server behind a bridge, a client and an agent without services.
 fn idle(fleet: &Fleet) -> Agent {
-    configure(&fleet[0], "");
+    configure(&fleet[0], &[]);
     let agent = fleet[0].agent();
     assert!(flow_memory(&fleet[0]) < 8 * MIB, "{} bytes", flow_memory(&fleet[0]));
     agent
@@ -51,11 +46,7 @@ fn flow_tables_are_small_until_the_first_service_of_the_file() {
     let named = Named::start(&server, "b1", overlay(1, 9), 8080);
     let mut agent = idle(&fleet);
     let client = fleet.endpoint(0, 5);
-    let service = format!(
-        "[[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [ {{ address = \"{}\" }} ]\n",
-        named.backend()
-    );
-    configure(&fleet[0], &service);
+    configure(&fleet[0], &[service("web", format!("{WEB}/tcp"), &[named.backend()])]);
     std::thread::scope(|scope| {
         let pinging = scope.spawn(|| ping(&client, overlay(1, 9), 100, &["-i", "0.02"]));
         agent.reload();
@@ -85,22 +76,12 @@ fn flow_tables_are_small_until_the_first_service_is_applied() {
 fn status_with_thousands_of_services_is_told_at_once() {
     let fleet = Fleet::up(1);
     let count = if cfg!(debug_assertions) { 50 } else { 10_000 };
-    let mut services = String::new();
-    for number in 0..count {
-        let backend = |one: u32| {
-            format!("{{ address = \"250.{}.{}.2:{}\" }}", number / 250, number % 250 + 1, 8000 + one)
-        };
+    let services = (0..count).map(|number| {
+        let backend = |one: u32| format!("250.{}.{}.2:{}", number / 250, number % 250 + 1, 8000 + one);
         let backends: Vec<String> = (0..10).map(backend).collect();
-        writeln!(
-            services,
-            "[[service]]\nname = \"s{number}\"\nvip = \"10.96.{}.{}:80/tcp\"\nbackends = [{}]",
-            number / 256,
-            number % 256,
-            backends.join(", ")
-        )
-        .expect("a string takes all");
-    }
-    configure(&fleet[0], &services);
+        service(&format!("s{number}"), format!("10.96.{}.{}:80/tcp", number / 256, number % 256), &backends)
+    });
+    configure(&fleet[0], &services.collect::<Vec<_>>());
     let _agent = fleet[0].agent();
     let start = Instant::now();
     let status = fleet[0].fanlight(["status", "--json"]).run();

@@ -12,26 +12,16 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     load::{Iperf, IperfServer, ping},
     server::{Greeted, Named, ask},
+    services::{configure, service},
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
 const SOON: Duration = Duration::from_secs(5);
 
-/// A service's lines in the configuration.
-fn service(name: &str, vip: &str, backends: &[String]) -> String {
-    let backends: Vec<_> = backends.iter().map(|address| format!("{{ address = \"{address}\" }}")).collect();
-    format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nbackends = [{}]\n", backends.join(", "))
-}
-
-fn configure(fleet: &Fleet, services: &[String]) {
-    let text = format!("[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n{}", services.concat());
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
-}
-
 /// The usual fan on all hosts; the first has an agent with these services.
 fn serve(fleet: &Fleet, services: &[String]) -> Agent {
-    configure(fleet, services);
+    configure(&fleet[0], services);
     fleet[0].agent()
 }
 
@@ -220,7 +210,7 @@ fn connections_end_with_their_backend_and_new_ones_go_elsewhere() {
     let client = fleet.endpoint(0, 5);
     let mut open: Vec<_> =
         (0..30).map(|_| Greeted::connect(&client, WEB).expect("a backend answers")).collect();
-    configure(&fleet, &[service("web", "10.96.0.10:80/tcp", &all[..2])]);
+    configure(&fleet[0], &[service("web", "10.96.0.10:80/tcp", &all[..2])]);
     agent.reload();
     for greeted in &mut open {
         let went_on = greeted.echo(b"still there?");
@@ -261,7 +251,7 @@ fn a_service_that_leaves_the_file_takes_its_route_along() {
     let mut agent = serve(&fleet, &[service("web", "10.96.0.10:80/tcp", &addresses(&servers))]);
     assert!(fleet[0].ip("route show 10.96.0.10").contains("fanlight0"));
     assert_eq!(fleet[0].json("status")["services"][0]["name"], "web");
-    configure(&fleet, &[]);
+    configure(&fleet[0], &[]);
     agent.reload();
     eventually("the route is gone", SOON, || fleet[0].ip("route show 10.96.0.10").is_empty().then_some(()));
     assert_eq!(fleet[0].json("status")["services"].as_array().map(Vec::len), Some(0));

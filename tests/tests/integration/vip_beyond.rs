@@ -13,6 +13,7 @@ use fanlight_tests::{
     Agent, Site,
     fleet::{Fleet, overlay, underlay},
     server::{Greeted, Named, ask},
+    services::{configure, service},
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -29,19 +30,12 @@ fn outside(fleet: &Fleet) -> Site {
 
 /// The usual fan on all hosts; the first has an agent with `web` over these backends, TCP and UDP.
 fn serve(fleet: &Fleet, datapath: &str, backends: &[String]) -> Agent {
-    let backends: Vec<_> = backends.iter().map(|address| format!("{{ address = \"{address}\" }}")).collect();
-    let backends = backends.join(", ");
-    let service = |protocol: &str| {
-        format!(
-            "[[service]]\nname = \"web-{protocol}\"\nvip = \"{WEB}/{protocol}\"\nbackends = [{backends}]\n"
-        )
-    };
-    let text = format!(
-        "[datapath]\n{datapath}\n[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n{}{}",
-        service("tcp"),
-        service("udp")
-    );
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+    let tables = [
+        format!("[datapath]\n{datapath}\n"),
+        service("web-tcp", format!("{WEB}/tcp"), backends),
+        service("web-udp", format!("{WEB}/udp"), backends),
+    ];
+    configure(&fleet[0], &tables);
     fleet[0].agent()
 }
 

@@ -8,27 +8,23 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Site, eventually,
+    Agent, Host, Site, eventually,
     fleet::{Fleet, bridge, overlay},
     server::{Greeted, Named},
+    services::{configure, service},
 };
 
 const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 /// Clients hear of a backend's end within this.
 const TOLD: Duration = Duration::from_secs(1);
 
-fn configure(fleet: &Fleet, backends: &[String]) {
-    let backends: Vec<_> = backends.iter().map(|address| format!("{{ address = \"{address}\" }}")).collect();
-    let text = format!(
-        "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n[[service]]\nname = \"web\"\nvip = \"{WEB}/tcp\"\n\
-         backends = [{}]\n",
-        backends.join(", ")
-    );
-    fleet[0].write("/etc/fanlight/fanlight.toml", &text);
+/// The usual fan, and `web` over these backends.
+fn web_over(host: &Host, backends: &[String]) {
+    configure(host, &[service("web", format!("{WEB}/tcp"), backends)]);
 }
 
 fn serve(fleet: &Fleet, servers: &[Named]) -> Agent {
-    configure(fleet, &servers.iter().map(Named::backend).collect::<Vec<_>>());
+    web_over(&fleet[0], &servers.iter().map(Named::backend).collect::<Vec<_>>());
     fleet[0].agent()
 }
 
@@ -61,7 +57,7 @@ fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
     }
     // A client acknowledges the greeting with a delay.
     thread::sleep(Duration::from_millis(300));
-    configure(&fleet, &[servers[0].backend()]);
+    web_over(&fleet[0], &[servers[0].backend()]);
     agent.reload();
     let start = Instant::now();
     for (name, greeted) in open.iter_mut().filter(|(_, greeted)| greeted.name == "b1") {
@@ -118,7 +114,7 @@ fn new_connections_avoid_a_backend_whose_device_went_within_100_ms() {
 #[test]
 fn a_backend_that_never_spoke_stays_in_rotation() {
     let fleet = Fleet::up(1);
-    configure(&fleet, &["250.0.27.77:8080".to_owned()]);
+    web_over(&fleet[0], &["250.0.27.77:8080".to_owned()]);
     let _agent = fleet[0].agent();
     thread::sleep(Duration::from_millis(500));
     assert_eq!(fleet[0].json("status")["services"][0]["backends"][0]["state"], "up");

@@ -15,10 +15,10 @@ use fanlight_tests::{
     host,
     http::HttpLoad,
     nginx::Nginx,
+    services::{configure, service, weighted},
     tools::available,
 };
 
-const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"";
 const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 
 /// The usual fan on three hosts; the first has an agent with a service over a backend on each.
@@ -35,10 +35,8 @@ impl<'f> Scene<'f> {
         let address = |host| SocketAddrV4::new(overlay(host, 9), 8080);
         let servers = backends.iter().enumerate();
         let servers = servers.map(|(host, backend)| CrowdServer::start(backend, address(host))).collect();
-        let listed: Vec<_> =
-            (0..backends.len()).map(|host| format!("{{ address = \"{}\" }}", address(host))).collect();
-        let service = format!("name = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [{}]", listed.join(", "));
-        fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{FAN}\n[[service]]\n{service}\n"));
+        let listed: Vec<_> = (0..backends.len()).map(|host| address(host).to_string()).collect();
+        configure(&fleet[0], &[service("web", format!("{WEB}/tcp"), &listed)]);
         let client = fleet.endpoint(0, 5);
         Self { client, agent: fleet[0].agent(), _backends: backends, _servers: servers }
     }
@@ -130,12 +128,9 @@ fn a_flood_of_forged_acknowledgements_evicts_no_established_flow_and_shuts_no_cl
 
 /// The service over nginx on port 80 of these addresses, with their weights.
 fn configure_weights(fleet: &Fleet, backends: &[(Ipv4Addr, u32)]) {
-    let listed: Vec<_> = backends
-        .iter()
-        .map(|(address, weight)| format!("{{ address = \"{address}:80\", weight = {weight} }}"))
-        .collect();
-    let service = format!("name = \"web\"\nvip = \"{WEB}/tcp\"\nbackends = [{}]", listed.join(", "));
-    fleet[0].write("/etc/fanlight/fanlight.toml", &format!("{FAN}\n[[service]]\n{service}\n"));
+    let backends: Vec<_> =
+        backends.iter().map(|(address, weight)| (format!("{address}:80"), *weight)).collect();
+    configure(&fleet[0], &[weighted("web", format!("{WEB}/tcp"), &backends)]);
 }
 
 #[test]

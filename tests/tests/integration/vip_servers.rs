@@ -8,11 +8,11 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     load::{Iperf, IperfServer},
     nginx::{LARGE, Nginx},
+    services::{configure, service},
     tools::available,
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const FAN: &str = "[[fan]]\noverlay = \"250.0.0.0/8\"\nunderlay = \"eth0\"\n";
 
 /// Two hosts with a container for clients and one for servers on each, and an agent that knows the services: protocol,
 /// port, and the hosts of their backends.
@@ -26,16 +26,12 @@ struct Scene<'f> {
 impl<'f> Scene<'f> {
     fn new(fleet: &'f Fleet, services: &[(&str, u16, &[usize])]) -> Self {
         let table = |(protocol, port, hosts): &(&str, u16, &[usize])| {
-            let backend = |host: &usize| format!("{{ address = \"{}:{port}\" }}", overlay(*host, 9));
-            let backends: Vec<_> = hosts.iter().map(backend).collect();
-            format!(
-                "[[service]]\nname = \"{protocol}-{port}\"\nvip = \"{VIP}:{port}/{protocol}\"\nbackends = [{}]\n",
-                backends.join(", ")
-            )
+            let backends: Vec<_> = hosts.iter().map(|&host| format!("{}:{port}", overlay(host, 9))).collect();
+            service(&format!("{protocol}-{port}"), format!("{VIP}:{port}/{protocol}"), &backends)
         };
-        let tables: String = services.iter().map(table).collect();
+        let tables: Vec<_> = services.iter().map(table).collect();
         let agents = fleet.hosts().iter().map(|host| {
-            host.write("/etc/fanlight/fanlight.toml", &format!("{FAN}{tables}"));
+            configure(host, &tables);
             host.agent()
         });
         Self {

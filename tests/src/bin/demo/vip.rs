@@ -7,6 +7,7 @@ use fanlight_tests::{
     fleet::{Fleet, overlay},
     http::HttpLoad,
     nginx::Nginx,
+    services::weighted,
 };
 
 use crate::narrator::Narrator;
@@ -78,11 +79,9 @@ pub(crate) fn show(narrator: &Narrator, fleet: &Fleet, containers: &[Container<'
 /// Gives the agent of the client's host the service, over these backends.
 fn apply(narrator: &Narrator, node: &Host, backends: &[Backend], weight: impl Fn(usize) -> u32) {
     let listed = backends.iter().enumerate();
-    let listed = listed.map(|(place, backend)| {
-        format!("{{ address = \"{}\", weight = {} }}", backend.address, weight(place))
-    });
-    let listed = listed.collect::<Vec<_>>().join(", ");
-    let service = format!("[[service]]\nname = \"web\"\nvip = \"{VIP}/tcp\"\nbackends = [ {listed} ]\n");
+    let listed: Vec<_> =
+        listed.map(|(place, backend)| (backend.address.to_string(), weight(place))).collect();
+    let service = weighted("web", format!("{VIP}/tcp"), &listed);
     let answer = node.fanlight(["service", "apply", "-f", "-"]).input(service).ok();
     answer.lines().for_each(|line| narrator.quote(line));
 }
