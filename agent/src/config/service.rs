@@ -8,7 +8,6 @@ use std::{
 };
 
 use dataplane_common::abi::{MAX_SERVICE_BACKENDS, MAX_SERVICES};
-use ipnet::Ipv4Net;
 
 use super::{
     problem::{Problem, Problems},
@@ -17,6 +16,10 @@ use super::{
     yaml,
 };
 use crate::service::{Algorithm, Backend, Forward, Service, Vip};
+
+mod addresses;
+
+pub use addresses::{check_addresses, check_beside};
 
 /// Services by themselves.
 const DOCUMENT: Keys = Keys { known: &["service"], later: &[] };
@@ -342,28 +345,6 @@ fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
         }
         _ => Ok(address),
     }
-}
-
-/// What contradicts the fans and other services: VIPs inside an overlay, and backends that are VIPs.
-pub fn check_addresses(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem> {
-    let vips: HashMap<IpAddr, &str> =
-        services.iter().map(|placed| (placed.service.vip.address, placed.service.name.as_str())).collect();
-    let mut problems = Vec::new();
-    for placed in services {
-        let service = &placed.service;
-        let IpAddr::V4(vip) = service.vip.address else { continue };
-        if let Some(overlay) = overlays.iter().find(|overlay| overlay.contains(&vip)) {
-            problems
-                .push(placed.wrong_vip(format!("{vip} lies in overlay {overlay}; give an unused address")));
-        }
-        for (place, backend) in service.backends.iter().enumerate() {
-            if let Some(other) = vips.get(&backend.address) {
-                let message = format!("{} is the VIP of service {other}; name its backends", backend.address);
-                problems.push(placed.wrong_backend(place, message));
-            }
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

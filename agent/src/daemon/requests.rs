@@ -1,8 +1,8 @@
 //! Requests to the API that only the main loop can answer: what there is, and changes of services.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
@@ -21,7 +21,7 @@ use crate::{
     api::{Applied, Drained, Refusal, Request, Snapshot},
     config::{
         Problem,
-        service::{Placed, check_addresses},
+        service::{Placed, check_addresses, check_beside},
     },
     kernel::bpf::Datapath,
     reconcile::{self, RouteOp, Vips},
@@ -83,7 +83,8 @@ impl Agent {
         if !taken.is_empty() {
             return Err(Refusal::conflicts(taken));
         }
-        let problems = self.backends_that_are_vips(placed);
+        let standing = self.services.book.entries().values();
+        let problems = check_beside(placed, standing.map(|entry| &entry.wanted));
         if !problems.is_empty() {
             return Err(Refusal::conflicts(problems));
         }
@@ -104,23 +105,6 @@ impl Agent {
         }
         let applied = changes.len();
         Ok((changes, Applied { applied, unchanged: services.len() - applied, ..Applied::default() }))
-    }
-
-    /// Backends that are VIPs of services that are there.
-    fn backends_that_are_vips(&self, placed: &[Placed]) -> Vec<Problem> {
-        let entries = self.services.book.entries();
-        let vips: HashMap<IpAddr, &str> =
-            entries.values().map(|entry| (entry.wanted.vip.address, entry.wanted.name.as_str())).collect();
-        let mut problems = Vec::new();
-        for placed in placed {
-            for (place, backend) in placed.service.backends.iter().enumerate() {
-                if let Some(other) = vips.get(&backend.address) {
-                    let why = format!("{} is the VIP of service {other}; name its backends", backend.address);
-                    problems.push(placed.wrong_backend(place, why));
-                }
-            }
-        }
-        problems
     }
 
     fn plan_drain(

@@ -324,6 +324,13 @@ fn a_vip_of_the_host_or_of_another_service_is_refused_and_vips_may_be_exchanged(
     assert_eq!(why, "1: service.vip: 10.96.0.11:80/tcp is the VIP of service b; give each its own");
     let why = refused(&fleet[0], &services(&[service("c", "10.96.0.12:80/tcp", &["10.96.0.11:80"])]));
     assert_eq!(why, "1: service.backends.address: 10.96.0.11 is the VIP of service b; name its backends");
+    apply(&fleet[0], &services(&[service("d", "10.96.0.13:80/tcp", &["172.30.0.99:80"])]));
+    let why = refused(&fleet[0], &services(&[service("c", "172.30.0.99:80/tcp", &[])]));
+    assert_eq!(
+        why,
+        "1: service.vip: 172.30.0.99 is a backend's address of service d; give the service another VIP"
+    );
+    fleet[0].run("service remove d");
     let exchanged = [service("a", "10.96.0.11:80/tcp", &[]), service("b", "10.96.0.10:80/tcp", &[])];
     assert_eq!(counts(&apply(&fleet[0], &services(&exchanged))), [2, 0, 0]);
     assert_eq!(listed(&fleet[0]), [["a", "10.96.0.11:80/tcp", "down"], ["b", "10.96.0.10:80/tcp", "down"]]);

@@ -160,6 +160,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "7: service.backends.address: 10.0.0.2 is the VIP of service db; name its backends",
     ),
     (
+        "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'\n\
+             backends = [ { address = '10.0.0.1:80' } ]",
+        "9: service.backends.address: 10.0.0.1 is the VIP of service web; name its backends",
+    ),
+    (
         "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '127.0.0.1:80' } ]",
         "6: service.backends.address: 127.0.0.1 is a loopback address; give an address of the backend that other \
              hosts reach",
@@ -179,6 +184,33 @@ fn each_mistake_is_named_with_line_key_and_remedy() {
     for &(lines, want) in MISTAKES {
         assert_eq!(problems(lines), [want], "{lines}");
     }
+}
+
+#[test]
+fn services_that_stand_keep_their_vips_and_backends_addresses_for_themselves() {
+    let one = |name: &str, vip: &str, backend: &str| {
+        let lines = format!("vip = '{vip}:80/tcp'\nbackends = [ {{ address = '{backend}:80' }} ]\n");
+        format!("[[service]]\nname = '{name}'\n{lines}")
+    };
+    let standing = services(&(one("web", "10.0.0.1", "172.16.0.1") + &one("db", "10.0.0.2", "172.16.0.2")));
+    let beside = |text: &str| {
+        let placed = parse(text).unwrap();
+        let problems = check_beside(&placed, standing.iter());
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let taken =
+        "3: service.vip: 172.16.0.1 is a backend's address of service web; give the service another VIP";
+    assert_eq!(beside(&one("new", "172.16.0.1", "172.16.0.3")), [taken]);
+    assert_eq!(beside(&one("db", "172.16.0.1", "172.16.0.3")), [taken]);
+    let called = "4: service.backends.address: 10.0.0.2 is the VIP of service db; name its backends";
+    assert_eq!(beside(&one("new", "10.0.0.3", "10.0.0.2")), [called]);
+    // What is replaced holds nothing any more.
+    assert_eq!(beside(&one("web", "172.16.0.1", "10.0.0.1")), [""; 0]);
+    assert_eq!(
+        beside(&(one("new", "172.16.0.2", "10.0.0.2") + &one("db", "10.0.0.4", "172.16.0.4"))),
+        [""; 0]
+    );
+    assert_eq!(beside(&one("web", "10.0.0.1", "172.16.0.2")), [""; 0]);
 }
 
 #[test]
