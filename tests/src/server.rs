@@ -100,6 +100,15 @@ fn serve_datagrams(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
     }
 }
 
+/// Connects the calling thread's network namespace from a given port.
+pub fn connect_from(port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
+}
+
 /// A connection to a [`Named`] server.
 pub struct Greeted {
     reader: BufReader<TcpStream>,
@@ -119,13 +128,7 @@ impl Greeted {
 
     /// Connects from a given port of a site.
     pub fn connect_from(from: &Site, port: u16, to: SocketAddrV4) -> io::Result<Self> {
-        from.inside(|| {
-            let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
-            connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
-            Self::after_greeting(socket.into())
-        })
+        from.inside(|| Self::after_greeting(connect_from(port, to)?))
     }
 
     fn after_greeting(stream: TcpStream) -> io::Result<Self> {

@@ -36,4 +36,5 @@ mod vip_beyond;
 mod vip_gone;
 mod vip_load;
 mod vip_servers;
+mod vip_tcp;
 mod words;
