@@ -51,7 +51,7 @@ impl ServiceMap {
     pub(in crate::kernel::bpf) fn ring(&self, word: ServiceWord) -> Result<Vec<u16>> {
         let Some(extent) = Extent::of(word) else { return Ok(Vec::new()) };
         let mut rings = self.maps.rings()?;
-        Ok(if rings.claim(extent) { rings.read(extent).collect() } else { Vec::new() })
+        Ok(if rings.claim(extent) { rings.read(extent) } else { Vec::new() })
     }
 
     /// The backends that new flows of a service may come to, in order of their address.

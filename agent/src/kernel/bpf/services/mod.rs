@@ -7,6 +7,7 @@
 
 mod bits;
 mod count;
+mod elements;
 mod ended;
 mod filters;
 mod find;

@@ -38,7 +38,7 @@ impl Writer {
         let word = self.maps.records.word(index);
         if let Some(extent) = Extent::of(word).filter(|&extent| self.rings.claim(extent)) {
             self.extents.insert(index, extent);
-            let named = self.rings.read(extent).map(|local| word.base + u32::from(local));
+            let named = self.rings.named(extent).into_iter().map(|local| word.base + u32::from(local));
             named.filter(|&row| row < MAX_BACKENDS).for_each(|row| self.named.insert(row));
         } else if word.log2_bits == 0 && word.flags & ServiceWord::EMPTY == 0 && word.base < MAX_BACKENDS {
             self.named.insert(word.base);
@@ -113,18 +113,22 @@ impl Writer {
                 if extent.slots() != ring::slots(usable.len()) {
                     return false;
                 }
-                let mut row_of = vec![None; usable.len()];
-                ring::build(usable).into_iter().zip(self.rings.read(extent)).all(|(place, local)| {
-                    let (place, row) = (usize::from(place), word.base + u32::from(local));
-                    match row_of[place] {
-                        Some(known) => known == row,
-                        None => {
-                            row_of[place] = Some(row);
-                            is(row, &usable[place])
-                        }
-                    }
-                })
+                let ring = ring::build(usable);
+                let locals = self.locals(extent, &ring, usable.len());
+                let named = locals.iter().zip(usable).filter_map(|(local, backend)| local.zip(Some(backend)));
+                let mut named = named.map(|(local, backend)| is(word.base + u32::from(local), backend));
+                let locals: Vec<u16> = locals.iter().map(|local| local.unwrap_or_default()).collect();
+                named.all(|is| is) && self.rings.holds(extent, &ring, &locals)
             }
         }
+    }
+
+    /// What an extent names the places of a ring, at the first slot of each.
+    fn locals(&self, extent: Extent, ring: &[u16], places: usize) -> Vec<Option<u16>> {
+        let mut locals = vec![None; places];
+        for (&place, local) in ring.iter().zip(self.rings.read(extent)) {
+            locals[usize::from(place)].get_or_insert(local);
+        }
+        locals
     }
 }

@@ -1,6 +1,9 @@
 //! Where rings are: extents of segments, which are made as they are needed and never given back.
 
-use std::{os::fd::AsFd as _, sync::atomic::Ordering};
+use std::{
+    os::fd::AsFd as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use aya_obj::generated::bpf_map_type;
@@ -14,6 +17,7 @@ use super::{
         sys::Mapping,
     },
     bits::Bits,
+    elements,
 };
 
 const NAME: &str = "rings";
@@ -65,6 +69,24 @@ impl Shape {
 
     fn bits(self) -> u32 {
         1 << self.log2_bits
+    }
+
+    /// A ring's elements; `locals` is what its places are named there.
+    fn pack(self, ring: &[u16], locals: &[u16]) -> Vec<u64> {
+        match self.bits() {
+            4 => elements::pack::<16>(ring, locals),
+            8 => elements::pack::<8>(ring, locals),
+            _ => elements::pack::<4>(ring, locals),
+        }
+    }
+
+    /// The slots of a ring's elements, and what fills up the last one.
+    fn unpack(self, elements: impl Iterator<Item = u64>) -> Vec<u16> {
+        match self.bits() {
+            4 => elements::unpack::<16>(elements),
+            8 => elements::unpack::<8>(elements),
+            _ => elements::unpack::<4>(elements),
+        }
     }
 }
 
@@ -179,32 +201,40 @@ impl Rings {
         }
     }
 
-    /// Writes a ring into an extent that no program reads.
-    pub(super) fn write(&self, extent: Extent, locals: &[u16]) {
-        let (segment, start) = self.place(extent);
-        let bits = extent.shape.bits();
-        let elements = locals.chunks(extent.shape.slots_per_element() as usize);
-        for (slots, offset) in elements.zip((start..).step_by(ELEMENT)) {
-            let word = slots.iter().rev().fold(0, |word, &local| word << bits | u64::from(local));
-            segment.u64(offset).store(word, Ordering::Relaxed);
+    /// Writes a ring into an extent that no program reads; `locals` is what the ring's places are named there.
+    pub(super) fn write(&self, extent: Extent, ring: &[u16], locals: &[u16]) {
+        for (word, element) in extent.shape.pack(ring, locals).into_iter().zip(self.elements(extent)) {
+            element.store(word, Ordering::Relaxed);
         }
     }
 
-    /// The slots of a claimed extent.
-    pub(super) fn read(&self, extent: Extent) -> impl Iterator<Item = u16> + '_ {
-        let (segment, start) = self.place(extent);
-        let (bits, each) = (extent.shape.bits(), extent.shape.slots_per_element());
-        let offsets = (start..).step_by(ELEMENT).take(extent.shape.elements() as usize);
-        let slots = offsets.flat_map(move |offset| {
-            let word = segment.u64(offset).load(Ordering::Relaxed);
-            (0..each).map(move |slot| (word >> (slot * bits) & ((1 << bits) - 1)) as u16)
-        });
-        slots.take(extent.slots())
+    /// Whether this is what stands in a claimed extent.
+    pub(super) fn holds(&self, extent: Extent, ring: &[u16], locals: &[u16]) -> bool {
+        let words = extent.shape.pack(ring, locals).into_iter();
+        words.zip(self.elements(extent)).all(|(word, element)| element.load(Ordering::Relaxed) == word)
     }
 
-    fn place(&self, extent: Extent) -> (&Mapping, usize) {
+    /// The slots of a claimed extent.
+    pub(super) fn read(&self, extent: Extent) -> Vec<u16> {
+        let elements = self.elements(extent).map(|element| element.load(Ordering::Relaxed));
+        let mut slots = extent.shape.unpack(elements);
+        slots.truncate(extent.slots());
+        slots
+    }
+
+    /// What the slots of a claimed extent name, each once.
+    pub(super) fn named(&self, extent: Extent) -> Vec<u16> {
+        let mut is_named = vec![false; 1 << extent.shape.bits()];
+        self.read(extent).into_iter().for_each(|local| is_named[usize::from(local)] = true);
+        let named = is_named.into_iter().zip(0..=u16::MAX).filter(|&(is_named, _)| is_named);
+        named.map(|(_, local)| local).collect()
+    }
+
+    fn elements(&self, extent: Extent) -> impl Iterator<Item = &AtomicU64> {
+        let segment = &self.segments[(extent.unit / UNITS_PER_SEGMENT) as usize];
         let start = (extent.unit % UNITS_PER_SEGMENT) as usize * RING_UNIT as usize * ELEMENT;
-        (&self.segments[(extent.unit / UNITS_PER_SEGMENT) as usize], start)
+        let offsets = (start..).step_by(ELEMENT).take(extent.shape.elements() as usize);
+        offsets.map(|offset| segment.u64(offset))
     }
 
     /// Units that there are.

@@ -269,9 +269,7 @@ impl Writer {
         }
         let reach = locals.iter().copied().max().unwrap_or_default();
         let extent = self.rings.allocate(Shape::new(usable.len(), reach.into()))?;
-        let ring: Vec<u16> =
-            ring::build(usable).into_iter().map(|place| locals[usize::from(place)]).collect();
-        self.rings.write(extent, &ring);
+        self.rings.write(extent, &ring::build(usable), locals);
         Ok(Some(extent))
     }
 
