@@ -160,9 +160,7 @@ impl Services {
             }
             // Before the first comes, and after the last has gone.
             datapath.config().set_services(wanted.len().max(writer.held().services.len()));
-            for op in &ops {
-                apply_one(writer, op, &mut failed, reasons);
-            }
+            apply_all(writer, &ops, &mut failed, reasons);
             tracing::debug!(changes = ops.len(), "services");
             self.is_open = !failed.is_empty();
             datapath.config().set_services(writer.held().services.len());
@@ -209,8 +207,7 @@ impl Services {
         let ops = reconcile::some_services(gone, wanted, writer.held());
         let added = ops.iter().filter(|op| matches!(op, ServiceOp::Add(_))).count();
         datapath.config().set_services(writer.held().services.len() + added);
-        let mut failed = HashSet::new();
-        ops.iter().for_each(|op| apply_one(writer, op, &mut failed, reasons));
+        apply_all(writer, &ops, &mut HashSet::new(), reasons);
         datapath.config().set_services(writer.held().services.len());
         self.end_flows(datapath);
     }
@@ -225,22 +222,19 @@ impl Services {
 }
 
 /// A backend's flows are ended only when no ring leads new ones to it.
-fn apply_one(
+fn apply_all(
     writer: &mut ServiceWriter,
-    op: &ServiceOp,
+    ops: &[ServiceOp],
     failed: &mut HashSet<Vip>,
     reasons: &mut Vec<String>,
 ) {
-    let (vip, name) = match op {
-        ServiceOp::Remove(vip) => (Some(*vip), vip.to_string()),
-        ServiceOp::Retire { vip, .. } => (*vip, String::new()),
-        ServiceOp::Change(service) | ServiceOp::Add(service) => (Some(service.vip), service.name.clone()),
-    };
-    if vip.is_some_and(|vip| failed.contains(&vip)) {
-        return;
-    }
-    if let Err(error) = writer.apply(op) {
-        failed.extend(vip);
+    for (op, error) in writer.apply_all(ops) {
+        failed.extend(op.vip());
+        let name = match op {
+            ServiceOp::Change(service) | ServiceOp::Add(service) => service.name.clone(),
+            ServiceOp::Remove(vip) => vip.to_string(),
+            ServiceOp::Retire { row, .. } => format!("of row {row}"),
+        };
         reasons.push(format!("service {name}: {error}"));
     }
 }

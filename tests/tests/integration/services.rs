@@ -44,7 +44,8 @@ fn service(number: u32, backends: Vec<Backend>) -> Service {
 #[track_caller]
 fn apply(writer: &mut ServiceWriter, wanted: &[Service]) -> Vec<ServiceOp> {
     let ops = reconcile::services(wanted, writer.held());
-    ops.iter().for_each(|op| writer.apply(op).unwrap_or_else(|error| panic!("{op:?}: {error}")));
+    let failed = writer.apply_all(&ops);
+    assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(reconcile::services(wanted, writer.held()), [], "nothing is left to do");
     ops
 }
@@ -84,6 +85,20 @@ fn services_outlive_the_process_and_are_left_alone_by_the_next() {
         writer.settle();
         assert_eq!(writer.sweep().expect("flows are read"), 1 + 10 + 2 + 1024, "rows without flows");
         assert_eq!(found_again(&[]), Held::default());
+    });
+}
+
+#[test]
+fn many_services_that_come_at_once_have_the_rings_of_their_own_backends() {
+    on_host(|| {
+        let datapath = open();
+        let mut writer = writer(&datapath);
+        let backends =
+            |first: u32, count: u32| (first..first + count).map(|number| backend(number, 1)).collect();
+        let wanted: Vec<Service> =
+            (0..40).map(|number| service(number, backends(number * 200, 2 + number * 5))).collect();
+        assert_eq!(apply(&mut writer, &wanted).len(), wanted.len());
+        assert_eq!(&found_again(&wanted), writer.held());
     });
 }
 

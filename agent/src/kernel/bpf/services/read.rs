@@ -11,6 +11,7 @@ use super::{
     records::{is_index, key_of},
     rings::Extent,
     rows,
+    spread::spread,
 };
 use crate::service::{Algorithm, Backend, Service, Vip, ring};
 
@@ -20,6 +21,7 @@ impl Writer {
         for (vip, index) in writer.maps.records.list()? {
             writer.read_service(vip, index)?;
         }
+        writer.read_rings();
         let keys: Vec<_> = writer.held.services.keys().map(|&vip| key_of(vip)).collect::<Result<_>>()?;
         writer.maps.records.recount(keys.into_iter())?;
         writer.read_rows();
@@ -38,8 +40,6 @@ impl Writer {
         let word = self.maps.records.word(index);
         if let Some(extent) = Extent::of(word).filter(|&extent| self.rings.claim(extent)) {
             self.extents.insert(index, extent);
-            let named = self.rings.named(extent).into_iter().map(|local| word.base + u32::from(local));
-            named.filter(|&row| row < MAX_BACKENDS).for_each(|row| self.named.insert(row));
         } else if word.log2_bits == 0 && word.flags & ServiceWord::EMPTY == 0 && word.base < MAX_BACKENDS {
             self.named.insert(word.base);
         }
@@ -49,6 +49,18 @@ impl Writer {
         self.held.services.insert(vip, held);
         self.vips.add(&self.maps.vip_filter, vip_bit(key.address));
         Ok(())
+    }
+
+    /// Notes which rows rings name.
+    fn read_rings(&mut self) {
+        let extents: Vec<(u32, Extent)> =
+            self.extents.iter().map(|(&index, &extent)| (index, extent)).collect();
+        let named = spread(&extents, |&(index, extent)| {
+            let base = self.maps.records.word(index).base;
+            let named = self.rings.named(extent).into_iter().map(|local| base + u32::from(local));
+            named.filter(|&row| row < MAX_BACKENDS).collect::<Vec<u32>>()
+        });
+        named.into_iter().flatten().for_each(|row| self.named.insert(row));
     }
 
     fn read_rows(&mut self) {
@@ -84,15 +96,18 @@ impl Writer {
 
     /// Finds out which of the services that were read are as wanted: their rings tell no weights.
     pub fn recognise<'s>(&mut self, wanted: impl IntoIterator<Item = &'s Service>) {
-        for service in wanted {
-            let Some(held) = self.held.services.get(&service.vip).filter(|held| held.usable.is_none()) else {
-                continue;
-            };
+        let is_unknown = |service: &&Service| {
+            self.held.services.get(&service.vip).is_some_and(|held| held.usable.is_none())
+        };
+        let unknown: Vec<&Service> = wanted.into_iter().filter(is_unknown).collect();
+        let found = spread(&unknown, |service| {
             let usable = service.usable();
-            if self.is_computed_from(held, &usable)
-                && let Some(held) = self.held.services.get_mut(&service.vip)
-            {
-                held.usable = Some(usable);
+            let held = self.held.services.get(&service.vip);
+            held.is_some_and(|held| self.is_computed_from(held, &usable)).then_some(usable)
+        });
+        for (service, usable) in unknown.into_iter().zip(found) {
+            if let Some(held) = self.held.services.get_mut(&service.vip) {
+                held.usable = usable;
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Changes of services, one at a time.
+//! Changes of services.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::Ipv4Addr,
+    slice,
     sync::Arc,
 };
 
@@ -12,15 +13,14 @@ use super::{
     Error, Gone, Held, HeldRow, HeldService, Maps, Result, ServiceOp,
     bits::Bits,
     filters::Filter,
+    held::batches,
     missing,
+    prepare::Prepared,
     records::key_of,
-    rings::{Extent, Rings, Shape},
+    rings::{Extent, Rings},
     rows::{self, Rows},
 };
-use crate::{
-    kernel::bpf::config_map::wait_for_readers,
-    service::{Algorithm, Backend, Service, Vip, ring},
-};
+use crate::{kernel::bpf::config_map::wait_for_readers, service::Vip};
 
 /// Changes services. One at a time: callers hold the agent's lock.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Writer {
     /// Backends that are gone and of which nobody was told yet, as flows name them.
     pub(super) gone: Vec<u32>,
     /// This host's own addresses.
-    own: HashSet<Ipv4Addr>,
+    pub(super) own: HashSet<Ipv4Addr>,
 }
 
 /// What a program run under way may still read.
@@ -60,17 +60,6 @@ impl Leaving {
     fn is_empty(&self) -> bool {
         self.extents.is_empty() && self.rows.is_empty() && self.indices.is_empty()
     }
-}
-
-/// A set of backends that is written, but not published.
-struct Prepared {
-    word: ServiceWord,
-    extent: Option<Extent>,
-    usable: Vec<Backend>,
-    /// A row for each.
-    rows: Vec<u32>,
-    /// Those among them that are new.
-    fresh: Vec<HeldRow>,
 }
 
 impl Writer {
@@ -118,14 +107,41 @@ impl Writer {
 
     /// Makes one change. One that fails has changed nothing that packets see.
     pub fn apply(&mut self, op: &ServiceOp) -> Result<()> {
+        let failed = self.apply_all(slice::from_ref(op)).pop();
+        failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Makes changes, one after the other as packets see it; gives those that failed. What follows for the VIP of one
+    /// that failed is not done.
+    pub fn apply_all<'o>(&mut self, ops: &'o [ServiceOp]) -> Vec<(&'o ServiceOp, Error)> {
+        let (mut failed, mut over) = (Vec::new(), HashSet::new());
+        let is_over = |op: &ServiceOp, over: &HashSet<Vip>| op.vip().is_some_and(|vip| over.contains(&vip));
+        for batch in batches(ops) {
+            let due: Vec<&ServiceOp> = batch.iter().filter(|op| !is_over(op, &over)).collect();
+            let prepared = self.prepare(&due);
+            for (op, prepared) in due.into_iter().zip(prepared) {
+                if is_over(op, &over) {
+                    continue;
+                }
+                if let Err(error) = self.make(op, prepared) {
+                    over.extend(op.vip());
+                    failed.push((op, error));
+                }
+            }
+        }
+        failed
+    }
+
+    fn make(&mut self, op: &ServiceOp, prepared: Option<Result<Prepared<'_>>>) -> Result<()> {
         match op {
             ServiceOp::Remove(vip) => self.remove(*vip),
             ServiceOp::Retire { vip, row } => {
                 self.retire(*vip, *row);
                 Ok(())
             }
-            ServiceOp::Change(service) => self.change(service),
-            ServiceOp::Add(service) => self.add(service),
+            ServiceOp::Change(_) | ServiceOp::Add(_) => {
+                prepared.map_or(Ok(()), |prepared| self.publish(prepared?))
+            }
         }
     }
 
@@ -146,40 +162,32 @@ impl Writer {
         unused.for_each(|index| self.indices.insert(index));
     }
 
-    /// Publishes a service's record before anything leads to it.
-    fn add(&mut self, service: &Service) -> Result<()> {
-        let key = key_of(service.vip)?;
-        if self.held.services.contains_key(&service.vip) {
-            return self.change(service);
-        }
-        let full = Error::Full { what: "services", most: u64::from(MAX_SERVICES) };
-        let index = self.indices.from(0).next().ok_or(full)?;
-        let prepared = self.prepare(index, key, &[], service)?;
-        self.maps.records.set_word(index, prepared.word);
-        self.maps.records.set_key(index, key);
-        if let Err(error) = self.maps.records.insert(key, index) {
-            self.undo(index, key, prepared);
-            return Err(error);
-        }
-        self.vips.add(&self.maps.vip_filter, vip_bit(key.address));
-        self.indices.remove(index);
-        let held = HeldService { index, algorithm: service.algorithm, usable: None, rows: Vec::new() };
-        self.published(held, service, prepared);
+    fn publish(&mut self, prepared: Prepared<'_>) -> Result<()> {
+        let Some(held) = self.held.services.remove(&prepared.service.vip) else { return self.add(prepared) };
+        self.maps.records.set_word(held.index, prepared.word);
+        self.leaving.extents.extend(self.extents.remove(&held.index));
+        self.published(held, prepared);
         Ok(())
     }
 
-    fn change(&mut self, service: &Service) -> Result<()> {
-        let held = self.held.services.get(&service.vip).ok_or_else(|| missing(service.vip))?.clone();
-        let prepared = self.prepare(held.index, key_of(service.vip)?, &held.rows, service)?;
-        self.maps.records.set_word(held.index, prepared.word);
-        self.leaving.extents.extend(self.extents.remove(&held.index));
-        self.published(held, service, prepared);
+    /// Publishes a service's record before anything leads to it.
+    fn add(&mut self, prepared: Prepared<'_>) -> Result<()> {
+        let Prepared { service, index, key, word, .. } = prepared;
+        self.maps.records.set_word(index, word);
+        self.maps.records.set_key(index, key);
+        if let Err(error) = self.maps.records.insert(key, index) {
+            self.undo(prepared);
+            return Err(error);
+        }
+        self.vips.add(&self.maps.vip_filter, vip_bit(key.address));
+        let held = HeldService { index, algorithm: service.algorithm, usable: None, rows: Vec::new() };
+        self.published(held, prepared);
         Ok(())
     }
 
     /// Takes down what was published.
-    fn published(&mut self, mut held: HeldService, service: &Service, prepared: Prepared) {
-        held.algorithm = service.algorithm;
+    fn published(&mut self, mut held: HeldService, prepared: Prepared<'_>) {
+        held.algorithm = prepared.service.algorithm;
         held.usable = Some(prepared.usable);
         held.rows.extend(prepared.fresh);
         for row in &mut held.rows {
@@ -196,7 +204,7 @@ impl Writer {
         if let Some(extent) = prepared.extent {
             self.extents.insert(held.index, extent);
         }
-        self.held.services.insert(service.vip, held);
+        self.held.services.insert(prepared.service.vip, held);
     }
 
     /// In reverse: nothing leads to the service before its backends go.
@@ -233,86 +241,13 @@ impl Writer {
         }
     }
 
-    /// Writes backends and ring where no packet sees them yet.
-    fn prepare(&mut self, index: u32, key: VipKey, own: &[HeldRow], service: &Service) -> Result<Prepared> {
-        let usable = service.usable();
-        let sockets = sockets(&usable)?;
-        let (rows, fresh) = self.assign(own, &sockets)?;
-        let base = rows.iter().copied().min().unwrap_or_default();
-        let locals: Vec<u16> = rows.iter().map(|row| (row - base) as u16).collect();
-        let extent = match self.place(&usable, &locals) {
-            Ok(extent) => extent,
-            Err(error) => {
-                fresh.iter().for_each(|row| self.rows.give_back(&[row.row]));
-                return Err(error);
-            }
-        };
-        for &HeldRow { row, socket, .. } in &fresh {
-            rows::write(&self.maps.backends, row, socket, index);
-            rows::mark_here(&self.maps.backends, row, self.own.contains(socket.ip()));
-            let record = rows::record(&self.maps.backends, row);
-            self.backends.add(&self.maps.backend_filter, rows::filter_bit(&record, key.protocol));
-            *self.users.entry(index).or_default() += 1;
-        }
-        let empty = if usable.is_empty() { ServiceWord::EMPTY } else { 0 };
-        let random = if service.algorithm == Algorithm::Random { ServiceWord::RANDOM } else { 0 };
-        let flags = empty | random;
-        let without = ServiceWord { base, ring: 0, log2_bits: 0, flags };
-        let word = extent.map_or(without, |extent| extent.word(base, flags));
-        Ok(Prepared { word, extent, usable, rows, fresh })
-    }
-
-    /// Writes the ring of two or more backends into a free extent; `locals` are their rows, counted from the first.
-    fn place(&mut self, usable: &[Backend], locals: &[u16]) -> Result<Option<Extent>> {
-        if usable.len() < 2 {
-            return Ok(None);
-        }
-        let reach = locals.iter().copied().max().unwrap_or_default();
-        let extent = self.rings.allocate(Shape::new(usable.len(), reach.into()))?;
-        self.rings.write(extent, &ring::build(usable), locals);
-        Ok(Some(extent))
-    }
-
-    /// A row for each backend: the one that it has, or a new one.
-    fn assign(&mut self, own: &[HeldRow], sockets: &[SocketAddrV4]) -> Result<(Vec<u32>, Vec<HeldRow>)> {
-        let row_of = |socket: &SocketAddrV4| {
-            let mut alive = own.iter().filter(|row| row.socket == *socket && !row.is_gone);
-            alive.clone().find(|row| row.is_named).or_else(|| alive.next()).map(|row| row.row)
-        };
-        let mut rows: Vec<Option<u32>> = sockets.iter().map(row_of).collect();
-        let present: Vec<u32> = rows.iter().copied().flatten().collect();
-        let mut new = if Rows::are_near(&present) {
-            self.rows.allocate(sockets.len() - present.len(), &present)?
-        } else {
-            self.rows.allocate(sockets.len(), &[])?
-        };
-        let all: Vec<u32> = present.iter().chain(&new).copied().collect();
-        if new.len() == sockets.len() || !Rows::are_near(&all) {
-            if new.len() < sockets.len() {
-                self.rows.give_back(&new);
-                new = self.rows.allocate(sockets.len(), &[])?;
-            }
-            rows.fill(None);
-        }
-        let mut unused = new.into_iter();
-        let mut fresh = Vec::new();
-        for (row, &socket) in rows.iter_mut().zip(sockets) {
-            if row.is_none()
-                && let Some(number) = unused.next()
-            {
-                *row = Some(number);
-                fresh.push(HeldRow { row: number, socket, is_gone: false, is_named: false });
-            }
-        }
-        Ok((rows.into_iter().flatten().collect(), fresh))
-    }
-
     /// Takes back what was written and never published.
-    fn undo(&mut self, index: u32, key: VipKey, prepared: Prepared) {
+    fn undo(&mut self, prepared: Prepared<'_>) {
         prepared.extent.into_iter().for_each(|extent| self.rings.release(extent));
         for row in prepared.fresh {
-            self.forget(index, key, row.row);
+            self.forget(prepared.index, prepared.key, row.row);
         }
+        self.indices.insert(prepared.index);
     }
 
     /// Frees a row that nobody reads.
@@ -327,12 +262,4 @@ impl Writer {
             }
         }
     }
-}
-
-fn sockets(usable: &[Backend]) -> Result<Vec<SocketAddrV4>> {
-    let socket = |backend: &Backend| match backend.v4() {
-        Some((address, port)) => Ok(SocketAddrV4::new(address, port)),
-        None => Err(Error::NotV4(backend.address)),
-    };
-    usable.iter().map(socket).collect()
 }
