@@ -1,8 +1,9 @@
 //! Backends that go: clients hear of it, and new connections go elsewhere.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read as _},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use fanlight_tests::{
     Agent, Host, Site, eventually,
     fleet::{Fleet, bridge, overlay},
-    server::{Greeted, Named},
+    server::{Greeted, Named, ask},
     services::{configure, service},
 };
 
@@ -94,6 +95,14 @@ fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_i
     let _ = idle(&client);
 }
 
+/// The host's end of an endpoint.
+fn device_of(host: &Host, address: Ipv4Addr) -> String {
+    let links = host.json("endpoint list");
+    let mut links = links.as_array().expect("a list").iter();
+    let link = links.find(|link| link["address"] == address.to_string()).expect("it is listed");
+    link["device"].as_str().expect("a name").to_owned()
+}
+
 #[test]
 fn new_connections_avoid_a_backend_whose_device_went_within_100_ms() {
     let fleet = Fleet::up(2);
@@ -101,14 +110,72 @@ fn new_connections_avoid_a_backend_whose_device_went_within_100_ms() {
     let _agent = serve(&fleet, &servers);
     let client = fleet.endpoint(0, 5);
     let _ = idle(&client);
-    let links = fleet[0].json("endpoint list");
-    let device = links.as_array().expect("a list").iter().find(|one| one["address"] == "250.0.27.9");
-    let device = device.expect("it is listed")["device"].as_str().expect("a name").to_owned();
+    let device = device_of(&fleet[0], overlay(0, 9));
     fleet[0].ip(&format!("link delete {device}"));
     thread::sleep(Duration::from_millis(100));
     for _ in 0..20 {
         assert_eq!(Greeted::connect(&client, WEB).expect("the other backend answers").name, "b1");
     }
+}
+
+/// Calls a service every two milliseconds, from one port after the other; when the calls were made that had no answer in
+/// the end.
+fn unanswered(from: &Site, first: u16, service: SocketAddrV4) -> Vec<Instant> {
+    from.inside(|| {
+        let calls = (first..first + 150).map(|port| {
+            thread::sleep(Duration::from_millis(2));
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port");
+            let time = Instant::now();
+            socket.send_to(b"who", service).expect("it is sent");
+            (time, socket)
+        });
+        let calls: Vec<_> = calls.collect();
+        thread::sleep(Duration::from_millis(200));
+        let is_answered = |socket: &UdpSocket| {
+            socket.set_nonblocking(true).expect("a socket can be asked");
+            socket.recv(&mut [0; 64]).is_ok()
+        };
+        calls.iter().filter(|(_, socket)| !is_answered(socket)).map(|(time, _)| *time).collect()
+    })
+}
+
+#[test]
+fn a_backend_whose_device_went_gets_no_new_flow_after_less_than_100_ms() {
+    const DNS: SocketAddrV4 = SocketAddrV4::new(*WEB.ip(), 53);
+    let fleet = Fleet::up(2);
+    let (client, there) = (fleet.endpoint(0, 5), fleet.endpoint(1, 9));
+    let backends = [0, 1].map(|host| format!("{}:8080", overlay(host, 9)));
+    configure(&fleet[0], &[service("dns", format!("{DNS}/udp"), &backends)]);
+    let _agent = fleet[0].agent();
+    let _there = Named::start(&there, "b1", overlay(1, 9), 8080);
+    // No port twice: a flow stays with its backend.
+    let mut taken = [10_000, 11_000, 12_000, 13_000, 14_000].map(|first| {
+        let here = fleet.endpoint(0, 9);
+        let _here = Named::start(&here, "b0", overlay(0, 9), 8080);
+        eventually("both backends answer", Duration::from_secs(10), || {
+            let met: BTreeSet<_> = (0..20)
+                .map(|_| ask(&client, DNS).map_or_else(|_| "nobody".to_owned(), |(name, _)| name))
+                .collect();
+            (met == BTreeSet::from(["b0".to_owned(), "b1".to_owned()])).then_some(())
+        });
+        let device = device_of(&fleet[0], overlay(0, 9));
+        thread::scope(|scope| {
+            let calls = scope.spawn(|| unanswered(&client, first, DNS));
+            thread::sleep(Duration::from_millis(100));
+            let start = Instant::now();
+            fleet[0].ip(&format!("link delete {device}"));
+            let lost = calls.join().expect("it does not panic");
+            assert!(
+                lost.iter().all(|&time| time + Duration::from_millis(20) > start),
+                "it lost calls before"
+            );
+            lost.last().map_or(Duration::ZERO, |&last| last.saturating_duration_since(start))
+        })
+    });
+    taken.sort_unstable();
+    println!("last new flow to a backend whose device is being deleted, after {taken:?}");
+    assert!(taken[4] > Duration::ZERO, "no call was lost, and nothing was measured");
+    assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
 }
 
 #[test]
