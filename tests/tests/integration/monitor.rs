@@ -1,6 +1,7 @@
 //! `fanlight monitor`: what happens is told while it happens, to whoever listens, and to nobody else.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     thread,
@@ -178,27 +179,57 @@ fn nothing_is_told_when_nobody_listens_any_more_and_when_the_agent_is_dead() {
     assert!(none.stderr.starts_with("fanlight: monitor: no agent is running: "), "{none}");
 }
 
+/// Readers of all events on the only host.
+fn readers(host: &Host) -> Vec<Monitor<'_>> {
+    (0..10).map(|number| Monitor::start(host, number, "--json")).collect()
+}
+
 #[test]
-fn a_flood_is_told_in_part_to_every_reader_with_how_much_is_missing() {
-    const SENT: usize = 8 * SIGHTINGS_PER_SECOND as usize;
+fn each_of_ten_readers_is_told_of_every_new_flow_once() {
+    let fleet = Fleet::up(1);
+    let container = fleet.endpoint(0, 9);
+    let _server = Named::start(&container, "b0", overlay(0, 9), 8080);
+    let _agent = serving(&fleet);
+    let client = fleet.endpoint(0, 5);
+    let readers = readers(&fleet[0]);
+    let made = (0..50).map(|_| Greeted::connect(&client, WEB).expect("the backend answers").seen_as);
+    let made: BTreeSet<_> = made.map(|address| address.to_string()).collect();
+    for reader in readers {
+        let told = || -> Vec<_> {
+            let events = reader.events().into_iter();
+            let flows = events.filter(|event| event["event"] == "new-flow");
+            flows.map(|event| event["client"].as_str().expect("an address").to_owned()).collect()
+        };
+        let told = eventually("it is told", SOON, || Some(told()).filter(|told| told.len() >= made.len()));
+        assert_eq!((told.len(), &BTreeSet::from_iter(told)), (made.len(), &made));
+        reader.stop();
+    }
+}
+
+#[test]
+fn a_flood_is_told_in_part_to_each_of_ten_readers_with_how_much_is_missing() {
+    const SENT: u64 = 8 * SIGHTINGS_PER_SECOND as u64;
     let fleet = Fleet::up(1);
     let _agent = serving(&fleet);
-    let readers: Vec<_> = (0..3).map(|number| Monitor::start(&fleet[0], number, "--json")).collect();
-    fleet[0].inside(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let readers = readers(&fleet[0]);
+    let client = fleet[0].inside(|| {
+        let socket = UdpSocket::bind((overlay(0, 1), 0)).expect("a free port");
         for _ in 0..SENT {
             socket.send_to(b"x", CLOSED).expect("it is sent");
         }
+        socket.local_addr().expect("a bound socket").to_string()
     });
     for reader in readers {
-        // A machine that is slow enough sends less than what is told of.
-        let told = eventually("it is told what is missing", SOON, || {
-            let (lost, told): (Vec<_>, Vec<_>) =
-                reader.events().into_iter().partition(|event| event["event"] == "lost");
-            let is_lost = lost.iter().any(|event| event["lost"].as_u64() > Some(0));
-            (is_lost || told.len() >= SENT).then_some(told.len())
+        let count = || {
+            let events = reader.events();
+            let told = events.iter().filter(|event| event["client"] == *client).count() as u64;
+            (told, events.iter().filter_map(|event| event["lost"].as_u64()).sum::<u64>())
+        };
+        let (told, lost) = eventually("it is told of all", SOON, || {
+            Some(count()).filter(|(told, lost)| told + lost >= SENT)
         });
-        assert!(told > 1_000, "{told} events");
+        println!("{told} told, {lost} lost");
+        assert!(told > 1_000 && told + lost == SENT, "{told} events, {lost} missing");
         reader.stop();
     }
 }
