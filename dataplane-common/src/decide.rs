@@ -174,7 +174,11 @@ pub enum Forward<'t> {
     /// To this host's stack.
     ToHost,
     /// Out as the routing table says, with TTL one less.
-    Route,
+    Route {
+        /// The fan whose uplink the packet's size was compared with. Programs need not know, but without it LLVM carries a
+        /// register for it across the translation that nobody has set, which the verifier refuses.
+        fan: &'t FanRecord,
+    },
     /// Out of its tunnel packet, then as the routing table says.
     DecapsulateAndRoute {
         /// The TOS byte it gets.
@@ -188,7 +192,7 @@ impl Forward<'_> {
     pub const fn network_header(&self) -> usize {
         match self {
             Self::Decapsulate { .. } | Self::DecapsulateAndRoute { .. } => ETH_LEN + IPV4_LEN,
-            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost | Self::Route => ETH_LEN,
+            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost | Self::Route { .. } => ETH_LEN,
         }
     }
 }

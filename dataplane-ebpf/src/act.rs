@@ -68,7 +68,7 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
             deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
         }
         Forward::ToHost => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
-        Forward::Route => route(frame, hook),
+        Forward::Route { .. } => route(frame, hook),
         Forward::DecapsulateAndRoute { tos } => {
             take_out(frame, tos)?;
             route(frame, hook)

@@ -11,11 +11,10 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
-        FRAGMENTED_PACKETS, FlowKey, FlowRecord, FragmentKey, FragmentRecord, LiveFlow, MAX_BACKENDS,
-        MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
+        FRAGMENTED_PACKETS, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
+        MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
         REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT, SEGMENT_ELEMENTS,
-        SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, YOUNG_ENTRIES, backend_bit,
-        counter_index, vip_bit,
+        SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit, counter_index, vip_bit,
     },
     decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome},
@@ -23,6 +22,8 @@ use dataplane_common::{
 };
 
 use crate::watch;
+
+mod former;
 
 /// How long a first fragment is remembered, on the coarse clock: as long as Linux waits for the others.
 const REASSEMBLY: u32 = (30_000_000_000_u64 >> SEEN_SHIFT) as u32;
@@ -82,13 +83,18 @@ static RINGS: btf_maps::ArrayOfMaps<Segment, { SEGMENTS as usize }> = btf_maps::
 
 type Segment = btf_maps::Array<u64, { SEGMENT_ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 
-/// Flows whose backend has answered. Written by the programs; the agent sets the size at load, and sweeps.
-#[map(name = "flows")]
-static FLOWS: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(65_536, 0);
+/// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.
+#[btf_map(name = "flow_tables")]
+static FLOW_TABLES: FlowTables = FlowTables::new();
 
-/// Flows whose backend has not: all that a flood can fill. Written by the programs.
-#[map(name = "young")]
-static YOUNG: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(YOUNG_ENTRIES, 0);
+/// [`FlowTable`] → the table that the present one has replaced, until its flows are brought over; else nothing.
+#[btf_map(name = "former_flow_tables")]
+static FORMER_FLOW_TABLES: FlowTables = FlowTables::new();
+
+type FlowTables = btf_maps::ArrayOfMaps<Flows, { FlowTable::COUNT as usize }>;
+
+/// Of any size, as a map of this shape.
+type Flows = btf_maps::LruHashMap<FlowKey, FlowRecord, 1>;
 
 /// What was made in and removed from them, per CPU. Written by the programs.
 #[map(name = "flow_books")]
@@ -221,34 +227,35 @@ impl Services for Maps {
     }
 
     #[inline(always)]
+    fn bring_over(&self, key: &FlowKey) {
+        former::bring_over(key);
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        live(&FLOWS, key)
+        live(FlowTable::Flows, key)
     }
 
     #[inline(always)]
     fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        live(&YOUNG, key)
+        live(FlowTable::Young, key)
     }
 
     #[inline(always)]
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        enter(&FLOWS, key, record, Books::FlowsMade)
+        enter(FlowTable::Flows, key, record, Books::FlowsMade)
     }
 
     #[inline(always)]
     fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        enter(&YOUNG, key, record, Books::YoungMade)
+        enter(FlowTable::Young, key, record, Books::YoungMade)
     }
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
         // Gone already is as good.
-        if FLOWS.remove(key).is_ok() {
-            note(Books::FlowsRemoved);
-        }
-        if YOUNG.remove(key).is_ok() {
-            note(Books::YoungRemoved);
-        }
+        remove(FlowTable::Flows, key, Books::FlowsRemoved);
+        remove(FlowTable::Young, key, Books::YoungRemoved);
     }
 
     #[inline(always)]
@@ -310,13 +317,24 @@ impl Services for Maps {
 
 /// Enters a flow, and counts an entry that was not there.
 #[inline(always)]
-fn enter(table: &LruHashMap<FlowKey, FlowRecord>, key: &FlowKey, record: &FlowRecord, made: Books) -> bool {
+fn enter(table: FlowTable, key: &FlowKey, record: &FlowRecord, made: Books) -> bool {
+    let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
     if table.insert(key, record, BPF_NOEXIST).is_ok() {
         note(made);
         return true;
     }
     off_the_common_way();
     table.insert(key, record, 0).is_ok()
+}
+
+/// Removes a flow, and counts one that was there.
+#[inline(always)]
+fn remove(table: FlowTable, key: &FlowKey, removed: Books) {
+    if let Some(table) = FLOW_TABLES.get(table as u32)
+        && table.remove(key).is_ok()
+    {
+        note(removed);
+    }
 }
 
 /// Counts in the flow tables' books.
@@ -334,8 +352,8 @@ fn bit(filter: &Array<u64>, bit: u32) -> bool {
 }
 
 #[inline(always)]
-fn live(table: &'static LruHashMap<FlowKey, FlowRecord>, key: &FlowKey) -> Option<&'static LiveFlow> {
-    let record = table.get_ptr_mut(key)?;
+fn live(table: FlowTable, key: &FlowKey) -> Option<&'static LiveFlow> {
+    let record = FLOW_TABLES.get_value_ptr_mut(table as u32, key)?;
     // SAFETY: a valid element until the program has ended, of a type with the same layout. What other CPUs change
     // meanwhile is read and written in whole aligned fields; a lost count or a repeated state does no harm.
     Some(unsafe { &*record.cast::<LiveFlow>() })

@@ -82,14 +82,34 @@ pub struct Built {
     pub size: usize,
 }
 
-/// Builds the kernel programs; `log` compiles aya-log's lines in. Fast when nothing changed.
-pub fn build(place: &Place, log: bool) -> Result<Built> {
+/// A feature of the kernel programs' package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// aya-log's lines are compiled in.
+    Log,
+    /// Flow records have a layout that only the test of an upgrade uses.
+    TrialFlowLayout,
+}
+
+impl Feature {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::TrialFlowLayout => "trial-flow-layout",
+        }
+    }
+}
+
+/// Builds the kernel programs. Fast when nothing changed.
+pub fn build(place: &Place, features: &[Feature]) -> Result<Built> {
     let compiler = Compiler::find()?;
     let linker = Linker::find(place)?;
     linker.check(&compiler)?;
-    // Their own directory each: otherwise every change between the two would rebuild all dependencies.
-    let directory = place.target.join(if log { "ebpf-log" } else { "ebpf" });
-    compile(place, &compiler, &linker, &directory, log)?;
+    // Their own directory each: otherwise every change between two would rebuild all dependencies.
+    let names: Vec<&str> =
+        ["ebpf"].into_iter().chain(features.iter().map(|feature| feature.name())).collect();
+    let directory = place.target.join(names.join("-"));
+    compile(place, &compiler, &linker, &directory, &names[1..])?;
 
     let linked = directory.join(TARGET).join("release").join(BINARY);
     let raw = fs::read(&linked).with_context(|| format!("{} was not made", linked.display()))?;
@@ -109,13 +129,25 @@ pub fn embed() -> Result<()> {
     for variable in [RUSTC_VARIABLE, LOG_VARIABLE] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    let log = env::var_os(LOG_VARIABLE).is_some_and(|value| value != "0");
-    let built = build(&place, log)?;
+    let mut features = Vec::new();
+    if env::var_os(LOG_VARIABLE).is_some_and(|value| value != "0") {
+        features.push(Feature::Log);
+    }
+    if env::var_os("CARGO_FEATURE_TRIAL_FLOW_LAYOUT").is_some() {
+        features.push(Feature::TrialFlowLayout);
+    }
+    let built = build(&place, &features)?;
     let bytes = fs::read(&built.object).with_context(|| format!("reading {}", built.object.display()))?;
     write_if_changed(&out.join("fanlight.o"), &bytes)
 }
 
-fn compile(place: &Place, compiler: &Compiler, linker: &Linker, directory: &Path, log: bool) -> Result<()> {
+fn compile(
+    place: &Place,
+    compiler: &Compiler,
+    linker: &Linker,
+    directory: &Path,
+    features: &[&str],
+) -> Result<()> {
     let mut cargo = Command::new(&compiler.cargo);
     cargo.current_dir(place.programs());
     forget_callers_build(&mut cargo);
@@ -129,9 +161,7 @@ fn compile(place: &Place, compiler: &Compiler, linker: &Linker, directory: &Path
     if compiler.build_core {
         cargo.arg("-Zbuild-std=core");
     }
-    if log {
-        cargo.args(["--features", "log"]);
-    }
+    cargo.args(["--features", &features.join(",")]);
     // Standard output belongs to the caller: a build script's is read by cargo.
     let status = cargo.stdin(Stdio::null()).stdout(Stdio::null()).status();
     let status = status.with_context(|| format!("running {}", compiler.cargo.display()))?;

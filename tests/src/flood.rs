@@ -124,7 +124,7 @@ impl Random {
 /// Flows of a client in a host's table of confirmed ones, as the kernel has it.
 #[track_caller]
 pub fn confirmed_flows(host: &Host, client: Ipv4Addr) -> usize {
-    let path = host.path(&format!("/sys/fs/bpf/fanlight/v{}/maps/flows", abi::LAYOUT));
+    let path = host.path(&format!("/sys/fs/bpf/fanlight/v{}/maps/flows-{}", abi::LAYOUT, abi::FLOW_LAYOUT));
     let map = MapData::from_pin(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let map = Map::from_map_data(map).and_then(|map| {
         HashMap::<_, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowRecord>()]>::try_from(map)

@@ -49,6 +49,8 @@ pub(super) struct Agent {
     pub(super) api: Api,
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
+    /// Brings flows over from tables that others have replaced.
+    pub(super) moving: Option<JoinHandle<()>>,
     pub(super) pace: Pace,
     concern: Concern,
     /// Foreign packet filters may have changed.
@@ -125,6 +127,7 @@ impl Agent {
             next_probe: now,
             logs: None,
             monitor: None,
+            moving: None,
             pace: Pace::new(now),
             concern: Concern::Fans,
             filters: true,
@@ -202,6 +205,10 @@ impl Agent {
         }
         let outcome = self.look_at_endpoints().await;
         failed |= self.failed(Topic::Endpoints, outcome);
+        if !failed {
+            // No program of an earlier version is left on any hook.
+            self.bring_flows_over();
+        }
         if std::mem::take(&mut self.filters) {
             self.look_at_filters().await;
         }

@@ -86,7 +86,7 @@ impl Agent {
 
     /// Has the programs loaded while any fan stands; gives what was observed. The command line may have taken the last
     /// fan down and brought another one up meanwhile: then the maps are others. Nothing is opened while it does so.
-    async fn adopt_datapath(&mut self) -> Result<Observed> {
+    pub(super) async fn adopt_datapath(&mut self) -> Result<Observed> {
         let _lock = lock().await?;
         let observed = self.node.observe().await?;
         if observed.standing.is_empty() {
@@ -95,10 +95,10 @@ impl Agent {
             self.set_datapath(Some(Datapath::open_for(self.services.flows())?))?;
         }
         if let Some(datapath) = &self.datapath
-            && self.services.is_cramped(datapath)?
+            && self.services.needs_other_flows(datapath)?
         {
-            let larger = datapath.with_other_flows(self.services.flows())?;
-            self.set_datapath(Some(larger))?;
+            let other = datapath.with_other_flows(self.services.flows())?;
+            self.set_datapath(Some(other))?;
         }
         Ok(observed)
     }

@@ -229,13 +229,12 @@ impl Agent {
         (inverse, faults)
     }
 
-    /// Replaces flow tables that are too small for services; the programs of all hooks use the others then.
+    /// Replaces flow tables that are too small for services.
     async fn make_room(&mut self) -> anyhow::Result<()> {
         if let Some(datapath) = &self.datapath
-            && self.services.is_cramped(datapath)?
+            && self.services.needs_other_flows(datapath)?
         {
-            self.look_at_fans().await?;
-            self.look_at_endpoints().await?;
+            self.adopt_datapath().await?;
         }
         Ok(())
     }

@@ -248,7 +248,7 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
-            reasons.extend(self.services.lacks_room(datapath)?);
+            reasons.extend(self.services.lacks_room()?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
             faults.extend(self.services.look_at_ports(&self.node, datapath).await);

@@ -37,7 +37,7 @@ impl Decided {
             Forward::Decapsulate { endpoint: None, .. } => (Outcome::DecapsulatedToHost, None),
             Forward::Deliver { .. } => (Outcome::DeliveredLocally, None),
             Forward::ToHost => (Outcome::DeliveredToHost, None),
-            Forward::Route | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
+            Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
         };
         Self { outcome, rewrite, host }
     }

@@ -8,6 +8,35 @@ use bytemuck::{Pod, Zeroable};
 
 /// Flows that wait for the backend's answer: two entries each.
 pub const YOUNG_ENTRIES: u32 = 131_072;
+/// Number of the layout of [`FlowRecord`], which grows with every change of it: the flows of the layout before go on
+/// ([`FlowRecord::brought_over`]). The size stays, and so does the place of [`FlowRecord::layout`].
+pub const FLOW_LAYOUT: u32 = if cfg!(feature = "trial-flow-layout") { 2 } else { 1 };
+
+/// Index in maps `flow_tables` and `former_flow_tables`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FlowTable {
+    /// Flows whose client has acknowledged the backend's answer; UDP: whose backend has answered.
+    Flows,
+    /// Flows that wait for that: all that a flood can fill.
+    Young,
+}
+
+impl FlowTable {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Flows, Self::Young];
+    /// How many there are.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// For file names and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flows => "flows",
+            Self::Young => "young",
+        }
+    }
+}
+
 /// Entries per possible CPU below which an LRU hash map evicts what is fresh while it is nearly empty (its free lists
 /// hold 128 elements a CPU).
 pub const ENTRIES_PER_CPU: u32 = 2_048;
@@ -47,6 +76,12 @@ impl FlowKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowRecord {
+    /// In the layout that tests change to, both counts come first.
+    #[cfg(feature = "trial-flow-layout")]
+    pub packets: u64,
+    /// As below.
+    #[cfg(feature = "trial-flow-layout")]
+    pub bytes: u64,
     /// Forward: the destination that the packet gets. Reply: the source.
     pub address: u32,
     /// The port that goes with it.
@@ -67,9 +102,15 @@ pub struct FlowRecord {
     /// backend's first sequence number, once it has answered. Reply: the client's address.
     pub number: u32,
     /// Packets of this direction.
+    #[cfg(not(feature = "trial-flow-layout"))]
     pub packets: u64,
     /// Their bytes, headers of the network layer included.
+    #[cfg(not(feature = "trial-flow-layout"))]
     pub bytes: u64,
+    /// [`FLOW_LAYOUT`] of who entered it.
+    pub layout: u32,
+    /// For layouts to come.
+    pub spare: u32,
 }
 
 impl FlowRecord {
@@ -89,6 +130,24 @@ impl FlowRecord {
     /// [`service`](Self::service) of a connection straight to a backend, which has an entry only because its port had to
     /// become another.
     pub const DIRECT: u16 = u16::MAX;
+
+    /// Whether [`brought_over`](Self::brought_over) knows its layout: this one or the one before.
+    #[inline(always)]
+    pub const fn is_known(&self) -> bool {
+        self.layout == FLOW_LAYOUT || self.layout + 1 == FLOW_LAYOUT && self.layout > 0
+    }
+
+    /// What stands in a record of a former table, as a record of this layout.
+    #[inline(always)]
+    pub fn brought_over(&self) -> Self {
+        #[cfg(feature = "trial-flow-layout")]
+        if self.layout != FLOW_LAYOUT {
+            let [address, backend, seen, packets, bytes, _]: [u64; 6] = bytemuck::cast(*self);
+            let now = [packets, bytes, address, backend, seen, u64::from(FLOW_LAYOUT)];
+            return bytemuck::cast(now);
+        }
+        *self
+    }
 
     const ROW_BITS: u32 = 17;
 
@@ -110,6 +169,10 @@ impl FlowRecord {
 #[repr(C)]
 #[expect(missing_docs, reason = "field by field a FlowRecord")]
 pub struct LiveFlow {
+    #[cfg(feature = "trial-flow-layout")]
+    pub packets: Cell<u64>,
+    #[cfg(feature = "trial-flow-layout")]
+    pub bytes: Cell<u64>,
     pub address: Cell<u32>,
     pub port: Cell<u16>,
     pub other_port: Cell<u16>,
@@ -119,8 +182,12 @@ pub struct LiveFlow {
     pub flags: Cell<u8>,
     pub seen: Cell<u32>,
     pub number: Cell<u32>,
+    #[cfg(not(feature = "trial-flow-layout"))]
     pub packets: Cell<u64>,
+    #[cfg(not(feature = "trial-flow-layout"))]
     pub bytes: Cell<u64>,
+    pub layout: Cell<u32>,
+    pub spare: Cell<u32>,
 }
 
 /// Key of map `fragments`: what the fragments of a packet have in common (RFC 791, section 3.2), before translation.
@@ -188,6 +255,7 @@ pub enum State {
 const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<FragmentKey>() == 12 && size_of::<FragmentRecord>() == 12);
-    assert!(size_of::<FlowRecord>() == 40 && size_of::<LiveFlow>() == 40);
+    assert!(size_of::<FlowRecord>() == 48 && size_of::<LiveFlow>() == 48);
+    assert!(offset_of!(FlowRecord, layout) == 40);
     assert!(offset_of!(LiveFlow, seen) == offset_of!(FlowRecord, seen));
 };

@@ -188,7 +188,7 @@ fn route<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     off_the_common_way();
     let mtu = sender.fan.mtu + Encapsulation::Ipip.overhead();
     if largest_packet(world.packet, world.context, ip) <= mtu {
-        return Verdict::Translate { rewrite, forward: Forward::Route };
+        return Verdict::Translate { rewrite, forward: Forward::Route { fan: sender.fan } };
     }
     if !ip.dont_fragment() {
         return drop(Outcome::DropTooBig);

@@ -130,7 +130,7 @@ fn describe(verdict: &Verdict<'_>) -> String {
         Verdict::Answer(Answer { with: With::Reset, outcome, .. }) => format!("{} by reset", outcome.name()),
         Verdict::Answer(Answer { with: With::Echo, .. }) => "answer the echo request".to_owned(),
         Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
-        Verdict::Forward(Forward::Route) => "route".to_owned(),
+        Verdict::Forward(Forward::Route { .. }) => "route".to_owned(),
         Verdict::Forward(Forward::DecapsulateAndRoute { tos }) => {
             format!("decapsulate and route tos {tos:02x}")
         }

@@ -2,7 +2,7 @@
 
 use super::{Fate, Place, Refusal, Segment, Services, Tuple, flow};
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix},
+    abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix},
     icmp,
 };
 
@@ -67,6 +67,8 @@ pub(super) fn choose<T: Services>(
         number: 0,
         packets: 1,
         bytes: segment.len as u64,
+        layout: FLOW_LAYOUT,
+        spare: 0,
     };
     enter(key, forward, place, now, tables)
 }
@@ -86,6 +88,8 @@ pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, 
         number: 0,
         packets: 1,
         bytes: segment.len as u64,
+        layout: FLOW_LAYOUT,
+        spare: 0,
     };
     if is_free(&flow::reply_key(key, &own, key.src), &flow::reply_record(key, &own), now, tables) {
         return Tuple::KEPT;
@@ -153,6 +157,7 @@ fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables:
 /// very flow.
 #[inline(always)]
 fn is_free<T: Services>(key: &FlowKey, reply: &FlowRecord, now: u32, tables: &T) -> bool {
+    tables.bring_over(key);
     let others = |found: Option<&crate::abi::LiveFlow>| {
         found.is_some_and(|entry| {
             // One comparison, for the verifier's sake.

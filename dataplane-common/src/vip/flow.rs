@@ -105,6 +105,8 @@ impl LiveFlow {
             number: Cell::new(record.number),
             packets: Cell::new(record.packets),
             bytes: Cell::new(record.bytes),
+            layout: Cell::new(record.layout),
+            spare: Cell::new(record.spare),
         }
     }
 
@@ -123,6 +125,8 @@ impl LiveFlow {
             number: self.number.get(),
             packets: self.packets.get(),
             bytes: self.bytes.get(),
+            layout: self.layout.get(),
+            spare: self.spare.get(),
         }
     }
 

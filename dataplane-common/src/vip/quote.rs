@@ -35,6 +35,7 @@ fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<
 #[inline(always)]
 fn entry<'t, T: Services>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> {
     let now = tables.now();
+    tables.bring_over(key);
     let lives = |flow: &&LiveFlow| flow.lives(key.protocol, now);
     match tables.flow(key) {
         Some(flow) if lives(&flow) => Some(flow),

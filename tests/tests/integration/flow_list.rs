@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable;
-use dataplane_common::abi::{FlowKey, FlowRecord, LAYOUT, State};
+use dataplane_common::abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LAYOUT, State};
 use fanlight::kernel::bpf::coarse_now;
 use fanlight_tests::{
     Agent, eventually,
@@ -95,9 +95,9 @@ fn flows_of_every_state_are_listed_with_client_vip_backend_and_service() {
 
 /// Enters flows to the VIP's port 81, both directions, as if their clients had spoken just now.
 fn fill(fleet: &Fleet, flows: u32) {
-    let path = fleet[0].path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/flows"));
+    let path = fleet[0].path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/flows-{FLOW_LAYOUT}"));
     let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
-    let mut map: HashMap<_, [u8; 16], [u8; 40]> = map.expect("the table is pinned");
+    let mut map: HashMap<_, [u8; 16], [u8; 48]> = map.expect("the table is pinned");
     let wire = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
     let (port, seen) = (81_u16.to_be(), coarse_now().expect("a clock"));
     for number in 0..flows {
@@ -110,7 +110,7 @@ fn fill(fleet: &Fleet, flows: u32) {
         let back = FlowKey { src: backend, dst: client, sport: port, dport: key.sport, ..key };
         let reply = FlowRecord { address: key.dst, flags: FlowRecord::REPLY, number: client, ..forward };
         for (key, record) in [(key, forward), (back, reply)] {
-            let (key, record): ([u8; 16], [u8; 40]) = (bytemuck::cast(key), bytemuck::cast(record));
+            let (key, record): ([u8; 16], [u8; 48]) = (bytemuck::cast(key), bytemuck::cast(record));
             map.insert(key, record, 0).expect("there is room");
         }
     }

@@ -1,7 +1,6 @@
 use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
-use dataplane_common::abi::LAYOUT;
 
 /// What went wrong between the agent and the kernel's BPF side: what failed, why, and what to do where that is known.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +44,14 @@ pub enum Error {
     },
     /// A newer version's datapath is in place.
     #[error(
-        "the datapath in place has layout {found}, this version knows layouts up to {LAYOUT}; use a version of \
+        "the datapath in place has layout {found}, this version knows layouts up to {known}; use a version of \
          fanlight that knows layout {found}"
     )]
     NewerLayout {
         /// The layout found.
         found: u32,
+        /// The latest of this version.
+        known: u32,
     },
     /// A pinned map is not the one that the programs need.
     #[error(

@@ -4,6 +4,7 @@ use std::{fs, io, os::fd::AsFd as _};
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
+pub use dataplane_common::abi::FlowTable;
 use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, YOUNG_ENTRIES};
 use nix::time::{ClockId, clock_gettime};
 
@@ -14,7 +15,7 @@ use super::{
 };
 
 /// Elements a system call: a kernel hash bucket, which comes whole, has far fewer.
-const BATCH: usize = 8192;
+pub(super) const BATCH: usize = 8192;
 
 /// Flows that the table holds where the memory decides.
 const AUTO: std::ops::RangeInclusive<u64> = 65_536..=1_000_000;
@@ -48,6 +49,23 @@ impl FlowSizes {
         let young = if flows == IDLE_FLOWS { least } else { YOUNG_ENTRIES.max(least) };
         Ok(Self { flows: entries.max(least), young })
     }
+
+    /// Makes room for so many entries of a table.
+    pub(super) fn hold(&mut self, table: FlowTable, entries: u32) {
+        let size = match table {
+            FlowTable::Flows => &mut self.flows,
+            FlowTable::Young => &mut self.young,
+        };
+        *size = entries.max(*size);
+    }
+
+    /// Entries of a table.
+    pub(super) fn of(self, table: FlowTable) -> u32 {
+        match table {
+            FlowTable::Flows => self.flows,
+            FlowTable::Young => self.young,
+        }
+    }
 }
 
 /// How many flows the table gets that is asked to hold so many, or as many as the memory allows.
@@ -65,24 +83,6 @@ fn memory() -> io::Result<u64> {
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let total = total.and_then(|kib| kib.trim().parse::<u64>().ok());
     total.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))
-}
-
-/// One of the flow tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowTable {
-    /// Flows whose backend has not answered, or whose client has not acknowledged that.
-    Young,
-    /// The others.
-    Flows,
-}
-
-impl FlowTable {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Young => "young",
-            Self::Flows => "flows",
-        }
-    }
 }
 
 /// The flow tables.

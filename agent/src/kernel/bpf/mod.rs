@@ -11,6 +11,7 @@ mod counters;
 mod endpoints;
 mod error;
 mod events;
+mod flow_maps;
 mod flows;
 mod links;
 mod logs;
@@ -54,7 +55,7 @@ pub use self::{
     },
     sightings::Watcher,
 };
-use self::{flows::FlowSizes, object::Shared, pins::Pins, tables::Tables};
+use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};
 
 /// What [`Datapath::attach`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +137,10 @@ impl Datapath {
         let pins = Pins::new();
         let mechanism = probe::mechanism()?;
         pins.create()?;
-        let mut ebpf = object::create_maps(Some(&Shared { pins: &pins, sizes: FlowSizes::new(flows)? }))?;
-        let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
+        let mut ebpf = object::create_maps(Some(&pins))?;
+        let flows = FlowMaps::pinned(&ebpf, &pins, FlowSizes::new(flows)?)?;
+        let tables =
+            Tables::new(|name| flows.duplicate(name).unwrap_or_else(|| object::map_data(&ebpf, name)))?;
         let programs = object::programs(&mut ebpf, &pins, [tables.config_id, tables.flows_id])?;
         tables.config.initialise();
         if mechanism == Mechanism::Tcx {
@@ -146,14 +149,25 @@ impl Datapath {
         Ok(Self { pins, tables, mechanism, programs })
     }
 
-    /// As this one, with flow tables for so many flows instead of its own, which nobody finds any more. Programs that are
-    /// attached go on with the old tables until they are replaced.
+    /// As this one, with flow tables for so many flows instead of its own, whose flows go on. They are brought over by
+    /// their next packets, and the rest by [`bring_flows_over`](Self::bring_flows_over).
     pub fn with_other_flows(&self, flows: Option<u32>) -> Result<Self> {
-        // What is counted of the old tables goes with them.
-        for name in ["flows", "young", "flow_books", "watch"] {
-            pins::remove_pin(&self.pins.map(name))?;
+        if self.has_former_flows() {
+            Self::bring_flows_over()?;
         }
+        flow_maps::retire(&self.pins)?;
         Self::open_for(flows)
+    }
+
+    /// Whether flows may be left in tables that others have replaced.
+    pub fn has_former_flows(&self) -> bool {
+        flow_maps::has_former(&self.pins)
+    }
+
+    /// Brings the rest of the flows over from tables that others have replaced, once no program of an earlier version is
+    /// attached any more: seconds for a million. How many entries these were.
+    pub fn bring_flows_over() -> Result<u64> {
+        flow_maps::bring_over(&Pins::new())
     }
 
     /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned, or not all: another process is

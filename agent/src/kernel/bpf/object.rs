@@ -17,7 +17,6 @@ use dataplane_common::outcome::Hook;
 
 use super::{
     error::{Context as _, Error, Result},
-    flows::FlowSizes,
     pins::{self, Pins},
     probe, sys,
 };
@@ -47,19 +46,13 @@ pub struct LoadedProgram {
     pub(super) fd: ProgramFd,
 }
 
-/// Where maps are pinned, and how large those are made that the host decides on.
-pub(super) struct Shared<'p> {
-    pub(super) pins: &'p Pins,
-    pub(super) sizes: FlowSizes,
-}
-
-/// Creates the object's maps: pinned or taken from there, else private and as small as the object has them.
-pub(super) fn create_maps(shared: Option<&Shared<'_>>) -> Result<Ebpf> {
+/// Creates the object's maps, but for the flow tables: pinned or taken from there, else private.
+pub(super) fn create_maps(pins: Option<&Pins>) -> Result<Ebpf> {
     let object = aya_obj::Object::parse(OBJECT).map_err(aya::EbpfError::from)?;
     let mut paths: HashMap<String, PathBuf> = HashMap::new();
-    if let Some(shared) = shared {
+    if let Some(pins) = pins {
         for (name, map) in object.maps.iter().filter(|(name, _)| is_shared(name)) {
-            let path = shared.pins.map(name);
+            let path = pins.map(name);
             compare(&path, name, map)?;
             paths.insert(name.clone(), path);
         }
@@ -67,9 +60,6 @@ pub(super) fn create_maps(shared: Option<&Shared<'_>>) -> Result<Ebpf> {
     let decap_flags = probe::decap_flags()?;
     let mut loader = EbpfLoader::new();
     loader.override_global("DECAP_FLAGS", &decap_flags, true);
-    if let Some(Shared { sizes, .. }) = shared {
-        loader.map_max_entries("flows", sizes.flows).map_max_entries("young", sizes.young);
-    }
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
@@ -82,7 +72,7 @@ fn is_shared(name: &str) -> bool {
 }
 
 /// aya takes a pinned map whatever it is: whether it is the one that the programs expect is checked here.
-fn compare(path: &Path, name: &str, map: &aya_obj::Map) -> Result<()> {
+pub(super) fn compare(path: &Path, name: &str, map: &aya_obj::Map) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -95,11 +85,7 @@ fn compare(path: &Path, name: &str, map: &aya_obj::Map) -> Result<()> {
         ("capacity", info.max_entries(), map.max_entries()),
         ("flags", info.map_flags(), map.map_flags()),
     ];
-    // Flow tables stay as they are: another size would lose every flow.
-    let is_sized_by_host = ["flows", "young"].contains(&name);
-    let mut properties =
-        properties.into_iter().filter(|(what, ..)| !(is_sized_by_host && *what == "capacity"));
-    match properties.find(|(_, found, expected)| found != expected) {
+    match properties.into_iter().find(|(_, found, expected)| found != expected) {
         Some((property, found, expected)) => {
             Err(Error::OtherMap { path: path.to_owned(), property, found, expected })
         }

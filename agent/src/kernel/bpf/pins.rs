@@ -6,13 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dataplane_common::{abi::LAYOUT, outcome::Hook};
+use dataplane_common::{
+    abi::{FLOW_LAYOUT, FlowTable, LAYOUT},
+    outcome::Hook,
+};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::error::{Context as _, Error, Result};
+use super::{
+    error::{Context as _, Error, Result},
+    flow_maps,
+};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const ROOT: &str = "/sys/fs/bpf/fanlight";
@@ -60,9 +66,40 @@ impl Pins {
 
     fn refuse_newer(&self) -> Result<()> {
         match names(&self.root)?.iter().filter_map(|name| layout_number(name)).max() {
-            Some(found) if found > LAYOUT => Err(Error::NewerLayout { found }),
+            Some(found) if found > LAYOUT => return Err(Error::NewerLayout { found, known: LAYOUT }),
+            _ => {}
+        }
+        match self.flow_layouts()?.into_iter().max() {
+            Some(found) if found > FLOW_LAYOUT => Err(Error::NewerLayout { found, known: FLOW_LAYOUT }),
             _ => Ok(()),
         }
+    }
+
+    /// Layouts of flow tables that are pinned.
+    fn flow_layouts(&self) -> Result<Vec<u32>> {
+        Ok(names(&self.maps())?.iter().filter_map(|name| flow_maps::layout_of(name)).collect())
+    }
+
+    /// Makes flow tables of earlier layouts former ones, and lets go of what leads to them. Says whether there were any.
+    pub(super) fn retire_flow_layouts(&self) -> Result<bool> {
+        let maps = self.maps();
+        let mut layouts = self.flow_layouts()?;
+        layouts.retain(|&layout| layout < FLOW_LAYOUT);
+        for &layout in &layouts {
+            for table in FlowTable::ALL {
+                let earlier = maps.join(flow_maps::file_name(table.name(), layout));
+                rename(&earlier, &self.map(&flow_maps::former_name(table)))?;
+            }
+            for outer in [flow_maps::FORMER, flow_maps::PRESENT] {
+                remove_pin(&maps.join(flow_maps::file_name(outer, layout)))?;
+            }
+        }
+        Ok(!layouts.is_empty())
+    }
+
+    /// Gives a map another name; one that is not there is left at that.
+    pub(super) fn rename_map(&self, from: &str, to: &str) -> Result<()> {
+        rename(&self.map(from), &self.map(to))
     }
 
     fn maps(&self) -> PathBuf {
@@ -91,7 +128,12 @@ impl Pins {
 
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.maps().join(name)
+        let maps = self.maps();
+        if flow_maps::has_layout(name) {
+            maps.join(flow_maps::file_name(name, FLOW_LAYOUT))
+        } else {
+            maps.join(name)
+        }
     }
 
     /// Where a link is pinned.
@@ -129,6 +171,13 @@ pub(super) fn remove_pin(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.during(|| format!("unpinning {}", path.display())),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.during(|| format!("renaming {} to {}", from.display(), to.display())),
     }
 }
 

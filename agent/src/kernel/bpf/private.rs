@@ -14,6 +14,7 @@ use super::{
     ConfigMap, EndpointMap, PathMap, ServiceMap,
     counters::CounterMap,
     error::{Context as _, Error, Result},
+    flow_maps::FlowMaps,
     object,
     resize::Resizer,
     sys,
@@ -77,7 +78,9 @@ pub struct Private {
 impl Private {
     pub(super) fn open(programs: &[&str]) -> Result<Self> {
         let mut ebpf = object::create_maps(None)?;
-        let tables = Tables::new(|name| object::map_data(&ebpf, name))?;
+        let flows = FlowMaps::private(&ebpf)?;
+        let tables =
+            Tables::new(|name| flows.duplicate(name).unwrap_or_else(|| object::map_data(&ebpf, name)))?;
         let mut resizers = Vec::new();
         for &name in programs {
             let program = object::load_program(&mut ebpf, name)?;

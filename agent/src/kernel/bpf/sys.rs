@@ -27,7 +27,7 @@ use super::attr::{
 
 mod element;
 
-pub(super) use self::element::{insert_new, lookup, take};
+pub(super) use self::element::{insert_new, lookup, remove, take};
 
 /// What the kernel says about a tcx link.
 #[derive(Clone, Copy, Debug)]

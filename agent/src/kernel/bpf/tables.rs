@@ -7,6 +7,7 @@ use super::{
     counters::CounterMap,
     endpoints::EndpointMap,
     error::{Context as _, Error, Result},
+    flow_maps,
     object::duplicate,
     paths::PathMap,
     services::ServiceMap,
@@ -16,14 +17,14 @@ use super::{
 const FAN: [&str; 9] =
     ["config", "endpoints", "near", "paths", "counters", "events", "watch", "sightings", "sighting_pace"];
 const SERVICE: [&str; 6] = ["services", "service", "backends", "rings", "vip_filter", "backend_filter"];
-const FLOW: [&str; 3] = ["flows", "young", "flow_books"];
+const FLOW: [&str; 5] = ["flows", "young", flow_maps::PRESENT, flow_maps::FORMER, "flow_books"];
 
 /// All maps, pinned or private.
 pub(super) struct Tables {
     pub(super) config: ConfigMap,
     /// The kernel's number for map `config`.
     pub(super) config_id: u32,
-    /// The kernel's number for map `flows`.
+    /// The kernel's number for map `flow_tables`.
     pub(super) flows_id: u32,
     pub(super) endpoints: EndpointMap,
     pub(super) paths: PathMap,
@@ -50,7 +51,7 @@ impl Tables {
         let config = source("config")?;
         let names = FAN.iter().chain(&SERVICE).chain(&FLOW);
         Ok(Self {
-            flows_id: source("flows")?.info().map_err(Error::map("flows"))?.id(),
+            flows_id: source(flow_maps::PRESENT)?.info().map_err(Error::map(flow_maps::PRESENT))?.id(),
             config_id: config.info().map_err(Error::map("config"))?.id(),
             config: ConfigMap::new(&config)?,
             endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,

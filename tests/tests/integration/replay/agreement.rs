@@ -93,7 +93,9 @@ fn forwarded(forward: Forward<'_>) -> Outcome {
         Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
         Forward::Deliver { .. } => Outcome::DeliveredLocally,
         // This namespace routes nothing: what ought to leave ends in its stack.
-        Forward::ToHost | Forward::Route | Forward::DecapsulateAndRoute { .. } => Outcome::DeliveredToHost,
+        Forward::ToHost | Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => {
+            Outcome::DeliveredToHost
+        }
     }
 }
 

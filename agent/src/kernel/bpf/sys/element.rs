@@ -55,3 +55,14 @@ pub(in crate::kernel::bpf) fn insert_new<K: Pod, V: Pod>(
         _ => Ok(()),
     }
 }
+
+/// Removes the element of a key, if there is one. The key has the map's size.
+pub(in crate::kernel::bpf) fn remove<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let key = [*key];
+    let mut element = ElementAttr { map_fd: raw(map), key: address(&key), ..Zeroable::zeroed() };
+    // SAFETY: the key is readable for the map's size, as callers see to.
+    match unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut element) } {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}

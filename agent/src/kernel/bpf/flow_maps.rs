@@ -1,0 +1,204 @@
+//! The flow tables as maps: made, pinned, put where the programs find them, and replaced without losing their flows.
+//!
+//! Programs reach the tables through `flow_tables`, so that they need not be loaded again for others. A table that is
+//! replaced goes to `former_flow_tables`: programs bring over what their packets belong to, and the agent the rest.
+
+use std::{io, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf,
+    maps::{ArrayOfMaps, Map, MapData, MapError},
+};
+use aya_obj::generated::bpf_map_type;
+use bytemuck::Zeroable as _;
+use dataplane_common::abi::{FlowKey, FlowRecord, FlowTable, YOUNG_ENTRIES};
+
+use super::{
+    endpoints::is_missing,
+    error::{Context as _, Error, Result},
+    flows::{BATCH, FlowSizes},
+    object,
+    pins::{self, Pins},
+    sys,
+};
+
+/// Maps of the present tables and of former ones, by [`FlowTable`].
+pub(super) const PRESENT: &str = "flow_tables";
+pub(super) const FORMER: &str = "former_flow_tables";
+
+/// Tables that only this process refers to are as large as the programs' fixtures need.
+const PRIVATE: FlowSizes = FlowSizes { flows: 65_536, young: YOUNG_ENTRIES };
+
+/// The present tables, as the programs find them.
+pub(super) struct FlowMaps([MapData; FlowTable::ALL.len()]);
+
+impl FlowMaps {
+    /// Tables of this process alone.
+    pub(super) fn private(ebpf: &Ebpf) -> Result<Self> {
+        let mut present = outer(ebpf, PRESENT)?;
+        Self::of(|table| {
+            let map = make(table, PRIVATE)?;
+            put(&mut present, table, &map)?;
+            Ok(map)
+        })
+    }
+
+    /// The pinned ones, and new ones of these sizes where none are. Those of the layout before are former ones then.
+    pub(super) fn pinned(ebpf: &Ebpf, pins: &Pins, sizes: FlowSizes) -> Result<Self> {
+        let (mut present, mut former) = (outer(ebpf, PRESENT)?, outer(ebpf, FORMER)?);
+        let mut sizes = sizes;
+        let is_upgrade = pins.retire_flow_layouts()?;
+        // Before those that replace them: a flow is always found in one or the other.
+        for table in FlowTable::ALL {
+            if let Some(map) = open(pins, &former_name(table))? {
+                put(&mut former, table, &map)?;
+                if is_upgrade {
+                    sizes.hold(table, entries(&map, table)?);
+                }
+            }
+        }
+        Self::of(|table| {
+            let map = match open(pins, table.name())? {
+                Some(map) => map,
+                None => {
+                    let map = make(table, sizes)?;
+                    let pinned = map.pin(pins.map(table.name())).map_err(io::Error::other);
+                    pinned.during(|| format!("pinning map {}", table.name()))?;
+                    map
+                }
+            };
+            put(&mut present, table, &map)?;
+            Ok(map)
+        })
+    }
+
+    /// Another handle of a table, by its name.
+    pub(super) fn duplicate(&self, name: &str) -> Option<Result<MapData>> {
+        let found = FlowTable::ALL.into_iter().position(|table| table.name() == name)?;
+        Some(object::duplicate(&self.0[found], name))
+    }
+
+    fn of(mut each: impl FnMut(FlowTable) -> Result<MapData>) -> Result<Self> {
+        Ok(Self([each(FlowTable::Flows)?, each(FlowTable::Young)?]))
+    }
+}
+
+/// Makes the pinned tables former ones, so that the next who opens them makes others.
+pub(super) fn retire(pins: &Pins) -> Result<()> {
+    FlowTable::ALL.into_iter().try_for_each(|table| pins.rename_map(table.name(), &former_name(table)))
+}
+
+/// Whether there are former tables.
+pub(super) fn has_former(pins: &Pins) -> bool {
+    FlowTable::ALL.into_iter().any(|table| pins.map(&former_name(table)).exists())
+}
+
+/// Brings what is left in the former tables over to the present ones and lets go of them. All programs must use the
+/// present ones by now. How many entries there were.
+pub(super) fn bring_over(pins: &Pins) -> Result<u64> {
+    let mut brought = 0;
+    for table in FlowTable::ALL {
+        let (Some(former), Some(present)) = (open(pins, &former_name(table))?, open(pins, table.name())?)
+        else {
+            continue;
+        };
+        brought += bring_table_over(table, &former, &present)?;
+        // A program run may have entered something meanwhile that had begun when this was the present table.
+        sys::grace_period().during(|| "waiting for program runs".to_owned())?;
+        brought += bring_table_over(table, &former, &present)?;
+    }
+    let outer = MapData::from_pin(pins.map(FORMER)).map_err(Error::map(FORMER))?;
+    for table in FlowTable::ALL {
+        let removed = sys::remove(outer.fd().as_fd(), &(table as u32));
+        removed.during(|| format!("letting go of the former table {}", table.name()))?;
+    }
+    FlowTable::ALL.into_iter().try_for_each(|table| pins::remove_pin(&pins.map(&former_name(table))))?;
+    Ok(brought)
+}
+
+fn bring_table_over(table: FlowTable, former: &MapData, present: &MapData) -> Result<u64> {
+    let what = || format!("bringing flows over to map {}", table.name());
+    let (former, present) = (former.fd().as_fd(), present.fd().as_fd());
+    let (mut keys, mut values) = (vec![FlowKey::zeroed(); BATCH], vec![FlowRecord::zeroed(); BATCH]);
+    let mut brought = 0;
+    let mut at = None;
+    loop {
+        let (count, next) = sys::lookup_batch(former, at, &mut keys, &mut values).during(what)?;
+        for (key, record) in keys.iter().zip(&values).take(count) {
+            // Entered before it is removed: its packets always find it.
+            if record.is_known() {
+                sys::insert_new(present, key, &record.brought_over()).during(what)?;
+                brought += 1;
+            }
+            sys::remove(former, key).during(what)?;
+        }
+        if next.is_none() {
+            return Ok(brought);
+        }
+        at = next;
+    }
+}
+
+fn entries(map: &MapData, table: FlowTable) -> Result<u32> {
+    map.info().map(|info| info.max_entries()).map_err(Error::map(table.name()))
+}
+
+/// The name of a table that another has replaced.
+pub(super) fn former_name(table: FlowTable) -> String {
+    format!("former_{}", table.name())
+}
+
+/// A pinned map, if there is one; of another shape than a flow table's it is refused.
+fn open(pins: &Pins, name: &str) -> Result<Option<MapData>> {
+    let path = pins.map(name);
+    let map = match MapData::from_pin(&path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        other => other.map_err(Error::map(name))?,
+    };
+    let wanted = shape(map.info().map_err(Error::map(name))?.max_entries());
+    object::compare(&path, name, &wanted)?;
+    Ok(Some(map))
+}
+
+fn outer(ebpf: &Ebpf, name: &str) -> Result<ArrayOfMaps<MapData>> {
+    let data = object::map_data(ebpf, name)?;
+    Map::from_map_data(data).and_then(ArrayOfMaps::try_from).map_err(Error::map(name))
+}
+
+/// Has the programs find a table, if they do not yet.
+fn put(outer: &mut ArrayOfMaps<MapData>, table: FlowTable, map: &MapData) -> Result<()> {
+    let id = |map: &MapData| map.info().map(|info| info.id()).map_err(Error::map(table.name()));
+    let place = table as u32;
+    match outer.get(&place, 0) {
+        Ok(held) if id(&held)? == id(map)? => return Ok(()),
+        Ok(_) | Err(MapError::KeyNotFound) => {}
+        Err(error) => return Err(Error::map(table.name())(error)),
+    }
+    outer.set(place, map, 0).map_err(Error::map(table.name()))
+}
+
+fn make(table: FlowTable, sizes: FlowSizes) -> Result<MapData> {
+    MapData::create(shape(sizes.of(table)), table.name(), None).map_err(Error::map(table.name()))
+}
+
+fn shape(entries: u32) -> aya_obj::Map {
+    let kind = bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32;
+    let (key, value) = (size_of::<FlowKey>() as u32, size_of::<FlowRecord>() as u32);
+    aya_obj::Map::new_from_params(kind, key, value, entries, 0)
+}
+
+/// The file name of a map of flows: it holds the layout's number.
+pub(super) fn file_name(name: &str, layout: u32) -> String {
+    format!("{name}-{layout}")
+}
+
+/// Whether a map belongs to one layout of flows.
+pub(super) fn has_layout(name: &str) -> bool {
+    [PRESENT, FORMER].contains(&name) || FlowTable::ALL.into_iter().any(|table| table.name() == name)
+}
+
+/// The layout that a file's name says it is of.
+pub(super) fn layout_of(file: &str) -> Option<u32> {
+    let (name, layout) = file.rsplit_once('-')?;
+    if name == PRESENT { layout.parse().ok() } else { None }
+}

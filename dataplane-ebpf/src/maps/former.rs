@@ -1,0 +1,50 @@
+//! Flow tables that others replaced, because these are larger or of the next layout. A flow leaves them with its next
+//! packet; the agent brings over what is silent.
+
+use dataplane_common::{
+    abi::{FlowKey, FlowRecord, FlowTable, LiveFlow},
+    decide::off_the_common_way,
+};
+
+use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES};
+
+/// Brings what a former table holds under a key over to the present ones.
+#[inline(always)]
+pub(super) fn bring_over(key: &FlowKey) {
+    if FORMER_FLOW_TABLES.get(FlowTable::Flows as u32).is_some() {
+        off_the_common_way();
+        from_either(key);
+    }
+}
+
+/// A function of its own: what is hardly ever there shall take no room in the programs.
+#[inline(never)]
+fn from_either(key: &FlowKey) {
+    if take(FlowTable::Flows, key).is_some() {
+        return;
+    }
+    // An answer is noted with the client's entry, which has to be there by then.
+    if let Some(young) = take(FlowTable::Young, key)
+        && young.flags & FlowRecord::REPLY != 0
+    {
+        take(FlowTable::Young, &LiveFlow::new(&young).reply(key).answered(key.protocol));
+    }
+}
+
+/// Moves an entry, which was counted when it was made. One that is in the present table already stands for a later life of
+/// the flow, and stays.
+#[inline(always)]
+fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
+    let former = FORMER_FLOW_TABLES.get(table as u32)?;
+    let present = FLOW_TABLES.get(table as u32)?;
+    // SAFETY: copied at once; a change by another processor meanwhile loses a count or repeats a state.
+    let found = unsafe { *former.get_ptr(key)? };
+    if !found.is_known() {
+        return None;
+    }
+    let record = found.brought_over();
+    let _ = present.insert(key, record, BPF_NOEXIST);
+    // Gone already is as good.
+    let _ = former.remove(key);
+    Some(record)
+}
