@@ -122,6 +122,13 @@ pub fn binary() -> PathBuf {
     })
 }
 
+/// A binary whose flow records have another layout: `$FANLIGHT_LATER_BIN`.
+#[track_caller]
+pub fn later() -> PathBuf {
+    let later = env::var_os("FANLIGHT_LATER_BIN");
+    later.expect("FANLIGHT_LATER_BIN names a fanlight with feature trial-flow-layout").into()
+}
+
 /// Another binary that does the same as the one under test, in a directory.
 pub fn rebuilt(directory: &Path) -> PathBuf {
     let path = directory.join("fanlight");

@@ -3,7 +3,7 @@
 use std::{env, time::Instant};
 
 use anyhow::{Context, Result};
-use ebpf_build::Place;
+use ebpf_build::{Feature, Place};
 
 /// The checkout and target directory this process was built in.
 pub(crate) fn place() -> Result<Place> {
@@ -12,7 +12,7 @@ pub(crate) fn place() -> Result<Place> {
 
 pub(crate) fn build_ebpf(place: &Place, log: bool) -> Result<()> {
     let start = Instant::now();
-    let built = ebpf_build::build(place, log)?;
+    let built = ebpf_build::build(place, if log { &[Feature::Log] } else { &[] })?;
     println!(
         "{}: {} bytes in {:.1} s, by {}",
         built.object.display(),

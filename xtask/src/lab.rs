@@ -1,8 +1,8 @@
 //! `test`, `demo` and `bench`: what runs real programs in network namespaces.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ebpf_build::Place;
 
 use crate::{
@@ -16,6 +16,8 @@ pub(crate) const AGENT: &str = "fanlight";
 
 /// Names the agent's binary for tests, demo and benchmarks.
 const AGENT_VARIABLE: &str = "FANLIGHT_BIN";
+/// Names another, whose flow records have another layout, for the tests of an upgrade.
+const LATER_VARIABLE: &str = "FANLIGHT_LATER_BIN";
 
 /// Debug or release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +56,23 @@ pub(crate) fn unit_tests(place: &Place) -> Result<Totals> {
 
 /// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at once.
 fn integration_tests(place: &Place, filter: &[String]) -> Result<Totals> {
+    let later = build_later(place)?;
     let agent = build(place, Profile::Dev, AGENT)?;
     let mut tests = cargo(place, "test");
     tests.args(["--workspace", "--test", "integration", "--", "--test-threads=4"]).args(filter);
-    run_tests(tests.env(AGENT_VARIABLE, agent).env("PATH", search_path()))
+    tests.env(AGENT_VARIABLE, agent).env(LATER_VARIABLE, later);
+    run_tests(tests.env("PATH", search_path()))
+}
+
+/// Builds the agent with another layout of flow records, beside which the usual one is built next.
+fn build_later(place: &Place) -> Result<PathBuf> {
+    let mut build = cargo(place, "build");
+    build.args(["--workspace", "--bin", AGENT, "--features", "fanlight/trial-flow-layout"]);
+    let built = build_executable(&mut build, AGENT)?;
+    let later = built.with_file_name("fanlight-later");
+    fs::copy(&built, &later)
+        .with_context(|| format!("copying {} to {}", built.display(), later.display()))?;
+    Ok(later)
 }
 
 /// `cargo xtask demo`.

@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
+use dataplane_common::abi::{FLOW_LAYOUT, LAYOUT};
+use fanlight::kernel::bpf::Datapath;
 use fanlight_tests::{
     Agent, Container,
     crowd::{Crowd, CrowdServer},
+    eventually,
     fleet::{Fleet, bridge, overlay},
     flood::{Flood, Forged, confirmed_flows},
     host,
@@ -86,6 +89,49 @@ fn no_connection_fails_while_another_binary_takes_over() {
         fleet[0].use_binary(rebuilt);
         agent.stop();
         fleet[0].agent()
+    });
+}
+
+#[test]
+fn no_connection_fails_while_a_binary_with_another_flow_layout_takes_over() {
+    let table = |fleet: &Fleet, file: &str| {
+        fleet[0].path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/{file}")).exists()
+    };
+    let (former, present) = (format!("flows-{FLOW_LAYOUT}"), format!("flows-{}", FLOW_LAYOUT + 1));
+    nothing_fails_while(|fleet, agent| {
+        assert!(table(fleet, &former) && !table(fleet, &present));
+        fleet[0].use_binary(host::later());
+        agent.stop();
+        let agent = fleet[0].agent();
+        eventually("all flows are in tables of the other layout", Duration::from_secs(20), || {
+            let is_over = table(fleet, &present) && !table(fleet, &former);
+            let listed = fleet[0].run("flow list");
+            (is_over && listed.matches("established").count() >= 50).then_some(())
+        });
+        assert_eq!(fleet[0].json("status")["degraded"], serde_json::json!([]));
+        // The earlier one would misread them.
+        let refused = fleet[0].inside(|| Datapath::open_existing().map(drop)).expect_err("a later layout");
+        assert!(refused.to_string().contains(&format!("has layout {}", FLOW_LAYOUT + 1)), "{refused}");
+        agent
+    });
+}
+
+#[test]
+fn no_connection_fails_while_the_flow_table_gets_another_size() {
+    nothing_fails_while(|fleet, mut agent| {
+        let file =
+            std::fs::read_to_string(fleet[0].path("/etc/fanlight/fanlight.toml")).expect("it is there");
+        for flows in [80_000, 70_000] {
+            let sized = format!("[datapath]\nflows = {flows}\n{file}");
+            fleet[0].write("/etc/fanlight/fanlight.toml", &sized);
+            agent.reload();
+            eventually("the flows are in the other table", Duration::from_secs(10), || {
+                let table = &fleet[0].json("status")["flows"];
+                (table["capacity"] == 2 * flows && confirmed_flows(&fleet[0], overlay(0, 5)) >= 50)
+                    .then_some(())
+            });
+        }
+        agent
     });
 }
 
