@@ -22,10 +22,12 @@ const HEADER: &str = "\
 ";
 
 /// Ours and what it is compared with.
-const RATIOS: [(&str, &str); 5] = [
+const RATIOS: [(&str, &str); 7] = [
     ("fan", "routing"),
     ("vip", "ipvs"),
+    ("vip", "ipvs-ipip"),
     ("vip", "nftables"),
+    ("vip", "nftables-ipip"),
     ("vip-routed", "ipvs"),
     ("vip-routed", "nftables"),
 ];

@@ -19,7 +19,7 @@ pub type Costs = BTreeMap<&'static str, BTreeMap<Way, f64>>;
 /// What is counted: a 64-byte request and its answer; connect, request, answer, close.
 const OPERATIONS: [(&str, Load, u64); 2] =
     [("round_trip", Load::RoundTrips, 1000), ("connection", Load::Connections, 200)];
-const WAYS: [Way; 9] = [
+const WAYS: [Way; 10] = [
     Way::Routing,
     Way::Vxlan,
     Way::Ipip,
@@ -27,15 +27,17 @@ const WAYS: [Way; 9] = [
     Way::Ipvs,
     Way::IpvsOverIpip,
     Way::Nftables,
+    Way::NftablesOverIpip,
     Way::Vip,
     Way::VipRouted,
 ];
 /// What an operation through a VIP may cost at most by what it costs with a peer, per round trip and per connection:
 /// where both route plainly between the hosts, where both use a tunnel, and where only ours does.
-const WANTED: [(Way, Way, [f64; 2]); 5] = [
+const WANTED: [(Way, Way, [f64; 2]); 6] = [
     (Way::VipRouted, Way::Ipvs, [0.79, 0.79]),
     (Way::VipRouted, Way::Nftables, [0.79, 0.78]),
     (Way::Vip, Way::IpvsOverIpip, [0.79, 0.79]),
+    (Way::Vip, Way::NftablesOverIpip, [0.79, 0.78]),
     (Way::Vip, Way::Ipvs, [0.79, 0.79]),
     (Way::Vip, Way::Nftables, [0.79, 0.78]),
 ];
@@ -74,6 +76,7 @@ fn is_known(way: Way, host: &Host) -> bool {
     match way {
         Way::Ipip => works("ip link add probe type ipip remote 192.0.2.1") && works("ip link del probe"),
         Way::Ipvs => works("ipvsadm -L -n"),
+        Way::NftablesOverIpip => is_known(Way::Ipip, host),
         Way::IpvsOverIpip => is_known(Way::Ipip, host) && is_known(Way::Ipvs, host),
         _ => true,
     }

@@ -38,7 +38,10 @@ pub enum Way {
     IpvsOverIpip,
     /// A VIP of one rule of nftables, over plain routing.
     Nftables,
-    /// The same among many, by a map.
+    /// The same over the kernel's ipip device: to a backend in an overlay, as a fan's are.
+    #[serde(rename = "nftables-ipip")]
+    NftablesOverIpip,
+    /// A VIP of one rule of nftables with a map of many, over plain routing.
     #[serde(rename = "nftables-10000")]
     NftablesAmongMany,
     /// A VIP of iptables as kube-proxy writes it, over plain routing.
@@ -62,6 +65,7 @@ impl Way {
             Self::Ipvs => "ipvs",
             Self::IpvsOverIpip => "ipvs-ipip",
             Self::Nftables => "nftables",
+            Self::NftablesOverIpip => "nftables-ipip",
             Self::NftablesAmongMany => "nftables-10000",
             Self::Iptables => "iptables",
             Self::IptablesAmongMany => "iptables-10000",
@@ -75,7 +79,7 @@ impl Way {
             Self::Vip | Self::VipRouted => Some((Translator::Fanlight, 0)),
             Self::VipAmongMany => Some((Translator::Fanlight, MANY)),
             Self::Ipvs | Self::IpvsOverIpip => Some((Translator::Ipvs, 0)),
-            Self::Nftables => Some((Translator::Nftables, 0)),
+            Self::Nftables | Self::NftablesOverIpip => Some((Translator::Nftables, 0)),
             Self::NftablesAmongMany => Some((Translator::Nftables, MANY)),
             Self::Iptables => Some((Translator::Iptables, 0)),
             Self::IptablesAmongMany => Some((Translator::Iptables, MANY)),
@@ -99,7 +103,7 @@ impl Way {
     fn overhead(self) -> u32 {
         match self {
             Self::Vxlan => 50,
-            Self::Ipip | Self::IpvsOverIpip => 20,
+            Self::Ipip | Self::IpvsOverIpip | Self::NftablesOverIpip => 20,
             _ if self.is_in_fan(1) => 20,
             _ => 0,
         }
@@ -178,11 +182,13 @@ impl Pair {
         });
         match way {
             Way::Vxlan => self.lay_vxlan(),
-            Way::Ipip | Way::IpvsOverIpip => self.each(way, |host, other, underlay| {
-                host.ip(&format!("link add tunnel type ipip remote {underlay} dev eth0"));
-                host.ip("link set tunnel up");
-                host.ip(&format!("route add {other} dev tunnel"));
-            }),
+            Way::Ipip | Way::IpvsOverIpip | Way::NftablesOverIpip => {
+                self.each(way, |host, other, underlay| {
+                    host.ip(&format!("link add tunnel type ipip remote {underlay} dev eth0"));
+                    host.ip("link set tunnel up");
+                    host.ip(&format!("route add {other} dev tunnel"));
+                })
+            }
             _ if way.is_in_fan(1) => {}
             _ => self.each(way, |host, other, underlay| {
                 host.ip(&format!("route add {other} via {underlay}"));
