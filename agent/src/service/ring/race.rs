@@ -2,6 +2,8 @@
 
 use std::array::from_fn;
 
+use dataplane_common::abi::RING_SLOTS;
+
 /// Slots that are looked at together: in vector registers, several of them at once.
 const LANES: usize = 32;
 /// Time that a step of the lightest backend takes; the others' steps take less.
@@ -32,11 +34,18 @@ impl Walk {
 
     /// When it reaches a slot; times of a walk are below 32,768.
     pub(super) fn time(&self, slot: usize) -> u16 {
-        time(self.steps(slot as u64), self.pace)
+        time(self.steps(slot as u32), self.pace)
     }
 
-    fn steps(&self, slot: u64) -> u16 {
-        ((u64::from(self.first) + slot * u64::from(self.stride)) % u64::from(self.slots)) as u16
+    fn steps(&self, slot: u32) -> u16 {
+        let steps = u32::from(self.first) + slot * u32::from(self.stride);
+        // By a constant it takes no division.
+        let over = if u32::from(self.slots) == RING_SLOTS {
+            steps % RING_SLOTS
+        } else {
+            steps % u32::from(self.slots)
+        };
+        over as u16
     }
 }
 
@@ -84,7 +93,7 @@ struct Lanes {
 impl Lanes {
     fn new(walk: &Walk) -> Self {
         let stride = LANES as u64 * u64::from(walk.stride) % u64::from(walk.slots);
-        Self { steps: from_fn(|lane| walk.steps(lane as u64) as i16), stride: stride as i16, pace: walk.pace }
+        Self { steps: from_fn(|lane| walk.steps(lane as u32) as i16), stride: stride as i16, pace: walk.pace }
     }
 
     fn next(&mut self, slots: i16) -> [i16; LANES] {

@@ -18,11 +18,28 @@ struct Given {
     slot: u16,
 }
 
+/// A time, and the slot that is reached or the place of who reaches it: in one number, which is compared at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(u32);
+
+impl Moment {
+    fn new(time: u16, what: u16) -> Self {
+        Self(u32::from(time) << u16::BITS | u32::from(what))
+    }
+
+    fn time(self) -> u16 {
+        (self.0 >> u16::BITS) as u16
+    }
+
+    fn what(self) -> u16 {
+        self.0 as u16
+    }
+}
+
 /// The ring of these walks with these shares.
 pub(super) fn settle(walks: &[Walk], shares: &[usize], slots: usize) -> Vec<u16> {
     let race = race::run(walks, slots);
-    let total: u64 = race.time.iter().map(|&time| u64::from(time)).sum();
-    let late = (total as usize * LATE / 2 / slots).min(usize::from(u16::MAX)) as u16;
+    let late = (total(&race.time) * LATE / 2 / slots).min(usize::from(u16::MAX)) as u16;
     let counts: Vec<usize> = (0..walks.len()).map(|place| count(&race.owner, place as u16)).collect();
     let settled =
         Exchange::new(&race, &counts, shares, late).or_else(|| Exchange::new(&race, &counts, shares, 0));
@@ -32,16 +49,34 @@ pub(super) fn settle(walks: &[Walk], shares: &[usize], slots: usize) -> Vec<u16>
     }
 }
 
-/// How often a place is in a list, in sums that fit vector registers.
+/// The sum of times, in sums that fit vector registers.
+fn total(times: &[u16]) -> usize {
+    let sums = times.chunks(4096).map(|chunk| chunk.iter().map(|&time| u32::from(time)).sum::<u32>());
+    sums.map(|sum| sum as usize).sum()
+}
+
+/// How often a place is in a list, likewise.
 fn count(owner: &[u16], place: u16) -> usize {
     let sums = owner.chunks(4096).map(|chunk| chunk.iter().map(|&one| u16::from(one == place)).sum::<u16>());
     sums.map(usize::from).sum()
 }
 
+/// Slots that were reached at this time or later; without branches, which nobody could predict.
+fn since(times: &[u16], late: u16) -> Vec<u16> {
+    let mut slots = vec![0; times.len() + 1];
+    let mut found = 0;
+    for (&time, slot) in times.iter().zip(0..) {
+        slots[found] = slot;
+        found += usize::from(time >= late);
+    }
+    slots.truncate(found);
+    slots
+}
+
 /// Who has which late slots, and what is given up.
 struct Exchange {
-    /// By place: time and slot of those that it may have to give up, the latest first.
-    late: Vec<BinaryHeap<(u16, u16)>>,
+    /// By place: those that it may have to give up, the latest first.
+    late: Vec<BinaryHeap<Moment>>,
     /// By place: slots that it lacks.
     lacking: Vec<usize>,
     given: Vec<Given>,
@@ -51,10 +86,9 @@ impl Exchange {
     /// Everybody gives up what it has too much; `None` where that would be slots that are not late.
     fn new(race: &Race, counts: &[usize], shares: &[usize], late: u16) -> Option<Self> {
         let mut slots = vec![Vec::new(); counts.len()];
-        for ((&owner, &time), slot) in race.owner.iter().zip(&race.time).zip(0..) {
-            if time >= late {
-                slots[usize::from(owner)].push((time, slot));
-            }
+        for slot in since(&race.time, late) {
+            let place = usize::from(slot);
+            slots[usize::from(race.owner[place])].push(Moment::new(race.time[place], slot));
         }
         let lacking = shares.iter().zip(counts).map(|(share, count)| share.saturating_sub(*count)).collect();
         let late = slots.into_iter().map(BinaryHeap::from).collect();
@@ -68,8 +102,8 @@ impl Exchange {
     }
 
     fn give_up(&mut self, place: usize) -> Option<()> {
-        let (time, slot) = self.late[place].pop()?;
-        self.given.push(Given { time, place: place as u16, slot });
+        let held = self.late[place].pop()?;
+        self.given.push(Given { time: held.time(), place: place as u16, slot: held.what() });
         Some(())
     }
 
@@ -77,11 +111,12 @@ impl Exchange {
     /// an owner.
     fn run(mut self, walks: &[Walk], mut ring: Vec<u16>) -> Vec<u16> {
         while let Some(Given { time, place, slot }) = self.given.pop() {
-            let times = walks.iter().zip(0..).map(|(walk, place)| (walk.time(slot.into()), place));
-            let Some((time, place)) = times.filter(|&next| next > (time, place)).min() else { continue };
-            ring[usize::from(slot)] = place;
-            let place = usize::from(place);
-            self.late[place].push((time, slot));
+            let former = Moment::new(time, place);
+            let all = walks.iter().zip(0..).map(|(walk, place)| Moment::new(walk.time(slot.into()), place));
+            let Some(next) = all.filter(|&next| next > former).min() else { continue };
+            ring[usize::from(slot)] = next.what();
+            let place = usize::from(next.what());
+            self.late[place].push(Moment::new(next.time(), slot));
             match self.lacking[place].checked_sub(1) {
                 Some(rest) => self.lacking[place] = rest,
                 None => drop(self.give_up(place)),
