@@ -14,7 +14,7 @@ use super::{
     agent::Agent,
     keeping::{Keeping, Kept, Waiting},
     relevance::Concern,
-    routes::route,
+    routes::change_routes,
     services::v4,
 };
 use crate::{
@@ -252,18 +252,16 @@ impl Agent {
         let routes = |addresses: &BTreeSet<Ipv4Addr>, range| {
             reconcile::vips(helper, &fans, &Vips { addresses: addresses.clone(), range }, &[]).ops
         };
-        for op in routes(deleted, None) {
-            if let RouteOp::Set(old) = op {
-                faults.extend(route(self.node.netlink(), &RouteOp::Delete(old)).await);
-            }
-        }
+        let old = routes(deleted, None).into_iter().filter_map(|op| match op {
+            RouteOp::Set(old) => Some(RouteOp::Delete(old)),
+            RouteOp::Delete(_) => None,
+        });
+        faults.extend(change_routes(self.node.netlink(), &old.collect::<Vec<_>>()).await);
         let foreign = &self.services.foreign;
         let (held, free): (Vec<_>, Vec<_>) = routes(set, self.services.range().filter(|_| !set.is_empty()))
             .into_iter()
             .partition(|op| matches!(op, RouteOp::Set(wanted) if foreign.contains(&wanted.destination)));
-        for op in free {
-            faults.extend(route(self.node.netlink(), &op).await);
-        }
+        faults.extend(change_routes(self.node.netlink(), &free).await);
         !held.is_empty()
     }
 }

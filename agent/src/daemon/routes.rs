@@ -1,12 +1,25 @@
-//! Routes of VIPs: changed one by one, and told of.
+//! Routes of VIPs: changed, and told of.
+
+use futures_util::{StreamExt as _, stream};
 
 use crate::{
     kernel::netlink::{Link, Netlink, Route},
     reconcile::RouteOp,
 };
 
-/// Makes one change of routes.
-pub(super) async fn route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
+/// How many changes are asked for before the first is answered: the answers fit a socket's buffer many times over.
+const AT_ONCE: usize = 32;
+
+/// Makes changes of routes, each of another; says which failed.
+pub(super) async fn change_routes<'o>(
+    netlink: &Netlink,
+    ops: impl IntoIterator<Item = &'o RouteOp>,
+) -> Vec<String> {
+    let outcomes = stream::iter(ops).map(|op| change_route(netlink, op)).buffered(AT_ONCE);
+    outcomes.filter_map(async |fault| fault).collect().await
+}
+
+async fn change_route(netlink: &Netlink, op: &RouteOp) -> Option<String> {
     let outcome = match op {
         RouteOp::Set(route) => netlink.replace_route(route).await,
         RouteOp::Delete(route) => netlink.delete_route(route).await,

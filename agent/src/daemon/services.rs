@@ -17,7 +17,7 @@ use super::{
     flows::Keeper,
     keeping::Keeping,
     report::Topic,
-    routes::{device, held_by, route},
+    routes::{change_routes, device, held_by},
     services_record::{Teller, Told},
     store::{FOLDER, Store},
 };
@@ -260,13 +260,11 @@ impl Agent {
             self.services.foreign = others.map(|route| route.destination).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
-            for op in plan.ops.iter().filter(|op| matches!(op, RouteOp::Delete(_))) {
-                faults.extend(route(netlink, op).await);
-            }
+            let (deleted, set): (Vec<_>, Vec<_>) =
+                plan.ops.iter().partition(|op| matches!(op, RouteOp::Delete(_)));
+            faults.extend(change_routes(netlink, deleted).await);
             failed = self.services.apply(datapath, &mut faults)?;
-            for op in plan.ops.iter().filter(|op| matches!(op, RouteOp::Set(_))) {
-                faults.extend(route(netlink, op).await);
-            }
+            faults.extend(change_routes(netlink, set).await);
             failed.extend(self.services.refused().map(|service| service.vip));
         } else if !self.services.book.entries().is_empty() {
             reasons.push("services: no fan is up, so that none is served; bring one up".to_owned());
