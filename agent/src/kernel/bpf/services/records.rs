@@ -3,22 +3,26 @@
 use std::{
     collections::{HashMap as Counts, HashSet},
     net::{IpAddr, Ipv4Addr},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use aya::maps::{HashMap, Map, MapData};
+use bytemuck::Zeroable as _;
 use dataplane_common::abi::{MAX_SERVICES, ServiceRecord, ServiceWord, VipKey};
 
 use super::super::{
     endpoints::is_missing,
-    error::{Error, Result},
-    sys::Mapping,
+    error::{Context as _, Error, Result},
+    sys::{self, Mapping},
 };
 use crate::service::{Protocol, Vip};
 
 const NAME: &str = "services";
 const RECORD: usize = size_of::<ServiceRecord>();
 const KEY: usize = std::mem::offset_of!(ServiceRecord, key);
+/// Entries that are read at a time; more than a bucket of the map ever has.
+const BATCH: usize = 1024;
 
 type Bytes = [u8; size_of::<VipKey>()];
 
@@ -33,24 +37,24 @@ pub(super) struct Records {
 #[derive(Debug)]
 struct Index {
     map: HashMap<MapData, Bytes, u32>,
+    /// The same map, to be read in batches.
+    whole: OwnedFd,
     /// How many VIPs an address has.
     vips: Counts<u32, u32>,
 }
 
 impl Records {
     pub(super) fn new(services: MapData, records: Mapping) -> Result<Self> {
+        let whole = services.fd().as_fd().try_clone_to_owned().during(|| format!("opening map {NAME}"))?;
         let map = Map::from_map_data(services).and_then(HashMap::try_from).map_err(Error::map(NAME))?;
-        Ok(Self { index: Mutex::new(Index { map, vips: Counts::new() }), records })
+        Ok(Self { index: Mutex::new(Index { map, whole, vips: Counts::new() }), records })
     }
 
     /// Every VIP with its index; keys that are no VIP's are left out.
     pub(super) fn list(&self) -> Result<Vec<(Vip, u32)>> {
-        let index = self.lock();
-        let mut found = Vec::new();
-        for entry in index.map.iter() {
-            let (key, index) = entry.map_err(Error::map(NAME))?;
-            found.extend(vip_of(&bytemuck::cast(key)).map(|vip| (vip, index)));
-        }
+        let entries = self.lock().entries()?;
+        let vips = entries.iter().filter_map(|(key, index)| Some((vip_of(key)?, *index)));
+        let mut found: Vec<(Vip, u32)> = vips.collect();
         found.sort_unstable();
         found.dedup();
         Ok(found)
@@ -72,9 +76,8 @@ impl Records {
         for key in keys {
             *index.vips.entry(key.address).or_default() += 1;
         }
-        let held: Vec<VipKey> = index.map.keys().flatten().map(bytemuck::cast).collect();
-        let held: HashSet<u32> =
-            held.into_iter().filter(|key| *key == VipKey::any(key.address)).map(|key| key.address).collect();
+        let held = index.entries()?.into_iter().filter(|(key, _)| *key == VipKey::any(key.address));
+        let held: HashSet<u32> = held.map(|(key, _)| key.address).collect();
         let missing: Vec<u32> = index.vips.keys().copied().filter(|vip| !held.contains(vip)).collect();
         missing.into_iter().try_for_each(|address| index.set(VipKey::any(address), 0))?;
         let over: Vec<u32> = held.into_iter().filter(|vip| !index.vips.contains_key(vip)).collect();
@@ -142,6 +145,21 @@ impl Records {
 }
 
 impl Index {
+    /// All of them: a call for each would take longer than all else that an agent's start reads.
+    fn entries(&self) -> Result<Vec<(VipKey, u32)>> {
+        let (mut keys, mut values) = ([VipKey::zeroed(); BATCH], [0; BATCH]);
+        let (mut found, mut at) = (Vec::new(), None);
+        loop {
+            let batch = sys::lookup_batch(self.whole.as_fd(), at, &mut keys, &mut values);
+            let (count, next) = batch.during(|| format!("reading map {NAME}"))?;
+            found.extend(keys.iter().copied().zip(values).take(count));
+            match next {
+                Some(_) => at = next,
+                None => return Ok(found),
+            }
+        }
+    }
+
     fn set(&mut self, key: VipKey, value: u32) -> Result<()> {
         self.map.insert(bytemuck::cast::<VipKey, Bytes>(key), value, 0).map_err(Error::map(NAME))
     }
