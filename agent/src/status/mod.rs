@@ -133,9 +133,12 @@ pub fn look() -> Result<Seen, StatusError> {
 /// # Errors
 /// Something that should be readable is not.
 pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, StatusError> {
-    let fans = node.show().await?;
-    let links = node.netlink().links().await?;
-    let datapath = Datapath::open_existing()?;
+    // The agent writes its answer while the kernel is asked.
+    let kernel = async {
+        Ok::<_, StatusError>((node.show().await?, node.netlink().links().await?, Datapath::open_existing()?))
+    };
+    let (services, kernel) = tokio::join!(services(), kernel);
+    let (services, (fans, links, datapath)) = (services?, kernel?);
     let (attachments, counters, maps, vips) = match &datapath {
         Some(datapath) => {
             (datapath.attachments()?, datapath.counters()?, datapath.memory()?, datapath.services().vips()?)
@@ -147,7 +150,6 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
     let counted = seen.record.as_ref().filter(|_| seen.state.state == Life::Running && datapath.is_some());
     let (room, count) = (room.unwrap_or_default(), counted.and_then(|record| record.flow_count));
     let degraded = degraded(&seen, &fans);
-    let services = services().await?;
     let record = seen.record.unwrap_or_default();
     Ok(Status {
         node: if record.node.is_empty() { name } else { record.node },
