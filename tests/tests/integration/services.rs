@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable;
-use dataplane_common::abi::{FLOW_LAYOUT, FlowRecord, FlowTable, LAYOUT, SEEN_SHIFT, State};
+use dataplane_common::abi::{FLOW_LAYOUT, FlowRecord, FlowTable, LAYOUT, SEEN_SHIFT, State, VipKey};
 use fanlight::{
     kernel::bpf::{Datapath, FlowCount, Held, ServiceOp, ServiceWriter},
     reconcile,
@@ -99,6 +99,20 @@ fn many_services_that_come_at_once_have_the_rings_of_their_own_backends() {
             (0..40).map(|number| service(number, backends(number * 200, 2 + number * 5))).collect();
         assert_eq!(apply(&mut writer, &wanted).len(), wanted.len());
         assert_eq!(&found_again(&wanted), writer.held());
+    });
+}
+
+#[test]
+fn a_service_with_a_backend_that_has_no_slot_is_as_wanted() {
+    on_host(|| {
+        let datapath = open();
+        let wanted = [service(0, vec![backend(1, 65_535), backend(2, 1), backend(3, 65_535)])];
+        apply(&mut writer(&datapath), &wanted);
+        let address = u32::from_ne_bytes([10, 96, 0, 0]);
+        let key = VipKey { address, port: 80_u16.to_be(), protocol: 6, pad: 0 };
+        let (_, word) = datapath.services().service(&key).expect("it is read").expect("it is there");
+        assert_eq!(datapath.services().candidates(word).expect("they are read").len(), 2, "with slots");
+        found_again(&wanted);
     });
 }
 

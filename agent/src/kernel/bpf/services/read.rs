@@ -115,35 +115,28 @@ impl Writer {
     /// Whether a service's word leads to these backends, and no other set's ring would be the same.
     fn is_computed_from(&self, held: &HeldService, usable: &[Backend]) -> bool {
         let word = self.maps.records.word(held.index);
-        let is = |row: u32, backend: &Backend| {
-            let own = held.rows.iter().find(|held| held.row == row && !held.is_gone);
-            own.is_some_and(|own| Some((*own.socket.ip(), own.socket.port())) == backend.v4())
+        let named = |backend: &Backend| {
+            let own = held.rows.iter().filter(|row| row.is_named && !row.is_gone);
+            let mut own = own.filter(|row| Some((*row.socket.ip(), row.socket.port())) == backend.v4());
+            own.next().map(|row| row.row)
         };
         let is_empty = word.flags & ServiceWord::EMPTY != 0;
         match usable {
             [] => is_empty,
-            [one] => !is_empty && word.log2_bits == 0 && is(word.base, one),
+            [one] => !is_empty && word.log2_bits == 0 && named(one) == Some(word.base),
             _ => {
                 let Some(&extent) = self.extents.get(&held.index) else { return false };
                 if extent.slots() != ring::slots(usable.len()) {
                     return false;
                 }
                 let ring = ring::build(usable);
-                let locals = self.locals(extent, &ring, usable.len());
-                let named = locals.iter().zip(usable).filter_map(|(local, backend)| local.zip(Some(backend)));
-                let mut named = named.map(|(local, backend)| is(word.base + u32::from(local), backend));
-                let locals: Vec<u16> = locals.iter().map(|local| local.unwrap_or_default()).collect();
-                named.all(|is| is) && self.rings.holds(extent, &ring, &locals)
+                let local = |backend| named(backend)?.checked_sub(word.base)?.try_into().ok();
+                // One whose weight is too small for a slot is not named.
+                let none = |place| (!ring.contains(&place)).then_some(0);
+                let locals = usable.iter().zip(0..).map(|(one, place)| local(one).or_else(|| none(place)));
+                let locals: Option<Vec<u16>> = locals.collect();
+                locals.is_some_and(|locals| self.rings.holds(extent, &ring, &locals))
             }
         }
-    }
-
-    /// What an extent names the places of a ring, at the first slot of each.
-    fn locals(&self, extent: Extent, ring: &[u16], places: usize) -> Vec<Option<u16>> {
-        let mut locals = vec![None; places];
-        for (&place, local) in ring.iter().zip(self.rings.read(extent)) {
-            locals[usize::from(place)].get_or_insert(local);
-        }
-        locals
     }
 }

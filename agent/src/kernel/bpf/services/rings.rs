@@ -211,7 +211,8 @@ impl Rings {
     /// Whether this is what stands in a claimed extent.
     pub(super) fn holds(&self, extent: Extent, ring: &[u16], locals: &[u16]) -> bool {
         let words = extent.shape.pack(ring, locals).into_iter();
-        words.zip(self.elements(extent)).all(|(word, element)| element.load(Ordering::Relaxed) == word)
+        locals.iter().all(|&local| u32::from(local) >> extent.shape.bits() == 0)
+            && words.zip(self.elements(extent)).all(|(word, element)| element.load(Ordering::Relaxed) == word)
     }
 
     /// The slots of a claimed extent.
