@@ -30,6 +30,7 @@ mod service_cli;
 mod services;
 mod services_agent;
 mod services_room;
+mod upgrade;
 mod verifier;
 mod vip;
 mod vip_beyond;
