@@ -1,5 +1,5 @@
 //! Map `flow_books`, and in map `watch` what the agent adds to it: how many entries of the flow tables were made and
-//! removed, since the tables were made.
+//! removed, since the first tables were made: entries that are brought over to others count on.
 
 use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering};
 
