@@ -94,7 +94,11 @@ static FORMER_FLOW_TABLES: FlowTables = FlowTables::new();
 type FlowTables = btf_maps::ArrayOfMaps<Flows, { FlowTable::COUNT as usize }>;
 
 /// Of any size, as a map of this shape.
-type Flows = btf_maps::LruHashMap<FlowKey, FlowRecord, 1>;
+type Flows = btf_maps::LruHashMap<FlowKey, FlowWords, 1>;
+
+/// A [`FlowRecord`]. For a structure Linux 6.1 notes in the type that it has no timer, and takes no map in such a one's place
+/// that was made without a type.
+type FlowWords = [u64; size_of::<FlowRecord>() / size_of::<u64>()];
 
 /// What was made in and removed from them, per CPU. Written by the programs.
 #[map(name = "flow_books")]
@@ -319,12 +323,20 @@ impl Services for Maps {
 #[inline(always)]
 fn enter(table: FlowTable, key: &FlowKey, record: &FlowRecord, made: Books) -> bool {
     let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
+    let record = words(record);
     if table.insert(key, record, BPF_NOEXIST).is_ok() {
         note(made);
         return true;
     }
     off_the_common_way();
     table.insert(key, record, 0).is_ok()
+}
+
+/// A record as the map has it.
+#[inline(always)]
+fn words(record: &FlowRecord) -> &FlowWords {
+    // SAFETY: of the same size and alignment, and any record is valid words.
+    unsafe { &*core::ptr::from_ref(record).cast() }
 }
 
 /// Removes a flow, and counts one that was there.

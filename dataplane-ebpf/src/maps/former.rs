@@ -6,7 +6,7 @@ use dataplane_common::{
     decide::off_the_common_way,
 };
 
-use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES};
+use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, words};
 
 /// Brings what a former table holds under a key over to the present ones.
 #[inline(always)]
@@ -38,12 +38,12 @@ fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
     let former = FORMER_FLOW_TABLES.get(table as u32)?;
     let present = FLOW_TABLES.get(table as u32)?;
     // SAFETY: copied at once; a change by another processor meanwhile loses a count or repeats a state.
-    let found = unsafe { *former.get_ptr(key)? };
+    let found: FlowRecord = unsafe { *former.get_ptr(key)?.cast() };
     if !found.is_known() {
         return None;
     }
     let record = found.brought_over();
-    let _ = present.insert(key, record, BPF_NOEXIST);
+    let _ = present.insert(key, words(&record), BPF_NOEXIST);
     // Gone already is as good.
     let _ = former.remove(key);
     Some(record)
