@@ -12,9 +12,10 @@ use super::{VmSpec, archive::Archive, module};
 use crate::command::{capture, find_program};
 
 /// This machine's programs; the tests mean these and not busybox's.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 23] = [
     "bridge",
     "curl",
+    "dnsmasq",
     "ethtool",
     "ip",
     "iperf3",
@@ -22,6 +23,7 @@ const PROGRAMS: [&str; 20] = [
     "mount",
     "nc",
     "nft",
+    "nginx",
     "nsenter",
     "ping",
     "sleep",
@@ -33,6 +35,7 @@ const PROGRAMS: [&str; 20] = [
     "traceroute",
     "umount",
     "unshare",
+    "wrk",
 ];
 
 const DIRECTORIES: [&str; 14] = [
