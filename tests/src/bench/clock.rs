@@ -113,14 +113,14 @@ pub fn print(kernel: &str, costs: &Costs) {
         "\nInstruction clock, kernel {}: thousands of instructions (ratio to plain routing)",
         kernel.trim()
     );
-    println!("{:<10} {:>18} {:>18}", "way", "round trip", "connection");
+    println!("{:<13} {:>18} {:>18}", "way", "round trip", "connection");
     for way in WAYS {
         let cell = |operation| {
             let of =
                 |way| costs.get(operation).and_then(|costs| costs.get(&way)).copied().unwrap_or(f64::NAN);
             format!("{:.1} ({:.3})", of(way) / 1e3, of(way) / of(Way::Routing))
         };
-        println!("{:<10} {:>18} {:>18}", way.name(), cell("round_trip"), cell("connection"));
+        println!("{:<13} {:>18} {:>18}", way.name(), cell("round_trip"), cell("connection"));
     }
     println!("\nA VIP by its peers");
     for (ours, peer, most) in WANTED {
@@ -129,7 +129,7 @@ pub fn print(kernel: &str, costs: &Costs) {
             let (Some(cost), Some(peers)) = (of(ours), of(peer)) else { continue };
             let ratio = cost / peers;
             let mark = if ratio > most { format!(" > {most}") } else { String::new() };
-            println!("{:<10} / {:<10} {operation:<11} {ratio:.3}{mark}", ours.name(), peer.name());
+            println!("{:<10} / {:<13} {operation:<11} {ratio:.3}{mark}", ours.name(), peer.name());
         }
     }
 }
