@@ -225,7 +225,8 @@ fn a_flood_is_told_in_part_to_each_of_ten_readers_with_how_much_is_missing() {
             let told = events.iter().filter(|event| event["client"] == *client).count() as u64;
             (told, events.iter().filter_map(|event| event["lost"].as_u64()).sum::<u64>())
         };
-        let (told, lost) = eventually("it is told of all", SOON, || {
+        // A slow machine tells of most.
+        let (told, lost) = eventually("it is told of all", 6 * SOON, || {
             Some(count()).filter(|(told, lost)| told + lost >= SENT)
         });
         println!("{told} told, {lost} lost");
