@@ -97,6 +97,10 @@ impl Agent {
         if let Some(datapath) = &self.datapath
             && self.services.needs_other_flows(datapath)?
         {
+            if let Some(moving) = self.moving.take() {
+                // It lets go of the former tables at its end, which are others now.
+                moving.await?;
+            }
             let other = datapath.with_other_flows(self.services.flows())?;
             self.set_datapath(Some(other))?;
         }

@@ -31,8 +31,8 @@ fn from_either(key: &FlowKey) {
     }
 }
 
-/// Moves an entry, which was counted when it was made. One that is in the present table already stands for a later life of
-/// the flow, and stays.
+/// Moves an entry, which was counted when it was made. Where there is one already, both stay: for a moment the former table
+/// is still the present one, too.
 #[inline(always)]
 fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
     let former = FORMER_FLOW_TABLES.get(table as u32)?;
@@ -43,8 +43,9 @@ fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
         return None;
     }
     let record = found.brought_over();
-    let _ = present.insert(key, words(&record), BPF_NOEXIST);
-    // Gone already is as good.
-    let _ = former.remove(key);
+    if present.insert(key, words(&record), BPF_NOEXIST).is_ok() {
+        // Gone already is as good.
+        let _ = former.remove(key);
+    }
     Some(record)
 }
