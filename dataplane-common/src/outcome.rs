@@ -80,6 +80,8 @@ numbered! {
         RefusedBackendGone = "refused-backend-gone",
         /// Fragment to a VIP that came before its packet's first: it does not say which flow it belongs to.
         DropFragmentEarly = "drop-fragment-early",
+        /// To a VIP with IPv4 options, which are not translated.
+        DropOptions = "drop-options",
         /// To a VIP from an address that is no single host's.
         DropBadSource = "drop-bad-source",
         /// Tunnel packet whose inner source does not compute to its outer source.

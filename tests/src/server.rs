@@ -20,6 +20,7 @@ use crate::{
     container::Container,
     fleet::{Fleet, overlay},
     site::Site,
+    sys,
 };
 
 /// A server that greets every connection with its name and the client's address, and then sends every byte back; and
@@ -102,8 +103,14 @@ fn serve_datagrams(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
 
 /// Connects the calling thread's network namespace from a given port.
 pub fn connect_from(port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+    connect_with(&[], port, to)
+}
+
+/// As [`connect_from`], with IPv4 options in every packet.
+fn connect_with(options: &[u8], port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    sys::set_ip_options(&socket, options)?;
     bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
     connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
     Ok(socket.into())
@@ -129,6 +136,11 @@ impl Greeted {
     /// Connects from a given port of a site.
     pub fn connect_from(from: &Site, port: u16, to: SocketAddrV4) -> io::Result<Self> {
         from.inside(|| Self::after_greeting(connect_from(port, to)?))
+    }
+
+    /// Connects from a site, with IPv4 options in every packet.
+    pub fn connect_with(from: &Site, options: &[u8], to: SocketAddrV4) -> io::Result<Self> {
+        from.inside(|| Self::after_greeting(connect_with(options, 0, to)?))
     }
 
     fn after_greeting(stream: TcpStream) -> io::Result<Self> {

@@ -101,6 +101,15 @@ pub(crate) fn set_offload(device: &str, offload: Offload, on: bool) -> io::Resul
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has a socket send its packets with IPv4 options.
+pub(crate) fn set_ip_options(socket: &impl AsRawFd, options: &[u8]) -> io::Result<()> {
+    let (fd, length) = (socket.as_raw_fd(), options.len() as libc::socklen_t);
+    // SAFETY: pointer and length describe the bytes that are borrowed through the call.
+    let done =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, options.as_ptr().cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Lets this process have as many descriptors open as its hard limit allows.
 pub(crate) fn allow_descriptors() -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

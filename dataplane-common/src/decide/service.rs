@@ -93,6 +93,8 @@ pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     }
     let outcome = match refusal {
         Refusal::NoService if world.hook as u32 == Hook::UplinkIngress as u32 => return otherwise(),
+        // Not answered: an ICMP error would have to quote the whole header, of any length.
+        _ if ip.has_options() => return drop(Outcome::DropOptions),
         Refusal::BadSource => return drop(Outcome::DropBadSource),
         Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
         Refusal::NoService => Outcome::RefusedNoService,
