@@ -240,7 +240,7 @@ fn the_end_of_its_reader_ends_a_monitor() {
     let fleet = Fleet::up(1);
     let _agent = serving(&fleet);
     let monitor = Monitor::start(&fleet[0], 0, "");
-    monitor.process.signal(Signal::SIGINT);
-    assert_eq!(monitor.process.finish(SOON).code(), 130);
+    monitor.process.signal(Signal::SIGTERM);
+    assert_eq!(monitor.process.finish(SOON).code(), 143);
     eventually("nobody listens", SOON, || (!is_watched(&fleet[0])).then_some(()));
 }
