@@ -91,7 +91,9 @@ pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, 
         layout: FLOW_LAYOUT,
         spare: 0,
     };
-    if is_free(&flow::reply_key(key, &own, key.src), &flow::reply_record(key, &own), now, tables) {
+    let reply_key = flow::reply_key(key, &own, key.src);
+    tables.bring_over(&reply_key);
+    if is_free(&reply_key, &flow::reply_record(key, &own), now, tables) {
         return Tuple::KEPT;
     }
     enter(key, own, &Straight, now, tables).rewrite
@@ -127,6 +129,9 @@ fn enter<T: Services>(
     let (first, count) = tables.other_ports();
     let source = flow::source(key, &forward, place);
     let shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
+    // Not for the ports that are tried after this one, for which Linux 6.1 would verify twice as long: for the second or two
+    // that former tables last, a flow that is silent in them may lose its answers to one that gets its port.
+    tables.bring_over(&flow::reply_key(key, &forward, source));
     let mut found = false;
     for attempt in 0..=TRIES {
         if attempt > 0 || shared {
@@ -157,7 +162,6 @@ fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables:
 /// very flow.
 #[inline(always)]
 fn is_free<T: Services>(key: &FlowKey, reply: &FlowRecord, now: u32, tables: &T) -> bool {
-    tables.bring_over(key);
     let others = |found: Option<&crate::abi::LiveFlow>| {
         found.is_some_and(|entry| {
             // One comparison, for the verifier's sake.

@@ -152,7 +152,8 @@ fn with_detach_nothing_is_left_behind() {
     let process = fleet[0].fanlight(["agent", "--detach"]).spawn();
     eventually("the fan is up", Duration::from_secs(20), || (!overlays(&fleet[0]).is_empty()).then_some(()));
     process.signal(Signal::SIGTERM);
-    let output = process.finish(Duration::from_secs(20));
+    // The bridge is there before the programs, which take an emulated kernel ten seconds.
+    let output = process.finish(Duration::from_secs(60));
     assert!(output.status.success(), "{output}");
     assert!(!fleet[0].has_device(&bridge(0)));
     assert_eq!(fleet[0].ip("-o link show"), before);
