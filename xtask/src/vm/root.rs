@@ -39,8 +39,20 @@ const PROGRAMS: [&str; 23] = [
 ];
 
 const DIRECTORIES: [&str; 14] = [
-    "bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "out", "payload", "root",
-    "var/lib", "var/run",
+    "bin",
+    "sbin",
+    "usr/bin",
+    "usr/sbin",
+    "dev",
+    "proc",
+    "sys",
+    "tmp",
+    "run",
+    "out",
+    "payload",
+    "root",
+    "var/lib/nginx",
+    "var/run",
 ];
 
 /// The archive to boot from.
