@@ -10,16 +10,16 @@ use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapError},
 };
 use aya_obj::generated::bpf_map_type;
-use bytemuck::Zeroable as _;
 use dataplane_common::abi::{FlowKey, FlowRecord, FlowTable, YOUNG_ENTRIES};
 
 use super::{
     endpoints::is_missing,
     error::{Context as _, Error, Result},
-    flows::{BATCH, FlowSizes},
+    flows::{FlowSizes, each_entry},
     object,
     pins::{self, Pins},
     sys,
+    tables::Tables,
 };
 
 /// Maps of the present tables and of former ones, by [`FlowTable`].
@@ -72,10 +72,12 @@ impl FlowMaps {
         })
     }
 
-    /// Another handle of a table, by its name.
-    pub(super) fn duplicate(&self, name: &str) -> Option<Result<MapData>> {
-        let found = FlowTable::ALL.into_iter().position(|table| table.name() == name)?;
-        Some(object::duplicate(&self.0[found], name))
+    /// All maps: these, and the others of the object.
+    pub(super) fn tables(&self, ebpf: &Ebpf) -> Result<Tables> {
+        Tables::new(|name| match FlowTable::ALL.into_iter().position(|table| table.name() == name) {
+            Some(found) => object::duplicate(&self.0[found], name),
+            None => object::map_data(ebpf, name),
+        })
     }
 
     fn of(mut each: impl FnMut(FlowTable) -> Result<MapData>) -> Result<Self> {
@@ -119,24 +121,17 @@ pub(super) fn bring_over(pins: &Pins) -> Result<u64> {
 fn bring_table_over(table: FlowTable, former: &MapData, present: &MapData) -> Result<u64> {
     let what = || format!("bringing flows over to map {}", table.name());
     let (former, present) = (former.fd().as_fd(), present.fd().as_fd());
-    let (mut keys, mut values) = (vec![FlowKey::zeroed(); BATCH], vec![FlowRecord::zeroed(); BATCH]);
     let mut brought = 0;
-    let mut at = None;
-    loop {
-        let (count, next) = sys::lookup_batch(former, at, &mut keys, &mut values).during(what)?;
-        for (key, record) in keys.iter().zip(&values).take(count) {
-            // Entered before it is removed: its packets always find it.
-            if record.is_known() {
-                sys::insert_new(present, key, &record.brought_over()).during(what)?;
-                brought += 1;
-            }
-            sys::remove(former, key).during(what)?;
+    each_entry(former, |key, record| {
+        // Entered before it is removed: its packets always find it.
+        if record.is_known() {
+            sys::insert_new(present, key, &record.brought_over())?;
+            brought += 1;
         }
-        if next.is_none() {
-            return Ok(brought);
-        }
-        at = next;
-    }
+        sys::remove(former, key)
+    })
+    .during(what)?;
+    Ok(brought)
 }
 
 fn entries(map: &MapData, table: FlowTable) -> Result<u32> {

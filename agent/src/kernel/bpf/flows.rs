@@ -1,6 +1,9 @@
 //! Maps `flows` and `young`: read as a whole, in batches.
 
-use std::{fs, io, os::fd::AsFd as _};
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
@@ -15,7 +18,7 @@ use super::{
 };
 
 /// Elements a system call: a kernel hash bucket, which comes whole, has far fewer.
-pub(super) const BATCH: usize = 8192;
+const BATCH: usize = 8192;
 
 /// Flows that the table holds where the memory decides.
 const AUTO: std::ops::RangeInclusive<u64> = 65_536..=1_000_000;
@@ -133,17 +136,11 @@ impl FlowTables {
         table: FlowTable,
         mut visit: impl FnMut(&FlowKey, &FlowRecord),
     ) -> Result<()> {
-        let mut keys = vec![FlowKey::zeroed(); BATCH];
-        let mut values = vec![FlowRecord::zeroed(); BATCH];
-        let mut at = None;
-        loop {
-            let (count, next) = self.batch(table, at, &mut keys, &mut values)?;
-            keys.iter().zip(&values).take(count).for_each(|(key, value)| visit(key, value));
-            if next.is_none() {
-                return Ok(());
-            }
-            at = next;
-        }
+        let read = each_entry(self.map(table).fd().as_fd(), |key, record| {
+            visit(key, record);
+            Ok(())
+        });
+        read.during(|| format!("reading map {}", table.name()))
     }
 
     /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
@@ -211,6 +208,23 @@ impl FlowTables {
     /// How many flows the table holds: each has two entries.
     pub(super) fn capacity(&self) -> Result<u32> {
         Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / ENTRIES_PER_FLOW)
+    }
+}
+
+/// Visits every entry of a flow table, until a visit fails.
+pub(super) fn each_entry(
+    map: BorrowedFd<'_>,
+    mut visit: impl FnMut(&FlowKey, &FlowRecord) -> io::Result<()>,
+) -> io::Result<()> {
+    let (mut keys, mut values) = (vec![FlowKey::zeroed(); BATCH], vec![FlowRecord::zeroed(); BATCH]);
+    let mut at = None;
+    loop {
+        let (count, next) = sys::lookup_batch(map, at, &mut keys, &mut values)?;
+        keys.iter().zip(&values).take(count).try_for_each(|(key, record)| visit(key, record))?;
+        if next.is_none() {
+            return Ok(());
+        }
+        at = next;
     }
 }
 

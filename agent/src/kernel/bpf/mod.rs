@@ -138,9 +138,7 @@ impl Datapath {
         let mechanism = probe::mechanism()?;
         pins.create()?;
         let mut ebpf = object::create_maps(Some(&pins))?;
-        let flows = FlowMaps::pinned(&ebpf, &pins, FlowSizes::new(flows)?)?;
-        let tables =
-            Tables::new(|name| flows.duplicate(name).unwrap_or_else(|| object::map_data(&ebpf, name)))?;
+        let tables = FlowMaps::pinned(&ebpf, &pins, FlowSizes::new(flows)?)?.tables(&ebpf)?;
         let programs = object::programs(&mut ebpf, &pins, [tables.config_id, tables.flows_id])?;
         tables.config.initialise();
         if mechanism == Mechanism::Tcx {

@@ -78,9 +78,7 @@ pub struct Private {
 impl Private {
     pub(super) fn open(programs: &[&str]) -> Result<Self> {
         let mut ebpf = object::create_maps(None)?;
-        let flows = FlowMaps::private(&ebpf)?;
-        let tables =
-            Tables::new(|name| flows.duplicate(name).unwrap_or_else(|| object::map_data(&ebpf, name)))?;
+        let tables = FlowMaps::private(&ebpf)?.tables(&ebpf)?;
         let mut resizers = Vec::new();
         for &name in programs {
             let program = object::load_program(&mut ebpf, name)?;
