@@ -3,6 +3,8 @@
 //! The file's are changed only there. An applied service that clashes with the file's is kept, but not served, until
 //! one of them goes.
 
+mod clash;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -141,6 +143,9 @@ fn list(backends: &[SocketAddr]) -> String {
 pub struct Book {
     path: PathBuf,
     file: BTreeMap<String, Service>,
+    /// Addresses of the file's VIPs and backends.
+    file_vips: HashSet<IpAddr>,
+    file_backends: HashSet<IpAddr>,
     applied: BTreeMap<String, Service>,
     marks: BTreeMap<String, BTreeSet<SocketAddr>>,
     entries: BTreeMap<String, Arc<Entry>>,
@@ -153,6 +158,9 @@ impl Book {
     pub fn set_file(&mut self, path: &Path, services: &[Service]) {
         self.path = path.to_owned();
         self.file = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
+        self.file_vips = services.iter().map(|service| service.vip.address).collect();
+        let backends = services.iter().flat_map(|service| &service.backends);
+        self.file_backends = backends.map(|backend| backend.address).collect();
         self.entries.clear();
         self.names.clear();
         let names: Vec<String> = self.file.keys().chain(self.applied.keys()).cloned().collect();
@@ -179,8 +187,8 @@ impl Book {
     }
 
     /// The addresses that are absent.
-    pub fn into_absent(self) -> BTreeSet<Ipv4Addr> {
-        self.absent
+    pub fn absent(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.absent
     }
 
     /// The services that are wanted, by name.
@@ -196,27 +204,6 @@ impl Book {
     /// The service that has a VIP.
     pub fn at(&self, vip: Vip) -> Option<&Arc<Entry>> {
         self.entries.get(self.names.get(&vip)?)
-    }
-
-    /// Why applied services are not served.
-    pub fn clashes(&self) -> Vec<String> {
-        let hidden = self.applied.values().filter_map(|service| self.clash(service));
-        hidden.collect()
-    }
-
-    fn clash(&self, service: &Service) -> Option<String> {
-        let (name, file) = (&service.name, self.path.display());
-        if self.file.contains_key(name) {
-            return Some(format!(
-                "service {name}: {file} has it too, and is followed; remove it there, or the applied one with \
-                 'fanlight service remove {name}'"
-            ));
-        }
-        let other = self.names.get(&service.vip).filter(|other| *other != name)?;
-        Some(format!(
-            "service {name}: {} is the VIP of service {other} of {file}, which is followed; give one of them another",
-            service.vip
-        ))
     }
 
     /// Which of these services, by place, differ from what is applied; or what stands in the way, by place.
@@ -366,14 +353,15 @@ impl Book {
         }
     }
 
-    /// Enters the service of a name that has no entry, unless the file's have its VIP.
+    /// Enters the service of a name that has no entry, unless it contradicts the file's.
     fn enter(&mut self, name: &str) {
         let (defined, origin) = match (self.file.get(name), self.applied.get(name)) {
             (Some(service), _) => (service, Origin::File),
             (None, Some(service)) => (service, Origin::Applied),
             (None, None) => return,
         };
-        if self.names.contains_key(&defined.vip) {
+        let is_mistaken = origin == Origin::Applied && self.mistaken(defined).is_some();
+        if is_mistaken || self.names.contains_key(&defined.vip) {
             return;
         }
         let entry = Entry::new(defined.clone(), origin, self.marks.get(name)).without(&self.absent);

@@ -87,6 +87,31 @@ fn a_vip_belongs_to_one_service() {
 }
 
 #[test]
+fn an_applied_service_that_contradicts_the_files_addresses_waits_until_one_of_them_goes() {
+    let at = |vip: &str, service: Service| Service { vip: vip.parse().unwrap(), ..service };
+    let web = service("web", 1, &[2]);
+    let shadowing = at("250.0.28.2:53/udp", service("shadowing", 2, &[3]));
+    let nested = Service {
+        backends: vec![Backend { address: web.vip.address, port: 80, weight: 1 }],
+        ..service("nested", 3, &[])
+    };
+    let mut book = book(&[], &[shadowing, nested]);
+    assert_eq!(book.entries().len(), 2);
+    book.set_file(Path::new(FILE), &[web]);
+    let followed = format!("of service web of {FILE}, which is followed; give one of them another");
+    assert_eq!(
+        book.clashes(),
+        [
+            format!("service nested: 10.96.0.1 is the VIP's address {followed}"),
+            format!("service shadowing: 250.0.28.2 is a backend's address {followed}"),
+        ]
+    );
+    assert_eq!(book.entries().keys().collect::<Vec<_>>(), ["web"]);
+    book.set_file(Path::new(FILE), &[]);
+    assert_eq!((book.clashes(), book.entries().len()), (vec![], 2));
+}
+
+#[test]
 fn services_may_change_their_vips_with_each_other() {
     let mut book = book(&[], &[service("a", 1, &[]), service("b", 2, &[])]);
     let (a, b) = (service("a", 2, &[]), service("b", 1, &[]));
