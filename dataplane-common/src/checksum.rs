@@ -3,6 +3,8 @@
 //! Sums are of native-endian 16-bit words: the one's-complement sum is the same in either byte order as long as
 //! words are read and the result is stored alike (RFC 1071, section 2B).
 
+use network_types::ip::Ipv4Hdr;
+
 use crate::wire::Ipv4Words;
 
 /// Adds the words of `bytes` to `sum`. An odd last byte is padded with zero.
@@ -32,6 +34,18 @@ pub fn fold(sum: u32) -> u16 {
 #[inline(always)]
 pub fn finish(sum: u32) -> [u8; 2] {
     (!fold(sum)).to_ne_bytes()
+}
+
+/// The checksum field of an IPv4 header without options, whatever stands in it.
+#[inline(always)]
+pub fn of_header(header: &Ipv4Hdr) -> [u8; 2] {
+    let mut sum = add(&[header.vihl, header.tos], 0);
+    sum = add(&header.tot_len, sum);
+    sum = add(&header.id, sum);
+    sum = add(&header.frags, sum);
+    sum = add(&[header.ttl, header.proto], sum);
+    sum = add(&header.src_addr, sum);
+    finish(add(&header.dst_addr, sum))
 }
 
 /// Whether an IPv4 header, its checksum field included, is intact. Words of 32 bits sum to the same in half the steps

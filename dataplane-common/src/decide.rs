@@ -99,6 +99,8 @@ pub enum Verdict<'t> {
         /// Where to, then.
         forward: Forward<'t>,
     },
+    /// Take its IPv4 options out and have it come again.
+    RemoveOptions,
     /// Answer its sender.
     Answer(Answer),
     /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
@@ -172,11 +174,14 @@ pub enum Forward<'t> {
         endpoint: &'t EndpointRecord,
     },
     /// To this host's stack.
-    ToHost,
+    ToHost {
+        /// The fan of the destination. Programs need not know it here, nor for [`Route`](Self::Route); but without it LLVM
+        /// carries a register for it across the translation that nobody has set, which the verifier refuses.
+        fan: &'t FanRecord,
+    },
     /// Out as the routing table says, with TTL one less.
     Route {
-        /// The fan whose uplink the packet's size was compared with. Programs need not know, but without it LLVM carries a
-        /// register for it across the translation that nobody has set, which the verifier refuses.
+        /// The fan whose uplink the packet's size was compared with.
         fan: &'t FanRecord,
     },
     /// Out of its tunnel packet, then as the routing table says.
@@ -192,7 +197,9 @@ impl Forward<'_> {
     pub const fn network_header(&self) -> usize {
         match self {
             Self::Decapsulate { .. } | Self::DecapsulateAndRoute { .. } => ETH_LEN + IPV4_LEN,
-            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost | Self::Route { .. } => ETH_LEN,
+            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost { .. } | Self::Route { .. } => {
+                ETH_LEN
+            }
         }
     }
 }

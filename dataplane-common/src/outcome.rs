@@ -68,6 +68,8 @@ numbered! {
         AnsweredUnreachable = "answered-unreachable",
         /// Between a VIP and an address outside the overlays: translated, and sent as the routing table says.
         Routed = "routed",
+        /// To a VIP with IPv4 options: these were removed, and the packet comes again without.
+        OptionsRemoved = "options-removed",
         /// Echo request to a VIP: answered by this node.
         AnsweredEcho = "answered-echo",
         /// To a VIP on a port without a service: answered as a closed port (TCP reset, ICMP port unreachable).
@@ -80,8 +82,6 @@ numbered! {
         RefusedBackendGone = "refused-backend-gone",
         /// Fragment to a VIP that came before its packet's first: it does not say which flow it belongs to.
         DropFragmentEarly = "drop-fragment-early",
-        /// To a VIP with IPv4 options, which are not translated.
-        DropOptions = "drop-options",
         /// To a VIP from an address that is no single host's.
         DropBadSource = "drop-bad-source",
         /// Tunnel packet whose inner source does not compute to its outer source.

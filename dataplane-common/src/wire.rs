@@ -2,6 +2,8 @@
 
 use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
+use crate::checksum;
+
 /// A header that may be copied out of a packet.
 ///
 /// # Safety
@@ -204,6 +206,15 @@ impl Ipv4 {
         self.header.vihl == PLAIN && self.total_len >= IPV4_LEN as u32
     }
 
+    /// The same header without its options, with the length and the checksum that go with it.
+    #[inline(always)]
+    pub fn without_options(&self) -> Ipv4Hdr {
+        let length = self.total_len + IPV4_LEN as u32 - self.header_len;
+        let mut header = Ipv4Hdr { vihl: PLAIN, tot_len: (length as u16).to_be_bytes(), ..self.header };
+        header.check = checksum::of_header(&header);
+        header
+    }
+
     /// Carries IPv4 options.
     #[inline(always)]
     pub fn has_options(&self) -> bool {
@@ -226,5 +237,45 @@ impl Ipv4 {
     #[inline(always)]
     pub fn is_later_fragment(&self) -> bool {
         u16::from_be_bytes(self.header.frags) & Self::OFFSET != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_header_without_its_options_is_intact_and_says_the_same(words: u8, data: u16, rest: [u8; 16]) {
+            let words = 6 + words % 10;
+            let total_len = 4 * u16::from(words) + data % 60_000;
+            let mut header = Ipv4Hdr {
+                vihl: 0x40 | words,
+                tos: rest[0],
+                tot_len: total_len.to_be_bytes(),
+                id: [rest[1], rest[2]],
+                frags: [rest[3], rest[4]],
+                ttl: rest[5],
+                proto: rest[6],
+                check: [rest[7], rest[8]],
+                src_addr: [rest[9], rest[10], rest[11], rest[12]],
+                dst_addr: [rest[13], rest[14], rest[15], rest[0]],
+            };
+            let plain = Ipv4::new(header).without_options();
+            header.vihl = PLAIN;
+            header.tot_len = (total_len - 4 * u16::from(words) + IPV4_LEN as u16).to_be_bytes();
+            header.check = checksum::of_header(&header);
+            prop_assert_eq!(bytes(&plain), bytes(&header));
+            prop_assert_eq!(checksum::fold(checksum::add(&bytes(&plain), 0)), 0xffff);
+        }
+    }
+
+    fn bytes(header: &Ipv4Hdr) -> [u8; IPV4_LEN] {
+        let Ipv4Hdr { vihl, tos, tot_len, id, frags, ttl, proto, check, src_addr, dst_addr } = *header;
+        let parts: [&[u8]; 8] =
+            [&[vihl, tos], &tot_len, &id, &frags, &[ttl, proto], &check, &src_addr, &dst_addr];
+        parts.concat().try_into().expect("20 bytes")
     }
 }

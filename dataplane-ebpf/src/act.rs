@@ -10,7 +10,7 @@ use dataplane_common::{
     ecn,
     outcome::{Hook, Outcome},
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4Frame, PROTO_IPIP, mac_words},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
 
@@ -45,6 +45,7 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
         Verdict::Forward(forward) => self::forward(frame, hook, forward),
         Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
             .and_then(|()| self::forward(frame, hook, forward)),
+        Verdict::RemoveOptions => remove_options(frame).map(|action| (action, Outcome::OptionsRemoved)),
         Verdict::Answer(answer) => answer::send(frame, hook, answer).map(|action| (action, answer.outcome)),
     };
     match done {
@@ -67,13 +68,22 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
         Forward::Deliver { fan, endpoint } => {
             deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
         }
-        Forward::ToHost => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
+        Forward::ToHost { .. } => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
         Forward::Route { .. } => route(frame, hook),
         Forward::DecapsulateAndRoute { tos } => {
             take_out(frame, tos)?;
             route(frame, hook)
         }
     }
+}
+
+/// Removes the options of a packet that this host sends, and sends it once more.
+#[inline(always)]
+fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
+    let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
+    frame.remove_behind_ipv4(ip.header_len - IPV4_LEN as u32)?;
+    frame.word(ETH_LEN)?.0 = ip.without_options();
+    Ok(frame.redirect(frame.ifindex(), 0))
 }
 
 /// Out as the routing table says; to the stack, which knows the rest, where the table names no other host.
@@ -122,13 +132,7 @@ fn outer_header(source: u32, destination: u32, inner: &Ipv4Hdr) -> Ipv4Hdr {
         src_addr: source.to_be_bytes(),
         dst_addr: destination.to_be_bytes(),
     };
-    let mut sum = u32::from(u16::from_ne_bytes([outer.vihl, outer.tos]));
-    sum = checksum::add(&outer.tot_len, sum);
-    sum = checksum::add(&outer.frags, sum);
-    sum = checksum::add(&[outer.ttl, outer.proto], sum);
-    sum = checksum::add(&outer.src_addr, sum);
-    sum = checksum::add(&outer.dst_addr, sum);
-    outer.check = checksum::finish(sum);
+    outer.check = checksum::of_header(&outer);
     outer
 }
 

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
         bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
@@ -108,6 +108,15 @@ impl Frame {
         const BPF_ADJ_ROOM_MAC: u32 = 1;
         // SAFETY: a helper call on the program's own context.
         done(unsafe { bpf_skb_adjust_room(self.skb, bytes, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Removes `bytes` behind the first 20 of the IPv4 header.
+    #[inline(always)]
+    pub fn remove_behind_ipv4(&mut self, bytes: u32) -> Result<(), Refused> {
+        const BPF_ADJ_ROOM_NET: u32 = 0;
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_adjust_room(self.skb, -(bytes as i32), BPF_ADJ_ROOM_NET, flags) })
     }
 
     /// Cuts or extends the frame to `len` bytes; drops its segmentation state.

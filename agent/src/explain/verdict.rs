@@ -23,6 +23,7 @@ impl Decided {
         let plain = |outcome| Self { outcome, rewrite: None, host: None };
         match *verdict {
             Verdict::Pass(outcome) | Verdict::Drop(outcome) => plain(outcome),
+            Verdict::RemoveOptions => plain(Outcome::OptionsRemoved),
             Verdict::Answer(answer) => plain(answer.outcome),
             Verdict::LearnPathMtu { .. } => plain(Outcome::PassPathMtuLearnt),
             Verdict::Forward(forward) => Self::forwarded(forward, None),
@@ -36,7 +37,7 @@ impl Decided {
             Forward::Decapsulate { endpoint: Some(_), .. } => (Outcome::Decapsulated, None),
             Forward::Decapsulate { endpoint: None, .. } => (Outcome::DecapsulatedToHost, None),
             Forward::Deliver { .. } => (Outcome::DeliveredLocally, None),
-            Forward::ToHost => (Outcome::DeliveredToHost, None),
+            Forward::ToHost { .. } => (Outcome::DeliveredToHost, None),
             Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
         };
         Self { outcome, rewrite, host }

@@ -157,7 +157,7 @@ fn to_overlay<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         if rewrite.is_kept() {
             return pass(Outcome::PassToHost);
         }
-        return Verdict::Translate { rewrite, forward: Forward::ToHost };
+        return Verdict::Translate { rewrite, forward: Forward::ToHost { fan } };
     }
     if ip.header.ttl <= 1 {
         return answer(world.packet, own.gateway, ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
@@ -273,6 +273,11 @@ fn host_to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     };
     if !fits(ip, world.context) {
         return drop(Outcome::DropTooBig);
+    }
+    // The stack has done what they ask for on the way here. A flow's packets all have their ports in one place then, and an
+    // ICMP error need not quote a header of any length.
+    if ip.has_options() && ip.well_formed() {
+        return Verdict::RemoveOptions;
     }
     // An address of the range of VIPs that none has.
     let nobody = || answer(world.packet, client.host(), ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);

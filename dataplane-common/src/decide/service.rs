@@ -93,8 +93,6 @@ pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     }
     let outcome = match refusal {
         Refusal::NoService if world.hook as u32 == Hook::UplinkIngress as u32 => return otherwise(),
-        // Not answered: an ICMP error would have to quote the whole header, of any length.
-        _ if ip.has_options() => return drop(Outcome::DropOptions),
         Refusal::BadSource => return drop(Outcome::DropBadSource),
         Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
         Refusal::NoService => Outcome::RefusedNoService,
@@ -166,7 +164,7 @@ pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         };
     }
     if destination == fan.gateway {
-        return Verdict::Translate { rewrite, forward: Forward::ToHost };
+        return Verdict::Translate { rewrite, forward: Forward::ToHost { fan } };
     }
     match world.tables.endpoint(destination) {
         Some(endpoint) => Verdict::Translate { rewrite, forward: Forward::Deliver { fan, endpoint } },
@@ -175,7 +173,7 @@ pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         None if ip.dont_fragment() && largest_packet(world.packet, world.context, ip) > fan.mtu => {
             too_big(world.packet, sender.host(), ip, fan.mtu)
         }
-        None => Verdict::Translate { rewrite, forward: Forward::ToHost },
+        None => Verdict::Translate { rewrite, forward: Forward::ToHost { fan } },
     }
 }
 

@@ -129,7 +129,7 @@ fn describe(verdict: &Verdict<'_>) -> String {
         }
         Verdict::Answer(Answer { with: With::Reset, outcome, .. }) => format!("{} by reset", outcome.name()),
         Verdict::Answer(Answer { with: With::Echo, .. }) => "answer the echo request".to_owned(),
-        Verdict::Forward(Forward::ToHost) => "deliver to the host".to_owned(),
+        Verdict::Forward(Forward::ToHost { .. }) => "deliver to the host".to_owned(),
         Verdict::Forward(Forward::Route { .. }) => "route".to_owned(),
         Verdict::Forward(Forward::DecapsulateAndRoute { tos }) => {
             format!("decapsulate and route tos {tos:02x}")
@@ -138,6 +138,7 @@ fn describe(verdict: &Verdict<'_>) -> String {
             let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
             format!("from {src:08x} to {dst:08x}, {}", describe(&Verdict::Forward(*forward)))
         }
+        Verdict::RemoveOptions => "remove options".to_owned(),
         Verdict::LearnPathMtu { host, mtu } => format!("learn {mtu} to {host:08x}"),
     }
 }

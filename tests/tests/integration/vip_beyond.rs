@@ -2,7 +2,7 @@
 //! little of their flow.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     thread,
@@ -178,5 +178,31 @@ fn a_range_of_vips_is_one_route_and_an_address_that_none_has_is_unreachable() {
         let nobody = SocketAddrV4::new(Ipv4Addr::new(10, 96, 7, 7), 80);
         let refused = Greeted::connect(site, nobody).err().expect("nobody is there");
         assert_eq!(refused.kind(), io::ErrorKind::HostUnreachable, "{refused}");
+    }
+}
+
+#[test]
+fn options_are_removed_from_what_goes_to_a_vip() {
+    let fleet = Fleet::up(2);
+    let outside = outside(&fleet);
+    let (_containers, servers) = Named::on_each(&fleet);
+    let _agent = serve(&fleet, "", &servers.iter().map(Named::backend).collect::<Vec<_>>());
+    let (routed, bridged) = (fleet.endpoint(0, 5), fleet.port(0, 6));
+    // No operation; record route with room for two (RFC 791); router alert (RFC 2113).
+    let options: [&[u8]; 3] = [&[1, 1, 1, 0], &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[148, 4, 0, 0]];
+    for client in [&*routed, &*bridged, &*fleet[0], &outside] {
+        for options in options {
+            let before = fleet[0].counters();
+            let calls = (0..12).map(|_| {
+                let mut greeted = Greeted::connect_with(client, options, WEB)?;
+                greeted.echo(&[7; 200_000])?;
+                Ok::<_, io::Error>(greeted.name)
+            });
+            let met: Result<BTreeSet<_>, _> = calls.collect();
+            let met = met.unwrap_or_else(|error| panic!("{}, {options:?}: {error}", client.name()));
+            assert_eq!(met, ["b0", "b1"].map(str::to_owned).into(), "{}, {options:?}", client.name());
+            let counted = fleet[0].counters().since(&before);
+            assert!(counted.of("host-egress", "options-removed") > 12 * 3, "{}: {counted}", client.name());
+        }
     }
 }

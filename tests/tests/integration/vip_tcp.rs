@@ -11,7 +11,7 @@ use std::{
 use fanlight_tests::{
     Site, eventually,
     fleet::{Fleet, overlay},
-    server::{Greeted, Named, connect_from},
+    server::connect_from,
     services::{configure, service},
 };
 
@@ -98,28 +98,5 @@ fn both_ends_may_close_at_once_and_the_clients_port_opens_another_connection() {
         // The port is free for the next round: no TIME_WAIT on the client.
         ends[1].shutdown(Shutdown::Write).expect("a connection");
         assert_eq!(ends[0].read(&mut [0]).expect("it was not reset"), 0);
-    }
-}
-
-#[test]
-fn packets_with_ipv4_options_to_a_vip_are_dropped_and_counted() {
-    let fleet = Fleet::up(2);
-    let (client, server) = (fleet.endpoint(0, 5), fleet.endpoint(1, 9));
-    let address = SocketAddrV4::new(overlay(1, 9), 8080);
-    configure(&fleet[0], &[service("web", format!("{WEB}/tcp"), &[address.to_string()])]);
-    let _agent = fleet[0].agent();
-    let _named = Named::start(&server, "b1", *address.ip(), address.port());
-    // No operation; record route with room for two (RFC 791); router alert (RFC 2113).
-    let options: [&[u8]; 3] = [&[1, 1, 1, 0], &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[148, 4, 0, 0]];
-    for (site, options) in [(&*client, &options[..]), (&*fleet[0], &options[..1])] {
-        site.sysctl("net.ipv4.tcp_syn_retries", "1");
-        for options in options {
-            let before = fleet[0].counters();
-            Greeted::connect_with(site, options, WEB).map(drop).expect_err("nobody answers");
-            let counted = fleet[0].counters().since(&before);
-            assert!(counted.of("host-egress", "drop-options") > 0, "{}, {options:?}: {counted}", site.name());
-        }
-        let plain = Greeted::connect_with(site, &[], WEB).expect("the backend answers");
-        assert_eq!(plain.name, "b1");
     }
 }

@@ -98,6 +98,21 @@ fn a_process_of_the_host_is_served_as_an_endpoint_is() {
 }
 
 #[test]
+fn options_are_for_the_stack_and_then_removed() {
+    let world = serving(REMOTE);
+    let frame = datagram(LOCAL, VIP).with(14, &[0x46]);
+    assert_eq!(frame.sent_by_endpoint(&world), Outcome::PassSlowPath.name());
+    assert_eq!(frame.sent_by_host(&world), "remove options");
+    assert_eq!(datagram(0x0a00_0005, VIP).with(14, &[0x4f]).sent_by_host(&world), "remove options");
+    let impossible = datagram(LOCAL, VIP).with(14, &[0x46]).with(16, &[0, 20]);
+    assert_eq!(
+        named(&impossible.sent_by_host(&world)),
+        "refused-no-service PortUnreachable from GATEWAY",
+        "longer than the packet"
+    );
+}
+
+#[test]
 fn where_an_answer_would_pass_no_program_the_backend_answers_the_vip() {
     let world = serving(NEIGHBOUR);
     let frame = datagram(LOCAL, VIP);

@@ -77,6 +77,7 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
     };
     match verdict {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome,
+        Verdict::RemoveOptions => Outcome::OptionsRemoved,
         Verdict::Answer(answer) => answer.outcome,
         Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
         Verdict::LearnPathMtu { host, mtu } => {
@@ -93,7 +94,7 @@ fn forwarded(forward: Forward<'_>) -> Outcome {
         Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
         Forward::Deliver { .. } => Outcome::DeliveredLocally,
         // This namespace routes nothing: what ought to leave ends in its stack.
-        Forward::ToHost | Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => {
+        Forward::ToHost { .. } | Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => {
             Outcome::DeliveredToHost
         }
     }
