@@ -146,7 +146,7 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
             flow.touch(segment, now);
             return Fate::rewritten(flow.reply(&key));
         }
-        let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend));
+        let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
         let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
         if known && !over {
             flow.touch(segment, now);
@@ -182,7 +182,7 @@ fn unconfirmed<T: Services>(
         if young.is_reply() {
             return Fate::rewritten(answered(segment, key, young, now, tables));
         }
-        if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend)) {
+        if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend, key.protocol)) {
             let tuple = young.forward(key, place);
             if segment.acknowledges(young) {
                 confirm(key, &tuple.answered(key.protocol), young, now, tables);

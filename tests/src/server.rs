@@ -169,8 +169,13 @@ impl Greeted {
 
 /// Asks a [`Named`] server by a connected datagram socket: its name, and the client's address as it sees it.
 pub fn ask(from: &Site, to: SocketAddrV4) -> io::Result<(String, SocketAddr)> {
+    ask_from(from, 0, to)
+}
+
+/// As [`ask`], from a port of one's own choice.
+pub fn ask_from(from: &Site, port: u16, to: SocketAddrV4) -> io::Result<(String, SocketAddr)> {
     from.inside(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.send(b"who")?;

@@ -95,8 +95,8 @@ impl Services {
     ) -> io::Result<()> {
         let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
         let changes = store.load()?;
-        let absent = std::mem::take(&mut self.book).into_absent();
-        self.book.set_absent(&absent);
+        let former = std::mem::take(&mut self.book);
+        self.book.set_absent(former.absent());
         self.book.set_file(path, wanted);
         self.book.make(&changes);
         let over = self.book.stale_marks();
@@ -164,6 +164,7 @@ impl Services {
             tracing::debug!(changes = ops.len(), "services");
             self.is_open = !failed.is_empty();
             datapath.config().set_services(writer.held().services.len());
+            writer.set_absent_addresses(self.book.absent());
             self.end_flows(datapath);
         }
         let Some(writer) = &mut self.writer else { return Ok(failed) };
@@ -209,6 +210,7 @@ impl Services {
         datapath.config().set_services(writer.held().services.len() + added);
         apply_all(writer, &ops, &mut HashSet::new(), reasons);
         datapath.config().set_services(writer.held().services.len());
+        writer.set_absent_addresses(self.book.absent());
         self.end_flows(datapath);
     }
 

@@ -4,6 +4,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::wire::{PROTO_TCP, PROTO_UDP};
+
 /// Services that the tables hold.
 pub const MAX_SERVICES: u32 = 16_384;
 /// Backends that the table holds, all services together.
@@ -128,7 +130,7 @@ pub struct BackendRecord {
     pub address: u32,
     /// Port; 0: the one that the client chose.
     pub port: u16,
-    /// [`BackendRecord::GONE`], [`BackendRecord::HERE`].
+    /// [`BackendRecord::GONE`], [`BackendRecord::HERE`], [`BackendRecord::ABSENT`].
     pub flags: u16,
     /// Index of its service, so that counts and events name it.
     pub service: u32,
@@ -141,6 +143,15 @@ impl BackendRecord {
     pub const GONE: u16 = 1;
     /// Its address lies in no overlay and is this host's own.
     pub const HERE: u16 = 2;
+    /// Its endpoint has vanished: flows that nobody can be told of, those of UDP, move on at their next packet.
+    pub const ABSENT: u16 = 4;
+
+    /// The flags that end a flow of a protocol. Computed from the protocol's number instead of compared with it: a branch
+    /// would cost every packet, and the verifier more.
+    #[inline(always)]
+    pub(crate) const fn over(protocol: u8) -> u16 {
+        Self::GONE | (protocol >> 2) as u16 & Self::ABSENT
+    }
 }
 
 /// The filters' bit of a VIP's address.
@@ -170,4 +181,6 @@ const _: () = {
     assert!(size_of::<VipKey>() == 8);
     assert!(size_of::<ServiceRecord>() == 64);
     assert!(size_of::<BackendRecord>() == 16);
+    assert!(BackendRecord::over(PROTO_TCP) == BackendRecord::GONE);
+    assert!(BackendRecord::over(PROTO_UDP) == BackendRecord::GONE | BackendRecord::ABSENT);
 };

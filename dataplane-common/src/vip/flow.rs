@@ -148,11 +148,11 @@ impl LiveFlow {
         FlowRecord::row_of(self.backend.get())
     }
 
-    /// Whether the backend in its row is still its own, and not gone.
+    /// Whether the backend in its row is still its own, and takes its packets.
     #[inline(always)]
-    pub fn is_with(&self, backend: &BackendRecord) -> bool {
+    pub fn is_with(&self, backend: &BackendRecord, protocol: u8) -> bool {
         let own = FlowRecord::backend_of(self.row(), backend.generation);
-        own == self.backend.get() && backend.flags & BackendRecord::GONE == 0
+        own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
     /// Counts a packet and follows the connection.

@@ -257,6 +257,24 @@ fn datagrams_move_when_their_backend_is_gone() {
 }
 
 #[test]
+fn datagrams_move_when_their_backends_endpoint_has_vanished_and_connections_stay() {
+    let mut tables = tables();
+    connected(&tables);
+    let fate = forward(&tables, datagram());
+    back(&tables, answer(fate, PROTO_UDP, 0));
+    let young = datagram().with(|datagram| datagram.src.1 = 40_001);
+    let _ = forward(&tables, young);
+    tables.balancer.backends[0].flags = BackendRecord::ABSENT;
+    lead_to(&mut tables, 1);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
+    for datagram in [datagram(), young] {
+        let fate = forward(&tables, datagram);
+        assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
+        assert_eq!(forward(&tables, datagram), fate);
+    }
+}
+
+#[test]
 fn a_port_used_again_right_after_the_close_is_a_new_connection() {
     let mut tables = tables();
     connected(&tables);

@@ -11,9 +11,10 @@ use std::{
 use fanlight_tests::{
     Agent, Host, Site, eventually,
     fleet::{Fleet, bridge, overlay},
-    server::{Greeted, Named, ask},
+    server::{Greeted, Named, ask, ask_from},
     services::{configure, service},
 };
+use serde_json::Value;
 
 const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 /// Clients hear of a backend's end within this.
@@ -36,6 +37,11 @@ fn idle(site: &Site) -> Vec<Greeted> {
         assert!(open.iter().any(|greeted| greeted.name == name), "none of 12 connections met {name}");
     }
     open
+}
+
+/// The state of the first service's first backend.
+fn first_backend(fleet: &Fleet) -> Value {
+    fleet[0].json("status")["services"][0]["backends"][0]["state"].clone()
 }
 
 /// What a client that only listens hears, within the time for it.
@@ -76,7 +82,7 @@ fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_i
     let (mut containers, mut servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, &servers);
     let client = fleet.endpoint(0, 5);
-    let state = || fleet[0].json("status")["services"][0]["backends"][0]["state"].clone();
+    let state = || first_backend(&fleet);
     assert_eq!(state(), "up");
     let _ = idle(&client);
 
@@ -176,6 +182,25 @@ fn a_backend_whose_device_went_gets_no_new_flow_after_less_than_100_ms() {
     println!("last new flow to a backend whose device is being deleted, after {taken:?}");
     assert!(taken[4] > Duration::ZERO, "no call was lost, and nothing was measured");
     assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
+}
+
+#[test]
+fn datagrams_of_a_flow_move_on_when_the_device_of_their_backend_went() {
+    const DNS: SocketAddrV4 = SocketAddrV4::new(*WEB.ip(), 53);
+    let fleet = Fleet::up(2);
+    let (_containers, servers) = Named::on_each(&fleet);
+    let backends: Vec<_> = servers.iter().map(Named::backend).collect();
+    configure(&fleet[0], &[service("dns", format!("{DNS}/udp"), &backends)]);
+    let _agent = fleet[0].agent();
+    let client = fleet.endpoint(0, 5);
+    let ask_from = |port| ask_from(&client, port, DNS).expect("a backend answers").0;
+    let with = |name: &str| (20_000..20_040).find(|&port| ask_from(port) == name).expect("one of 40 flows");
+    let (moves, stays) = (with("b0"), with("b1"));
+    let device = device_of(&fleet[0], overlay(0, 9));
+    fleet[0].ip(&format!("link delete {device}"));
+    eventually("the backend is down", TOLD, || (first_backend(&fleet) == "down").then_some(()));
+    assert_eq!(ask_from(moves), "b1");
+    assert_eq!(ask_from(stays), "b1");
 }
 
 #[test]

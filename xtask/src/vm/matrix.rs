@@ -14,7 +14,7 @@ use crate::{
 
 /// Names of integration tests that run in a guest, by how they start: what depends on the kernel, since each takes
 /// some ten seconds under emulation.
-const FILTERS: [&str; 23] = [
+const FILTERS: [&str; 26] = [
     "verifier::",
     "fan_agent::",
     "fan_ecn::",
@@ -33,6 +33,9 @@ const FILTERS: [&str; 23] = [
     "service_cli::an_applied_service",
     "vip::",
     "vip_beyond::",
+    "vip_gone::a_local_backend",
+    "vip_gone::datagrams_of_a_flow",
+    "vip_gone::idle_connections",
     "vip_load::a_flood_of_syns",
     "vip_load::no_connection_fails_while_the_agent_is_killed",
     "vip_load::no_connection_fails_while_the_flow_table",

@@ -97,6 +97,7 @@ impl Writer {
         for &HeldRow { row, socket, .. } in fresh {
             rows::write(&self.maps.backends, row, socket, index);
             rows::mark_here(&self.maps.backends, row, self.own.contains(socket.ip()));
+            rows::mark_absent(&self.maps.backends, row, self.absent.contains(socket.ip()));
             let record = rows::record(&self.maps.backends, row);
             self.backends.add(&self.maps.backend_filter, rows::filter_bit(&record, key.protocol));
             *self.users.entry(index).or_default() += 1;

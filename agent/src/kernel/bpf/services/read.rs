@@ -80,6 +80,9 @@ impl Writer {
                 self.gone.push(rows::named_by_flows(&self.maps.backends, row));
             }
             let held = HeldRow { row, socket: rows::socket(&record), is_gone, is_named };
+            if record.flags & BackendRecord::ABSENT != 0 {
+                self.absent.insert(*held.socket.ip());
+            }
             match rows_of.get_mut(&record.service) {
                 Some(rows) => rows.push(held),
                 None => self.held.orphans.push(held),

@@ -119,9 +119,7 @@ pub(super) fn write(map: &Mapping, row: u32, socket: SocketAddrV4, service: u32)
 
 /// Tells the programs that the flows of a row are over.
 pub(super) fn mark_gone(map: &Mapping, row: u32) {
-    let [flag, _]: [u64; 2] =
-        bytemuck::cast(BackendRecord { flags: BackendRecord::GONE, ..BackendRecord::zeroed() });
-    map.u64(offset(row)).fetch_or(flag, Ordering::Release);
+    mark(map, row, BackendRecord::GONE, true);
 }
 
 /// How flows name the backend in a row.
@@ -131,12 +129,20 @@ pub(super) fn named_by_flows(map: &Mapping, row: u32) -> u32 {
 
 /// Tells the programs whether a row's address is this host's own.
 pub(super) fn mark_here(map: &Mapping, row: u32, is_here: bool) {
-    let [flag, _]: [u64; 2] =
-        bytemuck::cast(BackendRecord { flags: BackendRecord::HERE, ..BackendRecord::zeroed() });
-    if is_here {
-        map.u64(offset(row)).fetch_or(flag, Ordering::Release);
+    mark(map, row, BackendRecord::HERE, is_here);
+}
+
+/// Tells the programs whether the endpoint of a row's address has vanished.
+pub(super) fn mark_absent(map: &Mapping, row: u32, is_absent: bool) {
+    mark(map, row, BackendRecord::ABSENT, is_absent);
+}
+
+fn mark(map: &Mapping, row: u32, flags: u16, is_set: bool) {
+    let [flags, _]: [u64; 2] = bytemuck::cast(BackendRecord { flags, ..BackendRecord::zeroed() });
+    if is_set {
+        map.u64(offset(row)).fetch_or(flags, Ordering::Release);
     } else {
-        map.u64(offset(row)).fetch_and(!flag, Ordering::Release);
+        map.u64(offset(row)).fetch_and(!flags, Ordering::Release);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Changes of services.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::Ipv4Addr,
     slice,
     sync::Arc,
@@ -46,6 +46,8 @@ pub struct Writer {
     pub(super) gone: Vec<u32>,
     /// This host's own addresses.
     pub(super) own: HashSet<Ipv4Addr>,
+    /// Addresses whose endpoints have vanished.
+    pub(super) absent: BTreeSet<Ipv4Addr>,
 }
 
 /// What a program run under way may still read.
@@ -80,6 +82,7 @@ impl Writer {
             leaving: Leaving::default(),
             gone: Vec::new(),
             own: HashSet::new(),
+            absent: BTreeSet::new(),
             maps,
         })
     }
@@ -100,9 +103,26 @@ impl Writer {
             return;
         }
         self.own = own;
-        for held in self.held.services.values().flat_map(|service| &service.rows) {
+        for held in self.rows_in_services() {
             rows::mark_here(&self.maps.backends, held.row, self.own.contains(held.socket.ip()));
         }
+    }
+
+    /// Says whose endpoints have vanished: their flows of UDP move on. After the rings have changed, so that these find
+    /// another backend.
+    pub fn set_absent_addresses(&mut self, absent: &BTreeSet<Ipv4Addr>) {
+        let changed: HashSet<Ipv4Addr> = self.absent.symmetric_difference(absent).copied().collect();
+        if changed.is_empty() {
+            return;
+        }
+        self.absent.clone_from(absent);
+        for held in self.rows_in_services().filter(|row| changed.contains(row.socket.ip())) {
+            rows::mark_absent(&self.maps.backends, held.row, self.absent.contains(held.socket.ip()));
+        }
+    }
+
+    fn rows_in_services(&self) -> impl Iterator<Item = &HeldRow> {
+        self.held.services.values().flat_map(|service| &service.rows)
     }
 
     /// Makes one change. One that fails has changed nothing that packets see.
