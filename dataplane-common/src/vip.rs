@@ -34,9 +34,11 @@ pub trait Services {
     fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32>;
     /// A backend by its row.
     fn backend(&self, row: u32) -> Option<&BackendRecord>;
-    /// Has a flow that only a former table knows stand in the present ones. For a program: before the look-up and not
-    /// where that finds nothing, which would double what the verifier walks on Linux 6.1.
-    fn bring_over(&self, _: &FlowKey) {}
+    /// Has a flow that only a former table knows stand in the present ones; says whether there are former tables. For a
+    /// program: before the look-up and not where that finds nothing, which would double what the verifier walks on Linux 6.1.
+    fn bring_over(&self, _: &FlowKey) -> bool {
+        false
+    }
     /// A flow whose backend has answered.
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// A flow whose backend has not.
@@ -58,6 +60,11 @@ pub trait Services {
     fn may_refuse(&self, client: u32) -> bool;
     /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
     fn now(&self) -> u32;
+    /// Whether one of the numbers below `most` does; none is asked for after that. For a program: a loop of the kernel's, whose
+    /// body the verifier walks once.
+    fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
+        (0..most).any(does)
+    }
     /// Any number.
     fn random(&self) -> u32;
     /// Tells whoever watches that a flow was entered.

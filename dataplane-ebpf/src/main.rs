@@ -10,6 +10,7 @@ mod bench;
 mod log;
 mod maps;
 mod packet;
+mod turns;
 mod watch;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

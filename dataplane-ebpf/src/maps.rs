@@ -21,7 +21,7 @@ use dataplane_common::{
     vip::{Services, Tuple},
 };
 
-use crate::watch;
+use crate::{turns, watch};
 
 mod former;
 
@@ -231,8 +231,8 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn bring_over(&self, key: &FlowKey) {
-        former::bring_over(key);
+    fn bring_over(&self, key: &FlowKey) -> bool {
+        former::bring_over(key)
     }
 
     #[inline(always)]
@@ -305,6 +305,11 @@ impl Services for Maps {
     fn now(&self) -> u32 {
         // SAFETY: reads the clock.
         (unsafe { bpf_ktime_get_coarse_ns() } >> SEEN_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
+        turns::any(most, does)
     }
 
     #[inline(always)]

@@ -6,8 +6,10 @@ use crate::{
     icmp,
 };
 
-/// How many other ports are tried where the client's own is taken.
-const TRIES: u32 = 8;
+/// How many other ports are tried where the client's own is taken, or shared with others.
+const TRIES: u32 = 128;
+/// How often others are tried where the one that was found is taken by a flow of a former table.
+const FORMER_TRIES: u32 = 2;
 
 /// A connection beside those of services: its packets keep their source.
 pub(super) struct Straight;
@@ -58,27 +60,20 @@ pub(super) fn choose<T: Services>(
     let forward = FlowRecord {
         address: backend.address,
         port: if backend.port == 0 { key.dport } else { backend.port },
-        other_port: 0,
         backend: FlowRecord::backend_of(row, backend.generation),
         service: service as u16,
-        state: State::New as u8,
         flags: place.source(key.src, backend),
-        seen: now,
-        number: 0,
-        packets: 1,
-        bytes: segment.len as u64,
-        layout: FLOW_LAYOUT,
-        spare: 0,
+        ..first_packet(segment, now)
     };
     enter(key, forward, place, now, tables)
 }
 
-/// The first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
+/// What the first packet of a flow says of it.
 #[inline(always)]
-pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
-    let own = FlowRecord {
-        address: key.dst,
-        port: key.dport,
+fn first_packet(segment: &Segment, now: u32) -> FlowRecord {
+    FlowRecord {
+        address: 0,
+        port: 0,
         other_port: 0,
         backend: 0,
         service: FlowRecord::DIRECT,
@@ -90,7 +85,13 @@ pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, 
         bytes: segment.len as u64,
         layout: FLOW_LAYOUT,
         spare: 0,
-    };
+    }
+}
+
+/// The first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
+#[inline(always)]
+pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
+    let own = FlowRecord { address: key.dst, port: key.dport, ..first_packet(segment, now) };
     let reply_key = flow::reply_key(key, &own, key.src);
     tables.bring_over(&reply_key);
     if is_free(&reply_key, &flow::reply_record(key, &own), now, tables) {
@@ -129,22 +130,35 @@ fn enter<T: Services>(
     let (first, count) = tables.other_ports();
     let source = flow::source(key, &forward, place);
     let shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
-    // Not for the ports that are tried after this one, for which Linux 6.1 would verify twice as long: for the second or two
-    // that former tables last, a flow that is silent in them may lose its answers to one that gets its port.
     tables.bring_over(&flow::reply_key(key, &forward, source));
-    let mut found = false;
-    for attempt in 0..=TRIES {
-        if attempt > 0 || shared {
-            let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
-            forward.other_port = first.wrapping_add(offset as u16).to_be();
-        }
-        if is_free(&flow::reply_key(key, &forward, source), &flow::reply_record(key, &forward), now, tables) {
-            found = true;
+    let mut found = !shared && has_free_answers(key, &forward, source, now, tables);
+    for _ in 0..FORMER_TRIES {
+        if found {
             break;
         }
+        found = tables.any(TRIES, |attempt| {
+            let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
+            forward.other_port = first.wrapping_add(offset as u16).to_be();
+            has_free_answers(key, &forward, source, now, tables)
+        });
+        // Former tables are not looked into for every port that is tried.
+        if tables.bring_over(&flow::reply_key(key, &forward, source)) {
+            found = has_free_answers(key, &forward, source, now, tables);
+        }
     }
-    // After the loop, so that the verifier meets it once.
     if found { record(key, &forward, source, tables) } else { Fate::refused(Refusal::Collision) }
+}
+
+/// Whether the answers of a flow come under a key of their own.
+#[inline(always)]
+fn has_free_answers<T: Services>(
+    key: &FlowKey,
+    forward: &FlowRecord,
+    source: u32,
+    now: u32,
+    tables: &T,
+) -> bool {
+    is_free(&flow::reply_key(key, forward, source), &flow::reply_record(key, forward), now, tables)
 }
 
 /// Enters both directions of a flow whose reply key is free.

@@ -8,13 +8,15 @@ use dataplane_common::{
 
 use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, words};
 
-/// Brings what a former table holds under a key over to the present ones.
+/// Brings what a former table holds under a key over to the present ones; says whether there are former tables.
 #[inline(always)]
-pub(super) fn bring_over(key: &FlowKey) {
-    if FORMER_FLOW_TABLES.get(FlowTable::Flows as u32).is_some() {
+pub(super) fn bring_over(key: &FlowKey) -> bool {
+    let are_there = FORMER_FLOW_TABLES.get(FlowTable::Flows as u32).is_some();
+    if are_there {
         off_the_common_way();
         from_either(key);
     }
+    are_there
 }
 
 /// A function of its own: what is hardly ever there shall take no room in the programs.

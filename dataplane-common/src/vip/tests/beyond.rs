@@ -43,6 +43,17 @@ fn with_no_port_left_towards_a_backend_a_flow_is_refused() {
     assert!(from_far(&tables, tcp).is_ok(), "a port is taken for one protocol");
 }
 
+#[test]
+fn the_last_free_port_towards_a_backend_is_found() {
+    let mut tables = tables();
+    tables.config.nat_ports = [61_000, 61_099];
+    let sent = |client| datagram().with(|sent| sent.src.0 = CLIENT + client);
+    let ports: std::collections::BTreeSet<_> =
+        (0..100).map(|client| from_far(&tables, sent(client)).expect("a free port").sport).collect();
+    assert_eq!(ports.len(), 100);
+    assert_eq!(from_far(&tables, sent(100)), Err(Refusal::Collision));
+}
+
 /// A fragment of a packet: more come after the first.
 fn fragment(sent: Sent, offset: u8) -> Vec<u8> {
     let mut bytes = sent.bytes();
