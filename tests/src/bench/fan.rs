@@ -45,7 +45,7 @@ pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
         grown.of("uplink-ingress", "decapsulated") > 1000,
         "the fan's traffic did not take its path; counted: {grown}"
     );
-    Load::ALL.iter().map(|&load| row(wire, load, &rounds)).collect()
+    plan.loads().map(|load| row(wire, load, &rounds)).collect()
 }
 
 fn row(wire: Wire, load: Load, rounds: &Rounds) -> Result<Row> {

@@ -85,6 +85,29 @@ pub struct Measured {
     pub units: u64,
     /// In this many seconds.
     pub seconds: f64,
+    /// How long a round trip took, where these are measured.
+    pub latency: Option<Latency>,
+}
+
+/// Quantiles of a round trip's time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Latency {
+    /// Nanoseconds.
+    pub median: f64,
+    /// Nanoseconds; one in a hundred takes longer.
+    pub p99: f64,
+}
+
+impl Latency {
+    /// Of some round trips; `None` of none.
+    fn of(mut taken: Vec<Duration>) -> Option<Self> {
+        taken.sort_unstable();
+        let at = |share: f64| {
+            let place = (share * taken.len() as f64) as usize;
+            taken.get(place).map(|taken| taken.as_nanos() as f64)
+        };
+        Some(Self { median: at(0.5)?, p99: at(0.99)? })
+    }
 }
 
 impl Measured {
@@ -253,7 +276,7 @@ fn repeat(end: End, mut step: impl FnMut() -> Result<u64>) -> Result<Measured> {
     while !end.reached(start, units) {
         units += step()?;
     }
-    Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
+    Ok(Measured { units, seconds: start.elapsed().as_secs_f64(), latency: None })
 }
 
 fn streams(server: Ipv4Addr, count: usize, duration: Duration) -> Result<Measured> {
@@ -264,7 +287,7 @@ fn streams(server: Ipv4Addr, count: usize, duration: Duration) -> Result<Measure
     for sender in senders {
         units += sender.join().ok().context("a sender panicked")??;
     }
-    Ok(Measured { units, seconds: start.elapsed().as_secs_f64() })
+    Ok(Measured { units, seconds: start.elapsed().as_secs_f64(), latency: None })
 }
 
 fn stream(server: Ipv4Addr, end: Instant) -> Result<u64> {
@@ -294,23 +317,31 @@ fn datagrams(server: Ipv4Addr, duration: Duration) -> Result<Measured> {
         }
         Ok(16)
     })?;
-    Ok(Measured { units: counted()? - before, seconds: sent.seconds })
+    Ok(Measured { units: counted()? - before, ..sent })
 }
 
 fn round_trips(server: Ipv4Addr, end: End) -> Result<Measured> {
     let mut peer = connect(server, ECHO_PORT)?;
     let mut answer = REQUEST;
-    repeat(end, || {
+    let mut taken = Vec::new();
+    let mut last = Instant::now();
+    let measured = repeat(end, || {
         peer.write_all(&REQUEST)?;
         peer.read_exact(&mut answer)?;
+        let now = Instant::now();
+        taken.push(now - last);
+        last = now;
         Ok(1)
-    })
+    })?;
+    Ok(Measured { latency: Latency::of(taken), ..measured })
 }
 
 fn connections(server: Ipv4Addr, end: End) -> Result<Measured> {
     let mut answer = Vec::with_capacity(REQUEST.len());
     repeat(end, || {
-        let mut peer = connect(server, CONNECT_PORT)?;
+        // Without the options of `connect`, whose system calls would be part of what is measured: who started this process
+        // bounds its time.
+        let mut peer = TcpStream::connect((server, CONNECT_PORT))?;
         peer.write_all(&REQUEST)?;
         answer.clear();
         peer.read_to_end(&mut answer)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    load::{Load, Measured},
+    load::{Latency, Load, Measured},
     report::{Summary, best},
     ways::{Lane, Way, program},
 };
@@ -18,6 +18,16 @@ pub struct Plan {
     pub rounds: usize,
     /// Length of one run.
     pub burst: Duration,
+    /// This load and no other.
+    pub only: Option<Load>,
+}
+
+impl Plan {
+    /// The loads to be run.
+    pub fn loads(&self) -> impl Iterator<Item = Load> {
+        let only = self.only;
+        Load::ALL.into_iter().filter(move |&load| only.is_none_or(|only| only == load))
+    }
 }
 
 /// One wire.
@@ -46,11 +56,12 @@ impl Wire {
     }
 }
 
-/// Rates and processor times of one load over one way, a value a round.
+/// What one load over one way gave, a value a round.
 #[derive(Default)]
 struct Series {
     rate: Vec<f64>,
     cpu: Vec<f64>,
+    latency: Vec<Latency>,
 }
 
 /// What all rounds measured.
@@ -61,15 +72,16 @@ impl Rounds {
     pub fn run(lanes: &[Lane<'_>], plan: Plan) -> Result<Self> {
         let mut measured: BTreeMap<(Load, Way), Series> = BTreeMap::new();
         for round in 0..=plan.rounds {
-            for load in Load::ALL {
+            for load in plan.loads() {
                 for turn in 0..lanes.len() {
                     let lane = &lanes[(turn + round) % lanes.len()];
-                    let (rate, cpu) = burst(lane, load, plan.burst)?;
+                    let (arrived, cpu) = burst(lane, load, plan.burst)?;
                     // The first round warms neighbour tables, TCP metrics and caches.
                     if round > 0 {
                         let series = measured.entry((load, lane.way)).or_default();
-                        series.rate.push(rate);
+                        series.rate.push(arrived.rate());
                         series.cpu.push(cpu);
+                        series.latency.extend(arrived.latency);
                     }
                 }
             }
@@ -93,14 +105,22 @@ impl Rounds {
             .context("no round was run")
     }
 
+    /// A quantile of one way's round trips by another's, round by round; `None` where they were not timed.
+    pub fn latency(&self, way: Way, to: Way, quantile: fn(&Latency) -> f64) -> Option<Summary> {
+        let of = |way| self.0.get(&(Load::RoundTrips, way));
+        let [ours, theirs] =
+            [of(way)?, of(to)?].map(|series| series.latency.iter().map(quantile).collect::<Vec<_>>());
+        Summary::of_ratios(&ours, &theirs)
+    }
+
     /// A way's undisturbed rate.
     pub fn best(&self, load: Load, way: Way) -> Result<f64> {
         Ok(best(&self.series(load, way)?.rate))
     }
 }
 
-/// One run: units a second that arrived, and processor seconds a unit.
-fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(f64, f64)> {
+/// One run: what arrived, and processor seconds a unit.
+fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(Measured, f64)> {
     let before = busy_seconds()?;
     let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
     let output = lane.ends[0]
@@ -110,7 +130,7 @@ fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(f64, f64)> {
     ensure!(output.status.success(), "{} over {}: {output}", load.name(), lane.way.name());
     let measured: Measured = serde_json::from_str(&output.stdout).context("what the load measured")?;
     ensure!(measured.units > 0, "{} over {}: nothing arrived", load.name(), lane.way.name());
-    Ok((measured.rate(), (busy_seconds()? - before) / measured.units as f64))
+    Ok((measured, (busy_seconds()? - before) / measured.units as f64))
 }
 
 /// Processor time spent since boot by everything on this machine: proc(5), /proc/stat.

@@ -52,6 +52,8 @@ pub struct Ratio {
     pub ratio: Summary,
     /// What it has to reach.
     pub wanted: Option<f64>,
+    /// How long its median round trip takes by theirs, and the 99th of a hundred; for round trips alone.
+    pub latency: Option<[Summary; 2]>,
 }
 
 /// What is compared: each with as many services as the peer has.
@@ -93,13 +95,15 @@ pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
             "a VIP's traffic did not take its path; counted: {grown}"
         );
     }
-    Load::ALL.iter().map(|&load| row(wire, load, &rounds)).collect()
+    plan.loads().map(|load| row(wire, load, &rounds)).collect()
 }
 
 fn row(wire: Wire, load: Load, rounds: &Rounds) -> Result<Row> {
     let ratio = |(ours, peer)| {
         let ratio = rounds.rate(load, ours, peer)?;
-        Ok(Ratio { ours, peer, ratio, wanted: wanted(wire, load, peer) })
+        let quantile = |quantile| rounds.latency(ours, peer, quantile).filter(|_| load == Load::RoundTrips);
+        let latency = quantile(|latency| latency.median).zip(quantile(|latency| latency.p99));
+        Ok(Ratio { ours, peer, ratio, wanted: wanted(wire, load, peer), latency: latency.map(Into::into) })
     };
     Ok(Row {
         wire,
@@ -117,10 +121,12 @@ pub fn print(wire: Wire, rows: &[Row]) {
     println!("10,000 services: the one that is called is the last of them");
     for row in rows {
         println!("{}  (plain routing, best: {:.0})", row.load.name(), row.routing_best);
-        for Ratio { ours, peer, ratio, wanted } in &row.vip_to {
+        for Ratio { ours, peer, ratio, wanted, latency } in &row.vip_to {
             let missed = wanted.filter(|&wanted| ratio.median < wanted);
             let mark = missed.map(|wanted| format!(" < {wanted}")).unwrap_or_default();
-            println!("  {:<10} / {:<15} {ratio}{mark}", ours.name(), peer.name());
+            let latency = latency.map(|[median, p99]| format!("; latency {median}, 99th percentile {p99}"));
+            let latency = latency.unwrap_or_default();
+            println!("  {:<10} / {:<15} {ratio}{mark}{latency}", ours.name(), peer.name());
         }
         let change = (row.many_to_one.median - 1.0).abs();
         let mark = if change >= CHANGE { format!(" changes by more than {CHANGE}") } else { String::new() };

@@ -39,6 +39,9 @@ enum Command {
         /// Milliseconds of one run
         #[arg(long, default_value_t = 300)]
         burst: u64,
+        /// Only this load
+        #[arg(long)]
+        load: Option<Load>,
         /// Only wires of this MTU
         #[arg(long)]
         mtu: Option<u32>,
@@ -54,6 +57,9 @@ enum Command {
         /// Milliseconds of one run
         #[arg(long, default_value_t = 300)]
         burst: u64,
+        /// Only this load
+        #[arg(long)]
+        load: Option<Load>,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -116,8 +122,8 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Fan { rounds, burst, mtu, json } => {
-            let plan = Plan { rounds, burst: Duration::from_millis(burst) };
+        Command::Fan { rounds, burst, load, mtu, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load };
             println!("{}", Processors::allowed()?);
             let mut all = Vec::new();
             for wire in Wire::ALL.into_iter().filter(|wire| mtu.is_none_or(|mtu| mtu == wire.mtu)) {
@@ -127,8 +133,8 @@ fn main() -> Result<()> {
             }
             keep(json, &all)
         }
-        Command::Vip { rounds, burst, json } => {
-            let plan = Plan { rounds, burst: Duration::from_millis(burst) };
+        Command::Vip { rounds, burst, load, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load };
             println!("{}", Processors::allowed()?);
             let mut all = Vec::new();
             for wire in vip::WIRES {
