@@ -14,6 +14,7 @@ pub mod counters;
 pub mod crowd;
 pub mod fleet;
 pub mod flood;
+pub mod flows;
 pub mod host;
 pub mod http;
 pub mod lab;

@@ -18,7 +18,7 @@ use super::processors::Processors;
 /// Receives streams; answers with the number of bytes when a stream ends.
 const STREAM_PORT: u16 = 5001;
 /// Echoes what it receives.
-const ECHO_PORT: u16 = 5002;
+pub const ECHO_PORT: u16 = 5002;
 /// One request, one answer, closed by the server: `TIME_WAIT` stays there and costs the client no port.
 pub const CONNECT_PORT: u16 = 5003;
 /// Counts datagrams.

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod fan;
 pub mod flood;
+pub mod flows;
 pub mod load;
 pub mod processors;
 pub mod program;

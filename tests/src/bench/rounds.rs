@@ -1,6 +1,6 @@
 //! Every way in turn, round after round.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use super::{
     report::{Summary, best},
     ways::{Lane, Way, program},
 };
+use crate::Site;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -122,15 +123,22 @@ impl Rounds {
 /// One run: what arrived, and processor seconds a unit.
 fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(Measured, f64)> {
     let before = busy_seconds()?;
-    let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
-    let output = lane.ends[0]
-        .command(program())
-        .args(["load", name.get_name(), &lane.server().to_string(), &length.as_millis().to_string()])
-        .run();
-    ensure!(output.status.success(), "{} over {}: {output}", load.name(), lane.way.name());
-    let measured: Measured = serde_json::from_str(&output.stdout).context("what the load measured")?;
-    ensure!(measured.units > 0, "{} over {}: nothing arrived", load.name(), lane.way.name());
+    let measured = run(&lane.ends[0], load, lane.server(), length)
+        .with_context(|| format!("{} over {}", load.name(), lane.way.name()))?;
     Ok((measured, (busy_seconds()? - before) / measured.units as f64))
+}
+
+/// Has a site put a load on a server for some time.
+pub fn run(from: &Site, load: Load, server: Ipv4Addr, length: Duration) -> Result<Measured> {
+    let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
+    let output = from
+        .command(program())
+        .args(["load", name.get_name(), &server.to_string(), &length.as_millis().to_string()])
+        .run();
+    ensure!(output.status.success(), "{output}");
+    let measured: Measured = serde_json::from_str(&output.stdout).context("what the load measured")?;
+    ensure!(measured.units > 0, "nothing arrived");
+    Ok(measured)
 }
 
 /// Processor time spent since boot by everything on this machine: proc(5), /proc/stat.

@@ -117,18 +117,43 @@ fn nft(host: &Host, map: &str, rule: &str) {
     host.command("nft").args(["-f", "-"]).input(rules).limit(Duration::from_secs(120)).ok();
 }
 
+/// What kube-proxy writes besides the chains of services: forwarded packets pass `KUBE-FORWARD`, and what was marked leaves
+/// under the host's address.
+const KUBE_FILTER: &str = r#"*filter
+:KUBE-FORWARD - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"#;
+const KUBE_POSTROUTING: &str = r#"-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+"#;
+/// Where its containers live; others' packets are marked.
+const CLUSTER: &str = "10.0.0.0/8";
+
 /// A chain for all services, a chain a service, a chain a backend.
 fn iptables(host: &Host, services: &[Service]) {
     let (mut chains, mut jumps, mut rules) = (String::new(), String::new(), String::new());
     for (number, Service { vip, protocol, port, backends }) in services.iter().enumerate() {
-        let name = format!("-m comment --comment \"bench/s{number}\"");
+        let name = format!("-m comment --comment \"bench/s{number} cluster IP\"");
+        let to_it = format!("-d {vip}/32 -p {protocol} {name} -m {protocol} --dport {port}");
         let _ = writeln!(chains, ":KUBE-SVC-{number} - [0:0]");
-        let _ = writeln!(
-            jumps,
-            "-A KUBE-SERVICES -d {vip}/32 -p {protocol} {name} -m {protocol} --dport {port} -j KUBE-SVC-{number}"
-        );
+        let _ = writeln!(jumps, "-A KUBE-SERVICES {to_it} -j KUBE-SVC-{number}");
+        let _ = writeln!(rules, "-A KUBE-SVC-{number} ! -s {CLUSTER} {to_it} -j KUBE-MARK-MASQ");
         for (place, (address, real)) in backends.iter().enumerate() {
             let end = format!("KUBE-SEP-{number}-{place}");
+            let name = format!("-m comment --comment \"bench/s{number} -> {address}:{real}\"");
             let left = backends.len() - place;
             let chance = format!("-m statistic --mode random --probability {:.10}", 1.0 / left as f64);
             let chance = if left > 1 { chance } else { String::new() };
@@ -143,9 +168,8 @@ fn iptables(host: &Host, services: &[Service]) {
     }
     let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
     let text = format!(
-        "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n{chains}\
-         -A PREROUTING {portals}\n-A OUTPUT {portals}\n{jumps}\
-         -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n{rules}COMMIT\n"
+        "{KUBE_FILTER}*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n{chains}\
+         -A PREROUTING {portals}\n-A OUTPUT {portals}\n{KUBE_POSTROUTING}{jumps}{rules}COMMIT\n"
     );
     let restore = host.command("iptables-restore").args(["--noflush"]).limit(Duration::from_secs(300));
     restore.input(text).ok();

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::{
     bench::{
-        clock, fan, flood,
+        clock, fan, flood, flows,
         load::{self, Load},
         processors::Processors,
         program,
@@ -76,6 +76,21 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         flows: usize,
         /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// A list of a large flow table: time, and what packets notice of it
+    Flows {
+        /// Flows in the table, two entries each
+        #[arg(long, default_value_t = 500_000)]
+        flows: u32,
+        /// Rounds; each runs round trips once without lists and once beside them
+        #[arg(long, default_value_t = 8)]
+        rounds: usize,
+        /// Milliseconds of one run
+        #[arg(long, default_value_t = 2000)]
+        burst: u64,
+        /// Write the row as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
@@ -148,6 +163,12 @@ fn main() -> Result<()> {
             let rows = flood::measure(flood::Plan { length: Duration::from_secs(seconds), rate, flows })?;
             flood::print(&rows);
             keep(json, &rows)
+        }
+        Command::Flows { flows: count, rounds, burst, json } => {
+            let plan = flows::Plan { flows: count, rounds, burst: Duration::from_millis(burst) };
+            let row = flows::measure(plan)?;
+            flows::print(&row);
+            keep(json, &row)
         }
         Command::Services { services: count, backends, json } => {
             let rows = services::measure(count, backends)?;

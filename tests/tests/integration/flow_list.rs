@@ -6,13 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, Map, MapData};
-use bytemuck::Zeroable;
-use dataplane_common::abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LAYOUT, State};
-use fanlight::kernel::bpf::coarse_now;
 use fanlight_tests::{
     Agent, eventually,
     fleet::{Fleet, overlay},
+    flows::{self, fill},
     server::{Greeted, Named, ask},
     services::{configure, service},
 };
@@ -28,7 +25,7 @@ fn serving(fleet: &Fleet, server: &Named) -> Agent {
     let tables = [
         service("web", format!("{WEB}/tcp"), &[server.backend()]),
         service("dns", format!("{DNS}/udp"), &[server.backend()]),
-        service("silent", format!("{VIP}:81/tcp"), &["250.0.99.2:81".to_owned()]),
+        service("silent", format!("{VIP}:{}/tcp", flows::PORT), &[format!("{}:81", flows::BACKEND)]),
     ];
     configure(&fleet[0], &tables);
     fleet[0].agent()
@@ -93,36 +90,13 @@ fn flows_of_every_state_are_listed_with_client_vip_backend_and_service() {
     assert!(none.stderr.starts_with("fanlight: flow list: no agent is running: "), "{none}");
 }
 
-/// Enters flows to the VIP's port 81, both directions, as if their clients had spoken just now.
-fn fill(fleet: &Fleet, flows: u32) {
-    let path = fleet[0].path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/flows-{FLOW_LAYOUT}"));
-    let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
-    let mut map: HashMap<_, [u8; 16], [u8; 48]> = map.expect("the table is pinned");
-    let wire = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
-    let (port, seen) = (81_u16.to_be(), coarse_now().expect("a clock"));
-    for number in 0..flows {
-        let client = wire(Ipv4Addr::from_bits(overlay(0, 2).to_bits() + number / 50_000));
-        let sport = (1 + number % 50_000) as u16;
-        let key = FlowKey::new(client, wire(VIP), sport.to_be(), port, 6);
-        let backend = wire(Ipv4Addr::new(250, 0, 99, 2));
-        let state = State::Established as u8;
-        let forward = FlowRecord { address: backend, port, state, seen, packets: 1, ..FlowRecord::zeroed() };
-        let back = FlowKey { src: backend, dst: client, sport: port, dport: key.sport, ..key };
-        let reply = FlowRecord { address: key.dst, flags: FlowRecord::REPLY, number: client, ..forward };
-        for (key, record) in [(key, forward), (back, reply)] {
-            let (key, record): ([u8; 16], [u8; 48]) = (bytemuck::cast(key), bytemuck::cast(record));
-            map.insert(key, record, 0).expect("there is room");
-        }
-    }
-}
-
 #[test]
 fn a_large_table_is_listed_whole() {
     const FLOWS: u32 = 60_000;
     let fleet = Fleet::up(1);
     let container = fleet.endpoint(0, 9);
     let _agent = serving(&fleet, &Named::start(&container, "b0", overlay(0, 9), 8080));
-    fill(&fleet, FLOWS);
+    fill(&fleet[0], VIP, FLOWS);
     let start = Instant::now();
     let text = fleet[0].run("flow list --json");
     println!("{FLOWS} flows within {:?}", start.elapsed());

@@ -1,0 +1,39 @@
+//! A flow table filled from outside: more flows than clients could open in a test's time.
+
+use std::net::Ipv4Addr;
+
+use aya::maps::{HashMap, Map, MapData};
+use bytemuck::Zeroable;
+use dataplane_common::abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LAYOUT, State};
+use fanlight::kernel::bpf::coarse_now;
+
+use crate::{Host, fleet::overlay};
+
+/// Port of the VIP to which [`fill`] enters flows.
+pub const PORT: u16 = 81;
+/// Their backend; nobody answers there.
+pub const BACKEND: Ipv4Addr = Ipv4Addr::new(250, 0, 99, 2);
+
+/// Enters flows to a VIP's [`PORT`], both directions, as if their clients, of the first host's slice, had spoken just now.
+#[track_caller]
+pub fn fill(host: &Host, vip: Ipv4Addr, flows: u32) {
+    let path = host.path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/flows-{FLOW_LAYOUT}"));
+    let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
+    let mut map: HashMap<_, [u8; 16], [u8; 48]> = map.expect("the table is pinned");
+    let wire = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
+    let (port, seen) = (PORT.to_be(), coarse_now().expect("a clock"));
+    for number in 0..flows {
+        let client = wire(Ipv4Addr::from_bits(overlay(0, 2).to_bits() + number / 50_000));
+        let sport = (1 + number % 50_000) as u16;
+        let key = FlowKey::new(client, wire(vip), sport.to_be(), port, 6);
+        let backend = wire(BACKEND);
+        let state = State::Established as u8;
+        let forward = FlowRecord { address: backend, port, state, seen, packets: 1, ..FlowRecord::zeroed() };
+        let back = FlowKey { src: backend, dst: client, sport: port, dport: key.sport, ..key };
+        let reply = FlowRecord { address: key.dst, flags: FlowRecord::REPLY, number: client, ..forward };
+        for (key, record) in [(key, forward), (back, reply)] {
+            let (key, record): ([u8; 16], [u8; 48]) = (bytemuck::cast(key), bytemuck::cast(record));
+            map.insert(key, record, 0).expect("there is room");
+        }
+    }
+}
