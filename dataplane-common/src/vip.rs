@@ -146,44 +146,47 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
     let key = segment.key(ip);
     let now = tables.now();
     tables.bring_over(&key);
+    let mut former = None;
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
     {
         if flow.is_reply() {
-            flow.touch(segment, now);
-            return Fate::rewritten(flow.reply(&key));
+            return Fate::rewritten(replied(segment, &key, flow, now, tables));
         }
         let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
         let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
         if known && !over {
+            let tuple = flow.forward(&key, place);
+            if flow.state.get() == State::Answered as u8 && segment.acknowledges(flow) {
+                off_the_common_way();
+                flow.settle(tables.flow(&tuple.answered(key.protocol)), now);
+            }
             flow.touch(segment, now);
-            return Fate::rewritten(flow.forward(&key, place));
+            return Fate::rewritten(tuple);
         }
         off_the_common_way();
         if key.protocol == PROTO_TCP && !over {
             return Fate::refused(Refusal::BackendGone);
         }
         // A new life of the same addresses and ports, which may lead to another backend.
-        let former = flow.record();
-        let reply_key = flow::reply_key(&key, &former, flow::source(&key, &former, place));
-        tables.bring_over(&reply_key);
-        tables.forget(&reply_key);
-        tables.forget(&key);
+        former = Some(flow);
     }
     off_the_common_way();
-    unconfirmed(segment, &key, place, now, tables)
+    unconfirmed(segment, &key, former, place, now, tables)
 }
 
-/// A packet of a flow that is not confirmed yet, or of none.
+/// A packet of a flow that is not confirmed yet, or of none, or the first of another life of a `former` one.
 #[inline(always)]
 fn unconfirmed<T: Services>(
     segment: &Segment,
     key: &FlowKey,
+    former: Option<&LiveFlow>,
     place: &impl Place,
     now: u32,
     tables: &T,
 ) -> Fate {
-    if let Some(young) = tables.young(key)
+    if former.is_none()
+        && let Some(young) = tables.young(key)
         && young.lives(key.protocol, now)
     {
         if young.is_reply() {
@@ -197,7 +200,7 @@ fn unconfirmed<T: Services>(
             return Fate::rewritten(tuple);
         }
     }
-    choice::choose(segment, key, place, now, tables)
+    choice::choose(segment, key, former, place, now, tables)
 }
 
 /// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
@@ -235,8 +238,7 @@ fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
         && flow.lives(key.protocol, now)
         && flow.is_reply()
     {
-        flow.touch(segment, now);
-        return flow.reply(&key);
+        return replied(segment, &key, flow, now, tables);
     }
     off_the_common_way();
     match tables.young(&key) {
@@ -280,6 +282,22 @@ pub fn beside<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: us
         return Tuple::KEPT;
     }
     choice::straight(&segment, &key, now, tables)
+}
+
+/// A backend's packet in a flow of table `flows`. While a reopened one is not confirmed, each is remembered with the forward
+/// entry, which the client's acknowledgement meets: the first may be a late one of the former life.
+#[inline(always)]
+fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
+    let tuple = reply.reply(key);
+    if reply.state.get() == State::New as u8 && !segment.is_reset() {
+        off_the_common_way();
+        if let Some(forward) = tables.flow(&tuple.answered(key.protocol)) {
+            forward.number.set(segment.sequence());
+            forward.state.set(State::Answered as u8);
+        }
+    }
+    reply.touch(segment, now);
+    tuple
 }
 
 /// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.

@@ -2,8 +2,9 @@
 
 use super::{Fate, Place, Refusal, Segment, Services, Tuple, flow};
 use crate::{
-    abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, ServiceWord, State, VipKey, mix},
+    abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey, mix},
     icmp,
+    wire::PROTO_TCP,
 };
 
 /// How many other ports are tried where the client's own is taken, or shared with others.
@@ -41,6 +42,7 @@ pub const fn slot_hash(key: &FlowKey) -> u32 {
 pub(super) fn choose<T: Services>(
     segment: &Segment,
     key: &FlowKey,
+    former: Option<&LiveFlow>,
     place: &impl Place,
     now: u32,
     tables: &T,
@@ -65,7 +67,35 @@ pub(super) fn choose<T: Services>(
         flags: place.source(key.src, backend),
         ..first_packet(segment, now)
     };
+    if let Some(former) = former {
+        let record = former.record();
+        let source = flow::source(key, &record, place);
+        let reply_key = flow::reply_key(key, &record, source);
+        tables.bring_over(&reply_key);
+        // Another flow may have taken the key once this one's answers had ceased.
+        let reply = tables.flow(&reply_key);
+        if let Some(reply) = reply.filter(|reply| reply.is_same_as(&flow::reply_record(key, &record))) {
+            if is_same_way(&forward, &record) && key.protocol == PROTO_TCP {
+                former.reopen(1, forward.bytes, now);
+                reply.reopen(0, 0, now);
+                tables.announce(key, &forward);
+                return Fate::rewritten(flow::forwarded(key, &record, source));
+            }
+            tables.forget(&reply_key);
+        }
+        tables.forget(key);
+    }
     enter(key, forward, place, now, tables)
+}
+
+/// Whether a connection that was over may start again in its former entries, because the new one leads to the same backend. A
+/// client that comes back to its ports time and again takes no room for it, and the tables no time.
+#[inline(always)]
+fn is_same_way(forward: &FlowRecord, former: &FlowRecord) -> bool {
+    let differs = former.backend ^ forward.backend
+        | u32::from(former.service ^ forward.service)
+        | u32::from(former.flags ^ forward.flags);
+    differs == 0
 }
 
 /// What the first packet of a flow says of it.
@@ -136,10 +166,12 @@ fn enter<T: Services>(
         if found {
             break;
         }
-        found = tables.any(TRIES, |attempt| {
+        // By value, what can be: a reference takes as much of the programs' stack again.
+        let tried = &mut forward;
+        found = tables.any(TRIES, move |attempt| {
             let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
-            forward.other_port = first.wrapping_add(offset as u16).to_be();
-            has_free_answers(key, &forward, source, now, tables)
+            tried.other_port = first.wrapping_add(offset as u16).to_be();
+            has_free_answers(key, tried, source, now, tables)
         });
         // Former tables are not looked into for every port that is tried.
         if tables.bring_over(&flow::reply_key(key, &forward, source)) {
@@ -176,15 +208,8 @@ fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables:
 /// very flow.
 #[inline(always)]
 fn is_free<T: Services>(key: &FlowKey, reply: &FlowRecord, now: u32, tables: &T) -> bool {
-    let others = |found: Option<&crate::abi::LiveFlow>| {
-        found.is_some_and(|entry| {
-            // One comparison, for the verifier's sake.
-            let differs = entry.address.get() ^ reply.address
-                | entry.number.get() ^ reply.number
-                | u32::from(entry.port.get() ^ reply.port)
-                | u32::from(entry.other_port.get() ^ reply.other_port);
-            differs != 0 && entry.lives(key.protocol, now)
-        })
+    let others = |found: Option<&LiveFlow>| {
+        found.is_some_and(|entry| !entry.is_same_as(reply) && entry.lives(key.protocol, now))
     };
     !others(tables.flow(key)) && !others(tables.young(key))
 }

@@ -155,15 +155,19 @@ impl LiveFlow {
         own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
-    /// Counts a packet and follows the connection.
+    /// Counts a packet and follows the connection. One that was reopened and is not confirmed grows no older by it.
     #[inline(always)]
     pub fn touch(&self, segment: &Segment, now: u32) {
         self.packets.set(self.packets.get().wrapping_add(1));
         self.bytes.set(self.bytes.get().wrapping_add(u64::from(segment.len)));
+        let state = self.state.get();
+        if state < State::Established as u8 {
+            off_the_common_way();
+            return;
+        }
         if self.seen.get() != now {
             self.seen.set(now);
         }
-        let state = self.state.get();
         let after = segment.after(state);
         if after != state {
             self.state.set(after);
@@ -171,6 +175,36 @@ impl LiveFlow {
         if !self.is_reply() {
             self.number.set(segment.acknowledgement());
         }
+    }
+
+    /// Starts another life of the connection: it lives on only once it is [settled](Self::settle).
+    #[inline(always)]
+    pub fn reopen(&self, packets: u64, bytes: u64, now: u32) {
+        self.state.set(State::New as u8);
+        self.seen.set(now);
+        self.packets.set(packets);
+        self.bytes.set(bytes);
+    }
+
+    /// Confirms a reopened connection: its backend has answered, and the client has acknowledged that.
+    #[inline(always)]
+    pub fn settle(&self, reply: Option<&Self>, now: u32) {
+        self.state.set(State::Established as u8);
+        if let Some(reply) = reply {
+            reply.state.set(State::Established as u8);
+            reply.seen.set(now);
+        }
+    }
+
+    /// Whether an entry of the same key makes the same of a packet.
+    #[inline(always)]
+    pub fn is_same_as(&self, record: &FlowRecord) -> bool {
+        // One comparison, for the verifier's sake.
+        let differs = self.address.get() ^ record.address
+            | self.number.get() ^ record.number
+            | u32::from(self.port.get() ^ record.port)
+            | u32::from(self.other_port.get() ^ record.other_port);
+        differs == 0
     }
 
     /// What the client's packet becomes.

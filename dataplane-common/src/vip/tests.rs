@@ -289,6 +289,71 @@ fn a_port_used_again_right_after_the_close_is_a_new_connection() {
 }
 
 #[test]
+fn a_port_used_again_towards_the_same_backend_takes_the_former_entries() {
+    let tables = tables();
+    connected(&tables);
+    let _ = forward(&tables, segment(FIN_ACK));
+    let entries = tables.balancer.flows.clone();
+    let young = tables.balancer.young.len();
+    let entry = |key: &FlowKey| tables.balancer.flows.get(key).expect("it stays").record();
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST, "once more");
+    let reopened = entry(&segment_key());
+    assert_eq!((reopened.state, reopened.packets), (State::New as u8, 2));
+    let early = segment(ACK).with(|ack| ack.acknowledgement = 7_001);
+    assert_eq!(forward(&tables, early), TO_FIRST);
+    assert_eq!(entry(&segment_key()).state, State::New as u8, "its backend has not answered");
+    let late = answer(TO_FIRST, PROTO_TCP, FIN_ACK).with(|late| late.sequence = 5_000_000);
+    back(&tables, late).expect("an answer of the former life");
+    back(&tables, answer(TO_FIRST, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 6_999));
+    assert_eq!(entry(&segment_key()).state, State::Answered as u8, "not what the backend said");
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    assert_eq!(entry(&segment_key()).state, State::Established as u8);
+    assert_eq!((tables.balancer.flows.len(), tables.balancer.young.len()), (entries.len(), young));
+    advance(&tables, 3600);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
+    back(&tables, answer(TO_FIRST, PROTO_TCP, ACK)).expect("an answer of the flow");
+}
+
+#[test]
+fn a_reopened_connection_leaves_a_key_to_the_flow_that_has_taken_it() {
+    let mut tables = tables();
+    connected(&tables);
+    let _ = forward(&tables, segment(FIN_ACK));
+    // The answers ceased long ago, and a flow of the same client to another VIP of the backend has their key now.
+    const OTHER: u32 = VIP + 1;
+    let answers = answer(TO_FIRST, PROTO_TCP, ACK).bytes();
+    let key = Segment::read(&answers[..], &ip(&answers), 0).expect("a segment").key(&ip(&answers));
+    let mut reply = tables.balancer.flows.get(&key).expect("an entry").record();
+    reply.address = OTHER.to_be();
+    tables.balancer.flows.insert(key, &reply);
+    tables.config.nat_ports = [61_000, 61_000];
+    let fate = forward(&tables, segment(SYN));
+    assert_eq!(fate, Ok(tuple((CLIENT, 61_000), (FIRST, 8080))));
+    assert_eq!(back(&tables, answer(TO_FIRST, PROTO_TCP, ACK)), Some(tuple((OTHER, 80), (CLIENT, 40_000))));
+    assert_eq!(back(&tables, answer(fate, PROTO_TCP, SYN_ACK)), Some(tuple((VIP, 80), (CLIENT, 40_000))));
+}
+
+#[test]
+fn a_reopened_connection_that_is_not_answered_ends_as_a_new_one_does() {
+    let mut tables = tables();
+    connected(&tables);
+    let _ = forward(&tables, segment(FIN_ACK));
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    advance(&tables, 20);
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    advance(&tables, 11);
+    lead_to(&mut tables, 1);
+    let fate = forward(&tables, segment(SYN));
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
+    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    advance(&tables, 3600);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
 fn a_forged_reset_ends_nothing_that_goes_on() {
     let tables = tables();
     connected(&tables);

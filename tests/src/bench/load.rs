@@ -210,8 +210,7 @@ fn echo(mut peer: TcpStream) -> io::Result<()> {
 fn answer_once(mut peer: TcpStream) -> io::Result<()> {
     let mut request = REQUEST;
     peer.read_exact(&mut request)?;
-    peer.write_all(&request)?;
-    peer.shutdown(Shutdown::Write)
+    peer.write_all(&request)
 }
 
 fn count_datagrams(socket: &UdpSocket) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{FlowKey, FlowRecord},
+    abi::{FlowKey, FlowRecord, State},
     wire::PROTO_TCP,
 };
 
@@ -35,7 +35,9 @@ impl Ended {
     pub fn connections(&self, gone: &Gone, is_local: impl Fn(Ipv4Addr) -> bool) -> Result<Vec<Connection>> {
         let mut found = Vec::new();
         self.maps.flows.each_of(FlowTable::Flows, |key, record| {
-            if gone.contains(&record.backend) && is_forward(key, record) {
+            // One that is being opened has acknowledged nothing: it hears of it when it asks again.
+            let is_open = record.state >= State::Established as u8;
+            if gone.contains(&record.backend) && is_forward(key, record) && is_open {
                 found.extend(Some(connection(key, record)).filter(|found| is_local(*found.client.ip())));
             }
         })?;
