@@ -274,16 +274,22 @@ fn datagrams_move_when_their_backends_endpoint_has_vanished_and_connections_stay
     }
 }
 
+/// A connection whose handshake, with the second backend, is complete.
+fn opened_towards_the_second(tables: &Memory) -> Result<Tuple, Refusal> {
+    let fate = forward(tables, segment(SYN));
+    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
+    back(tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
+    let _ = forward(tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    fate
+}
+
 #[test]
 fn a_port_used_again_right_after_the_close_is_a_new_connection() {
     let mut tables = tables();
     connected(&tables);
     let _ = forward(&tables, segment(FIN_ACK));
     lead_to(&mut tables, 1);
-    let fate = forward(&tables, segment(SYN));
-    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
-    back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
-    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let fate = opened_towards_the_second(&tables);
     advance(&tables, 3600);
     assert_eq!(forward(&tables, segment(ACK)), fate, "established, not closing");
 }
@@ -345,10 +351,7 @@ fn a_reopened_connection_that_is_not_answered_ends_as_a_new_one_does() {
     assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
     advance(&tables, 11);
     lead_to(&mut tables, 1);
-    let fate = forward(&tables, segment(SYN));
-    assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
-    back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
-    let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
+    let fate = opened_towards_the_second(&tables);
     advance(&tables, 3600);
     assert_eq!(forward(&tables, segment(ACK)), fate);
 }

@@ -107,12 +107,17 @@ impl Rounds {
             .context("no round was run")
     }
 
-    /// A quantile of one way's round trips by another's, round by round; `None` where they were not timed.
-    pub fn latency(&self, way: Way, to: Way, quantile: fn(&Latency) -> f64) -> Option<Summary> {
-        let of = |way| self.0.get(&(Load::RoundTrips, way));
-        let [ours, theirs] =
-            [of(way)?, of(to)?].map(|series| series.latency.iter().map(quantile).collect::<Vec<_>>());
-        Summary::of_ratios(&ours, &theirs)
+    /// A quantile of one way's times by another's, round by round; `None` for a load whose units are not timed.
+    pub fn latency(
+        &self,
+        load: Load,
+        way: Way,
+        to: Way,
+        quantile: fn(&Latency) -> f64,
+    ) -> Result<Option<Summary>> {
+        let of =
+            |way| -> Result<Vec<f64>> { Ok(self.series(load, way)?.latency.iter().map(quantile).collect()) };
+        Ok(Summary::of_ratios(&of(way)?, &of(to)?))
     }
 
     /// A way's undisturbed rate.

@@ -101,8 +101,8 @@ pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
 fn row(wire: Wire, load: Load, rounds: &Rounds) -> Result<Row> {
     let ratio = |(ours, peer)| {
         let ratio = rounds.rate(load, ours, peer)?;
-        let quantile = |quantile| rounds.latency(ours, peer, quantile).filter(|_| load == Load::RoundTrips);
-        let latency = quantile(|latency| latency.median).zip(quantile(|latency| latency.p99));
+        let median = rounds.latency(load, ours, peer, |latency| latency.median)?;
+        let latency = median.zip(rounds.latency(load, ours, peer, |latency| latency.p99)?);
         Ok(Ratio { ours, peer, ratio, wanted: wanted(wire, load, peer), latency: latency.map(Into::into) })
     };
     Ok(Row {
