@@ -15,6 +15,7 @@ pub mod crowd;
 pub mod fleet;
 pub mod flood;
 pub mod flows;
+pub mod foreign;
 pub mod host;
 pub mod http;
 pub mod lab;

@@ -4,6 +4,7 @@ mod agent;
 mod flows;
 mod record;
 mod service;
+mod shadowed;
 
 use std::{io, path::Path};
 
@@ -149,7 +150,10 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
     let room = datapath.as_ref().map(|datapath| datapath.services().flow_room()).transpose()?;
     let counted = seen.record.as_ref().filter(|_| seen.state.state == Life::Running && datapath.is_some());
     let (room, count) = (room.unwrap_or_default(), counted.and_then(|record| record.flow_count));
-    let degraded = degraded(&seen, &fans);
+    let mut degraded = degraded(&seen, &fans);
+    if let Some(datapath) = &datapath {
+        degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &links));
+    }
     let record = seen.record.unwrap_or_default();
     Ok(Status {
         node: if record.node.is_empty() { name } else { record.node },
@@ -194,9 +198,13 @@ fn degraded(seen: &Seen, fans: &[FanState]) -> Vec<String> {
 }
 
 fn hook_row(attachment: &Attachment, links: &[Link]) -> HookRow {
-    let link = links.iter().find(|link| link.index == attachment.ifindex);
-    let device = link.map_or_else(|| format!("#{}", attachment.ifindex), |link| link.name.clone());
+    let device = device(attachment.ifindex, links);
     HookRow { hook: attachment.hook.name(), device, program: attachment.program_id }
+}
+
+fn device(index: u32, links: &[Link]) -> String {
+    let link = links.iter().find(|link| link.index == index);
+    link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
 }
 
 /// The devices that run the uplink's program.

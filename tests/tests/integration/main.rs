@@ -30,6 +30,7 @@ mod service_cli;
 mod services;
 mod services_agent;
 mod services_room;
+mod shadowed;
 mod upgrade;
 mod verifier;
 mod vip;

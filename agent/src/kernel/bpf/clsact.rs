@@ -105,16 +105,14 @@ pub(super) fn attachments() -> Result<Vec<Attachment>> {
     Ok(found)
 }
 
-/// Others' programs that run before ours.
-pub(super) fn before_ours(hook: Hook, ifindex: u32) -> Result<Vec<ForeignProgram>> {
-    let what = || format!("listing tc filters of interface {ifindex}");
+/// Programs that run before ours: filters of one priority run in the order in which they came.
+pub(super) fn before(ours: Attachment) -> Result<Vec<ForeignProgram>> {
+    let what = || format!("listing tc filters of interface {}", ours.ifindex);
     let socket = connect().during(what)?;
-    let filters = filters(&socket, hook, ifindex).during(what)?;
-    let Some(position) = filters.iter().position(|filter| is_ours(filter, hook)) else {
-        return Ok(Vec::new());
-    };
-    let others = filters.into_iter().take(position).filter(|filter| !filter.name.starts_with(OWNER));
-    Ok(others.map(|filter| ForeignProgram { id: filter.program_id, name: filter.name }).collect())
+    let filters = filters(&socket, ours.hook, ours.ifindex).during(what)?;
+    let position = filters.iter().position(|filter| is_ours(filter, ours.hook)).unwrap_or_default();
+    let before = filters.into_iter().take(position).filter(|filter| !filter.name.starts_with(OWNER));
+    Ok(before.map(|filter| ForeignProgram { id: filter.program_id, name: filter.name }).collect())
 }
 
 fn ours(socket: &Socket, hook: Hook, ifindex: u32) -> io::Result<Option<Filter>> {

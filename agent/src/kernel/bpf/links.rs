@@ -118,13 +118,9 @@ pub(super) fn prune(pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// Others' programs that run before ours.
-pub(super) fn before_ours(pins: &Pins, hook: Hook, ifindex: u32) -> Result<Vec<ForeignProgram>> {
-    let Some(link) = open(&pins.link(hook, ifindex))? else { return Ok(Vec::new()) };
-    let ours = sys::link_info(link.as_fd()).during(|| format!("asking about {}", hook.name()))?.id;
-    let all = query(hook, ifindex)?;
-    let Some(position) = all.iter().position(|&(_, link)| link == ours) else { return Ok(Vec::new()) };
-    let own: Vec<_> = attachments(pins)?.iter().map(|attachment| attachment.program_id).collect();
-    let others = all.iter().take(position).filter(|(id, _)| !own.contains(id));
-    Ok(others.map(|&(id, _)| ForeignProgram::by_id(id)).collect())
+/// Programs that run before ours.
+pub(super) fn before(ours: Attachment) -> Result<Vec<ForeignProgram>> {
+    let all = query(ours.hook, ours.ifindex)?;
+    let position = all.iter().position(|&(id, _)| id == ours.program_id).unwrap_or_default();
+    Ok(all.iter().take(position).map(|&(id, _)| ForeignProgram::by_id(id)).collect())
 }

@@ -28,6 +28,7 @@ mod sys;
 mod tables;
 
 use std::{
+    collections::HashSet,
     net::Ipv4Addr,
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -241,12 +242,19 @@ impl Datapath {
         }
     }
 
-    /// Others' programs that run before ours on a hook, and may end the chain.
-    pub fn shadowed(&self, hook: Hook, ifindex: u32) -> Result<Vec<ForeignProgram>> {
-        match self.mechanism {
-            Mechanism::Tcx => links::before_ours(&self.pins, hook, ifindex),
-            Mechanism::Clsact => clsact::before_ours(hook, ifindex),
+    /// Others' programs that run before ours on a hook, and may end the chain. `ours` are all of ours.
+    pub fn shadowed(&self, ours: &[Attachment]) -> Result<Vec<(Attachment, ForeignProgram)>> {
+        let own: HashSet<u32> = ours.iter().map(|attachment| attachment.program_id).collect();
+        let mut found = Vec::new();
+        for &attachment in ours {
+            let before = match self.mechanism {
+                Mechanism::Tcx => links::before(attachment)?,
+                Mechanism::Clsact => clsact::before(attachment)?,
+            };
+            let others = before.into_iter().filter(|program| !own.contains(&program.id));
+            found.extend(others.map(|program| (attachment, program)));
         }
+        Ok(found)
     }
 
     /// Fans and devices.
