@@ -17,4 +17,5 @@ pub mod monitor;
 pub mod reconcile;
 pub mod replay;
 pub mod service;
+pub mod shadow;
 pub mod status;

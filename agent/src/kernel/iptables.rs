@@ -1,6 +1,9 @@
-//! Single rules in a chain of the IPv4 filter table, for chains whose owner uses `iptables`.
+//! Rules of owners who use `iptables`: single ones in a chain of the IPv4 filter table, and what nf_tables does not know.
 
-use std::process::{Command, Output};
+use std::{
+    fs, io,
+    process::{Command, Output},
+};
 
 use super::nft::NftError;
 
@@ -31,6 +34,26 @@ pub fn remove(chain: &str, rule: &[String]) -> Result<(), NftError> {
     }
     let output = run("-D", chain, rule)?;
     if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+}
+
+/// The rules for translation that the kernel has beside nf_tables, as `iptables-save` writes them; `None`: there are none,
+/// or nobody here who could tell. A kernel that does not use them yet is not made to.
+///
+/// # Errors
+/// The program can't be run, or refuses.
+pub fn legacy_nat() -> Result<Option<String>, NftError> {
+    const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
+    if !fs::read_to_string(NAMES).unwrap_or_default().lines().any(|name| name == "nat") {
+        return Ok(None);
+    }
+    match Command::new("iptables-legacy-save").args(["-t", "nat"]).output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(NftError::Run(error)),
+        Ok(output) if output.status.success() => {
+            Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+        }
+        Ok(output) => Err(refused(&output)),
+    }
 }
 
 fn stands(chain: &str, rule: &[String]) -> Result<bool, NftError> {

@@ -3,13 +3,16 @@
 
 pub mod bpf;
 pub mod capabilities;
+pub mod destinations;
 pub mod dhcp;
 pub mod icmp;
+pub mod ip_vs;
 pub mod iptables;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod nft_rules;
 pub mod nft_watch;
 pub mod privileges;
 pub mod reserved_ports;

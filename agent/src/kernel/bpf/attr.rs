@@ -56,6 +56,7 @@ pub(super) struct IdAttr {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct QueryAttr {
+    /// Or a control group's descriptor.
     pub(super) ifindex: u32,
     pub(super) attach_type: u32,
     pub(super) query_flags: u32,

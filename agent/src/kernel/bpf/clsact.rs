@@ -105,7 +105,7 @@ pub(super) fn attachments() -> Result<Vec<Attachment>> {
     Ok(found)
 }
 
-/// Programs that run before ours: filters of one priority run in the order in which they came.
+/// Programs that run before ours: of the filters of one priority the latest runs first.
 pub(super) fn before(ours: Attachment) -> Result<Vec<ForeignProgram>> {
     let what = || format!("listing tc filters of interface {}", ours.ifindex);
     let socket = connect().during(what)?;

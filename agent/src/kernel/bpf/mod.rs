@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod flow_maps;
 mod flows;
+mod groups;
 mod links;
 mod logs;
 mod look;
@@ -45,6 +46,7 @@ pub use self::{
     error::{Error, Result},
     events::EventReader,
     flows::{FlowRoom, FlowTable, IDLE_FLOWS, coarse_now, flows_held},
+    groups::connect_programs,
     look::Look,
     object::{LoadedProgram, program_name},
     paths::{PathMap, uptime},

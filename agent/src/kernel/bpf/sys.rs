@@ -194,6 +194,27 @@ pub(super) fn query(ifindex: u32, attach_type: bpf_attach_type) -> io::Result<Ve
     Ok(programs.into_iter().zip(links).take(attr.count as usize).collect())
 }
 
+/// Programs that decide for a control group's processes, also those of groups around it.
+pub(super) fn query_group(group: BorrowedFd<'_>, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
+    const EFFECTIVE: u32 = 1;
+    let mut programs = [0u32; 64];
+    let mut attr = QueryAttr {
+        ifindex: raw(group),
+        attach_type: attach_type as u32,
+        query_flags: EFFECTIVE,
+        prog_ids: address_mut(&mut programs),
+        count: programs.len() as u32,
+        ..Zeroable::zeroed()
+    };
+    // SAFETY: the array is writable for `count` elements.
+    match unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) } {
+        // The first of more.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => attr.count = programs.len() as u32,
+        other => other.map(drop)?,
+    }
+    Ok(programs.into_iter().take(attr.count as usize).collect())
+}
+
 /// Loads a classifier made of a few instructions.
 pub(super) fn load_classifier(insns: &[Insn]) -> io::Result<OwnedFd> {
     const SCHED_CLS: u32 = 3;

@@ -1,0 +1,300 @@
+//! Rules and sets as the kernel's nf_tables tells them (`linux/netfilter/nf_tables.h`): expressions that load what is
+//! known of a packet into registers, compare these, and act.
+//!
+//! What iptables adds to that language (`linux/netfilter/x_tables.h`) is understood as far as it asks for ports.
+
+mod attributes;
+mod set;
+
+use self::attributes::{value, verdict, words};
+pub use self::{
+    attributes::{attribute, attributes, name, number},
+    set::set,
+};
+use super::rule::{Action, Field, Key, Rule, Test, Verdict};
+
+/// The rule in a message's attributes; `None`: it does nothing that matters here.
+pub fn rule(message: &[u8]) -> Option<Rule> {
+    const EXPRESSIONS: u16 = 4;
+    const NAME: u16 = 1;
+    const DATA: u16 = 2;
+    let mut reader = Reader::default();
+    for (_, expression) in attributes(attribute(message, EXPRESSIONS)?) {
+        let data = attribute(expression, DATA).unwrap_or_default();
+        if let Some(action) = reader.read(&name(expression, NAME)?, data) {
+            return Some(Rule { tests: reader.tests, action });
+        }
+    }
+    None
+}
+
+/// What a register holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Register {
+    /// Some bits of a field.
+    Field(Field, u32),
+    /// A number by chance, of a range that its map covers.
+    Chance,
+    #[default]
+    Unknown,
+}
+
+/// Registers of four bytes (`NFT_REG32_COUNT`).
+const REGISTERS: usize = 16;
+
+#[derive(Debug, Default)]
+struct Reader {
+    registers: [Register; REGISTERS],
+    tests: Vec<Test>,
+}
+
+/// Attribute types that many expressions share.
+const FIRST: u16 = 1;
+const SECOND: u16 = 2;
+const THIRD: u16 = 3;
+const FOURTH: u16 = 4;
+
+impl Reader {
+    /// Takes the next expression; gives what ends the rule.
+    fn read(&mut self, kind: &str, data: &[u8]) -> Option<Action> {
+        match kind {
+            "payload" => self.payload(data),
+            "meta" => self.meta(data),
+            "bitwise" => self.bitwise(data),
+            "cmp" => self.compare(data),
+            "range" => self.range(data),
+            "lookup" => return self.lookup(data),
+            "immediate" => return self.immediate(data),
+            "numgen" => self.set(register(data, FIRST), Register::Chance),
+            "hash" => self.set(register(data, SECOND), Register::Chance),
+            "nat" => {
+                const NFT_NAT_DNAT: u32 = 1;
+                return (number(data, FIRST) == Some(NFT_NAT_DNAT)).then_some(Action::Translate);
+            }
+            "redir" => return Some(Action::Translate),
+            "reject" | "queue" => return Some(Action::Verdict(Verdict::End)),
+            "target" => {
+                let target = name(data, FIRST)?;
+                return is_translation(&target).then_some(Action::Translate);
+            }
+            "match" => self.tests.extend(extension(data)),
+            "ct" | "fib" | "rt" | "socket" | "exthdr" | "osf" | "byteorder" | "xfrm" | "tunnel" => {
+                self.registers = Default::default();
+            }
+            "counter" | "log" | "notrack" | "last" => {}
+            "dynset" if !may_end(data) => {}
+            "objref" if number(data, FIRST) == Some(COUNTER) => {}
+            _ => self.tests.push(Test::Unknown),
+        }
+        None
+    }
+
+    fn set(&mut self, place: Option<usize>, value: Register) {
+        if let Some(register) = place.and_then(|place| self.registers.get_mut(place)) {
+            *register = value;
+        }
+    }
+
+    fn get(&self, place: usize) -> Register {
+        self.registers.get(place).copied().unwrap_or_default()
+    }
+
+    fn payload(&mut self, data: &[u8]) {
+        let Some(place) = register(data, FIRST) else { return };
+        let get = |attribute| number(data, attribute).unwrap_or(u32::MAX);
+        let (base, offset, length) = (get(SECOND), get(THIRD), get(FOURTH).min(4 * REGISTERS as u32));
+        for (word, at) in (0..length).step_by(4).enumerate() {
+            let bytes = (length - at).min(4);
+            self.set(Some(place + word), loaded(base, offset.saturating_add(at), bytes));
+        }
+    }
+
+    fn meta(&mut self, data: &[u8]) {
+        const NFPROTO: u32 = 15;
+        const L4PROTO: u32 = 16;
+        let field = match number(data, SECOND) {
+            Some(NFPROTO) => Register::Field(Field::Family, Field::Family.mask()),
+            Some(L4PROTO) => Register::Field(Field::Protocol, Field::Protocol.mask()),
+            _ => Register::Unknown,
+        };
+        self.set(register(data, FIRST), field);
+    }
+
+    fn bitwise(&mut self, data: &[u8]) {
+        const MASK: u16 = 4;
+        const XOR: u16 = 5;
+        const OPERATION: u16 = 6;
+        let plain = number(data, OPERATION).unwrap_or_default() == 0
+            && value(data, XOR).is_some_and(|xor| xor.iter().all(|&byte| byte == 0));
+        let mask = value(data, MASK).unwrap_or_default();
+        let (Some(from), Some(to)) = (register(data, FIRST), register(data, SECOND)) else { return };
+        for (word, mask) in words(mask).into_iter().enumerate() {
+            let masked = match self.get(from + word) {
+                Register::Field(field, bits) if plain => Register::Field(field, bits & field.value(mask)),
+                _ => Register::Unknown,
+            };
+            self.set(Some(to + word), masked);
+        }
+    }
+
+    fn compare(&mut self, data: &[u8]) {
+        const EQ: u32 = 0;
+        const NEQ: u32 = 1;
+        const LT: u32 = 2;
+        const LTE: u32 = 3;
+        const GT: u32 = 4;
+        const GTE: u32 = 5;
+        let operands = (register(data, FIRST), number(data, SECOND), value(data, THIRD));
+        let (Some(place), Some(operation), Some(value)) = operands else {
+            return self.tests.push(Test::Unknown);
+        };
+        let words = words(value);
+        let is_single = words.len() == 1;
+        for (word, value) in words.into_iter().enumerate() {
+            let test = match self.get(place + word) {
+                Register::Field(field, mask) if operation == EQ || is_single => {
+                    let value = field.value(value);
+                    let range = match operation {
+                        EQ | NEQ => Some((value, value)),
+                        LT => value.checked_sub(1).map(|last| (0, last)),
+                        LTE => Some((0, value)),
+                        GT => value.checked_add(1).map(|first| (first, u32::MAX)),
+                        GTE => Some((value, u32::MAX)),
+                        _ => None,
+                    };
+                    let ranges = range.into_iter().collect();
+                    Test::In { field, mask, ranges, not: operation == NEQ }
+                }
+                _ => Test::Unknown,
+            };
+            self.tests.push(test);
+        }
+    }
+
+    fn range(&mut self, data: &[u8]) {
+        const NEQ: u32 = 1;
+        let ends = (value(data, THIRD).map(words), value(data, FOURTH).map(words));
+        let register = register(data, FIRST).map_or(Register::Unknown, |place| self.get(place));
+        self.tests.push(match (register, ends) {
+            (Register::Field(field, mask), (Some(first), Some(last)))
+                if first.len() == 1 && last.len() == 1 =>
+            {
+                let range = (field.value(first[0]), field.value(last[0]));
+                Test::In { field, mask, ranges: vec![range], not: number(data, SECOND) == Some(NEQ) }
+            }
+            _ => Test::Unknown,
+        });
+    }
+
+    fn lookup(&mut self, data: &[u8]) -> Option<Action> {
+        const FLAGS: u16 = 5;
+        const INVERTED: u32 = 1;
+        let (Some(set), Some(place)) = (name(data, FIRST), register(data, SECOND)) else {
+            self.tests.push(Test::Unknown);
+            return None;
+        };
+        let target = number(data, THIRD);
+        let is_chance = self.get(place) == Register::Chance;
+        if target == Some(VERDICT) {
+            return Some(if is_chance { Action::Spread(set) } else { Action::Map(self.key(place), set) });
+        }
+        if !is_chance {
+            let not = number(data, FLAGS).is_some_and(|flags| flags & INVERTED != 0);
+            self.tests.push(Test::InSet { key: self.key(place), set, not });
+        }
+        self.set(register(data, THIRD), Register::Unknown);
+        None
+    }
+
+    /// Whole fields from a register on.
+    fn key(&self, place: usize) -> Key {
+        let known = |register: &Register| match register {
+            Register::Field(field, mask) => Some(*field).filter(|field| field.mask() == *mask),
+            _ => None,
+        };
+        self.registers.get(place..).unwrap_or_default().iter().map(known).collect()
+    }
+
+    fn immediate(&mut self, data: &[u8]) -> Option<Action> {
+        if number(data, FIRST) != Some(VERDICT) {
+            self.set(register(data, FIRST), Register::Unknown);
+            return None;
+        }
+        Some(Action::Verdict(verdict(attribute(data, SECOND)?))).filter(|action| {
+            // What goes on may do more.
+            *action != Action::Verdict(Verdict::Continue)
+        })
+    }
+}
+
+/// `NFT_REG_VERDICT`.
+const VERDICT: u32 = 0;
+/// `NFT_OBJECT_COUNTER`.
+const COUNTER: u32 = 1;
+
+/// The register in an attribute, counted in words: the kernel names the first of four by a number of its own.
+fn register(data: &[u8], attribute: u16) -> Option<usize> {
+    /// `NFT_REG_4`, `NFT_REG32_00`.
+    const LAST_OF_FOUR: u32 = 4;
+    const FIRST_WORD: u32 = 8;
+    match number(data, attribute)? {
+        VERDICT => None,
+        four @ ..=LAST_OF_FOUR => Some((four as usize - 1) * 4),
+        word => word.checked_sub(FIRST_WORD).map(|word| word as usize),
+    }
+}
+
+/// Whether what a packet adds to a set has limits of its own: `NFTA_DYNSET_EXPR`, `..EXPRESSIONS`.
+fn may_end(data: &[u8]) -> bool {
+    attributes(data).any(|(kind, _)| [7, 10].contains(&kind))
+}
+
+/// What bytes of a packet are.
+fn loaded(base: u32, offset: u32, length: u32) -> Register {
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    match (base, offset, length) {
+        (NETWORK, 16, 1..=4) => Register::Field(Field::Address, u32::MAX << (32 - 8 * length)),
+        (NETWORK, 9, 1) => Register::Field(Field::Protocol, Field::Protocol.mask()),
+        (TRANSPORT, 2, 2) => Register::Field(Field::Port, Field::Port.mask()),
+        _ => Register::Unknown,
+    }
+}
+
+/// Whether a target of iptables gives packets another destination.
+pub(super) fn is_translation(target: &str) -> bool {
+    ["DNAT", "REDIRECT", "NETMAP"].contains(&target)
+}
+
+/// What a match of iptables asks for.
+fn extension(data: &[u8]) -> Option<Test> {
+    /// Where `struct xt_tcp` and `struct xt_udp` have their inverting flags, and source ports, destination ports.
+    const TCP_FLAGS: usize = 11;
+    const UDP_FLAGS: usize = 8;
+    let info = attribute(data, THIRD).unwrap_or_default();
+    match &*name(data, FIRST)? {
+        "comment" => None,
+        // Option, mask and bits of flags.
+        "tcp" if info.get(8..TCP_FLAGS) == Some(&[0; 3]) => Some(ports(info, TCP_FLAGS)),
+        "udp" => Some(ports(info, UDP_FLAGS)),
+        _ => Some(Test::Unknown),
+    }
+}
+
+fn ports(info: &[u8], flags: usize) -> Test {
+    const DESTINATION: u8 = 2;
+    let port = |at: usize| -> Option<u32> {
+        let bytes = info.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_ne_bytes(bytes).into())
+    };
+    let ends: Option<[u32; 4]> = (|| Some([port(0)?, port(2)?, port(4)?, port(6)?]))();
+    match (ends, info.get(flags)) {
+        (Some([0, 0xffff, first, last]), Some(&flags)) if flags & !DESTINATION == 0 => {
+            Test::range(Field::Port, (first, last), flags & DESTINATION != 0)
+        }
+        _ => Test::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;
