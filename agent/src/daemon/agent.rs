@@ -14,6 +14,7 @@ use super::{
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
     services::Services,
+    shadows::Shadows,
     sources::{Sources, Wake},
     store::FOLDER,
 };
@@ -43,6 +44,7 @@ pub(super) struct Agent {
     pub(super) report: Report,
     pub(super) services: Services,
     pub(super) presence: Presence,
+    pub(super) shadows: Shadows,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
     sources: Sources,
@@ -64,11 +66,13 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
-    let mut agent = Agent::new(options, &files)?;
+    let (reasons, shadowed) = mpsc::channel(1);
+    let mut agent = Agent::new(options, &files, shadowed)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
+    agent.shadows.start(reasons);
     agent.api.open()?;
     notify(&[NotifyState::Ready]);
     loop {
@@ -89,6 +93,10 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.pace.urgent(Instant::now());
             }
             Wake::Request(request) => agent.answer(request),
+            Wake::Shadowed(reasons) => {
+                agent.report.set(Topic::Shadows, reasons);
+                agent.report.publish();
+            }
             Wake::Kept(kept) => agent.kept(kept).await,
             Wake::Reload => {
                 agent.finish_keeping().await?;
@@ -107,13 +115,17 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
 }
 
 impl Agent {
-    fn new(options: &Options, files: &config::Sources) -> Result<Self> {
+    fn new(
+        options: &Options,
+        files: &config::Sources,
+        shadowed: mpsc::Receiver<Vec<String>>,
+    ) -> Result<Self> {
         let now = Instant::now();
         let (requests, asked) = mpsc::channel(REQUESTS);
         // A damaged record is written anew.
         let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
         let mut agent = Self {
-            sources: Sources::open(asked)?,
+            sources: Sources::open(asked, shadowed)?,
             api: Api::new(requests),
             node: Node::open(files.config.node.uplink.clone())?,
             wanted: Vec::new(),
@@ -124,6 +136,7 @@ impl Agent {
             report: Report::new(Path::new(RECORD_FILE), String::new()),
             services: Services::new(now),
             presence: Presence::after(&former),
+            shadows: Shadows::new(),
             next_probe: now,
             logs: None,
             monitor: None,

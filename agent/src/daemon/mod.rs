@@ -11,6 +11,7 @@
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | ends with the datapath it reads; the programs then stop telling |
 //! | a change of services on its way to the disk | the disk | nobody was told that it is kept |
 //! | the keeper of the flow tables ([`flows`]), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
+//! | the look for others that translate VIPs ([`shadows`]), with a blocking thread for each | services that change, changes of the packet filter, a minute | `status` keeps what it said |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
@@ -37,6 +38,7 @@ mod routes;
 mod services;
 mod services_record;
 mod services_room;
+mod shadows;
 mod sources;
 mod store;
 

@@ -27,6 +27,8 @@ pub(super) enum Topic {
     Endpoints,
     /// Services and their routes.
     Services,
+    /// VIPs that others translate.
+    Shadows,
 }
 
 /// The agent's record and who is told about it.

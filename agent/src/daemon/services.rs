@@ -110,11 +110,11 @@ impl Services {
     }
 
     /// Services that can be served.
-    fn served(&self) -> impl Iterator<Item = &Service> {
+    fn served(&self) -> impl Iterator<Item = &Service> + Clone {
         self.wanted().filter(|service| !is_refused(service, &self.taken))
     }
 
-    fn wanted(&self) -> impl Iterator<Item = &Service> {
+    fn wanted(&self) -> impl Iterator<Item = &Service> + Clone {
         self.book.entries().values().map(|entry| &entry.wanted)
     }
 
@@ -271,6 +271,7 @@ impl Agent {
         } else if !self.services.book.entries().is_empty() {
             reasons.push("services: no fan is up, so that none is served; bring one up".to_owned());
         }
+        self.serve();
         let has_failed = !faults.is_empty();
         reasons.extend(faults);
         self.services.failed = Arc::new(failed);
@@ -290,6 +291,13 @@ impl Agent {
             writer.settle();
         }
         self.services.tell();
+        self.serve();
+    }
+
+    /// Says which services others must leave alone.
+    fn serve(&self) {
+        let served = self.services.served().filter(|_| self.datapath.is_some());
+        self.shadows.serve(served);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     kernel::{
         bpf::EventReader,
         netlink::{Event, Netlink, Watch},
-        nft_watch::NftWatch,
+        nft_watch::{self, NftWatch},
     },
 };
 
@@ -31,6 +31,8 @@ pub(super) enum Wake {
     Request(Request),
     /// What was asked for is kept, or can't be.
     Kept(Kept),
+    /// Others translate VIPs, or do no more: all that is to be said of it.
+    Shadowed(Vec<String>),
     /// The time has come.
     Time,
     /// SIGHUP.
@@ -45,6 +47,7 @@ pub(super) struct Sources {
     filter: Option<NftWatch>,
     paths: Option<EventReader>,
     requests: mpsc::Receiver<Request>,
+    shadowed: mpsc::Receiver<Vec<String>>,
     reload: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -52,8 +55,11 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Starts watching: before the first look, so that no change falls between the two.
-    pub(super) fn open(requests: mpsc::Receiver<Request>) -> Result<Self> {
-        let filter = NftWatch::open();
+    pub(super) fn open(
+        requests: mpsc::Receiver<Request>,
+        shadowed: mpsc::Receiver<Vec<String>>,
+    ) -> Result<Self> {
+        let filter = NftWatch::open(nft_watch::TAKEN);
         if let Err(error) = &filter {
             tracing::warn!("changes of the packet filter are noticed by the periodic check only: {error}");
         }
@@ -63,6 +69,7 @@ impl Sources {
             filter: filter.ok(),
             paths: None,
             requests,
+            shadowed,
             reload: on(SignalKind::hangup())?,
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
@@ -85,6 +92,7 @@ impl Sources {
             () = tokio::time::sleep_until(due.into()) => Ok(Wake::Time),
             kept = Keeping::end(keeping) => Ok(Wake::Kept(kept?)),
             Some(request) = self.requests.recv(), if takes_requests => Ok(Wake::Request(request)),
+            Some(reasons) = self.shadowed.recv() => Ok(Wake::Shadowed(reasons)),
             event = next_path(&mut self.paths) => event.map(|()| Wake::Path),
             event = self.watch.next() => Ok(Wake::Network(event?)),
             event = next_change(&mut self.filter) => event.map(|()| Wake::Filter),
