@@ -101,23 +101,23 @@ const KUBE_PROXY: &str = "table ip kube-proxy {
   chain endpoint-2 { ip saddr 10.1.0.2 jump mark-for-masquerade; meta l4proto tcp dnat to 10.1.0.2:8080; }
   chain service-web {
     ip daddr 10.96.0.10 tcp dport 80 ip saddr != 10.0.0.0/8 jump mark-for-masquerade
-    numgen random mod 2 vmap { 0 : goto endpoint-1, 1 : goto endpoint-2 }
+    CHOICE
   }
   chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
   chain nat-output { type nat hook output priority -100; jump services; }
 }
 ";
 
+/// How a service's chain spreads connections.
+const CHOICE: &str = "numgen random mod 2 vmap { 0 : goto endpoint-1, 1 : goto endpoint-2 }";
+
 #[test]
 fn a_vip_in_a_map_of_nftables_is_reported_until_its_element_is_gone() {
     let fleet = Fleet::bare(1);
     let host = &fleet[0];
-    let loaded = host.command("nft").args(["-f", "-"]).input(KUBE_PROXY).run();
-    if tools::in_guest() && !loaded.status.success() {
-        println!("skipped: {loaded}");
-        return;
-    }
-    assert!(loaded.status.success(), "{loaded}");
+    // The guests have no module for numbers by chance.
+    let choice = if tools::in_guest() { "goto endpoint-1" } else { CHOICE };
+    host.command("nft").args(["-f", "-"]).input(KUBE_PROXY.replace("CHOICE", choice)).ok();
     serve(host);
     let _agent = host.agent();
     assert_eq!(
