@@ -118,6 +118,18 @@ pub trait Place {
     fn address(&self, flags: u8, backend: u32) -> u32;
 }
 
+/// The key under which flows of services know a packet: of its own addresses and ports, or, of an ICMP error, of what answers
+/// the packet that it quotes. None of a packet without ports.
+pub fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<FlowKey> {
+    if ip.is_later_fragment() {
+        return None;
+    }
+    match Segment::read(packet, ip, offset) {
+        Some(segment) => Some(segment.key(ip)),
+        None => quote::flow_key(packet, ip, offset),
+    }
+}
+
 /// What becomes of a packet to an address that may be a VIP.
 #[inline(always)]
 pub fn to_vip<P: Packet + ?Sized, T: Services>(
@@ -292,8 +304,7 @@ fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now:
     if reply.state.get() == State::New as u8 && !segment.is_reset() {
         off_the_common_way();
         if let Some(forward) = tables.flow(&tuple.answered(key.protocol)) {
-            forward.number.set(segment.sequence());
-            forward.state.set(State::Answered as u8);
+            forward.note_answer(segment);
         }
     }
     reply.touch(segment, now);
@@ -310,8 +321,7 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
         && !segment.is_reset()
     {
         if key.protocol == PROTO_TCP {
-            forward.number.set(segment.sequence());
-            forward.state.set(State::Answered as u8);
+            forward.note_answer(segment);
         } else {
             confirm(&forward_key, key, forward, now, tables);
         }

@@ -4,7 +4,7 @@ use dataplane_common::{
     abi::{FlowKey, FlowRecord},
     outcome::Outcome,
     packet::Packet as _,
-    vip::Segment,
+    vip,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_IPIP},
 };
 
@@ -66,15 +66,12 @@ fn is_refused(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::RefusedNoBackend | Outcome::RefusedCollision | Outcome::RefusedBackendGone)
 }
 
-/// Addresses and ports of the innermost packet, if flows know its kind.
+/// How flows know the innermost packet.
 fn key_of(frame: &[u8]) -> Option<FlowKey> {
     let outer = Ipv4::new(frame.read(ETH_LEN)?);
     let offset = if outer.header.proto == PROTO_IPIP { ETH_LEN + IPV4_LEN } else { ETH_LEN };
     let ip = Ipv4::new(frame.read(offset)?);
-    if ip.is_fragment() {
-        return None;
-    }
-    Segment::read(frame, &ip, offset).map(|segment| segment.key(&ip))
+    vip::flow_key(frame, &ip, offset)
 }
 
 /// The VIP that a packet is sent to: an exact port wins over any port.

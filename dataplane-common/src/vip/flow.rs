@@ -177,6 +177,13 @@ impl LiveFlow {
         }
     }
 
+    /// Notes the backend's answer in the client's entry, for the client's acknowledgement to meet.
+    #[inline(always)]
+    pub fn note_answer(&self, segment: &Segment) {
+        self.number.set(segment.sequence());
+        self.state.set(State::Answered as u8);
+    }
+
     /// Starts another life of the connection: it lives on only once it is [settled](Self::settle).
     #[inline(always)]
     pub fn reopen(&self, packets: u64, bytes: u64, now: u32) {

@@ -60,6 +60,24 @@ fn a_packet_to_a_vip_and_its_answer_name_service_and_backend() {
 }
 
 #[test]
+fn an_error_about_a_flow_names_its_service_and_backend() {
+    let mut engine = serving(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let (to_vip, from_vip) = ((LOCAL, 1000), (VIP, 53));
+    let question = sent(&Ipv4::udp(to_vip, from_vip, b"who"));
+    let dns = served("dns", Some(REMOTE));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, question).1, dns);
+    let about_answer = Ipv4::fragmentation_needed(LOCAL, 600, &Ipv4::udp(from_vip, to_vip, &[7; 900]), 28);
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, sent(&about_answer)), ("encapsulated", dns.clone()));
+    let question_there = Ipv4::udp(to_vip, (REMOTE, 8080), b"who");
+    let about_question = Ipv4::fragmentation_needed(REMOTE, 600, &question_there, 28);
+    let told_of = told(&mut engine, Hook::UplinkIngress, arrived(&received(&about_question)));
+    assert_eq!(told_of, ("decapsulated", dns));
+    let of_nothing = Ipv4::udp((VIP, 53), (LOCAL, 1001), b"me");
+    let about_nothing = sent(&Ipv4::fragmentation_needed(LOCAL, 600, &of_nothing, 28));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, about_nothing).1, Served::default());
+}
+
+#[test]
 fn a_refused_packet_names_the_service_that_could_not_serve_it_and_no_backend() {
     let mut engine = serving(&[Hook::EndpointIngress]);
     let any = sent(&Ipv4::udp((LOCAL, 1000), (VIP, 99), b"who"));
