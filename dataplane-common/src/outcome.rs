@@ -76,7 +76,7 @@ numbered! {
         RefusedNoService = "refused-no-service",
         /// To a service without a usable backend: answered as a closed port.
         RefusedNoBackend = "refused-no-backend",
-        /// To a service whose backend has no free port towards this client: answered as a closed port.
+        /// To a service without a backend that has a free port towards this client: answered as a closed port.
         RefusedCollision = "refused-collision",
         /// Of a TCP connection whose backend is gone: answered with a reset.
         RefusedBackendGone = "refused-backend-gone",

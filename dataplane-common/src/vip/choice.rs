@@ -9,8 +9,10 @@ use crate::{
 
 /// How many other ports are tried where the client's own is taken, or shared with others.
 const TRIES: u32 = 128;
-/// How often others are tried where the one that was found is taken by a flow of a former table.
-const FORMER_TRIES: u32 = 2;
+/// How often all that is tried: then with another backend, if there is one, else in case a former table had the port.
+const ROUNDS: u32 = 2;
+/// How many slots are looked into for another backend. Of two with weights of 1 and 10 the second is missed once in 450 times.
+const SLOTS: u32 = 64;
 
 /// A connection beside those of services: its packets keep their source.
 pub(super) struct Straight;
@@ -59,14 +61,8 @@ pub(super) fn choose<T: Services>(
     }
     let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
     let Some((row, backend)) = pick(word, hash, tables) else { return Fate::refused(Refusal::NoBackend) };
-    let forward = FlowRecord {
-        address: backend.address,
-        port: if backend.port == 0 { key.dport } else { backend.port },
-        backend: FlowRecord::backend_of(row, backend.generation),
-        service: service as u16,
-        flags: place.source(key.src, backend),
-        ..first_packet(segment, now)
-    };
+    let mut forward = FlowRecord { service: service as u16, ..first_packet(segment, now) };
+    lead(&mut forward, key, row, backend, place);
     if let Some(former) = former {
         let record = former.record();
         let source = flow::source(key, &record, place);
@@ -86,6 +82,16 @@ pub(super) fn choose<T: Services>(
         tables.forget(key);
     }
     enter(key, forward, place, now, tables)
+}
+
+/// Has a flow lead to a backend, under the client's own port.
+#[inline(always)]
+fn lead(forward: &mut FlowRecord, key: &FlowKey, row: u32, backend: &BackendRecord, place: &impl Place) {
+    forward.address = backend.address;
+    forward.port = if backend.port == 0 { key.dport } else { backend.port };
+    forward.other_port = 0;
+    forward.backend = FlowRecord::backend_of(row, backend.generation);
+    forward.flags = place.source(key.src, backend);
 }
 
 /// Whether a connection that was over may start again in its former entries, because the new one leads to the same backend. A
@@ -147,7 +153,8 @@ fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &
 }
 
 /// Enters both directions, the reply first: where its key is another flow's, the client gets another port. So does every
-/// client whose flow comes from an address that others use too.
+/// client whose flow comes from an address that others use too. Where none of the ports that are tried is free, the flow goes
+/// to another backend of the service.
 #[inline(always)]
 fn enter<T: Services>(
     key: &FlowKey,
@@ -156,29 +163,77 @@ fn enter<T: Services>(
     now: u32,
     tables: &T,
 ) -> Fate {
-    let start = slot_hash(key);
-    let (first, count) = tables.other_ports();
-    let source = flow::source(key, &forward, place);
-    let shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
-    tables.bring_over(&flow::reply_key(key, &forward, source));
-    let mut found = !shared && has_free_answers(key, &forward, source, now, tables);
-    for _ in 0..FORMER_TRIES {
+    let mut source = flow::source(key, &forward, place);
+    let mut found = false;
+    for round in 0..ROUNDS {
         if found {
             break;
         }
-        // By value, what can be: a reference takes as much of the programs' stack again.
-        let tried = &mut forward;
-        found = tables.any(TRIES, move |attempt| {
-            let offset = start.wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
-            tried.other_port = first.wrapping_add(offset as u16).to_be();
-            has_free_answers(key, tried, source, now, tables)
-        });
-        // Former tables are not looked into for every port that is tried.
-        if tables.bring_over(&flow::reply_key(key, &forward, source)) {
-            found = has_free_answers(key, &forward, source, now, tables);
+        if round > 0
+            && let Some((row, backend)) = pick_other(key, FlowRecord::row_of(forward.backend), tables)
+        {
+            lead(&mut forward, key, row, backend, place);
+            source = flow::source(key, &forward, place);
         }
+        found = find_port(key, &mut forward, source, now, tables);
     }
-    if found { record(key, &forward, source, tables) } else { Fate::refused(Refusal::Collision) }
+    if found && record(key, &forward, source, tables) {
+        Fate::rewritten(flow::forwarded(key, &forward, source))
+    } else {
+        Fate::refused(Refusal::Collision)
+    }
+}
+
+/// Another backend of the flow's service than the one in a row. The service is looked up once more: what is kept meanwhile takes
+/// room on the programs' stack.
+#[inline(always)]
+fn pick_other<'t, T: Services>(key: &FlowKey, row: u32, tables: &'t T) -> Option<(u32, &'t BackendRecord)> {
+    let (_, word) = service(key, tables)?;
+    let hash = slot_hash(key);
+    let mut other = row;
+    let found = &mut other;
+    tables.any(SLOTS, move |attempt| {
+        if let Some((row_there, _)) = pick(word, mix(hash.wrapping_add(attempt)), tables) {
+            *found = row_there;
+        }
+        *found != row
+    });
+    if other == row { None } else { Some((other, tables.backend(other)?)) }
+}
+
+/// Finds a port of the client's under which the backend's answers are no other flow's.
+#[inline(always)]
+fn find_port<T: Services>(
+    key: &FlowKey,
+    forward: &mut FlowRecord,
+    source: u32,
+    now: u32,
+    tables: &T,
+) -> bool {
+    tables.bring_over(&flow::reply_key(key, forward, source));
+    let is_shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
+    if !is_shared && has_free_answers(key, forward, source, now, tables) {
+        return true;
+    }
+    // By value, what can be: a reference takes as much of the programs' stack again.
+    let tried = &mut *forward;
+    let found = tables.any(TRIES, move |attempt| {
+        tried.other_port = other_port(key, attempt, tables);
+        has_free_answers(key, tried, source, now, tables)
+    });
+    // Former tables are not looked into for every port that is tried.
+    if tables.bring_over(&flow::reply_key(key, forward, source)) {
+        return has_free_answers(key, forward, source, now, tables);
+    }
+    found
+}
+
+/// The port that a flow tries at this attempt.
+#[inline(always)]
+fn other_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
+    let (first, count) = tables.other_ports();
+    let offset = slot_hash(key).wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
+    first.wrapping_add(offset as u16).to_be()
 }
 
 /// Whether the answers of a flow come under a key of their own.
@@ -195,13 +250,14 @@ fn has_free_answers<T: Services>(
 
 /// Enters both directions of a flow whose reply key is free.
 #[inline(always)]
-fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables: &T) -> Fate {
+fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables: &T) -> bool {
     let reply_key = flow::reply_key(key, forward, source);
-    if tables.enter_young(&reply_key, &flow::reply_record(key, forward)) && tables.enter_young(key, forward) {
+    let entered =
+        tables.enter_young(&reply_key, &flow::reply_record(key, forward)) && tables.enter_young(key, forward);
+    if entered {
         tables.announce(key, forward);
-        return Fate::rewritten(flow::forwarded(key, forward, source));
     }
-    Fate::refused(Refusal::Collision)
+    entered
 }
 
 /// Whether no other flow's packets come under this key. An entry that translates to the same is an earlier life of this

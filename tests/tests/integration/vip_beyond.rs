@@ -59,6 +59,29 @@ fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_addre
 }
 
 #[test]
+fn a_connection_that_finds_no_free_port_towards_one_backend_goes_to_another() {
+    let fleet = Fleet::up(1);
+    let (outside, elsewhere) = (outside(&fleet), Site::bare("elsewhere"));
+    fleet.switch.join(&elsewhere, "eth0", "172.30.0.98/16");
+    let servers = [
+        Named::start(&outside, "outside", OUTSIDE, 8080),
+        Named::start(&elsewhere, "elsewhere", Ipv4Addr::new(172, 30, 0, 98), 8080),
+    ];
+    let _agent = serve(&fleet, "nat-ports = \"62000-62000\"", &servers.each_ref().map(Named::backend));
+    let client = fleet.endpoint(0, 5);
+    let mut held: Vec<_> =
+        (0..2).map(|_| Greeted::connect(&client, WEB).expect("a free port towards one of them")).collect();
+    let met: BTreeSet<_> = held.iter().map(|greeted| greeted.name.clone()).collect();
+    assert_eq!(met.len(), 2, "{met:?}");
+    let refused = Greeted::connect(&client, WEB).map(|greeted| greeted.name).expect_err("no port is left");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
+    assert_eq!(fleet[0].counters().total("refused-collision"), 1);
+    for greeted in &mut held {
+        greeted.echo(&[7; 3000]).expect("the others go on");
+    }
+}
+
+#[test]
 fn a_server_of_the_host_itself_is_a_backend_too() {
     let fleet = Fleet::up(1);
     let outside = outside(&fleet);

@@ -44,6 +44,25 @@ fn with_no_port_left_towards_a_backend_a_flow_is_refused() {
 }
 
 #[test]
+fn with_no_port_left_towards_a_backend_a_flow_goes_to_another_of_its_service() {
+    let mut tables = tables();
+    tables.config.nat_ports = [61_000, 61_000];
+    for (_, word) in tables.balancer.services.values_mut() {
+        word.log2_bits = 2;
+    }
+    // One slot in ten is the second's.
+    let ring = (0..crate::abi::RING_SLOTS).map(|slot| u16::from(slot % 10 == 0)).collect();
+    tables.balancer.rings.insert(0, ring);
+    let sent = |client| datagram().with(|sent| sent.src.0 = CLIENT + client);
+    let met: Vec<_> = (0..2).map(|client| from_far(&tables, sent(client)).expect("a backend").dst).collect();
+    assert!(met[0] != met[1], "{met:?}");
+    assert_eq!(from_far(&tables, sent(2)), Err(Refusal::Collision));
+    for client in 0..2 {
+        assert_eq!(from_far(&tables, sent(client)).map(|to| to.dst), Ok(met[client as usize]), "it stays");
+    }
+}
+
+#[test]
 fn the_last_free_port_towards_a_backend_is_found() {
     let mut tables = tables();
     tables.config.nat_ports = [61_000, 61_099];
