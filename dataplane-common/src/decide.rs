@@ -19,6 +19,7 @@ mod service;
 
 pub use egress::{host_egress, local_ingress};
 pub use ingress::uplink_ingress;
+pub use service::Client;
 
 /// What the kernel knows of a packet beside its bytes. Asked where it is needed: a kernel program reads each value
 /// from its context at that point, instead of keeping all of them across calls.
@@ -175,20 +176,34 @@ pub enum Forward<'t> {
     },
     /// To this host's stack.
     ToHost {
-        /// The fan of the destination. Programs need not know it here, nor for [`Route`](Self::Route); but without it LLVM
-        /// carries a register for it across the translation that nobody has set, which the verifier refuses.
+        /// The fan of the destination. Programs need not know it here; but without it LLVM carries a register for it across
+        /// the translation that nobody has set, which the verifier refuses.
         fan: &'t FanRecord,
     },
-    /// Out as the routing table says, with TTL one less.
+    /// Out as the routing table says, with TTL one less; [`unrouted`] where that says nothing.
     Route {
-        /// The fan whose uplink the packet's size was compared with.
-        fan: &'t FanRecord,
+        /// Who sent it, to its address as it was.
+        sender: Client<'t>,
     },
     /// Out of its tunnel packet, then as the routing table says.
     DecapsulateAndRoute {
         /// The TOS byte it gets.
         tos: u8,
     },
+}
+
+/// The answer to a packet that was to be [routed](Forward::Route) under the uplink's address and has no route: "host unreachable".
+/// `None` where it goes to the stack all the same: it may not be answered, or goes to this host itself.
+#[inline(always)]
+pub fn unrouted<P: Packet + ?Sized>(packet: &P, sender: Client<'_>, rewrite: Tuple) -> Option<Answer> {
+    if u32::from_be(rewrite.src) != sender.fan.address {
+        return None;
+    }
+    let ip = Ipv4::new(packet.read(ETH_LEN)?);
+    match answer(packet, sender.host(), &ip, icmp::Error::HostUnreachable, Outcome::DropHelperFailed) {
+        Verdict::Answer(answer) => Some(answer),
+        _ => None,
+    }
 }
 
 impl Forward<'_> {

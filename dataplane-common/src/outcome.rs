@@ -64,7 +64,7 @@ numbered! {
         AnsweredTooBig = "answered-too-big",
         /// TTL ran out here: answered with ICMP "time exceeded".
         AnsweredTtlExceeded = "answered-ttl-exceeded",
-        /// To an overlay address that no host can own: answered with ICMP "host unreachable".
+        /// To an overlay address that no host can own, or a backend that nothing routes: answered with ICMP "host unreachable".
         AnsweredUnreachable = "answered-unreachable",
         /// Between a VIP and an address outside the overlays: translated, and sent as the routing table says.
         Routed = "routed",

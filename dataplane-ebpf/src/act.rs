@@ -6,10 +6,11 @@ use aya_ebpf::bindings::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{Context, Forward, Tables, Verdict, off_the_common_way},
+    decide::{self, Client, Context, Forward, Tables, Verdict, off_the_common_way},
     ecn,
     outcome::{Hook, Outcome},
     packet::Packet,
+    vip::Tuple,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
@@ -43,6 +44,9 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
             return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
         }
         Verdict::Forward(forward) => self::forward(frame, hook, forward),
+        Verdict::Translate { rewrite, forward: Forward::Route { sender } } => {
+            send_off(frame, hook, rewrite, sender)
+        }
         Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
             .and_then(|()| self::forward(frame, hook, forward)),
         Verdict::RemoveOptions => remove_options(frame).map(|action| (action, Outcome::OptionsRemoved)),
@@ -69,10 +73,13 @@ fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, 
             deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
         }
         Forward::ToHost { .. } => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
-        Forward::Route { .. } => route(frame, hook),
+        // Decided for what is translated alone, which `send_off` sees to.
+        Forward::Route { .. } => Err(Refused),
         Forward::DecapsulateAndRoute { tos } => {
             take_out(frame, tos)?;
-            route(frame, hook)
+            let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+            let way = uplink::way(frame, u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
+            go(frame, hook, way)
         }
     }
 }
@@ -86,19 +93,33 @@ fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
     Ok(frame.redirect(frame.ifindex(), 0))
 }
 
-/// Out as the routing table says; to the stack, which knows the rest, where the table names no other host.
+/// Translated, and out as the routing table says. It is asked first: where it says nothing, the sender gets its own packet quoted.
 #[inline(always)]
-fn route(frame: &mut Frame, hook: Hook) -> Result<(i32, Outcome), Refused> {
-    let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
-    let (src, dst) = (u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
+fn send_off(
+    frame: &mut Frame,
+    hook: Hook,
+    rewrite: Tuple,
+    sender: Client<'_>,
+) -> Result<(i32, Outcome), Refused> {
+    let way = uplink::way(frame, rewrite.src, rewrite.dst);
+    if way.is_none()
+        && let Some(answer) = decide::unrouted(frame, sender, rewrite)
+    {
+        return answer::send(frame, hook, answer).map(|action| (action, answer.outcome));
+    }
+    translate::apply(frame, ETH_LEN, rewrite)?;
+    go(frame, hook, way)
+}
+
+/// The way that the routing table says; to the stack, which knows the rest, where it names no other host.
+#[inline(always)]
+fn go(frame: &mut Frame, hook: Hook, way: Option<uplink::Way>) -> Result<(i32, Outcome), Refused> {
     let routed = hook as u32 != Hook::HostEgress as u32;
-    let Some(action) = uplink::route(frame, src, dst, routed) else {
-        return Ok((to_host(frame)?, Outcome::DeliveredToHost));
-    };
+    let Some(way) = way else { return Ok((to_host(frame)?, Outcome::DeliveredToHost)) };
     if routed {
         one_hop_less(&mut frame.even::<Ipv4Frame>(0)?.0.ip);
     }
-    Ok((action, Outcome::Routed))
+    Ok((way.go(routed), Outcome::Routed))
 }
 
 /// Outer header in front, then out of the uplink.

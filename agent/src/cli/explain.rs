@@ -45,7 +45,7 @@ async fn answer(question: &Question) -> anyhow::Result<Explanation> {
         links: node.netlink().links().await?,
         names: names.collect::<HashMap<_, _>>(),
     };
-    Ok(explain(question, &datapath, &host)?)
+    Ok(explain(question, &datapath, &host, node.netlink()).await?)
 }
 
 fn screen(explanation: &Explanation, output: &mut Output<'_>) -> io::Result<()> {

@@ -27,7 +27,7 @@ use crate::{
     flow::FlowState,
     kernel::{
         bpf::{self, Candidate, Datapath},
-        netlink::{Address, Link},
+        netlink::{Address, Link, Netlink},
     },
     service::Vip,
 };
@@ -124,7 +124,12 @@ pub struct Host {
 ///
 /// # Errors
 /// The tables can't be read.
-pub fn explain(question: &Question, datapath: &Datapath, host: &Host) -> bpf::Result<Explanation> {
+pub async fn explain(
+    question: &Question,
+    datapath: &Datapath,
+    host: &Host,
+    netlink: &Netlink,
+) -> bpf::Result<Explanation> {
     let mut told = Explanation::of(question);
     let fans = datapath.config().fans();
     let key = key(question);
@@ -168,13 +173,14 @@ pub fn explain(question: &Question, datapath: &Datapath, host: &Host) -> bpf::Re
         }
         Hook::HostEgress => decide::host_egress(frame, &start.meta, &look),
     };
-    let decided = Decided::of(&verdict);
+    let mut decided = Decided::of(&verdict, frame);
     let now = look.now();
     look.end()?;
     if let Some(key) = &key {
         told.tell_choice(key, flow.as_ref(), &decided, question, now);
     }
     told.tell_way(&decided, &fans, datapath)?;
+    told.tell_route(&mut decided, netlink).await;
     told.tell_outcome(decided.outcome);
     Ok(told)
 }
@@ -324,6 +330,16 @@ impl Explanation {
         self.steps.push(format!("it is carried to host {host}; packets of up to {mtu} bytes get there{why}"));
         (self.host, self.mtu) = (Some(host), Some(mtu));
         Ok(())
+    }
+
+    /// Whether the routing table leads to the backend, where it is asked.
+    async fn tell_route(&mut self, decided: &mut Decided, netlink: &Netlink) {
+        let (Some(unrouted), Some(rewrite)) = (decided.unrouted, decided.rewrite) else { return };
+        let destination = Ipv4Addr::from(rewrite.dst.to_ne_bytes());
+        if let Err(error) = netlink.route_to(destination).await {
+            self.steps.push(format!("no route leads there: {error}"));
+            decided.outcome = unrouted;
+        }
     }
 
     fn tell_outcome(&mut self, outcome: Outcome) {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
-    decide::{Forward, Verdict},
+    decide::{self, Forward, Verdict},
     outcome::Outcome,
     vip::Tuple,
 };
@@ -16,18 +16,27 @@ pub(super) struct Decided {
     pub(super) rewrite: Option<Tuple>,
     /// The remote host that it is carried to.
     pub(super) host: Option<Ipv4Addr>,
+    /// What it is counted as where the routing table leads nowhere.
+    pub(super) unrouted: Option<Outcome>,
 }
 
 impl Decided {
-    pub(super) fn of(verdict: &Verdict<'_>) -> Self {
-        let plain = |outcome| Self { outcome, rewrite: None, host: None };
+    pub(super) fn of(verdict: &Verdict<'_>, frame: &[u8]) -> Self {
+        let plain = |outcome| Self { outcome, rewrite: None, host: None, unrouted: None };
         match *verdict {
             Verdict::Pass(outcome) | Verdict::Drop(outcome) => plain(outcome),
             Verdict::RemoveOptions => plain(Outcome::OptionsRemoved),
             Verdict::Answer(answer) => plain(answer.outcome),
             Verdict::LearnPathMtu { .. } => plain(Outcome::PassPathMtuLearnt),
             Verdict::Forward(forward) => Self::forwarded(forward, None),
-            Verdict::Translate { rewrite, forward } => Self::forwarded(forward, Some(rewrite)),
+            Verdict::Translate { rewrite, forward } => {
+                let unrouted = match forward {
+                    Forward::Route { sender } => decide::unrouted(frame, sender, rewrite),
+                    _ => None,
+                };
+                let unrouted = unrouted.map(|answer| answer.outcome);
+                Self { unrouted, ..Self::forwarded(forward, Some(rewrite)) }
+            }
         }
     }
 
@@ -40,6 +49,6 @@ impl Decided {
             Forward::ToHost { .. } => (Outcome::DeliveredToHost, None),
             Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
         };
-        Self { outcome, rewrite, host }
+        Self { outcome, rewrite, host, unrouted: None }
     }
 }

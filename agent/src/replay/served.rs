@@ -47,7 +47,7 @@ impl Served {
     }
 }
 
-/// Whether a packet that ended so went on, or would have if it were smaller.
+/// Whether a packet that ended so went on, or would have if it were smaller or had a route.
 fn is_forwarded(outcome: Outcome) -> bool {
     matches!(
         outcome,
@@ -58,6 +58,7 @@ fn is_forwarded(outcome: Outcome) -> bool {
             | Outcome::DeliveredToHost
             | Outcome::Routed
             | Outcome::AnsweredTooBig
+            | Outcome::AnsweredUnreachable
     )
 }
 

@@ -13,9 +13,9 @@ use crate::{
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
-/// Who speaks to a VIP.
+/// Who speaks to a VIP, or answers for one.
 #[derive(Clone, Copy)]
-pub(super) struct Client<'t> {
+pub struct Client<'t> {
     /// The fan of its address; some fan of this node where it has none.
     pub fan: &'t FanRecord,
     /// Its address lies in no overlay.
@@ -188,7 +188,7 @@ fn route<'t, P: Packet + ?Sized, C: Context, T: Tables>(
     off_the_common_way();
     let mtu = sender.fan.mtu + Encapsulation::Ipip.overhead();
     if largest_packet(world.packet, world.context, ip) <= mtu {
-        return Verdict::Translate { rewrite, forward: Forward::Route { fan: sender.fan } };
+        return Verdict::Translate { rewrite, forward: Forward::Route { sender } };
     }
     if !ip.dont_fragment() {
         return drop(Outcome::DropTooBig);

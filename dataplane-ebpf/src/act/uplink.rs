@@ -45,18 +45,33 @@ fn by_route(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
     }
 }
 
-/// Sends the frame, whose addresses these are, as the routing table says; `None` where that is no other host, or not for
-/// a packet of this size. `routed`: as for [`send`].
+/// Where the routing table leads a packet.
+#[derive(Clone, Copy)]
+pub struct Way {
+    ifindex: u32,
+    family: u32,
+    next: [u32; 4],
+}
+
+impl Way {
+    /// Sends the frame. `routed`: as for [`send`].
+    #[inline(always)]
+    pub fn go(self, routed: bool) -> i32 {
+        if !routed {
+            return redirect(self.ifindex, ptr::null_mut(), 0);
+        }
+        to(self.ifindex, self.family, self.next)
+    }
+}
+
+/// Where the routing table leads a packet of these addresses; `None` where that is no other host.
 #[inline(always)]
-pub fn route(frame: &Frame, src: u32, dst: u32, routed: bool) -> Option<i32> {
+pub fn way(frame: &Frame, src: u32, dst: u32) -> Option<Way> {
     let mut params = MaybeUninit::uninit();
     let params = egress(frame, src, dst, &mut params)?;
-    if !routed {
-        return Some(redirect(params.ifindex, ptr::null_mut(), 0));
-    }
     // SAFETY: the helper has put the next hop there, an address of either family.
     let next = unsafe { params.__bindgen_anon_4.ipv6_dst };
-    Some(to(params.ifindex, u32::from(params.family), next))
+    Some(Way { ifindex: params.ifindex, family: u32::from(params.family), next })
 }
 
 /// Where the routing table leads to.

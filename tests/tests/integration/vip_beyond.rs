@@ -141,6 +141,25 @@ fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
     }
 }
 
+#[test]
+fn a_backend_that_nothing_routes_is_unreachable_at_once() {
+    let fleet = Fleet::up(1);
+    let outside = outside(&fleet);
+    let _agent = serve(&fleet, "", &["192.0.2.9:8080".to_owned()]);
+    let (routed, bridged) = (fleet.endpoint(0, 5), fleet.port(0, 6));
+    let clients = [&*routed, &*bridged, &outside, &*fleet[0]];
+    for (client, who) in clients.into_iter().zip(["routed", "bridged", "outside", "host"]) {
+        let start = Instant::now();
+        let unreachable =
+            Greeted::connect(client, WEB).map(|greeted| greeted.name).expect_err("there is no way");
+        assert_eq!(unreachable.kind(), io::ErrorKind::HostUnreachable, "{who}: {unreachable}");
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+    assert_eq!(fleet[0].counters().total("answered-unreachable"), 4);
+    let told = fleet[0].json(&format!("explain 250.0.27.5 {VIP} --dport 80"));
+    assert_eq!(told["outcome"], "answered-unreachable", "{told}");
+}
+
 /// Sends datagrams back as they came, until one is empty.
 fn reflect(socket: &UdpSocket) -> io::Result<()> {
     let mut bytes = vec![0; 1 << 16];

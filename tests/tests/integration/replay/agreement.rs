@@ -79,6 +79,9 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
         Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome,
         Verdict::RemoveOptions => Outcome::OptionsRemoved,
         Verdict::Answer(answer) => answer.outcome,
+        Verdict::Translate { rewrite, forward: Forward::Route { sender } } => {
+            decide::unrouted(frame, sender, rewrite).map_or(Outcome::DeliveredToHost, |answer| answer.outcome)
+        }
         Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
         Verdict::LearnPathMtu { host, mtu } => {
             tables.learn(host, mtu);
@@ -93,7 +96,7 @@ fn forwarded(forward: Forward<'_>) -> Outcome {
         Forward::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
         Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
         Forward::Deliver { .. } => Outcome::DeliveredLocally,
-        // This namespace routes nothing: what ought to leave ends in its stack.
+        // This namespace routes nothing: what ought to leave and may not be answered ends in its stack.
         Forward::ToHost { .. } | Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => {
             Outcome::DeliveredToHost
         }

@@ -52,9 +52,9 @@ fn a_packet_to_a_vip_and_its_answer_name_service_and_backend() {
     assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(53)), ("encapsulated", far.clone()));
     let answer = Ipv4::udp((REMOTE, 8080), (LOCAL, 1000), b"me");
     assert_eq!(told(&mut engine, Hook::UplinkIngress, arrived(&received(&answer))), ("decapsulated", far));
-    // This namespace has no route to it: the packet is left to its stack.
+    // This namespace has no route to it.
     let outside = served("outside", Some(OUTSIDE));
-    assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(55)), ("delivered-to-host", outside));
+    assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(55)), ("answered-unreachable", outside));
     let near = served("near", Some(NEIGHBOUR));
     assert_eq!(told(&mut engine, Hook::EndpointIngress, to_vip(54)), ("delivered-locally", near));
 }
