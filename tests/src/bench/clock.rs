@@ -9,7 +9,8 @@ use super::{
     load::{Load, Measured},
     processors::Processors,
     report::Summary,
-    ways::{Lane, Pairs, Way, program},
+    rounds::Wire,
+    ways::{Lane, Pairs, Way, Wiring, program},
 };
 use crate::Host;
 
@@ -46,8 +47,8 @@ const ROUNDS: usize = 5;
 const WARM_UP: u64 = 20;
 
 /// Measures every way; to be run in a guest with an instruction clock.
-pub fn measure() -> Result<Costs> {
-    let pairs = Pairs::new(1500, false, &WAYS);
+pub fn measure(wiring: Wiring) -> Result<Costs> {
+    let pairs = Pairs::new(Wire { mtu: 1500, segmenting: false }, wiring, &WAYS);
     let ways = WAYS.into_iter().filter(|&way| is_known(way, &pairs.hosts(way)[0]));
     let lanes: Vec<_> = ways.map(|way| pairs.lay(way)).collect();
     let _servers: Vec<_> = lanes.iter().map(Lane::serve).collect();

@@ -34,7 +34,7 @@ const WAYS: [Way; 3] = [Way::Routing, Way::Vxlan, Way::Fan];
 
 /// Measures one wire.
 pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
-    let pairs = Pairs::new(wire.mtu, wire.segmenting, &WAYS);
+    let pairs = Pairs::new(wire, plan.wiring, &WAYS);
     let lanes = WAYS.map(|way| pairs.lay(way));
     let _servers = lanes.each_ref().map(Lane::serve);
     let receiver = &pairs.hosts(Way::Fan)[1];

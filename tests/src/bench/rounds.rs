@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     load::{Latency, Load, Measured},
     report::{Summary, best},
-    ways::{Lane, Way, program},
+    ways::{Lane, Way, Wiring, program},
 };
 use crate::Site;
 
@@ -21,6 +21,8 @@ pub struct Plan {
     pub burst: Duration,
     /// This load and no other.
     pub only: Option<Load>,
+    /// How containers hang on their hosts.
+    pub wiring: Wiring,
 }
 
 impl Plan {

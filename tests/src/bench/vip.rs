@@ -82,7 +82,7 @@ const CHANGE: f64 = 0.03;
 
 /// Measures one wire.
 pub fn measure(wire: Wire, plan: Plan) -> Result<Vec<Row>> {
-    let pairs = Pairs::new(wire.mtu, wire.segmenting, &WAYS);
+    let pairs = Pairs::new(wire, plan.wiring, &WAYS);
     let lanes = WAYS.map(|way| pairs.lay(way));
     let _servers = lanes.each_ref().map(Lane::serve);
     let hosts = [Way::Vip, Way::VipAmongMany].map(|way| &pairs.hosts(way)[0]);

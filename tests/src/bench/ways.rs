@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::vips::{Services, Translator, VIP};
+use super::{
+    rounds::Wire,
+    vips::{Services, Translator, VIP},
+};
 use crate::{Container, Host, Process, network::wire, site::Offload};
 
 /// How many VIPs more there are in the ways that are named so.
@@ -124,6 +127,27 @@ impl Way {
     }
 }
 
+/// How containers hang on their hosts; the same for Fanlight's and its peers'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Wiring {
+    /// As ports of a bridge that has the gateway's address: what `endpoint add`, Docker and the bridge plugin of CNI make.
+    #[default]
+    Bridged,
+    /// Behind a veth with a route of its own, as the kernel forwards fastest: `endpoint add --routed`.
+    Routed,
+}
+
+impl Wiring {
+    /// For headings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridged => "containers as ports of a bridge",
+            Self::Routed => "containers behind routed veths",
+        }
+    }
+}
+
 /// Pairs of hosts on wires alike: one for all ways between hosts, and one for each way with something of its own on the
 /// client's host, so that neither firewall rules (which switch connection tracking on) nor services slow others down.
 pub struct Pairs {
@@ -133,10 +157,10 @@ pub struct Pairs {
 
 impl Pairs {
     /// Two hosts on one wire, as often as these ways need.
-    pub fn new(mtu: u32, segmenting: bool, ways: &[Way]) -> Self {
+    pub fn new(wire: Wire, wiring: Wiring, ways: &[Way]) -> Self {
         let own = ways.iter().filter(|way| way.has_hosts_of_its_own());
-        let own = own.map(|&way| (way, Pair::new(way.name(), mtu, segmenting)));
-        Self { peers: Pair::new("peer", mtu, segmenting), own: own.collect() }
+        let own = own.map(|&way| (way, Pair::new(way.name(), wire, wiring)));
+        Self { peers: Pair::new("peer", wire, wiring), own: own.collect() }
     }
 
     /// The hosts of a way: the client's and the server's.
@@ -158,11 +182,12 @@ impl Pairs {
 struct Pair {
     hosts: [Host; 2],
     mtu: u32,
+    wiring: Wiring,
 }
 
 impl Pair {
     /// Two hosts on one wire. A `segmenting` wire takes no super-packets, as a real one; the receiver merges.
-    fn new(name: &str, mtu: u32, segmenting: bool) -> Self {
+    fn new(name: &str, Wire { mtu, segmenting }: Wire, wiring: Wiring) -> Self {
         let hosts = [27, 28].map(|octet| Host::new(&format!("{name}-{octet}")));
         wire(mtu, (&hosts[0], "eth0", "172.30.0.27/16"), (&hosts[1], "eth0", "172.30.0.28/16"));
         for host in &hosts {
@@ -172,13 +197,13 @@ impl Pair {
                 host.offload("eth0", Offload::Gro, true);
             }
         }
-        Self { hosts, mtu }
+        Self { hosts, mtu, wiring }
     }
 
     /// Lays a way between the hosts and a container at either end.
     fn lay(&self, way: Way) -> Lane<'_> {
         let ends = [0, 1].map(|index| {
-            if way.is_in_fan(index as u8) { self.fan_end(way, index) } else { self.routed_end(way, index) }
+            if way.is_in_fan(index as u8) { self.fan_end(way, index) } else { self.plain_end(way, index) }
         });
         match way {
             Way::Vxlan => self.lay_vxlan(),
@@ -224,19 +249,34 @@ impl Pair {
         }
     }
 
-    /// A container behind a routed veth of its own, as the kernel forwards fastest.
-    fn routed_end(&self, way: Way, index: usize) -> Container<'_> {
+    /// A container that its host's kernel forwards for.
+    fn plain_end(&self, way: Way, index: usize) -> Container<'_> {
         let host = &self.hosts[index];
         let container = host.container(way.name());
         let (address, gateway) = (way.address(index as u8), way.gateway(index as u8));
         let (device, netns, mtu) = (format!("c{}", way as u8), container.netns(), self.mtu - way.overhead());
         host.ip(&format!("link add {device} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns}"));
-        host.ip(&format!("address add {gateway}/32 dev {device}"));
-        host.ip(&format!("link set {device} up"));
-        host.ip(&format!("route add {address}/32 dev {device}"));
-        container.ip(&format!("address add {address}/32 dev eth0"));
+        let prefix = match self.wiring {
+            Wiring::Bridged => {
+                let bridge = format!("b{}", way as u8);
+                host.ip(&format!("link add {bridge} mtu {mtu} type bridge"));
+                host.ip(&format!("address add {gateway}/24 dev {bridge}"));
+                host.ip(&format!("link set {bridge} up"));
+                host.ip(&format!("link set {device} master {bridge} up"));
+                24
+            }
+            Wiring::Routed => {
+                host.ip(&format!("address add {gateway}/32 dev {device}"));
+                host.ip(&format!("link set {device} up"));
+                host.ip(&format!("route add {address}/32 dev {device}"));
+                32
+            }
+        };
+        container.ip(&format!("address add {address}/{prefix} dev eth0"));
         container.ip("link set eth0 up");
-        container.ip(&format!("route add {gateway}/32 dev eth0"));
+        if self.wiring == Wiring::Routed {
+            container.ip(&format!("route add {gateway}/32 dev eth0"));
+        }
         container.ip(&format!("route add default via {gateway}"));
         container
     }
@@ -246,7 +286,8 @@ impl Pair {
         host.run("fan up 250.0.0.0/8 eth0");
         let container = host.container(way.name());
         let address = way.address(index as u8);
-        host.run(&format!("endpoint add --netns {} --address {address}", container.netns()));
+        let routed = if self.wiring == Wiring::Routed { " --routed" } else { "" };
+        host.run(&format!("endpoint add --netns {} --address {address}{routed}", container.netns()));
         container
     }
 }

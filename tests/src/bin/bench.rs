@@ -17,6 +17,7 @@ use fanlight_tests::{
         program,
         rounds::{Plan, Wire},
         services, vip,
+        ways::Wiring,
     },
     crowd::CrowdServer,
 };
@@ -45,6 +46,9 @@ enum Command {
         /// Only wires of this MTU
         #[arg(long)]
         mtu: Option<u32>,
+        /// How containers hang on their hosts
+        #[arg(long, default_value = "bridged")]
+        wiring: Wiring,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -60,6 +64,9 @@ enum Command {
         /// Only this load
         #[arg(long)]
         load: Option<Load>,
+        /// How containers hang on their hosts
+        #[arg(long, default_value = "bridged")]
+        wiring: Wiring,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -117,6 +124,9 @@ enum Command {
     },
     /// Instructions of a round trip and a connection (a guest with an instruction clock runs this)
     Clock {
+        /// How containers hang on their hosts
+        #[arg(long, default_value = "bridged")]
+        wiring: Wiring,
         /// Write the costs as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -137,9 +147,9 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Fan { rounds, burst, load, mtu, json } => {
-            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load };
-            println!("{}", Processors::allowed()?);
+        Command::Fan { rounds, burst, load, mtu, wiring, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load, wiring };
+            tell(wiring)?;
             let mut all = Vec::new();
             for wire in Wire::ALL.into_iter().filter(|wire| mtu.is_none_or(|mtu| mtu == wire.mtu)) {
                 let rows = fan::measure(wire, plan)?;
@@ -148,9 +158,9 @@ fn main() -> Result<()> {
             }
             keep(json, &all)
         }
-        Command::Vip { rounds, burst, load, json } => {
-            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load };
-            println!("{}", Processors::allowed()?);
+        Command::Vip { rounds, burst, load, wiring, json } => {
+            let plan = Plan { rounds, burst: Duration::from_millis(burst), only: load, wiring };
+            tell(wiring)?;
             let mut all = Vec::new();
             for wire in vip::WIRES {
                 let rows = vip::measure(wire, plan)?;
@@ -180,8 +190,9 @@ fn main() -> Result<()> {
             program::print(&rows);
             keep(json, &rows)
         }
-        Command::Clock { json } => {
-            let costs = clock::measure()?;
+        Command::Clock { wiring, json } => {
+            let costs = clock::measure(wiring)?;
+            println!("Wiring: {}", wiring.name());
             clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
             keep(json, &costs)
         }
@@ -194,6 +205,12 @@ fn main() -> Result<()> {
             report(&clock::count(load, server, warm_up, count)?)
         }
     }
+}
+
+/// The method, before the figures.
+fn tell(wiring: Wiring) -> Result<()> {
+    println!("{}\nWiring: {}", Processors::allowed()?, wiring.name());
+    Ok(())
 }
 
 fn report(measured: &load::Measured) -> Result<()> {
