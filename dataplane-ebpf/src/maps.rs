@@ -14,7 +14,8 @@ use dataplane_common::{
         FRAGMENTED_PACKETS, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
         MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
         REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT, SEGMENT_ELEMENTS,
-        SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit, counter_index, vip_bit,
+        SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit, counter_index, idle,
+        vip_bit,
     },
     decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome},
@@ -266,7 +267,7 @@ impl Services for Maps {
     fn fragment(&self, key: &FragmentKey) -> Tuple {
         // SAFETY: the value is copied at once.
         let Some(first) = (unsafe { FRAGMENTS.get(key) }) else { return Tuple::KEPT };
-        if self.now().wrapping_sub(first.seen) > REASSEMBLY {
+        if idle(first.seen, self.now()) > REASSEMBLY {
             Tuple::KEPT
         } else {
             Tuple::addresses(first.src, first.dst)

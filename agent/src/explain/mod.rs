@@ -12,7 +12,7 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{FlowKey, FlowRecord, ServiceWord, VipKey},
+    abi::{FlowKey, FlowRecord, SEEN_SHIFT, ServiceWord, VipKey, idle},
     decide,
     fan::host_of,
     outcome::{Hook, Outcome},
@@ -279,8 +279,7 @@ impl Explanation {
         if let Some(flow) = flow {
             let known = Known {
                 state: FlowState::of(flow.state),
-                age: (u64::from(now.wrapping_sub(flow.seen)) << dataplane_common::abi::SEEN_SHIFT)
-                    / 1_000_000_000,
+                age: (u64::from(idle(flow.seen, now)) << SEEN_SHIFT) / 1_000_000_000,
             };
             let is_reply = flow.flags & FlowRecord::REPLY != 0;
             let backend = if is_reply { (key.src, key.sport) } else { (flow.address, flow.port) };

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use dataplane_common::abi::{FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, mix};
+use dataplane_common::abi::{FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, idle, mix};
 use serde::{Serialize, Serializer};
 
 use crate::{kernel::bpf::FlowTable, service::Protocol};
@@ -195,9 +195,7 @@ impl Joiner {
 }
 
 fn flow(now: u32, key: &FlowKey, part: &Part) -> Option<Flow> {
-    let age = now.wrapping_sub(part.seen);
-    // A packet may have come since the clock was read: then the difference is below zero.
-    let age = if age > u32::MAX / 2 { 0 } else { u64::from(age) << SEEN_SHIFT };
+    let age = u64::from(idle(part.seen, now)) << SEEN_SHIFT;
     Some(Flow {
         protocol: Protocol::from_number(key.protocol)?,
         client: socket(key.src, key.sport),

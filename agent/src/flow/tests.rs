@@ -55,6 +55,16 @@ fn in_table(table: FlowTable, entries: [(FlowKey, FlowRecord); 2]) -> Vec<(FlowT
 }
 
 #[test]
+fn a_flow_with_packets_while_the_table_is_walked_is_listed() {
+    let mut entries = in_table(FlowTable::Flows, entries(40_000, 0, State::Established));
+    for (_, _, record) in &mut entries {
+        record.seen = NOW + 700;
+    }
+    let ages: Vec<_> = joined(&entries).iter().map(|flow| flow.age).collect();
+    assert_eq!(ages, [0]);
+}
+
+#[test]
 fn both_directions_are_one_flow_in_whatever_order_they_come() {
     for other_port in [0, 61_234] {
         let mut entries = in_table(FlowTable::Flows, entries(40_000, other_port, State::Established));

@@ -43,6 +43,14 @@ pub const ENTRIES_PER_CPU: u32 = 2_048;
 /// `seen` counts coarse nanoseconds shifted right by this: about a millisecond.
 pub const SEEN_SHIFT: u32 = 20;
 
+/// Time between two moments of that clock. 0 where the later comes first: another processor, or a packet while a table is
+/// walked, may have noted a moment that came after the clock was read.
+#[inline(always)]
+pub const fn idle(seen: u32, now: u32) -> u32 {
+    let idle = now.wrapping_sub(seen);
+    if idle > u32::MAX / 2 { 0 } else { idle }
+}
+
 /// Key of maps `flows` and `young`: a packet's addresses and ports before translation. A flow has two entries, one for
 /// each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]

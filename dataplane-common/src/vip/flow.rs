@@ -7,7 +7,7 @@ use super::{
     segment::{Segment, Tuple},
 };
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State},
+    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, idle},
     decide::off_the_common_way,
     wire::{PROTO_TCP, PROTO_UDP},
 };
@@ -130,10 +130,10 @@ impl LiveFlow {
         }
     }
 
-    /// Not idle for longer than its state allows.
+    /// Not [idle] for longer than its state allows.
     #[inline(always)]
     pub fn lives(&self, protocol: u8, now: u32) -> bool {
-        now.wrapping_sub(self.seen.get()) <= life(protocol, self.state.get())
+        idle(self.seen.get(), now) <= life(protocol, self.state.get())
     }
 
     /// Whether it is the backend's direction.

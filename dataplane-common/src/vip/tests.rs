@@ -177,6 +177,16 @@ const TO_FIRST: Result<Tuple, Refusal> =
     Ok(Tuple { src: CLIENT.to_be(), dst: FIRST.to_be(), sport: 40_000u16.to_be(), dport: 8080u16.to_be() });
 
 #[test]
+fn a_packet_keeps_to_its_flow_though_another_processor_read_the_clock_later() {
+    let mut tables = tables();
+    connected(&tables);
+    lead_to(&mut tables, 1);
+    tables.balancer.now.set(tables.balancer.now.get() - 1);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
+    assert!(back(&tables, answer(TO_FIRST, PROTO_TCP, ACK)).is_some());
+}
+
+#[test]
 fn a_connection_goes_to_a_backend_and_its_answers_come_from_the_vip() {
     let tables = tables();
     let fate = forward(&tables, segment(SYN));

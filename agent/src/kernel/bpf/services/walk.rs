@@ -140,8 +140,7 @@ impl FlowWalk {
     }
 }
 
-/// Whether the programs look at it no more. A packet may have come since the clock was read.
+/// Whether the programs look at it no more.
 pub(super) fn is_old(key: &FlowKey, record: &FlowRecord, now: u32) -> bool {
-    let is_ahead = now.wrapping_sub(record.seen) > u32::MAX / 2;
-    !is_ahead && !LiveFlow::new(record).lives(key.protocol, now)
+    !LiveFlow::new(record).lives(key.protocol, now)
 }
