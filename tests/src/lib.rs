@@ -20,6 +20,7 @@ pub mod host;
 pub mod http;
 pub mod lab;
 pub mod load;
+pub mod narrow;
 pub mod network;
 pub mod nginx;
 pub mod packet;

@@ -7,12 +7,12 @@ use std::{
 };
 
 use fanlight_tests::{
-    Container, Host, Router, Site, Switch, eventually,
+    Host, Site, Switch, eventually,
     fleet::{Fleet, bridge, overlay},
     load::{Echo, Iperf, IperfServer, assert_reaches, ping},
+    narrow::Narrow,
     packet::Ipv4,
     site::Offload,
-    wire,
 };
 
 /// Don't-fragment pings of a given size of the whole packet; what ping(8) printed.
@@ -203,44 +203,6 @@ fn tcp_is_intact_with_any_offload_switched_off() {
         for (site, _) in everywhere {
             assert_eq!(checksum_errors(site), 0, "without {offload:?} at {}", site.name());
         }
-    }
-}
-
-/// Two hosts of one fan, with a link of 1400 bytes between two routers on their way.
-struct Narrow {
-    hosts: [Host; 2],
-    _between: (Switch, Switch, Router, Router),
-}
-
-impl Narrow {
-    const A: Ipv4Addr = Ipv4Addr::new(250, 1, 2, 7);
-    const B: Ipv4Addr = Ipv4Addr::new(250, 2, 2, 7);
-
-    fn new() -> Self {
-        let (left, right) = (Switch::new("left"), Switch::new("right"));
-        let (near, far) = (Router::new("near"), Router::new("far"));
-        let hosts = [Host::new("one"), Host::new("other")];
-        left.join(&near, "eth0", "172.30.1.1/24");
-        right.join(&far, "eth0", "172.30.2.1/24");
-        wire(1400, (&near, "eth1", "10.9.9.1/30"), (&far, "eth1", "10.9.9.2/30"));
-        near.ip("route add default via 10.9.9.2");
-        far.ip("route add default via 10.9.9.1");
-        left.join(&hosts[0], "eth0", "172.30.1.2/24");
-        right.join(&hosts[1], "eth0", "172.30.2.2/24");
-        hosts[0].ip("route add default via 172.30.1.1");
-        hosts[1].ip("route add default via 172.30.2.1");
-        for host in &hosts {
-            host.run("fan up 250.0.0.0/8 172.30.0.0/16");
-        }
-        Self { hosts, _between: (left, right, near, far) }
-    }
-
-    fn containers(&self) -> (Container<'_>, Container<'_>) {
-        let [one, other] = &self.hosts;
-        let containers = (one.container("a"), other.container("b"));
-        one.run(&format!("endpoint add --netns a --address {}", Self::A));
-        other.run(&format!("endpoint add --netns b --address {}", Self::B));
-        containers
     }
 }
 

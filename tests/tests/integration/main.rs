@@ -37,6 +37,7 @@ mod vip;
 mod vip_beyond;
 mod vip_gone;
 mod vip_load;
+mod vip_path;
 mod vip_servers;
 mod vip_tcp;
 mod words;
