@@ -335,9 +335,13 @@ impl Explanation {
     async fn tell_route(&mut self, decided: &mut Decided, netlink: &Netlink) {
         let (Some(unrouted), Some(rewrite)) = (decided.unrouted, decided.rewrite) else { return };
         let destination = Ipv4Addr::from(rewrite.dst.to_ne_bytes());
-        if let Err(error) = netlink.route_to(destination).await {
-            self.steps.push(format!("no route leads there: {error}"));
-            decided.outcome = unrouted;
+        match netlink.route_to(destination).await {
+            Ok(_) => {}
+            Err(error) if error.is_unreachable() => {
+                self.steps.push(format!("no route leads there: {error}"));
+                decided.outcome = unrouted;
+            }
+            Err(error) => self.steps.push(format!("whether a route leads there can't be told: {error}")),
         }
     }
 

@@ -45,6 +45,11 @@ impl Error {
         }
     }
 
+    /// No route leads to what was asked for, or only one that rejects packets.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL))
+    }
+
     /// What was to be created is there already.
     pub fn already_exists(&self) -> bool {
         self.errno() == Some(libc::EEXIST)
