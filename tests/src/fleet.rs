@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, ops::Index};
 
-use crate::{container::Container, host::Host, network::Switch};
+use crate::{container::Container, host::Host, network::Switch, site::Site};
 
 /// Overlay of the usual fan.
 pub const OVERLAY: &str = "250.0.0.0/8";
@@ -66,7 +66,28 @@ impl Fleet {
         container.join_bridge(&bridge(host), &format!("{address}/24"), &gateway.to_string());
         container
     }
+
+    /// Somebody on the wire who has no fan.
+    #[track_caller]
+    pub fn stranger(&self, name: &str, address: Ipv4Addr) -> Site {
+        let site = Site::bare(name);
+        self.switch.join(&site, "eth0", &format!("{address}/16"));
+        site
+    }
+
+    /// A stranger, at [`OUTSIDE`], who routes a VIP to the first host.
+    #[track_caller]
+    pub fn outside(&self, vip: Ipv4Addr) -> Site {
+        let site = self.stranger("outside", OUTSIDE);
+        site.ip(&format!("route add {vip} via {}", underlay(0)));
+        site
+    }
 }
+
+/// Underlay address of a client without a fan: [`Fleet::outside`].
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 99);
+/// Another one, for a [`Fleet::stranger`].
+pub const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 98);
 
 impl Index<usize> for Fleet {
     type Output = Host;

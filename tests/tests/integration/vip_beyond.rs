@@ -10,23 +10,14 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Site,
-    fleet::{Fleet, overlay, underlay},
+    Agent,
+    fleet::{ELSEWHERE, Fleet, OUTSIDE, overlay, underlay},
     server::{Greeted, Named, ask},
     services::{configure, service},
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 99);
-
-/// Somebody on the wire who has no fan, and routes the VIP to the first host.
-fn outside(fleet: &Fleet) -> Site {
-    let site = Site::bare("outside");
-    fleet.switch.join(&site, "eth0", &format!("{OUTSIDE}/16"));
-    site.ip(&format!("route add {VIP} via {}", underlay(0)));
-    site
-}
 
 /// The usual fan on all hosts; the first has an agent with `web` over these backends, TCP and UDP.
 fn serve(fleet: &Fleet, datapath: &str, backends: &[String]) -> Agent {
@@ -42,7 +33,7 @@ fn serve(fleet: &Fleet, datapath: &str, backends: &[String]) -> Agent {
 #[test]
 fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_address() {
     let fleet = Fleet::up(1);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let server = Named::start(&outside, "outside", OUTSIDE, 8080);
     let _agent = serve(&fleet, "nat-ports = \"62000-62099\"", &[server.backend()]);
     let reserved = fleet[0].sh("sysctl -n net.ipv4.ip_local_reserved_ports");
@@ -61,11 +52,10 @@ fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_addre
 #[test]
 fn a_connection_that_finds_no_free_port_towards_one_backend_goes_to_another() {
     let fleet = Fleet::up(1);
-    let (outside, elsewhere) = (outside(&fleet), Site::bare("elsewhere"));
-    fleet.switch.join(&elsewhere, "eth0", "172.30.0.98/16");
+    let (outside, elsewhere) = (fleet.outside(VIP), fleet.stranger("elsewhere", ELSEWHERE));
     let servers = [
         Named::start(&outside, "outside", OUTSIDE, 8080),
-        Named::start(&elsewhere, "elsewhere", Ipv4Addr::new(172, 30, 0, 98), 8080),
+        Named::start(&elsewhere, "elsewhere", ELSEWHERE, 8080),
     ];
     let _agent = serve(&fleet, "nat-ports = \"62000-62000\"", &servers.each_ref().map(Named::backend));
     let client = fleet.endpoint(0, 5);
@@ -84,7 +74,7 @@ fn a_connection_that_finds_no_free_port_towards_one_backend_goes_to_another() {
 #[test]
 fn a_server_of_the_host_itself_is_a_backend_too() {
     let fleet = Fleet::up(1);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let server = Named::start(&fleet[0], "host", underlay(0), 8080);
     let _agent = serve(&fleet, "", &[server.backend()]);
     let container = fleet.endpoint(0, 5);
@@ -99,13 +89,12 @@ fn a_server_of_the_host_itself_is_a_backend_too() {
 #[test]
 fn a_client_without_a_fan_reaches_every_backend_through_the_node_it_routes_the_vip_to() {
     let fleet = Fleet::up(2);
-    let (client, elsewhere) = (outside(&fleet), Site::bare("elsewhere"));
-    fleet.switch.join(&elsewhere, "eth0", "172.30.0.98/16");
+    let (client, elsewhere) = (fleet.outside(VIP), fleet.stranger("elsewhere", ELSEWHERE));
     let containers: Vec<_> = (0..2).map(|host| fleet.endpoint(host, 9)).collect();
     let servers = [
         Named::start(&containers[0], "here", overlay(0, 9), 8080),
         Named::start(&containers[1], "there", overlay(1, 9), 8080),
-        Named::start(&elsewhere, "elsewhere", Ipv4Addr::new(172, 30, 0, 98), 8080),
+        Named::start(&elsewhere, "elsewhere", ELSEWHERE, 8080),
     ];
     let _agent = serve(&fleet, "", &servers.each_ref().map(Named::backend));
     let mut met = BTreeMap::new();
@@ -124,7 +113,7 @@ fn a_client_without_a_fan_reaches_every_backend_through_the_node_it_routes_the_v
 #[test]
 fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
     let fleet = Fleet::up(2);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let remote = fleet.endpoint(1, 9);
     let local = fleet.endpoint(0, 9);
     let client = fleet.endpoint(0, 5);
@@ -144,7 +133,7 @@ fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
 #[test]
 fn a_backend_that_nothing_routes_is_unreachable_at_once() {
     let fleet = Fleet::up(1);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let _agent = serve(&fleet, "", &["192.0.2.9:8080".to_owned()]);
     let (routed, bridged) = (fleet.endpoint(0, 5), fleet.port(0, 6));
     let clients = [&*routed, &*bridged, &outside, &*fleet[0]];
@@ -175,7 +164,7 @@ fn reflect(socket: &UdpSocket) -> io::Result<()> {
 #[test]
 fn fragmented_datagrams_cross_a_vip_in_both_directions() {
     let fleet = Fleet::up(2);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let remote = fleet.endpoint(1, 9);
     let client = fleet.endpoint(0, 5);
     for (site, address) in [(&*remote, overlay(1, 9)), (&outside, OUTSIDE)] {
@@ -226,7 +215,7 @@ fn a_range_of_vips_is_one_route_and_an_address_that_none_has_is_unreachable() {
 #[test]
 fn options_are_removed_from_what_goes_to_a_vip() {
     let fleet = Fleet::up(2);
-    let outside = outside(&fleet);
+    let outside = fleet.outside(VIP);
     let (_containers, servers) = Named::on_each(&fleet);
     let _agent = serve(&fleet, "", &servers.iter().map(Named::backend).collect::<Vec<_>>());
     let (routed, bridged) = (fleet.endpoint(0, 5), fleet.port(0, 6));

@@ -8,7 +8,7 @@ use std::{
 
 use fanlight_tests::{
     Agent, Site, eventually,
-    fleet::{Fleet, overlay, underlay},
+    fleet::{ELSEWHERE, Fleet, overlay},
     narrow::Narrow,
     server::{Greeted, Named, ask},
     services::{configure, service},
@@ -76,9 +76,7 @@ fn a_smaller_link_to_the_backend_is_crossed_through_a_vip_and_told_to_its_client
 #[test]
 fn an_exact_port_comes_before_any_port_of_the_same_address() {
     let fleet = Fleet::up(2);
-    let outside = Site::bare("outside");
-    fleet.switch.join(&outside, "eth0", "172.30.0.99/16");
-    outside.ip(&format!("route add {VIP} via {}", underlay(0)));
+    let outside = fleet.outside(VIP);
     let (here, there) = (fleet.endpoint(0, 9), fleet.endpoint(1, 9));
     let _servers = [
         Named::start(&here, "any", overlay(0, 9), 8080),
@@ -120,16 +118,12 @@ fn answered_too_late(client: &Site, server: &Site, address: Ipv4Addr) -> io::Err
 #[test]
 fn a_backend_that_answers_a_client_which_is_gone_is_told_so() {
     let fleet = Fleet::up(2);
-    let outside = Site::bare("outside");
-    fleet.switch.join(&outside, "eth0", "172.30.0.99/16");
-    outside.ip(&format!("route add {VIP} via {}", underlay(0)));
-    let elsewhere = Site::bare("elsewhere");
-    fleet.switch.join(&elsewhere, "eth0", "172.30.0.98/16");
+    let outside = fleet.outside(VIP);
+    let elsewhere = fleet.stranger("elsewhere", ELSEWHERE);
     let client = fleet.endpoint(0, 5);
     let (here, there) = (fleet.endpoint(0, 9), fleet.endpoint(1, 9));
-    let beyond = Ipv4Addr::new(172, 30, 0, 98);
     let servers: [(&Site, Ipv4Addr); 3] =
-        [(&here, overlay(0, 9)), (&there, overlay(1, 9)), (&elsewhere, beyond)];
+        [(&here, overlay(0, 9)), (&there, overlay(1, 9)), (&elsewhere, ELSEWHERE)];
     for (server, address) in servers {
         configure(&fleet[0], &[service("dns", format!("{FAR}/udp"), &[format!("{address}:8080")])]);
         let _agent = fleet[0].agent();
