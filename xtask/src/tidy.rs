@@ -133,3 +133,24 @@ fn unsafe_code_stays_where_it_is_looked_for() {
         files.iter().filter(outside).flat_map(|file| lines_where(file, has)).collect(),
     );
 }
+
+#[test]
+fn the_readme_is_read_in_one_sitting() {
+    let files = files();
+    let readme = files.iter().find(|file| file.name == "README.md").expect("a README");
+    let lines = readme.text.lines().count();
+    assert!(lines <= 160, "README.md has {lines} lines; move what is not for the first hour to docs/");
+}
+
+#[test]
+fn pages_that_documents_name_exist() {
+    let files = files();
+    let is_document = |file: &&File| file.name.ends_with(".md");
+    let mut missing = Vec::new();
+    for file in files.iter().filter(is_document) {
+        let named = file.text.split('`').filter(|word| word.ends_with(".md") && !word.contains(' '));
+        let absent = named.filter(|word| !files.iter().any(|file| file.name == *word));
+        missing.extend(absent.map(|word| format!("{}: {word}", file.name)));
+    }
+    none("a page that is not there", missing);
+}

@@ -101,4 +101,6 @@ fn as_fanlight(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tests;

@@ -29,6 +29,11 @@ const FAN: Keys = Keys {
     later: &["vni", "vxlan-port"],
 };
 
+/// Tables as the documentation names them, with their keys.
+#[cfg(test)]
+pub(super) const TABLES: [(&str, &Keys); 4] =
+    [("`[node]`", &NODE), ("`[datapath]`", &DATAPATH), ("`[[fan]]`", &FAN), ("`[api]`", &API)];
+
 /// Fewest flows: those of one CPU, two entries each.
 const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
 /// Shortest prefix of the range of VIPs.

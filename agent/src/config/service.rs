@@ -25,10 +25,14 @@ pub use addresses::{check_addresses, check_beside};
 const DOCUMENT: Keys = Keys { known: &["service"], later: &[] };
 
 const SERVICE: Keys = Keys {
-    known: &["name", "vip", "forward", "algorithm", "affinity", "affinity-timeout", "backends", "labels"],
-    later: &["check"],
+    known: &["name", "vip", "forward", "algorithm", "affinity", "backends", "labels"],
+    later: &["affinity-timeout", "check"],
 };
 const BACKEND: Keys = Keys { known: &["address", "weight"], later: &[] };
+
+/// Tables as the documentation names them, with their keys.
+#[cfg(test)]
+pub(super) const TABLES: [(&str, &Keys); 2] = [("`[[service]]`", &SERVICE), ("backend", &BACKEND)];
 
 /// Longest name of a service: a label of a host name (RFC 1035).
 const MAX_NAME: usize = 63;
@@ -164,7 +168,6 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
     section.parsed("forward", parse_forward, problems);
     let algorithm = section.parsed("algorithm", parse_algorithm, problems);
     section.parsed("affinity", parse_affinity, problems);
-    section.parsed("affinity-timeout", parse_duration, problems);
     let backends = backends(section, vip, problems);
     let (backends, backend_lines) = backends.into_iter().unzip();
     let service = Service { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
@@ -314,15 +317,6 @@ fn parse_affinity(text: &str) -> Result<(), String> {
 }
 
 /// Checked, so that a slip shows before affinity is used.
-fn parse_duration(text: &str) -> Result<(), String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.strip_prefix(number).unwrap_or_default();
-    if number.parse::<u32>().is_ok_and(|number| number > 0) && ["ms", "s", "m", "h", "d"].contains(&unit) {
-        return Ok(());
-    }
-    Err(format!("'{text}' is no duration; write a number and ms, s, m, h or d, such as 3h"))
-}
-
 fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
     let address = text
         .parse::<SocketAddr>()

@@ -78,3 +78,21 @@ fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
     assert_eq!(suggest("overlap", &["overlay", "underlay"]).as_deref(), Some("did you mean 'overlay'?"));
     assert_eq!(suggest("zzz", &["overlay", "underlay"]), None);
 }
+
+#[test]
+fn the_page_of_the_configuration_has_every_key_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let page = fs::read_to_string(path).expect("docs/configuration.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| table |")).skip(2);
+    let cells = rows.take_while(|line| line.starts_with('|')).map(|row| {
+        let mut cells = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).to_owned());
+        (cells.next().expect("a table"), cells.next().expect("a key"))
+    });
+    let mut described: Vec<_> = cells.collect();
+    let tables = file::TABLES.into_iter().chain(service::TABLES);
+    let known = tables.flat_map(|(table, keys)| keys.known.iter().map(move |key| (table, key)));
+    let mut known: Vec<_> = known.map(|(table, key)| (table.to_owned(), format!("`{key}`"))).collect();
+    described.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(described, known);
+}

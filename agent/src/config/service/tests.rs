@@ -31,7 +31,6 @@ vip = "10.96.0.10:80/tcp"
 forward = "nat"
 algorithm = "random"
 affinity = "none"
-affinity-timeout = "3h"
 backends = [ { address = "250.0.27.3:8080", weight = 5 }, { address = "250.0.28.4:8080" } ]
 "#;
     let backend = |last: [u8; 4], weight| Backend { address: last.into(), port: 8080, weight };
@@ -114,8 +113,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "6: service.affinity: 'client' is not supported by this version; use none",
     ),
     (
-        "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3 hours'",
-        "6: service.affinity-timeout: '3 hours' is no duration; write a number and ms, s, m, h or d, such as 3h",
+        "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3h'",
+        "6: service.affinity-timeout: not supported by this version; remove it",
     ),
     (
         "vip = '10.0.0.1:80/tcp'\ncheck = { kind = 'http' }",
