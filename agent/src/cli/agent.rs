@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::{args::AgentArgs, failure::Failure, runtime};
-use crate::daemon::{self, Options};
+use crate::run::{self, Options};
 
 pub(super) fn run(args: AgentArgs) -> Result<ExitCode, Failure> {
     runtime::require_privileges("agent")?;
-    daemon::run(&Options { config: args.config, detach: args.detach })?;
+    run::run(&Options { config: args.config, detach: args.detach })?;
     Ok(ExitCode::SUCCESS)
 }

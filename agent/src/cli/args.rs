@@ -13,7 +13,7 @@ use dataplane_common::{
 };
 
 use super::service::parse_backend;
-use crate::config::CONFIG_FILE;
+use crate::sources::config::CONFIG_FILE;
 
 /// Container addresses that compute their host, carried in the kernel
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use serde::Serialize;
 
 use super::{args::CheckConfigArgs, failure::Failure, output::Output};
-use crate::config::{self, FANS_FILE};
+use crate::sources::config::{self, FANS_FILE};
 
 /// What a configuration that is right asks for.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use clap::{ArgAction, CommandFactory as _};
 use dataplane_common::outcome::{Hook, Outcome};
 
 use super::args::Cli;
-use crate::api::paths;
+use crate::serve::paths;
 
 fn page(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, process::ExitCode};
 
 use anyhow::Context;
+use control::observed::Wired;
 use serde::Serialize;
 
 use super::{
@@ -12,8 +13,8 @@ use super::{
     runtime,
 };
 use crate::{
-    config::operands,
-    endpoint::{self, Request, Row, Wired},
+    node::endpoint::{self, Request, Row},
+    sources::config::operands,
 };
 
 pub(super) fn run(command: &EndpointCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {

@@ -7,9 +7,11 @@ use dataplane_common::wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP};
 
 use super::{args::ExplainArgs, failure::Failure, fan::node, output::Output, runtime};
 use crate::{
-    explain::{Explanation, Host, Question, explain},
+    inspect::{
+        explain::{Explanation, Host, Question, explain},
+        status,
+    },
     kernel::bpf::Datapath,
-    status,
 };
 
 pub(super) fn run(args: &ExplainArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {

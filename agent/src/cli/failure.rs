@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::config::{ConfigError, operands::OperandError};
+use crate::sources::config::{ConfigError, operands::OperandError};
 
 /// Status of a command that was understood but failed.
 pub(super) const FAILED: u8 = 1;

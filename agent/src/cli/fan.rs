@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use control::model::{FanSpec, Origin};
 use serde::Serialize;
 
 use super::{
@@ -16,14 +17,13 @@ use super::{
     runtime,
 };
 use crate::{
-    config::{
+    kernel::bpf::IDLE_FLOWS,
+    node::fan::{FanState, Node, Step, Up},
+    sources::config::{
         self, CONFIG_FILE, FANS_FILE, FileProblem, Problem, check,
         fans::wanted,
         operands::{self, FanLine},
     },
-    fan::{FanState, Node, Step, Up},
-    kernel::bpf::IDLE_FLOWS,
-    model::{FanSpec, Origin},
 };
 
 pub(super) fn run(command: &FanCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -229,8 +229,9 @@ fn print_steps(steps: &[Step], output: &mut Output<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use control::model::{Egress, Encapsulation};
+
     use super::*;
-    use crate::model::{Egress, Encapsulation};
 
     fn state() -> FanState {
         FanState {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use control::service::{ServiceState, Vip};
 use serde::{Serialize, Serializer};
 
 use super::{
@@ -17,10 +18,8 @@ use super::{
     runtime,
 };
 use crate::{
-    flow::{Flow, FlowState, Joiner},
+    inspect::flow::{Flow, FlowState, Joiner},
     kernel::bpf::{Datapath, FlowTable, coarse_now},
-    service::Vip,
-    status::ServiceState,
 };
 
 /// Bytes that are written at a time.
@@ -181,8 +180,9 @@ impl<W: Write> List<W> {
 
 #[cfg(test)]
 mod tests {
+    use control::service::Protocol;
+
     use super::*;
-    use crate::service::Protocol;
 
     fn flow(port: u16) -> Flow {
         Flow {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::{args::MonitorArgs, failure::Failure, output::Output, runtime};
 use crate::{
-    api::{Client, Lines, paths},
-    monitor::{Event, Kind},
+    inspect::monitor::{Event, Kind},
+    serve::{Client, Lines, paths},
 };
 
 /// What a line of the agent's says.

@@ -8,14 +8,15 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use control::reconcile::{Host, fan_record};
 use dataplane_common::abi::FanRecord;
 
 use super::{args::ReplayArgs, failure::Failure, output::Output, runtime};
 use crate::{
-    config::{self, CONFIG_FILE, FANS_FILE, Sources},
-    fan::{Node, fan_record},
+    inspect::replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
     kernel::bpf::Datapath,
-    replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
+    node::fan::Node,
+    sources::config::{self, CONFIG_FILE, FANS_FILE, Sources},
 };
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -104,7 +105,7 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
 async fn resolved(sources: &Sources) -> anyhow::Result<Vec<FanRecord>> {
     let uplinks = &sources.config.node.uplink;
     let observed = Node::open(uplinks.clone())?.observe().await?;
-    let host = observed.host(uplinks);
+    let host = Host::of(&observed, uplinks);
     let mut records = Vec::new();
     for (spec, origin) in sources.fans() {
         let fan = host.resolve(&spec, origin).with_context(|| format!("fan {}", spec.overlay))?;

@@ -1,12 +1,12 @@
 //! What commands that talk to the kernel have in common.
 
 use anyhow::{Context, anyhow};
+use control::service::ServiceState;
 
 use super::failure::Failure;
 use crate::{
-    api::{Client, paths},
     kernel::privileges,
-    status::ServiceState,
+    serve::{Client, paths},
 };
 
 /// Refuses early what the kernel would refuse halfway.

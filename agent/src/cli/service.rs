@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use control::service::{BackendLife, ServiceLife};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
@@ -19,9 +20,8 @@ use super::{
     runtime,
 };
 use crate::{
-    api::{Applied, BackendRow, Client, ClientError, Drained, ServiceRow, paths},
-    config::{FileProblem, service::Format},
-    status::{BackendLife, ServiceLife},
+    serve::{Applied, BackendRow, Client, ClientError, Drained, ServiceRow, paths},
+    sources::config::{FileProblem, service::Format},
 };
 
 pub(super) fn run(command: &ServiceCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -218,11 +218,10 @@ pub(super) fn parse_backend(text: &str) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
+    use control::service::{Algorithm, Forward};
+
     use super::*;
-    use crate::{
-        api::Affinity,
-        service::{Algorithm, Forward},
-    };
+    use crate::serve::Affinity;
 
     fn row() -> ServiceRow {
         let backend = |last, state, flows| BackendRow {

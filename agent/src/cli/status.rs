@@ -3,6 +3,7 @@
 use std::{io, path::Path, process::ExitCode};
 
 use anyhow::Context;
+use control::service::ServiceState;
 
 use super::{
     failure::{FAILED, Failure},
@@ -12,9 +13,9 @@ use super::{
     service::{state, usable},
 };
 use crate::{
-    config::{self, CONFIG_FILE, FANS_FILE},
-    fan::Node,
-    status::{self, FlowsState, Life, ServiceState, Status},
+    inspect::status::{self, FlowsState, Life, Status},
+    node::fan::Node,
+    sources::config::{self, CONFIG_FILE, FANS_FILE},
 };
 
 pub(super) fn run(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -128,11 +129,10 @@ fn size(bytes: u64) -> String {
 mod tests {
     use dataplane_common::outcome::Outcome;
 
+    use control::service::{Algorithm, BackendLife, BackendState, Forward, ServiceLife};
+
     use super::*;
-    use crate::{
-        service::{Algorithm, Forward},
-        status::{AgentState, BackendLife, BackendState, HookRow, Memory, Outcomes, ServiceLife},
-    };
+    use crate::inspect::status::{AgentState, HookRow, Memory, Outcomes};
 
     fn status() -> Status {
         Status {

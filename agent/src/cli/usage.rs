@@ -7,7 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::config::suggest;
+use crate::sources::config::suggest;
 
 /// What is wrong with `words`, in one line without the program's name.
 pub(super) fn one_line(error: &Error, root: &Command, words: &[OsString]) -> String {

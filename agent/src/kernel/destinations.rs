@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
+use control::service::Protocol;
 use nix::{
     errno::Errno,
     sys::{
@@ -18,7 +19,7 @@ use nix::{
     },
 };
 
-use crate::{service::Protocol, shadow::sockets};
+use crate::inspect::shadow::sockets;
 
 /// Sockets that are open at once.
 const BATCH: usize = 128;

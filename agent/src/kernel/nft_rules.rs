@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, rc::Rc};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::shadow::{
+use crate::inspect::shadow::{
     Table,
     nft::{self, attribute, name, number},
     rule::{Rule, Set},

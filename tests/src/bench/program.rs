@@ -9,7 +9,7 @@ use dataplane_common::{
     fan::mask,
     outcome::Hook,
 };
-use fanlight::replay::{Cost, Packet, Setup, cost};
+use fanlight::inspect::replay::{Cost, Packet, Setup, cost};
 use serde::Serialize;
 
 use crate::packet::Ipv4;

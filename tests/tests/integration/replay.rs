@@ -8,7 +8,7 @@ use dataplane_common::{
     fan::mask,
     outcome::{Hook, Outcome},
 };
-use fanlight::replay::{Action, Engine, Packet, Setup};
+use fanlight::inspect::replay::{Action, Engine, Packet, Setup};
 use fanlight_tests::packet::{self, Ipv4};
 
 mod agreement;

@@ -7,12 +7,13 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable;
-use dataplane_common::abi::{FLOW_LAYOUT, FlowRecord, FlowTable, LAYOUT, SEEN_SHIFT, State, VipKey};
-use fanlight::{
-    kernel::bpf::{Datapath, FlowCount, Held, ServiceOp, ServiceWriter},
-    reconcile,
+use control::{
+    observed::Held,
+    reconcile::{self, ServiceOp},
     service::{Algorithm, Backend, Protocol, Service, Vip},
 };
+use dataplane_common::abi::{FLOW_LAYOUT, FlowRecord, FlowTable, LAYOUT, SEEN_SHIFT, State, VipKey};
+use fanlight::kernel::bpf::{Datapath, FlowCount, ServiceWriter};
 use fanlight_tests::Host;
 use nix::time::{ClockId, clock_gettime};
 

@@ -90,7 +90,7 @@ pub enum Error {
     NotV4(std::net::IpAddr),
     /// An operation on a service that the kernel doesn't hold.
     #[error("the kernel holds no service on {0}; look again")]
-    NoService(crate::service::Vip),
+    NoService(control::service::Vip),
     /// Only the maps were opened.
     #[error("attaching a program: the programs were not loaded")]
     NotLoaded,

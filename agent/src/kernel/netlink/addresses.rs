@@ -1,9 +1,10 @@
 //! IPv4 addresses: list, add, delete.
 
+use control::observed::Address;
 use netlink_packet_route::AddressFamily;
 use rtnetlink::AddressMessageBuilder;
 
-use super::{Address, Netlink, Result, collect, refused};
+use super::{Netlink, Result, collect, refused, values::FromMessage as _};
 
 impl Netlink {
     /// All IPv4 addresses.

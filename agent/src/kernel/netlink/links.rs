@@ -2,14 +2,12 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use control::observed::Link;
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::{Error, Link, Netlink, Result, collect, refused};
-
-/// The largest MTU that a veth takes.
-pub const VETH_MTU: u32 = 65_535;
+use super::{Error, Netlink, Result, collect, refused, values::FromMessage as _};
 
 /// A bridge to create, up, without spanning tree and forwarding at once.
 #[derive(Clone, Copy, Debug)]

@@ -13,8 +13,7 @@ mod watch;
 use std::io;
 
 use futures_util::{Stream, TryStreamExt};
-pub use links::{BridgeRequest, VETH_MTU, VethEnd, VethRequest};
-pub use values::{Address, FdbEntry, Link, Mac, Neighbour, NeighbourState, Route, Rule};
+pub use links::{BridgeRequest, VethEnd, VethRequest};
 pub use watch::{Event, Watch};
 
 /// Why a request failed; `what` names its object.

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use control::observed::{FdbEntry, Neighbour};
 use netlink_packet_route::{
     AddressFamily,
     neighbour::{
@@ -9,7 +10,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{FdbEntry, Neighbour, Netlink, Result, collect, refused};
+use super::{Netlink, Result, collect, refused, values::FromMessage as _};
 
 impl Netlink {
     /// The IPv4 neighbours of an interface.

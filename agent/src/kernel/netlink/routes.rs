@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use control::observed::{Route, Rule};
 use futures_util::TryStreamExt;
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 
-use super::{Error, Netlink, Result, Route, Rule, collect, refused};
+use super::{Error, Netlink, Result, collect, refused, values::FromMessage as _};
 
 impl Netlink {
     /// The IPv4 routes of the main table.
@@ -80,7 +81,7 @@ impl Netlink {
     /// The kernel refuses the request.
     pub async fn rules(&self) -> Result<Vec<Rule>> {
         let dump = self.handle.rule().get(IpVersion::V4).execute();
-        collect("policy rules", dump, |message| Some(Rule::from_message(message))).await
+        collect("policy rules", dump, Rule::from_message).await
     }
 }
 

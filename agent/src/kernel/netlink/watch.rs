@@ -2,13 +2,14 @@
 
 use std::{collections::VecDeque, os::fd::AsRawFd};
 
+use control::observed::{Address, FdbEntry, Link, Neighbour, Route};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 
-use super::{Address, FdbEntry, Link, Neighbour, Result, Route, refused_io};
+use super::{Result, refused_io, values::FromMessage as _};
 
 /// A change in the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]

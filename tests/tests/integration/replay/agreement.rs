@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use control::service::{Algorithm, Backend, Protocol, Service, Vip};
 use dataplane_common::{
     abi::{BackendRecord, MAX_FANS, ServiceWord},
     decide::{self, Forward, Meta, Verdict},
     memory::Memory,
     outcome::{Hook, Outcome},
 };
-use fanlight::service::{Algorithm, Backend, Protocol, Service, Vip};
 use fanlight_tests::packet::{self, Ipv4};
 
 use super::*;

@@ -1,7 +1,7 @@
 //! What a packet costs. The figures are the benchmark's business; here only that they are figures.
 
 use dataplane_common::outcome::Hook;
-use fanlight::replay;
+use fanlight::inspect::replay;
 
 use super::*;
 

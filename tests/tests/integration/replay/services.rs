@@ -2,10 +2,8 @@
 
 use std::net::SocketAddrV4;
 
-use fanlight::{
-    replay::Served,
-    service::{Algorithm, Backend, Protocol, Service, Vip},
-};
+use control::service::{Algorithm, Backend, Protocol, Service, Vip};
+use fanlight::inspect::replay::Served;
 use fanlight_tests::fleet::Fleet;
 
 use super::*;

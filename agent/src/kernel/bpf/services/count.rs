@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, net::SocketAddrV4};
 
+use control::service::Vip;
 use dataplane_common::abi::{FlowRecord, LiveFlow, State};
 
 use super::{
     super::flows::{FlowTable, coarse_now},
     Maps, Result, rows,
 };
-use crate::service::Vip;
 
 /// How many established flows each backend of each service has.
 pub(super) fn flows(maps: &Maps) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {

@@ -5,13 +5,13 @@
 //! written; what a program run under way may still read is given out again only after a grace period
 //! ([`Writer::settle`]), and a backend's row only when no flow remembers it either ([`Writer::sweep`]).
 
+mod batches;
 mod bits;
 mod count;
 mod elements;
 mod ended;
 mod filters;
 mod find;
-mod held;
 mod prepare;
 mod read;
 mod records;
@@ -25,6 +25,7 @@ mod writer;
 use std::{collections::HashMap, net::SocketAddrV4, os::fd::AsFd as _, sync::Arc};
 
 use aya::maps::MapData;
+use control::service::Vip;
 use dataplane_common::abi::{
     BACKEND_FILTER_BITS, BackendRecord, FlowKey, FlowRecord, MAX_BACKENDS, MAX_SERVICES, ServiceRecord,
     VIP_FILTER_BITS,
@@ -33,7 +34,6 @@ use dataplane_common::abi::{
 pub use self::{
     ended::{Ended, Gone},
     find::Candidate,
-    held::{Held, HeldRow, HeldService, ServiceOp},
     walk::{FlowCount, FlowWalk},
     writer::Writer,
 };
@@ -45,7 +45,6 @@ use super::{
     object::duplicate,
     sys::Mapping,
 };
-use crate::service::Vip;
 
 /// The maps of services.
 #[derive(Clone, Debug)]

@@ -3,16 +3,20 @@
 
 use std::net::SocketAddrV4;
 
+use control::{
+    observed::HeldRow,
+    reconcile::ServiceOp,
+    service::{Algorithm, Backend, Service, ring},
+};
 use dataplane_common::abi::{MAX_SERVICES, ServiceWord, VipKey};
 
 use super::{
-    Error, HeldRow, Result, ServiceOp, Writer, missing,
+    Error, Result, Writer, missing,
     records::key_of,
     rings::{Extent, Rings, Shape},
     rows::{self, Rows},
     spread::spread,
 };
-use crate::service::{Algorithm, Backend, Service, ring};
 
 /// A service's set of backends that is written, but not published.
 pub(super) struct Prepared<'s> {

@@ -2,18 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use control::{
+    observed::{HeldRow, HeldService},
+    service::{Algorithm, Backend, Service, Vip, ring},
+};
 use dataplane_common::abi::{
     BACKEND_FILTER_BITS, BackendRecord, MAX_BACKENDS, ServiceWord, VIP_FILTER_BITS, vip_bit,
 };
 
 use super::{
-    HeldRow, HeldService, Maps, Result, Writer,
+    Maps, Result, Writer,
     records::{is_index, key_of},
     rings::Extent,
     rows,
     spread::spread,
 };
-use crate::service::{Algorithm, Backend, Service, Vip, ring};
 
 impl Writer {
     pub(super) fn open(maps: Arc<Maps>) -> Result<Self> {

@@ -9,6 +9,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable as _;
+use control::service::{Protocol, Vip};
 use dataplane_common::abi::{MAX_SERVICES, ServiceRecord, ServiceWord, VipKey};
 
 use super::super::{
@@ -16,7 +17,6 @@ use super::super::{
     error::{Context as _, Error, Result},
     sys::{self, Mapping},
 };
-use crate::service::{Protocol, Vip};
 
 const NAME: &str = "services";
 const RECORD: usize = size_of::<ServiceRecord>();

@@ -7,20 +7,25 @@ use std::{
     sync::Arc,
 };
 
+use control::{
+    observed::{Held, HeldRow, HeldService},
+    reconcile::ServiceOp,
+    service::Vip,
+};
 use dataplane_common::abi::{MAX_BACKENDS, MAX_SERVICES, ServiceWord, VipKey, vip_bit};
 
 use super::{
-    Error, Gone, Held, HeldRow, HeldService, Maps, Result, ServiceOp,
+    Error, Gone, Maps, Result,
+    batches::batches,
     bits::Bits,
     filters::Filter,
-    held::batches,
     missing,
     prepare::Prepared,
     records::key_of,
     rings::{Extent, Rings},
     rows::{self, Rows},
 };
-use crate::{kernel::bpf::config_map::wait_for_readers, service::Vip};
+use crate::kernel::bpf::config_map::wait_for_readers;
 
 /// Changes services. One at a time: callers hold the agent's lock.
 #[derive(Debug)]

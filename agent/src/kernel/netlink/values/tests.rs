@@ -91,7 +91,7 @@ fn only_the_three_rules_of_every_namespace_are_standard() {
             vec![RuleAttribute::Table(table.into()), RuleAttribute::SuppressPrefixLen(u32::MAX)];
         message.attributes.extend(priority.map(RuleAttribute::Priority));
         message.attributes.extend(more);
-        Rule::from_message(&message)
+        Rule::from_message(&message).unwrap()
     };
     assert!(rule(None, 255, None).is_standard());
     assert!(rule(Some(32766), 254, None).is_standard());

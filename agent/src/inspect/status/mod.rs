@@ -1,0 +1,242 @@
+//! The node's state on one screen, with or without a running agent.
+
+mod agent;
+mod flows;
+mod record;
+mod shadowed;
+
+use std::{io, path::Path};
+
+use control::{
+    observed::Link,
+    service::{ServiceState, against},
+};
+use dataplane_common::outcome::{Hook, Outcome};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+pub(crate) use self::agent::utc;
+pub use self::{
+    agent::{AgentState, Life, Seen},
+    flows::FlowsState,
+    record::{
+        AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds, write_services,
+    },
+};
+use crate::{
+    kernel::bpf::{Attachment, Counters, Datapath},
+    node::fan::{FanState, Node},
+    serve::{Client, paths},
+};
+
+/// Why the state can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The agent's record.
+    #[error("the agent's record {RECORD_FILE}: {0}; restart the agent")]
+    Record(#[from] io::Error),
+    /// What it says of services.
+    #[error("the agent's record {SERVICES_FILE}: {0}; restart the agent")]
+    Services(io::Error),
+    /// The kernel's BPF side.
+    #[error(transparent)]
+    Datapath(#[from] crate::kernel::bpf::Error),
+    /// The fans.
+    #[error(transparent)]
+    Fan(#[from] crate::node::fan::Error),
+    /// The interfaces.
+    #[error(transparent)]
+    Netlink(#[from] crate::kernel::netlink::Error),
+}
+
+/// The node's state; the field names are the stable keys of the JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The agent.
+    pub agent: AgentState,
+    /// The interfaces that carry the fans, joined by commas.
+    pub uplink: String,
+    /// Our programs.
+    pub datapath: Vec<HookRow>,
+    /// The fans.
+    pub fans: Vec<FanState>,
+    /// Services.
+    pub services: Vec<ServiceState>,
+    /// Packets by outcome, all hooks together.
+    pub outcomes: Outcomes,
+    /// Kernel memory.
+    pub memory: Memory,
+    /// The flow tables.
+    pub flows: FlowsState,
+    /// What is not as it ought to be.
+    pub degraded: Vec<String>,
+}
+
+/// One program on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HookRow {
+    /// Where packets meet it.
+    pub hook: &'static str,
+    /// The interface.
+    pub device: String,
+    /// The kernel's number for the program.
+    pub program: u32,
+}
+
+/// Bytes of kernel memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// All maps.
+    pub maps: u64,
+    /// The flow tables.
+    pub flows: u64,
+    /// The tables of services, backends and rings.
+    pub services: u64,
+}
+
+/// Packets of each outcome, in the order of the list of outcomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcomes(pub Vec<(Outcome, u64)>);
+
+impl Outcomes {
+    fn of(counters: &Counters) -> Self {
+        Self(Outcome::ALL.iter().map(|&outcome| (outcome, counters.total(outcome))).collect())
+    }
+
+    /// Those that happened.
+    pub fn seen(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        self.0.iter().copied().filter(|&(_, packets)| packets > 0)
+    }
+}
+
+impl Serialize for Outcomes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (outcome, packets) in &self.0 {
+            map.serialize_entry(outcome.name(), packets)?;
+        }
+        map.end()
+    }
+}
+
+/// Looks at the agent and what it says of itself.
+///
+/// # Errors
+/// Its record can't be read.
+pub fn look() -> Result<Seen, StatusError> {
+    Ok(agent::look(Path::new(LOCK_FILE), Path::new(RECORD_FILE))?)
+}
+
+/// Reads the rest of the node's state; `name` is the node's, where the agent tells none.
+///
+/// # Errors
+/// Something that should be readable is not.
+pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, StatusError> {
+    // The agent writes its answer while the kernel is asked.
+    let kernel = async {
+        Ok::<_, StatusError>((node.show().await?, node.netlink().links().await?, Datapath::open_existing()?))
+    };
+    let (services, kernel) = tokio::join!(services(), kernel);
+    let (services, (fans, links, datapath)) = (services?, kernel?);
+    let (attachments, counters, maps, vips) = match &datapath {
+        Some(datapath) => {
+            (datapath.attachments()?, datapath.counters()?, datapath.memory()?, datapath.services().vips()?)
+        }
+        None => Default::default(),
+    };
+    let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
+    let room = datapath.as_ref().map(|datapath| datapath.services().flow_room()).transpose()?;
+    let counted = seen.record.as_ref().filter(|_| seen.state.state == Life::Running && datapath.is_some());
+    let (room, count) = (room.unwrap_or_default(), counted.and_then(|record| record.flow_count));
+    let mut degraded = degraded(&seen, &fans);
+    if let Some(datapath) = &datapath {
+        degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &links));
+    }
+    let record = seen.record.unwrap_or_default();
+    Ok(Status {
+        node: if record.node.is_empty() { name } else { record.node },
+        agent: seen.state,
+        uplink: uplinks(&hooks),
+        datapath: hooks,
+        fans,
+        services: against(services, &vips),
+        outcomes: Outcomes::of(&counters),
+        memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
+        flows: FlowsState::new(room, count),
+        degraded,
+    })
+}
+
+/// Services as the agent has them or, when none answers, as the last one had them.
+///
+/// # Errors
+/// The record can't be read.
+pub async fn services() -> Result<Vec<ServiceState>, StatusError> {
+    if let Ok(mut client) = Client::connect().await
+        && let Ok(services) = client.get(paths::STATES).await
+    {
+        return Ok(services);
+    }
+    read_services(Path::new(SERVICES_FILE)).map_err(StatusError::Services)
+}
+
+/// What the agent reports while it runs, and what can be seen without it.
+fn degraded(seen: &Seen, fans: &[FanState]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(record) = seen.record.as_ref().filter(|_| seen.state.state == Life::Running) {
+        reasons.extend(record.degraded.iter().cloned());
+    }
+    if seen.died {
+        reasons.push("agent-died: it ended without being stopped; start it again".to_owned());
+    }
+    for fan in fans.iter().filter(|fan| !fan.missing.is_empty()) {
+        reasons.push(format!("fan {}: missing {}; bring it up again", fan.overlay, fan.missing.join(", ")));
+    }
+    reasons
+}
+
+fn hook_row(attachment: &Attachment, links: &[Link]) -> HookRow {
+    let device = device(attachment.ifindex, links);
+    HookRow { hook: attachment.hook.name(), device, program: attachment.program_id }
+}
+
+fn device(index: u32, links: &[Link]) -> String {
+    let link = links.iter().find(|link| link.index == index);
+    link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
+}
+
+/// The devices that run the uplink's program.
+fn uplinks(hooks: &[HookRow]) -> String {
+    let uplinks = hooks.iter().filter(|row| row.hook == Hook::UplinkIngress.name());
+    let mut names: Vec<&str> = uplinks.map(|row| row.device.as_str()).collect();
+    names.sort_unstable();
+    names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(hook: Hook, device: &str) -> HookRow {
+        HookRow { hook: hook.name(), device: device.to_owned(), program: 1 }
+    }
+
+    #[test]
+    fn uplinks_are_the_devices_with_the_uplinks_program() {
+        let hooks =
+            [row(Hook::UplinkIngress, "eth1"), row(Hook::HostEgress, "x"), row(Hook::UplinkIngress, "eth0")];
+        assert_eq!(uplinks(&hooks), "eth0,eth1");
+    }
+
+    #[test]
+    fn outcomes_in_json_have_every_name_and_for_people_only_those_that_happened() {
+        let mut outcomes = Outcomes::of(&Counters::default());
+        let json = serde_json::to_value(&outcomes).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), Outcome::ALL.len());
+        assert_eq!(json["encapsulated"], 0);
+        assert_eq!(outcomes.seen().count(), 0);
+        outcomes.0[0].1 = 7;
+        assert_eq!(outcomes.seen().collect::<Vec<_>>(), [(Outcome::ALL[0], 7)]);
+    }
+}

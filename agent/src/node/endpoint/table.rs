@@ -1,0 +1,165 @@
+//! Brings the endpoint table and the endpoints' routes to what the kernel knows.
+
+use std::net::Ipv4Addr;
+
+use control::{
+    observed::{FdbEntry, Link, Neighbour, NeighbourState, Route, Wired},
+    reconcile::{self, EndpointOp, Learning, Observed, PortOp, RouteOp},
+};
+use dataplane_common::{
+    abi::{EndpointRecord, FanRecord},
+    outcome::Hook,
+};
+
+use super::{Error, inside};
+use crate::kernel::{bpf::Datapath, netlink::Netlink};
+
+/// What the kernel holds of endpoints.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The published fans.
+    pub fans: Vec<FanRecord>,
+    /// All interfaces.
+    pub links: Vec<Link>,
+    /// The endpoints among them that we wired.
+    pub wired: Vec<Wired>,
+    /// Neighbours of the fans' bridges and of routed endpoints.
+    pub neighbours: Vec<Neighbour>,
+    /// Forwarding entries of the fans' bridges.
+    pub fdb: Vec<FdbEntry>,
+    /// The endpoint table.
+    pub held: Vec<(Ipv4Addr, EndpointRecord)>,
+    /// Routes of the main table.
+    pub routes: Vec<Route>,
+}
+
+impl Snapshot {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// The kernel refuses a request.
+    pub async fn read(netlink: &Netlink, datapath: &Datapath) -> Result<Self, Error> {
+        let fans = datapath.config().fans();
+        let links = netlink.links().await?;
+        let wired = Wired::among(&links);
+        let is_bridge = |index: u32| fans.iter().any(|fan| fan.bridge == index);
+        let mut neighbours = Vec::new();
+        let mut fdb = Vec::new();
+        for link in &links {
+            let routed = wired.iter().any(|wired| wired.index == link.index && wired.record.routed);
+            if is_bridge(link.index) {
+                fdb.extend(netlink.fdb(link.index).await?);
+            }
+            if routed || is_bridge(link.index) {
+                neighbours.extend(netlink.neighbours(link.index).await?);
+            }
+        }
+        let held = datapath.endpoints().list()?;
+        Ok(Self { fans, links, wired, neighbours, fdb, held, routes: netlink.routes().await? })
+    }
+
+    /// The part that decides what the endpoint table holds.
+    pub fn observed(&self) -> Observed<'_> {
+        Observed {
+            fans: &self.fans,
+            links: &self.links,
+            neighbours: &self.neighbours,
+            fdb: &self.fdb,
+            held: &self.held,
+        }
+    }
+}
+
+/// Writes what differs between `snapshot` and what ought to be; says how much changed.
+///
+/// # Errors
+/// The first failure, after all were tried.
+pub async fn settle(
+    snapshot: &Snapshot,
+    netlink: &Netlink,
+    datapath: &Datapath,
+    learning: Learning,
+) -> Result<usize, Error> {
+    let entries = reconcile::endpoints(&snapshot.observed(), learning);
+    let routes =
+        reconcile::routes(datapath.config().helper().0, &snapshot.fans, &snapshot.wired, &snapshot.routes);
+    let strays = reconcile::strays(&snapshot.fans, &snapshot.wired);
+    let small = reconcile::small(&snapshot.wired);
+    let mut outcome = Ok(());
+    for wired in &small {
+        outcome = outcome.and(inside::raise_mtu(netlink, wired).await);
+    }
+    for &(index, bridge) in &strays {
+        outcome = outcome.and(netlink.set_master(index, Some(bridge)).await.map_err(Error::from));
+    }
+    for op in &entries {
+        outcome = outcome.and(write(snapshot, netlink, datapath, *op).await);
+    }
+    for op in &routes {
+        let done = match op {
+            RouteOp::Set(route) => netlink.replace_route(route).await,
+            RouteOp::Delete(route) => netlink.delete_route(route).await,
+        };
+        outcome = outcome.and(done.map_err(Error::from));
+    }
+    outcome.map(|()| small.len() + strays.len() + entries.len() + routes.len())
+}
+
+async fn write(
+    snapshot: &Snapshot,
+    netlink: &Netlink,
+    datapath: &Datapath,
+    op: EndpointOp,
+) -> Result<(), Error> {
+    tracing::debug!(?op, "endpoint table");
+    match op {
+        EndpointOp::Insert(record) | EndpointOp::Update(record) => {
+            datapath.endpoints().insert(record)?;
+        }
+        EndpointOp::Remove(address) => {
+            datapath.endpoints().remove(address)?;
+            // The kernel would believe a stale neighbour for minutes: the next packet has it ask again.
+            let stale = |neighbour: &&Neighbour| {
+                neighbour.address == address && neighbour.state != NeighbourState::Failed
+            };
+            for neighbour in snapshot.neighbours.iter().filter(stale) {
+                netlink.delete_neighbour(neighbour.index, address).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings table, routes and attachments to what is there now, without learning: what a command does when there may be
+/// no agent. Ports that others made are left to the bridge's own program then. The names of endpoints that returned to
+/// their bridge are the result.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<Vec<String>, Error> {
+    let snapshot = Snapshot::read(netlink, datapath).await?;
+    datapath.prune()?;
+    for op in reconcile::ports(&snapshot.fans, &snapshot.links, &attached(datapath)?) {
+        match op {
+            PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, ifindex)?,
+            PortOp::Attach { ifindex, name } if snapshot.wired.iter().any(|wired| wired.index == ifindex) => {
+                datapath.attach(Hook::EndpointIngress, ifindex, &name)?;
+            }
+            PortOp::Attach { .. } => {}
+        }
+    }
+    settle(&snapshot, netlink, datapath, Learning::Off).await?;
+    let strays = reconcile::strays(&snapshot.fans, &snapshot.wired);
+    let is_stray = |wired: &&Wired| strays.iter().any(|&(index, _)| index == wired.index);
+    Ok(snapshot.wired.iter().filter(is_stray).map(|wired| wired.record.name.clone()).collect())
+}
+
+/// The devices that carry the endpoints' program.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn attached(datapath: &Datapath) -> Result<Vec<u32>, Error> {
+    let attachments = datapath.attachments()?;
+    let ports = attachments.iter().filter(|attachment| attachment.hook == Hook::EndpointIngress);
+    Ok(ports.map(|attachment| attachment.ifindex).collect())
+}

@@ -1,0 +1,165 @@
+//! Our own nftables table, as one function of the fans that are up.
+//!
+//! Packets between two overlay addresses that the stack forwards (the slow path) are not tracked, so that no foreign
+//! translation and no foreign state touches them; the host's own flows and egress stay tracked.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use control::{model::Egress, observed::Mark};
+use ipnet::Ipv4Net;
+use serde_json::Value;
+
+use super::{HELPER, error::Fault};
+use crate::kernel::nft;
+
+/// Name of the table.
+const TABLE: &str = "fanlight";
+
+/// Makes the table what these fans need. Whether it had to be written is returned.
+pub(super) fn ensure(fans: &[&Mark]) -> Result<bool, Fault> {
+    let body = body(fans);
+    let stamp = stamp(&body);
+    if nft::table(TABLE)?.is_some_and(|table| is_intact(&table, &stamp, body.matches("{stamp}").count())) {
+        return Ok(false);
+    }
+    nft::apply(&script(&body.replace("{stamp}", &stamp)))?;
+    Ok(true)
+}
+
+/// Whether the table is there and whole.
+pub(super) fn is_in_place(fans: &[&Mark]) -> Result<bool, Fault> {
+    let body = body(fans);
+    let stamp = stamp(&body);
+    let rules = body.matches("{stamp}").count();
+    Ok(nft::table(TABLE)?.is_some_and(|table| is_intact(&table, &stamp, rules)))
+}
+
+/// Removes the table; none there is fine.
+pub(super) fn remove() -> Result<(), Fault> {
+    if nft::table(TABLE)?.is_some() {
+        nft::apply(&format!("delete table ip {TABLE}\n"))?;
+    }
+    Ok(())
+}
+
+/// One transaction that leaves exactly this table.
+fn script(body: &str) -> String {
+    format!("table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n{body}}}\n")
+}
+
+/// The chains. Every rule carries a stamp, by which a table of other fans or of another version is told. The order in
+/// which the fans are given makes no difference: it changes from one look at the host to the next.
+fn body(fans: &[&Mark]) -> String {
+    let mut fans = fans.to_vec();
+    fans.sort_by_key(|fan| (fan.overlay(), fan.address));
+    let overlays = set(fans.iter().map(|fan| fan.overlay()));
+    let mut ours: Vec<String> = fans.iter().map(|fan| format!("\"{}\"", fan.bridge())).collect();
+    ours.push(format!("\"{HELPER}\""));
+    let ours = ours.join(", ");
+    let (mut raw, mut own, mut nat, mut filter) = Default::default();
+    for fan in &fans {
+        let (overlay, slice, gateway) = (fan.overlay(), fan.slice(), fan.gateway());
+        rule(&mut raw, &format!("ip saddr {overlay} ip daddr {overlay} ip daddr != {gateway} notrack"));
+        // A container runtime on an adopted bridge would give the host's own packets another source.
+        rule(&mut own, &keep(gateway));
+        let leaves = format!("ip saddr {slice} ip daddr != {{ {overlays} }} oifname != {{ {ours} }}");
+        match fan.spec.egress {
+            Egress::Masquerade => rule(&mut nat, &format!("{leaves} masquerade")),
+            Egress::Drop => rule(&mut filter, &format!("{leaves} drop")),
+            Egress::Route => {}
+        }
+    }
+    let chains = [
+        // Before the kernel reassembles for connection tracking (priority -400): it would wait for fragments that
+        // a program has sent already.
+        ("prerouting", "filter hook prerouting priority raw - 150", raw),
+        ("host", "nat hook postrouting priority srcnat - 10", own),
+        ("postrouting", "nat hook postrouting priority srcnat", nat),
+        ("forward", "filter hook forward priority filter", filter),
+    ];
+    // A chain without rules would still cost every packet of the host, and one of type nat its tracking.
+    chains.iter().filter(|(_, _, rules)| !rules.is_empty()).fold(
+        String::new(),
+        |mut text, (name, kind, rules): &(_, _, String)| {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\tchain {name} {{\n\t\ttype {kind}; policy accept;\n{rules}\t}}\n");
+            text
+        },
+    )
+}
+
+fn rule(chain: &mut String, rule: &str) {
+    let _ = writeln!(chain, "\t\t{rule} comment \"{{stamp}}\"");
+}
+
+/// A translation to the address itself: the first translation of a flow is the only one.
+fn keep(gateway: Ipv4Addr) -> String {
+    format!("ip saddr {gateway} oifname \"{HELPER}\" snat to {gateway}")
+}
+
+fn set(networks: impl Iterator<Item = Ipv4Net>) -> String {
+    networks.map(|network| network.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn stamp(body: &str) -> String {
+    format!("fanlight {:016x}", control::model::fnv1a(body))
+}
+
+fn is_intact(table: &Value, stamp: &str, rules: usize) -> bool {
+    let objects = table.get("nftables").and_then(Value::as_array);
+    let stamps = objects.into_iter().flatten().filter_map(|object| object.get("rule"));
+    let stamps: Vec<_> = stamps.map(|rule| rule.get("comment").and_then(Value::as_str)).collect();
+    stamps.len() == rules && stamps.iter().all(|found| *found == Some(stamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn mark(overlay: &str, egress: Egress) -> Mark {
+        let mut mark = Mark::example();
+        mark.spec.overlay = overlay.parse().unwrap();
+        mark.spec.egress = egress;
+        mark
+    }
+
+    #[test]
+    fn overlay_traffic_is_untracked_and_only_what_leaves_the_overlays_is_masqueraded() {
+        let (one, two) = (mark("250.0.0.0/8", Egress::Masquerade), mark("251.0.0.0/8", Egress::Drop));
+        let body = body(&[&one, &two]);
+        for rule in [
+            "ip saddr 250.0.0.0/8 ip daddr 250.0.0.0/8 ip daddr != 250.0.28.1 notrack",
+            "ip saddr 250.0.28.0/24 ip daddr != { 250.0.0.0/8, 251.0.0.0/8 } oifname != { \"fan-250-0-28\", \
+             \"fan-251-0-28\", \"fanlight0\" } masquerade",
+            "ip saddr 251.0.28.0/24 ip daddr != { 250.0.0.0/8, 251.0.0.0/8 } oifname != { \"fan-250-0-28\", \
+             \"fan-251-0-28\", \"fanlight0\" } drop",
+        ] {
+            assert!(body.contains(rule), "{rule}\n{body}");
+        }
+    }
+
+    #[test]
+    fn the_same_fans_in_another_order_need_the_same_table() {
+        let (one, two) = (mark("250.0.0.0/8", Egress::Masquerade), mark("251.0.0.0/8", Egress::Drop));
+        assert_eq!(body(&[&one, &two]), body(&[&two, &one]));
+    }
+
+    #[test]
+    fn egress_by_route_leaves_packets_alone() {
+        let fan = mark("250.0.0.0/8", Egress::Route);
+        let body = body(&[&fan]);
+        assert!(!body.contains("masquerade") && !body.contains("drop"), "{body}");
+    }
+
+    #[test]
+    fn a_table_is_intact_only_with_all_rules_and_their_stamp() {
+        let rule = |comment: &str| json!({ "rule": { "comment": comment } });
+        let table = |rules: &[Value]| json!({ "nftables": rules });
+        assert!(is_intact(&table(&[rule("s"), rule("s")]), "s", 2));
+        assert!(!is_intact(&table(&[rule("s")]), "s", 2));
+        assert!(!is_intact(&table(&[rule("s"), rule("t")]), "s", 2));
+        assert!(!is_intact(&table(&[rule("s"), json!({ "rule": {} })]), "s", 2));
+    }
+}

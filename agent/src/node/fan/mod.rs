@@ -1,0 +1,30 @@
+//! A fan's life on this node: brought up, kept in repair, shown, tested, taken down.
+//!
+//! What is to be remembered of a fan stands in two places: on its bridge (the kernel is the database) and in
+//! `/run/fanlight/fans.json`, which also knows of adopted bridges and of fans whose bridge was deleted. It is
+//! written before anything is changed, so that a call that dies half-way can be repaired or taken back by the next.
+//! Every piece is made by one idempotent function, used by `up` and by repair alike, and a failing `up` is taken back
+//! by what `down` does.
+
+mod error;
+mod firewall;
+mod forward;
+mod memory;
+mod node;
+mod pieces;
+mod probe;
+mod show;
+mod take_down;
+
+pub use error::{Error, Fault};
+pub use forward::ForwardBlocked;
+pub use node::{Node, Repair, Up};
+pub use probe::Step;
+pub use show::FanState;
+
+/// Folder of what lives until the next boot.
+pub const RUN: &str = "/run/fanlight";
+/// Held around every change of fans and endpoints, by command line and agent alike.
+pub const LOCK: &str = "/run/fanlight/lock";
+/// Interface that overlay routes point to.
+pub const HELPER: &str = control::model::HELPER[0];

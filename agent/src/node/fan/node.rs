@@ -1,0 +1,257 @@
+//! This node's fans: up, down, repair.
+
+use std::path::Path;
+
+use control::{
+    model::{Fan, FanSpec, Origin},
+    observed::{Mark, Observed, Standing},
+    reconcile::Host,
+};
+use ipnet::Ipv4Net;
+
+use super::{
+    LOCK,
+    error::{Error, Fault},
+    forward::{self, ForwardBlocked},
+    memory::{self, Memory},
+    pieces::Work,
+};
+use crate::kernel::{bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports};
+
+/// This node's fans, in the network and mount namespace of the thread that opened it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub(super) netlink: Netlink,
+    pub(super) uplinks: Vec<String>,
+    /// Flows that the datapath holds where it is loaded anew.
+    flows: Option<u32>,
+}
+
+/// What `up` did.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// The fan.
+    pub fan: Fan,
+    /// Every change; empty when all was as it ought to be.
+    pub changed: Vec<String>,
+    /// A foreign forward chain that drops the slow path's packets.
+    pub blocked: Option<ForwardBlocked>,
+}
+
+/// What [`Node::repair`] did for one fan.
+#[derive(Debug)]
+pub struct Repair {
+    /// What is remembered of the fan.
+    pub mark: Mark,
+    /// The fan and what was changed, or why it is not whole.
+    pub outcome: Result<(Fan, Vec<String>), Error>,
+}
+
+impl Node {
+    /// The node; `uplinks` is the agent's setting, empty for automatic choice. A tokio runtime must be running.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    pub fn open(uplinks: Vec<String>) -> Result<Self, Error> {
+        let netlink = Netlink::open().map_err(Fault::from)?;
+        Ok(Self { netlink, uplinks, flows: None })
+    }
+
+    /// With a datapath for so many flows; `None`: as the memory allows.
+    #[must_use]
+    pub fn with_flows(self, flows: Option<u32>) -> Self {
+        Self { flows, ..self }
+    }
+
+    /// Its netlink socket.
+    pub fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// The lock around every change of fans and endpoints. The operations here take it themselves.
+    ///
+    /// # Errors
+    /// The lock's file can't be opened.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        Ok(Lock::wait(Path::new(LOCK)).map_err(Fault::from)?)
+    }
+
+    /// Keeps ports from the sockets of this host, as long as any fan stands. Says whether anything changed.
+    ///
+    /// # Errors
+    /// The setting can't be read or written.
+    pub async fn reserve_ports(&self, first: u16, last: u16) -> Result<bool, Error> {
+        let key = reserved_ports::key();
+        let held = key.read().map_err(Fault::from)?;
+        let Some(list) = reserved_ports::with(&held, first, last) else { return Ok(false) };
+        let _lock = self.lock()?;
+        let mut work = Work::begin(&self.netlink).await?;
+        Ok(work.sysctls.set(&key, &list, Vec::new).map_err(Fault::from)?)
+    }
+
+    /// What the host has and which fans stand.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub async fn observe(&self) -> Result<Observed, Error> {
+        let memory = Memory::load(&Path::new(super::RUN).join("fans.json"))?;
+        Ok(memory::observe(&self.netlink, &memory).await?)
+    }
+
+    /// Brings a fan up. The same fan again is repaired; with other options it is refused. A failing step takes back
+    /// what this call did.
+    ///
+    /// # Errors
+    /// What was asked for contradicts itself, this host, or the fan that is up; or a step failed.
+    pub async fn up(&self, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
+        let _lock = self.lock()?;
+        let mut work = Work::begin(&self.netlink).await?;
+        let standing = work.observed.fan(spec.overlay).cloned();
+        let origin = standing.as_ref().map_or(origin, |standing| standing.mark.origin);
+        let fan = resolve(&work.observed, &self.uplinks, spec, origin)?;
+        if let Some(standing) = &standing {
+            check_same(&standing.mark, spec, &fan)?;
+        }
+        let fan =
+            Fan { spec: standing.as_ref().map_or_else(|| spec.clone(), |it| it.mark.spec.clone()), ..fan };
+        let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
+        check_programs(spec).map_err(failed)?;
+        match work.bring_up(&fan, self.flows).await {
+            Ok(blocked) => Ok(Up { fan, changed: work.changed, blocked }),
+            Err(fault) => {
+                if standing.is_none() {
+                    work.take_back(&self.uplinks, &fan).await;
+                }
+                Err(failed(fault))
+            }
+        }
+    }
+
+    /// Takes a fan down, with what is left of it under former addresses; the host is as it was before. Options
+    /// beside the two networks are not looked at.
+    ///
+    /// # Errors
+    /// The fan is not up, is up over another underlay, or is in use; or a step failed, after all were tried.
+    pub async fn down(&self, spec: &FanSpec) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        let overlay = spec.overlay;
+        let mut work = Work::begin(&self.netlink).await?;
+        let victims: Vec<Standing> = work
+            .observed
+            .standing
+            .iter()
+            .filter(|standing| standing.mark.overlay() == overlay)
+            .cloned()
+            .collect();
+        let Some(first) = victims.iter().find(|victim| !victim.mark.stale).or(victims.first()) else {
+            return Err(Error::NotUp { overlay });
+        };
+        if !self.same_underlay(&work.observed, &first.mark, spec) {
+            let differences = format!("underlay {} instead of the one given", first.mark.underlay());
+            return Err(Error::Different { overlay, differences });
+        }
+        let users: Vec<String> = victims.iter().flat_map(|victim| work.observed.users(victim)).collect();
+        if !users.is_empty() {
+            return Err(Error::InUse { overlay, users });
+        }
+        let failed = |fault| Error::Failed { overlay, fault };
+        // An `up` that died may have made some maps only: then the rest is made, to have all removed.
+        let datapath = Datapath::open_existing().or_else(|_half_made| Datapath::open().map(Some));
+        let datapath = datapath.map_err(|error| failed(error.into()))?;
+        let faults = work.take_down(&self.uplinks, &victims, datapath).await;
+        if faults.is_empty() { Ok(()) } else { Err(Error::Incomplete { overlay, faults }) }
+    }
+
+    /// Brings every fan that is up back to what it ought to be: after a lost route, a flushed ruleset, a new uplink
+    /// or MTU, another address.
+    ///
+    /// # Errors
+    /// The host's state could not be read; what fails for one fan is in its [`Repair`].
+    pub async fn repair(&self, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
+        let _lock = self.lock()?;
+        let mut work = Work::begin(&self.netlink).await?;
+        work.forget_stale()?;
+        let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
+        let mut repairs = Vec::new();
+        for mark in marks {
+            let outcome = self.repair_one(&mut work, datapath, &mark).await;
+            let changed = std::mem::take(&mut work.changed);
+            repairs.push(Repair { mark, outcome: outcome.map(|fan| (fan, changed)) });
+        }
+        let fans: Vec<Fan> =
+            repairs.iter().filter_map(|repair| Some(repair.outcome.as_ref().ok()?.0.clone())).collect();
+        // A fan whose uplink is not known now keeps its programs.
+        if fans.len() == repairs.len() {
+            work.sweep(datapath, &fans)?;
+        }
+        Ok(repairs)
+    }
+
+    async fn repair_one(&self, work: &mut Work<'_>, datapath: &Datapath, mark: &Mark) -> Result<Fan, Error> {
+        let fan = resolve(&work.observed, &self.uplinks, &mark.spec, mark.origin)?;
+        let failed = |fault| Error::Failed { overlay: mark.overlay(), fault };
+        work.ensure(datapath, &fan).await.map_err(failed)?;
+        Ok(fan)
+    }
+
+    /// Whether a foreign forward chain drops the slow path's packets; where Docker leaves a chain for it, the rules
+    /// that accept them are added.
+    ///
+    /// # Errors
+    /// The ruleset can't be read.
+    pub async fn forward_blocked(&self) -> Result<Option<ForwardBlocked>, Error> {
+        let observed = self.observe().await?;
+        Ok(forward::check(&bridges(&observed))?)
+    }
+
+    /// Whether operands mean the underlay of a fan that is up: spelled the same, or resolving to the same.
+    fn same_underlay(&self, observed: &Observed, mark: &Mark, spec: &FanSpec) -> bool {
+        mark.spec.underlay == spec.underlay
+            || resolve(observed, &self.uplinks, spec, mark.origin)
+                .is_ok_and(|fan| (fan.underlay, fan.address) == (mark.underlay(), mark.address))
+    }
+}
+
+fn resolve(observed: &Observed, uplinks: &[String], spec: &FanSpec, origin: Origin) -> Result<Fan, Error> {
+    let resolved = Host::of(observed, uplinks).resolve(spec, origin);
+    resolved.map_err(|source| Error::Impossible { overlay: spec.overlay, source })
+}
+
+/// Programs that the fan needs, before anything is changed.
+fn check_programs(spec: &FanSpec) -> Result<(), Fault> {
+    nft::check()?;
+    if spec.dhcp {
+        dhcp::check()?;
+    }
+    Ok(())
+}
+
+pub(super) fn bridges(observed: &Observed) -> Vec<String> {
+    observed.standing.iter().map(|standing| standing.mark.bridge()).collect()
+}
+
+/// The options of an `up` must be those of the fan that is up.
+fn check_same(mark: &Mark, spec: &FanSpec, fan: &Fan) -> Result<(), Error> {
+    let name = |bridge: &Option<String>| bridge.clone().unwrap_or_else(|| "by slice".to_owned());
+    let (old, new) = (&mark.spec, spec);
+    let mut pairs = vec![
+        ("encapsulation", old.encapsulation.to_string(), new.encapsulation.to_string()),
+        ("host-reserve", old.host_reserve.to_string(), new.host_reserve.to_string()),
+        ("egress", old.egress.to_string(), new.egress.to_string()),
+        ("bridge", name(&old.bridge), name(&new.bridge)),
+        ("dhcp", old.dhcp.to_string(), new.dhcp.to_string()),
+    ];
+    if old.underlay != new.underlay && (fan.underlay, fan.address) != (mark.underlay(), mark.address) {
+        pairs.push(("underlay", mark.underlay().to_string(), fan.underlay.to_string()));
+    }
+    let differences: Vec<String> = pairs
+        .into_iter()
+        .filter(|(_, old, new)| old != new)
+        .map(|(key, old, new)| format!("{key} {old} instead of {new}"))
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let overlay: Ipv4Net = spec.overlay;
+    Err(Error::Different { overlay, differences: differences.join(", ") })
+}

@@ -1,0 +1,163 @@
+//! Whether the encapsulation gets through to a host.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use control::observed::Mark;
+use serde::Serialize;
+
+use super::{
+    Node,
+    error::{Error, Fault},
+};
+use crate::kernel::icmp::{self, Answer, Echo};
+
+/// How long an answer may take, a first address resolution included.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a lost request is repeated.
+const ATTEMPTS: u32 = 2;
+/// Bytes of a small echo request, as `ping` sends it.
+const SMALL: usize = 84;
+
+/// One step of a test, and what it showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What was tried: `underlay`, `tunnel` or `full-size`.
+    pub name: &'static str,
+    /// Source of the packet.
+    pub from: Ipv4Addr,
+    /// Its destination.
+    pub to: Ipv4Addr,
+    /// Bytes of the packet.
+    pub size: usize,
+    /// Whether an answer came.
+    pub passed: bool,
+    /// Time to the answer in microseconds.
+    pub micros: Option<u64>,
+    /// What happened.
+    pub detail: String,
+    /// What to do about it; empty when it passed.
+    pub remedy: String,
+}
+
+impl Node {
+    /// Sends packets to a host of a fan, by its underlay or any overlay address of its slice: to the host itself,
+    /// then from gateway to gateway, small and as large as the fan's MTU.
+    ///
+    /// # Errors
+    /// The address belongs to no fan or to this host, or no packet could be sent.
+    pub async fn test(&self, host: Ipv4Addr) -> Result<Vec<Step>, Error> {
+        let states = self.show().await?;
+        let observed = self.observe().await?;
+        let marks = observed.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale);
+        let Some((mark, remote)) = marks.filter_map(|mark| Some((mark, remote(mark, host)?))).next() else {
+            return Err(Error::NoFanOf { host });
+        };
+        if remote.underlay == mark.address {
+            return Err(Error::ThisHost { host });
+        }
+        let mtu = states.iter().find(|state| state.gateway == mark.gateway()).map_or(0, |state| state.mtu);
+        let plan = [
+            ("underlay", mark.address, remote.underlay, SMALL),
+            ("tunnel", mark.gateway(), remote.gateway, SMALL),
+            ("full-size", mark.gateway(), remote.gateway, mtu as usize),
+        ];
+        let mut steps: Vec<Step> = Vec::new();
+        for (name, from, to, size) in plan {
+            if name == "full-size" && steps.last().is_some_and(|step| !step.passed) {
+                break;
+            }
+            let answer = attempt(Echo { from, to, size, patience: PATIENCE })?;
+            let reached = steps.first().is_some_and(|step| step.passed);
+            steps.push(step(name, from, to, size, answer, reached));
+        }
+        Ok(steps)
+    }
+}
+
+/// The two addresses of a remote host.
+struct Remote {
+    underlay: Ipv4Addr,
+    gateway: Ipv4Addr,
+}
+
+fn remote(mark: &Mark, host: Ipv4Addr) -> Option<Remote> {
+    let map = mark.map()?;
+    let underlay = map.host_of(host.to_bits()).unwrap_or(host.to_bits());
+    let gateway = map.slice_of(underlay)? | 1;
+    Some(Remote { underlay: underlay.into(), gateway: gateway.into() })
+}
+
+fn attempt(echo: Echo) -> Result<Answer, Error> {
+    let mut answer = Answer::Silence;
+    for _ in 0..ATTEMPTS {
+        answer = icmp::echo(echo).map_err(|source| Fault::Echo { from: echo.from, to: echo.to, source })?;
+        if answer != Answer::Silence {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+fn step(
+    name: &'static str,
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    size: usize,
+    answer: Answer,
+    reached: bool,
+) -> Step {
+    let detail = match answer {
+        Answer::Reply(time) => format!("answered in {} us", time.as_micros()),
+        Answer::TooBig(0) => "the kernel knows that the path is smaller".to_owned(),
+        Answer::TooBig(mtu) => format!("the path takes {mtu} bytes only"),
+        Answer::Unreachable(by, code) => format!("{by} says unreachable (code {code})"),
+        Answer::Silence => "no answer".to_owned(),
+    };
+    let (passed, micros) = match answer {
+        Answer::Reply(time) => (true, u64::try_from(time.as_micros()).ok()),
+        _ => (false, None),
+    };
+    let remedy = if passed { String::new() } else { remedy(name, to, reached).to_owned() };
+    Step { name, from, to, size, passed, micros, detail, remedy }
+}
+
+fn remedy(name: &str, to: Ipv4Addr, reached: bool) -> String {
+    match (name, reached) {
+        ("underlay", _) => format!("check that {to} is up, the route to it, and that it answers ping"),
+        ("tunnel", true) => {
+            "check that the same fan is up there, and that firewalls and the cloud's security groups \
+                             between the hosts let IP protocol 4 (ipip) through"
+                .to_owned()
+        }
+        ("tunnel", false) => "get the underlay to work first".to_owned(),
+        _ => {
+            "the underlay between the hosts carries less than the uplink's MTU: raise it there, or lower the \
+              uplink's MTU"
+                .to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_may_be_named_by_its_underlay_or_any_overlay_address() {
+        for host in [[172, 30, 0, 27], [250, 0, 27, 1], [250, 0, 27, 200]] {
+            let remote = remote(&Mark::example(), host.into()).unwrap();
+            assert_eq!(remote.underlay, Ipv4Addr::new(172, 30, 0, 27));
+            assert_eq!(remote.gateway, Ipv4Addr::new(250, 0, 27, 1));
+        }
+        assert!(remote(&Mark::example(), [10, 0, 0, 1].into()).is_none());
+    }
+
+    #[test]
+    fn a_failed_step_says_what_to_do() {
+        let to = Ipv4Addr::new(250, 0, 27, 1);
+        let failed = step("tunnel", to, to, SMALL, Answer::Silence, true);
+        assert!(!failed.passed && failed.remedy.contains("IP protocol 4"), "{}", failed.remedy);
+        let passed = step("tunnel", to, to, SMALL, Answer::Reply(Duration::from_micros(7)), true);
+        assert!(passed.passed && passed.remedy.is_empty() && passed.micros == Some(7));
+    }
+}

@@ -1,0 +1,149 @@
+//! Taking fans down: everything in reverse, all failures collected.
+
+use control::{
+    model::{Fan, HELPER, ROUTE_PROTOCOL},
+    observed::{Adopted, Link, Standing},
+    reconcile::Host,
+};
+use dataplane_common::outcome::Hook;
+
+use super::{
+    error::Fault,
+    firewall, forward,
+    node::bridges,
+    pieces::{Work, is_helper},
+};
+use crate::kernel::{bpf::Datapath, dhcp};
+
+impl Work<'_> {
+    /// Takes back a fan that came up in part. What can't be taken back is left for the next `down`.
+    pub(super) async fn take_back(&mut self, uplinks: &[String], fan: &Fan) {
+        let victims: Vec<Standing> = self.observed.fan(fan.spec.overlay).cloned().into_iter().collect();
+        // Nothing was made of a fan that could not even be remembered.
+        if victims.is_empty() {
+            return;
+        }
+        let datapath = if self.owns_maps { Datapath::open_existing().unwrap_or_default() } else { None };
+        for fault in self.take_down(uplinks, &victims, datapath).await {
+            tracing::warn!("fan {}: not taken back: {fault}", fan.spec.overlay);
+        }
+    }
+
+    /// Takes fans down. Every step is tried; a fan is forgotten only when all went well.
+    pub(super) async fn take_down(
+        &mut self,
+        uplinks: &[String],
+        victims: &[Standing],
+        datapath: Option<Datapath>,
+    ) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let all_bridges = bridges(&self.observed);
+        self.observed.standing.retain(|standing| !victims.contains(standing));
+        let last = self.observed.standing.is_empty();
+        for victim in victims {
+            note(&mut faults, dhcp::stop(&victim.mark.bridge()).map_err(Fault::from));
+            note(&mut faults, self.routes_away(victim).await);
+        }
+        note(
+            &mut faults,
+            if last { firewall::remove() } else { firewall::ensure(&self.standing_marks()).map(drop) },
+        );
+        if let Some(datapath) = datapath {
+            note(&mut faults, self.datapath_away(uplinks, victims, datapath, last));
+        }
+        for victim in victims {
+            note(&mut faults, self.bridge_away(victim).await);
+        }
+        if last {
+            note(&mut faults, forward::undo(&all_bridges));
+            note(&mut faults, self.helper_away().await);
+            note(&mut faults, self.sysctls.restore(|_| true).map_err(Fault::from));
+        }
+        if faults.is_empty() {
+            for victim in victims {
+                note(&mut faults, self.memory.remove(&victim.mark.bridge()));
+            }
+        }
+        faults
+    }
+
+    /// The overlay's route, and those of remote hosts with a smaller path.
+    async fn routes_away(&self, victim: &Standing) -> Result<(), Fault> {
+        let helper = self.netlink.link_by_name(HELPER[0]).await?.map(|link| link.index);
+        let overlay = victim.mark.overlay();
+        for route in self.netlink.routes().await? {
+            let ours = route.protocol == ROUTE_PROTOCOL && route.oif == helper;
+            if ours && overlay.contains(&route.destination) {
+                self.netlink.delete_route(&route).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn datapath_away(
+        &mut self,
+        uplinks: &[String],
+        victims: &[Standing],
+        datapath: Datapath,
+        last: bool,
+    ) -> Result<(), Fault> {
+        if last {
+            return Ok(datapath.remove()?);
+        }
+        for victim in victims {
+            if !victim.mark.stale {
+                datapath.config().withdraw(victim.mark.overlay());
+            }
+            for (address, _) in datapath.endpoints().list()? {
+                if victim.mark.slice().contains(&address) {
+                    datapath.endpoints().remove(address)?;
+                }
+            }
+            if let Some(bridge) = &victim.bridge {
+                datapath.detach(Hook::BridgeIngress, bridge.index)?;
+            }
+        }
+        self.ports(&datapath)?;
+        let host = Host::of(&self.observed, uplinks);
+        let others = self.standing_marks().into_iter().map(|mark| host.resolve(&mark.spec, mark.origin));
+        // A fan whose uplink is not known now keeps its programs.
+        match others.collect::<Result<Vec<_>, _>>() {
+            Ok(fans) => self.sweep(&datapath, &fans),
+            Err(_unknown_uplink) => Ok(()),
+        }
+    }
+
+    /// A bridge of our own goes; an adopted one loses only what we added.
+    async fn bridge_away(&mut self, victim: &Standing) -> Result<(), Fault> {
+        let name = victim.mark.bridge();
+        let Some(bridge) = self.netlink.link_by_name(&name).await? else { return Ok(()) };
+        match victim.adopted {
+            None => Ok(self.netlink.delete_link(bridge.index).await?),
+            Some(adopted) => self.give_back(victim, &bridge, adopted).await,
+        }
+    }
+
+    async fn give_back(&mut self, victim: &Standing, bridge: &Link, adopted: Adopted) -> Result<(), Fault> {
+        let overlay = victim.mark.overlay();
+        for address in self.netlink.addresses().await? {
+            if address.index == bridge.index && overlay.contains(&address.address) && !adopted.had_address {
+                self.netlink.delete_address(address).await?;
+            }
+        }
+        if let Some(mtu) = adopted.mtu {
+            self.netlink.set_mtu(bridge.index, mtu).await?;
+        }
+        Ok(self.sysctls.restore(|key| key.is_of(&bridge.name))?)
+    }
+
+    async fn helper_away(&self) -> Result<(), Fault> {
+        match self.netlink.link_by_name(HELPER[0]).await? {
+            Some(link) if is_helper(&link) => Ok(self.netlink.delete_link(link.index).await?),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn note(faults: &mut Vec<Fault>, outcome: Result<(), Fault>) {
+    faults.extend(outcome.err());
+}

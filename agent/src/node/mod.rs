@@ -1,0 +1,6 @@
+//! The node: fans, endpoints, routes and flows, observed and changed.
+
+pub mod endpoint;
+pub mod fan;
+pub(crate) mod flows;
+pub(crate) mod routes;

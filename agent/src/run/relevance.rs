@@ -1,0 +1,145 @@
+//! What a change in the kernel's tables concerns: nothing of ours, endpoints, or fans as well.
+
+use control::{
+    model::{HELPER, ROUTE_PROTOCOL},
+    observed::{Link, Record, Route},
+};
+use dataplane_common::{abi::FanRecord, fan::overlaps};
+
+use crate::{kernel::netlink::Event, node::endpoint::Snapshot};
+
+/// What has to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Concern {
+    /// Nothing of ours.
+    Nothing,
+    /// Endpoints, ports and path routes.
+    Endpoints,
+    /// Everything.
+    Fans,
+}
+
+/// What we know when a change comes in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The published fans.
+    pub(super) fans: Vec<FanRecord>,
+    /// Names of the fans' uplinks.
+    pub(super) uplinks: Vec<String>,
+    /// Devices on which endpoints live: bridges and routed endpoints.
+    pub(super) devices: Vec<u32>,
+}
+
+impl Known {
+    /// Adds uplinks; a name that was one stays known, because its device may come back.
+    pub(super) fn add_uplinks(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            if !self.uplinks.contains(&name) {
+                self.uplinks.push(name);
+            }
+        }
+    }
+
+    /// Takes over what a look saw.
+    pub(super) fn learn(&mut self, snapshot: &Snapshot) {
+        let bridges = snapshot.fans.iter().map(|fan| fan.bridge);
+        let routed = snapshot.wired.iter().filter(|wired| wired.record.routed).map(|wired| wired.index);
+        self.devices = bridges.chain(routed).collect();
+        self.fans.clone_from(&snapshot.fans);
+    }
+
+    /// What an event concerns.
+    pub(super) fn concern(&self, event: &Event) -> Concern {
+        match event {
+            Event::Link(link) | Event::LinkGone(link) => self.link(link),
+            Event::Route(route) | Event::RouteGone(route) => self.route(route),
+            Event::Neighbour(neighbour) | Event::NeighbourGone(neighbour) => self.device(neighbour.index),
+            Event::Fdb(entry) | Event::FdbGone(entry) => self.device(entry.bridge),
+            Event::Address(_) | Event::AddressGone(_) | Event::Rules | Event::Resync => Concern::Fans,
+        }
+    }
+
+    /// Hosts with many containers see veths come and go all day: only those that carry fans concern fans.
+    fn link(&self, link: &Link) -> Concern {
+        let is_veth = link.kind.as_deref() == Some("veth");
+        let carries_fans = HELPER.contains(&link.name.as_str()) || self.uplinks.contains(&link.name);
+        let is_endpoint = link.alias.as_deref().and_then(Record::from_alias).is_some();
+        let is_port = link.master.is_some_and(|master| self.fans.iter().any(|fan| fan.bridge == master));
+        if (is_veth && !carries_fans) || is_endpoint || is_port { Concern::Endpoints } else { Concern::Fans }
+    }
+
+    /// Routers see thousands of routes change: only ours, default routes, and routes for a fan's networks matter.
+    fn route(&self, route: &Route) -> Concern {
+        let destination = (route.destination.addr().to_bits(), route.destination.prefix_len());
+        let concerns = |fan: &FanRecord| {
+            let length = |mask: u32| mask.leading_ones() as u8;
+            overlaps(destination, (fan.overlay, length(fan.overlay_mask)))
+                || overlaps(destination, (fan.underlay, length(fan.underlay_mask)))
+        };
+        let ours = route.protocol == ROUTE_PROTOCOL || route.destination.prefix_len() == 0;
+        if ours || self.fans.iter().any(concerns) { Concern::Fans } else { Concern::Nothing }
+    }
+
+    fn device(&self, index: u32) -> Concern {
+        if self.devices.contains(&index) { Concern::Endpoints } else { Concern::Nothing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::{
+        observed::{FdbEntry, Neighbour, NeighbourState},
+        reconcile::fixtures::{BRIDGE, address, fan, port, routed, veth},
+    };
+
+    use super::*;
+
+    fn known() -> Known {
+        Known { fans: vec![fan()], uplinks: vec!["eth0".into()], devices: vec![BRIDGE, 9] }
+    }
+
+    fn route(destination: &str, protocol: u8) -> Event {
+        Event::RouteGone(Route { destination: destination.parse().unwrap(), protocol, ..Route::default() })
+    }
+
+    #[test]
+    fn containers_that_come_and_go_concern_endpoints_only() {
+        for link in [veth(4, "veth1"), port(4, "veth1"), routed(4, "fl", &[address(2)])] {
+            assert_eq!(known().concern(&Event::LinkGone(link)), Concern::Endpoints);
+        }
+    }
+
+    #[test]
+    fn uplink_helper_and_devices_of_other_kinds_concern_fans() {
+        let bridge = Link { kind: Some("bridge".into()), ..veth(2, "fan-250-0-28") };
+        for link in [veth(3, "eth0"), veth(5, "fanlight0"), bridge] {
+            assert_eq!(known().concern(&Event::LinkGone(link)), Concern::Fans);
+        }
+    }
+
+    #[test]
+    fn only_routes_of_ours_or_towards_a_fans_networks_matter() {
+        for destination in ["0.0.0.0/0", "250.0.27.0/24", "172.30.0.0/16", "172.30.7.0/24"] {
+            assert_eq!(known().concern(&route(destination, 4)), Concern::Fans, "{destination}");
+        }
+        assert_eq!(known().concern(&route("10.0.0.0/8", ROUTE_PROTOCOL)), Concern::Fans);
+        assert_eq!(known().concern(&route("10.0.0.0/8", 4)), Concern::Nothing);
+    }
+
+    #[test]
+    fn neighbours_and_forwarding_entries_of_other_devices_concern_nobody() {
+        let neighbour = |index| {
+            Event::Neighbour(Neighbour {
+                index,
+                address: address(2),
+                mac: None,
+                state: NeighbourState::Failed,
+            })
+        };
+        let entry = |bridge| Event::Fdb(FdbEntry { bridge, port: 4, mac: [2; 6], local: false });
+        assert_eq!(known().concern(&neighbour(BRIDGE)), Concern::Endpoints);
+        assert_eq!(known().concern(&neighbour(7)), Concern::Nothing);
+        assert_eq!(known().concern(&entry(BRIDGE)), Concern::Endpoints);
+        assert_eq!(known().concern(&entry(7)), Concern::Nothing);
+    }
+}

@@ -1,0 +1,132 @@
+//! Answers; the field names are the stable keys of the JSON.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+};
+
+use control::service::{
+    Algorithm, BackendLife, BackendState, Entry, Forward, ServiceLife, ServiceState, Vip,
+};
+use dataplane_common::{abi::FanRecord, fan::host_of};
+use serde::{Deserialize, Serialize};
+
+use super::Snapshot;
+use crate::kernel::bpf;
+
+/// What `service apply` and `service remove` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Services that are new or were changed.
+    pub applied: usize,
+    /// Services that were so already.
+    pub unchanged: usize,
+    /// Services that went.
+    pub removed: usize,
+    /// Milliseconds from the request to the last service in the kernel.
+    pub ms: f64,
+}
+
+/// What `service drain` and `service undrain` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// The service's name.
+    pub service: String,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// What it is now.
+    pub state: BackendLife,
+    /// Whether it was something else before.
+    pub changed: bool,
+}
+
+/// Whether a client's flows stay together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Each flow has a backend of its own.
+    #[default]
+    None,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Its name.
+    pub name: String,
+    /// `ADDR:PORT/PROTO`
+    pub vip: String,
+    /// How packets reach the backend.
+    pub forward: Forward,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// Whether a client's flows stay together.
+    pub affinity: Affinity,
+    /// Whether it works.
+    pub state: ServiceLife,
+    /// Its backends.
+    pub backends: Vec<BackendRow>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendRow {
+    /// `ADDR:PORT`
+    pub address: SocketAddr,
+    /// Its share of new flows.
+    pub weight: u32,
+    /// Whether it takes new flows.
+    pub state: BackendLife,
+    /// The node that it is on: this one's name, or another's address in the underlay; none outside the fans.
+    pub node: Option<String>,
+    /// Established flows of this node's clients, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u64>,
+}
+
+/// Established flows of each service and backend.
+type Flows = HashMap<(Vip, SocketAddrV4), u64>;
+
+impl Snapshot {
+    /// All services, with their flows where they are to be `counted`.
+    pub(super) fn rows(&self, counted: bool) -> bpf::Result<Vec<ServiceRow>> {
+        let flows = if counted { Some(self.flows()?) } else { None };
+        Ok(self.entries.iter().map(|entry| self.row(entry, flows.as_ref())).collect())
+    }
+
+    fn flows(&self) -> bpf::Result<Flows> {
+        self.map.as_ref().map_or_else(|| Ok(Flows::default()), bpf::ServiceMap::count_flows)
+    }
+
+    fn row(&self, entry: &Entry, flows: Option<&Flows>) -> ServiceRow {
+        let vip = entry.wanted.vip;
+        let is_held = self.map.is_some() && !self.failed.contains(&vip);
+        let ServiceState { name, forward, algorithm, state, backends, .. } =
+            ServiceState::new(entry, is_held);
+        let backends = backends.into_iter().map(|backend| self.backend(vip, backend, flows)).collect();
+        let affinity = Affinity::default();
+        ServiceRow { name, vip: vip.to_string(), forward, algorithm, affinity, state, backends }
+    }
+
+    fn backend(&self, vip: Vip, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
+        let BackendState { address, weight, state } = backend;
+        let counted = |flows: &Flows| match address {
+            SocketAddr::V4(address) => flows.get(&(vip, address)).copied().unwrap_or_default(),
+            SocketAddr::V6(_) => 0,
+        };
+        let node = node_of(&self.fans, address.ip(), &self.node);
+        BackendRow { address, weight, state, node, flows: flows.map(counted) }
+    }
+}
+
+/// Where an address lives: `own` is this node's name.
+fn node_of(fans: &[FanRecord], address: IpAddr, own: &str) -> Option<String> {
+    let IpAddr::V4(address) = address else { return None };
+    let address = address.to_bits();
+    let fan = fans.iter().find(|fan| fan.in_use() && address & fan.overlay_mask == fan.overlay)?;
+    if address & fan.slice_mask == fan.slice {
+        return Some(own.to_owned());
+    }
+    let host = host_of(address, fan.overlay_mask, fan.underlay, fan.shift);
+    Some(Ipv4Addr::from_bits(host).to_string())
+}

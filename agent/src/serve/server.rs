@@ -1,0 +1,246 @@
+//! The side of the agent: a thread that takes requests.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request as HttpRequest, State},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use control::service::BookError;
+use futures_util::stream;
+use hyper::{StatusCode, Uri, header::CONTENT_TYPE, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc, oneshot},
+};
+
+use super::{Answer, Applied, Drained, Events, Refusal, Request, ServiceRow, Snapshot, Socket, paths};
+use crate::sources::config::{
+    Problem,
+    service::{Format, parse},
+};
+
+/// Connections at a time; further ones wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for a request's head, and may stay without one.
+const HEAD: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_SIZE: usize = 16 * 1024;
+/// How long a client may take for a request's body.
+const BODY: Duration = Duration::from_secs(30);
+/// Bytes of a request's body: four times what the largest set of services takes.
+const BODY_SIZE: usize = 32 << 20;
+/// How long the agent may take for an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Pause after a connection that could not be accepted: without descriptors, the next can't either.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What requests are answered from.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// To the agent's loop.
+    pub requests: mpsc::Sender<Request>,
+    /// What happens.
+    pub events: Events,
+}
+
+/// The running server. It ends with the value, and its socket with it.
+#[derive(Debug)]
+pub struct Server {
+    socket: Socket,
+    _stop: oneshot::Sender<Infallible>,
+}
+
+impl Server {
+    /// Starts serving a socket.
+    ///
+    /// # Errors
+    /// There is no thread or event queue to be had.
+    pub fn start(socket: Socket, app: App) -> io::Result<Self> {
+        let listener = socket.listener.try_clone()?;
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("api".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    outcome = serve(listener, app) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { socket, _stop: stop })
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+async fn serve(listener: std::os::unix::net::UnixListener, app: App) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let router = router(app);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("API: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
+    let outcome = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    if let Err(error) = outcome {
+        tracing::debug!("API: {error}");
+    }
+}
+
+fn router(app: App) -> Router {
+    Router::new()
+        .route(paths::SERVICES, get(services).post(apply))
+        .route(paths::SERVICE, get(service).delete(remove))
+        .route(paths::DRAINED, put(drain).delete(undrain))
+        .route(paths::EVENTS, get(events))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(app)
+}
+
+async fn services(State(app): State<App>, uri: Uri) -> Result<Json<Vec<ServiceRow>>, Refusal> {
+    let snapshot = app.ask(Request::Services).await?;
+    let is_counted = uri.query() != Some("flows=no");
+    Ok(Json(rows(snapshot, is_counted).await?))
+}
+
+async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
+    let mut snapshot = app.ask(Request::Services).await?;
+    snapshot.entries.retain(|entry| entry.defined.name == name);
+    let row = rows(snapshot, true).await?.pop();
+    row.map(Json).ok_or_else(|| Refusal::not_found(BookError::NoService(name).to_string()))
+}
+
+/// Counting flows reads the whole table: not on the thread that serves.
+async fn rows(snapshot: Snapshot, is_counted: bool) -> Result<Vec<ServiceRow>, Refusal> {
+    let rows = tokio::task::spawn_blocking(move || snapshot.rows(is_counted)).await;
+    rows.map_err(|error| Refusal::failed(error.to_string()))?
+        .map_err(|error| Refusal::failed(error.to_string()))
+}
+
+async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Applied>, Refusal> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let format = Format::TYPES.into_iter().find(|(_, name)| *name == essence).map(|(format, _)| format);
+    let Some(format) = format else {
+        let types = Format::TYPES.map(|(_, name)| name).join(", ");
+        let message = format!("content type '{kind}' is not read here; use one of {types}");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    };
+    let body = tokio::time::timeout(BODY, axum::body::to_bytes(request.into_body(), BODY_SIZE)).await;
+    let body =
+        body.map_err(|_late| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request came too slowly"))?;
+    let body = body.map_err(|error| {
+        let message = format!("{error}: a request has at most {} MiB", BODY_SIZE >> 20);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    })?;
+    let start = Instant::now();
+    let parsed = tokio::task::spawn_blocking(move || match std::str::from_utf8(&body) {
+        Ok(text) => parse(text, format),
+        Err(error) => Err(vec![Problem::general(format!("is no text: {error}"))]),
+    });
+    let services =
+        parsed.await.map_err(|error| Refusal::failed(error.to_string()))?.map_err(Refusal::invalid)?;
+    tracing::debug!(services = services.len(), time = ?start.elapsed(), "services read");
+    let applied = app.ask(|answer| Request::Apply(services, answer)).await?;
+    Ok(Json(timed(applied, start)))
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Applied>, Refusal> {
+    let start = Instant::now();
+    let removed = app.ask(|answer| Request::Remove(name, answer)).await?;
+    Ok(Json(timed(removed, start)))
+}
+
+fn timed(applied: Applied, start: Instant) -> Applied {
+    Applied { ms: (start.elapsed().as_secs_f64() * 1e6).round() / 1e3, ..applied }
+}
+
+async fn drain(app: State<App>, path: Path<(String, String)>) -> Result<Json<Drained>, Refusal> {
+    set_drained(app, path, true).await
+}
+
+async fn undrain(app: State<App>, path: Path<(String, String)>) -> Result<Json<Drained>, Refusal> {
+    set_drained(app, path, false).await
+}
+
+async fn set_drained(
+    State(app): State<App>,
+    Path((service, backend)): Path<(String, String)>,
+    drain: bool,
+) -> Result<Json<Drained>, Refusal> {
+    let backend = backend.parse().map_err(|_other| {
+        let message = format!("'{backend}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080");
+        Refusal::invalid(vec![Problem::general(message)])
+    })?;
+    app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
+}
+
+async fn events(State(app): State<App>) -> Response {
+    let lines = stream::unfold(app.events.listen(), async |mut reader| {
+        let event = reader.next().await?;
+        Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
+    });
+    ([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+async fn unknown(request: HttpRequest) -> Refusal {
+    Refusal::not_found(format!("{}: no such path", request.uri().path()))
+}
+
+async fn not_allowed(request: HttpRequest) -> Refusal {
+    let message = format!("{} {}: no such method here", request.method(), request.uri().path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+impl App {
+    /// Has the agent's loop answer; it may be busy, but nobody waits for ever.
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Refusal> {
+        const BUSY: &str = "the agent is busy; try again, and see 'fanlight status'";
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY);
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(request(answer)).map_err(|_full| busy())?;
+        match tokio::time::timeout(ANSWER, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping")),
+            Err(_) => Err(busy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,0 @@
-//! Services as values: what is asked for, and the ring that spreads flows over backends.
-
-mod book;
-mod model;
-pub mod ring;
-
-pub use book::{Book, BookError, Change, Entry, Origin};
-pub use model::{Algorithm, Backend, Forward, Protocol, Service, Vip, VipError};

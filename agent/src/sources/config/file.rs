@@ -1,0 +1,267 @@
+//! `fanlight.toml`: text → [`Config`].
+
+use std::{ops::Range, path::PathBuf};
+
+use control::model::{FanSpec, UnderlaySpec};
+use dataplane_common::abi::ENTRIES_PER_CPU;
+use ipnet::Ipv4Net;
+
+use super::SOCKET;
+use super::{
+    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, UplinkHook, check,
+    operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
+    problem::{Problem, Problems},
+    section::{Keys, Section},
+    service::{self, Placed},
+    tree::{self, Value},
+};
+
+const FILE: Keys =
+    Keys { known: &["node", "datapath", "fan", "service", "api"], later: &["cluster", "source"] };
+const API: Keys = Keys { known: &["socket"], later: &["listen"] };
+const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
+const DATAPATH: Keys =
+    Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
+const FAN: Keys = Keys {
+    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
+    later: &["vni", "vxlan-port"],
+};
+
+/// Tables as the documentation names them, with their keys.
+#[cfg(test)]
+pub(super) const TABLES: [(&str, &Keys); 4] =
+    [("`[node]`", &NODE), ("`[datapath]`", &DATAPATH), ("`[[fan]]`", &FAN), ("`[api]`", &API)];
+
+/// Fewest flows: those of one CPU, two entries each.
+const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
+/// Shortest prefix of the range of VIPs.
+const MIN_VIP_RANGE: u8 = 2;
+/// First port that may be a translated one: those below are of services (RFC 6335, section 6).
+const FIRST_NAT_PORT: u16 = 1024;
+/// Longest path of a socket (`sun_path`), bound under a name that is four characters longer at first.
+const MAX_SOCKET: usize = 103;
+/// Longest name of a node: a label of a host name (RFC 1035).
+const MAX_NODE_NAME: usize = 63;
+
+/// A parsed file: what it says, and where its fans and services stand. The configuration gets the services once they
+/// are checked against the fans.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) config: Config,
+    pub(super) fan_lines: Vec<usize>,
+    pub(super) services: Vec<Placed>,
+}
+
+/// Parses and checks a whole file, or gives everything that is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let Some(root) = tree::parse_toml(text, &mut problems) else { return Err(problems.into_sorted()) };
+    let Value::Table(table) = &root.value else { return Err(problems.into_sorted()) };
+    let root = Section::new("", root.span.clone(), table);
+    root.check_keys(&FILE, &mut problems);
+    let node =
+        root.table("node", &mut problems).map(|section| node(&section, &mut problems)).unwrap_or_default();
+    let datapath = root
+        .table("datapath", &mut problems)
+        .map(|section| datapath(&section, &mut problems))
+        .unwrap_or_default();
+    let api =
+        root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
+    let fans = fans(&root, &node, &mut problems);
+    let services = service::services(&root, &mut problems);
+    if !problems.none() {
+        return Err(problems.into_sorted());
+    }
+    let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
+    Ok(Document { config: Config { node, datapath, api, fans, services: Vec::new() }, fan_lines, services })
+}
+
+fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
+    section.check_keys(&NODE, problems);
+    let name = section.parsed("name", node_name, problems);
+    let mut uplink: Vec<String> = Vec::new();
+    for (device, span) in section.strings("uplink", problems) {
+        let why = if !is_interface_name(&device) {
+            format!("'{device}' is no name of a device; use a name such as eth0")
+        } else if uplink.contains(&device) {
+            format!("'{device}' is listed twice; list it once")
+        } else {
+            uplink.push(device);
+            continue;
+        };
+        problems.add(&span, section.key("uplink"), why);
+    }
+    NodeConfig { name, uplink }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.len() <= MAX_NODE_NAME && text.chars().all(valid) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("'{text}' is no name of a node; use 1 to {MAX_NODE_NAME} letters, digits, '-', '_' and '.'"))
+}
+
+fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathConfig {
+    section.check_keys(&DATAPATH, problems);
+    let uplink_hook = section.parsed(
+        "uplink-hook",
+        |text| match text {
+            "auto" => Ok(UplinkHook::Auto),
+            "tc" => Ok(UplinkHook::Tc),
+            "xdp" => Err("'xdp' is not supported by this version; use auto or tc".to_owned()),
+            other => Err(format!("'{other}' is unknown; use auto or tc")),
+        },
+        problems,
+    );
+    DatapathConfig {
+        uplink_hook: uplink_hook.unwrap_or_default(),
+        flows: flows(section, problems),
+        vip_range: section.parsed("vip-range", vip_range, problems),
+        nat_ports: section.parsed("nat-ports", nat_ports, problems).unwrap_or_default(),
+    }
+}
+
+fn vip_range(text: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = text
+        .parse()
+        .map_err(|_other| format!("'{text}' is no IPv4 network; write one such as 11.0.0.0/8"))?;
+    if range.trunc() != range {
+        return Err(format!("{range} has host bits set; use {}", range.trunc()));
+    }
+    let least = MIN_VIP_RANGE;
+    if range.prefix_len() < least {
+        return Err(format!("{range} is more than a quarter of all addresses; use at least a /{least}"));
+    }
+    let ends = [range.network(), range.broadcast()];
+    match ends.into_iter().find_map(service::unusable) {
+        Some(why) => Err(format!("{range} holds {why}; use an unused network such as 11.0.0.0/8")),
+        None => Ok(range),
+    }
+}
+
+fn nat_ports(text: &str) -> Result<PortRange, String> {
+    let ends = text.split_once('-').map(|(first, last)| (first.trim().parse(), last.trim().parse()));
+    let Some((Ok(first), Ok(last))) = ends else {
+        return Err(format!("'{text}' is no range of ports; write one such as 61000-65535"));
+    };
+    if first < FIRST_NAT_PORT {
+        return Err(format!("port {first} is a well-known one; start at {FIRST_NAT_PORT} or above"));
+    }
+    if first > last {
+        return Err(format!("'{text}' ends before it starts; write {last}-{first}"));
+    }
+    Ok(PortRange(first, last))
+}
+
+/// How many flows the table holds; `None` where the memory decides.
+fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> {
+    if let Some((Value::String(_), _)) = section.get("flows") {
+        section.parsed(
+            "flows",
+            |text| match text {
+                "auto" => Ok(()),
+                other => Err(format!("'{other}' is unknown; use auto or a number, without quotes")),
+            },
+            problems,
+        );
+        return None;
+    }
+    let flows = section.count("flows", problems)?;
+    if flows < MIN_FLOWS {
+        let why = format!("{flows} flows are too few; use auto, or at least {MIN_FLOWS} a possible CPU");
+        problems.add(&section.place("flows"), section.key("flows"), why);
+    }
+    Some(flows)
+}
+
+fn api(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> ApiConfig {
+    section.check_keys(&API, problems);
+    let default = ApiConfig::default();
+    ApiConfig { socket: section.parsed("socket", socket, problems).unwrap_or(default.socket) }
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') || text.ends_with('/') {
+        return Err(format!("'{text}' is no path of a file from the root on; write one such as {SOCKET}"));
+    }
+    if text.len() > MAX_SOCKET {
+        return Err(format!("'{text}' is too long for a socket; use at most {MAX_SOCKET} characters"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// All fans that are right, each with its place.
+fn fans(
+    root: &Section<'_, '_>,
+    node: &NodeConfig,
+    problems: &mut Problems<'_>,
+) -> Vec<(FanSpec, Range<usize>)> {
+    let mut fans: Vec<(FanSpec, Range<usize>)> = Vec::new();
+    for section in root.tables("fan", problems) {
+        let Some(spec) = fan(&section, node, problems) else { continue };
+        let overlay = section.get("overlay").map_or_else(|| section.span.clone(), |(_, span)| span);
+        if let Some(why) = fans.iter().find_map(|(other, _)| check::conflict(other, &spec)) {
+            problems.add(&overlay, section.key("overlay"), format!("{why}; {}", check::APART));
+            continue;
+        }
+        fans.push((spec, overlay));
+    }
+    if let (Some(why), Some((_, span))) = (check::too_many(fans.len()), fans.last()) {
+        problems.add(span, "fan", why);
+    }
+    fans
+}
+
+fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>) -> Option<FanSpec> {
+    section.check_keys(&FAN, problems);
+    if section.get("overlay").is_none() {
+        problems.add(
+            &section.span,
+            section.key("overlay"),
+            "is missing; add a network such as \"250.0.0.0/8\"",
+        );
+    }
+    let overlay = section.parsed("overlay", operands::parse_overlay, problems);
+    let underlay = section.parsed("underlay", operands::parse_underlay, problems);
+    let encapsulation = section.parsed("encapsulation", operands::parse_encapsulation, problems);
+    let host_reserve = section.count("host-reserve", problems);
+    let egress = section.parsed("egress", operands::parse_egress, problems);
+    let wrong = section.get("underlay").is_some() && underlay.is_none();
+    let spec = FanSpec {
+        overlay: overlay?,
+        underlay: underlay.unwrap_or_else(|| default_underlay(node)),
+        encapsulation: encapsulation.unwrap_or_default(),
+        host_reserve: host_reserve.unwrap_or(DEFAULT_HOST_RESERVE),
+        egress: egress.unwrap_or_default(),
+        bridge: None,
+        dhcp: false,
+    };
+    if wrong {
+        return None;
+    }
+    let place = |key| section.get(key).map_or_else(|| section.span.clone(), |(_, span)| span);
+    if let UnderlaySpec::Device { name, .. } = &spec.underlay
+        && !node.uplink.is_empty()
+        && !node.uplink.contains(name)
+    {
+        let why = format!("device {name} is not among node.uplink; name one of {}", node.uplink.join(", "));
+        problems.add(&place("underlay"), section.key("underlay"), why);
+        return None;
+    }
+    check::check_fan(&spec)
+        .map_err(|error| problems.add(&place("overlay"), section.key("overlay"), error.to_string()))
+        .ok()?;
+    Some(spec)
+}
+
+/// Where no underlay is given it is the uplink's network, and without an uplink that of the default route.
+fn default_underlay(node: &NodeConfig) -> UnderlaySpec {
+    match node.uplink.first() {
+        Some(name) => UnderlaySpec::Device { name: name.clone(), len: None },
+        None => UnderlaySpec::Default { len: None },
+    }
+}
+
+#[cfg(test)]
+mod tests;

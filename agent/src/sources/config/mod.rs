@@ -1,0 +1,234 @@
+//! Configuration: `fanlight.toml`, the file of fans, and fanctl's operands, checked before anything is done.
+//!
+//! Errors name file, line, key, and what would be right. Nothing here looks at the host.
+
+pub mod check;
+pub mod fans;
+mod file;
+pub mod operands;
+mod problem;
+mod section;
+pub mod service;
+mod tree;
+mod yaml;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use self::problem::{ConfigError, FileProblem, Problem};
+use ipnet::Ipv4Net;
+
+use control::{
+    model::{FanSpec, Origin, difference},
+    service::Service,
+};
+
+use self::{
+    fans::{FileLine, wanted},
+    file::Document,
+};
+
+/// Where the configuration is unless said otherwise.
+pub const CONFIG_FILE: &str = "/etc/fanlight/fanlight.toml";
+/// Where the file of fans is.
+pub const FANS_FILE: &str = "/etc/fanlight/fans";
+
+/// Where clients find the agent; a socket that is configured elsewhere is reached from here, too.
+pub const SOCKET: &str = "/run/fanlight/api.sock";
+
+/// What `fanlight.toml` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[node]`
+    pub node: NodeConfig,
+    /// `[datapath]`
+    pub datapath: DatapathConfig,
+    /// `[api]`
+    pub api: ApiConfig,
+    /// `[[fan]]`
+    pub fans: Vec<FanSpec>,
+    /// `[[service]]`
+    pub services: Vec<Service>,
+}
+
+/// `[node]`: the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Its name; the host's own when absent.
+    pub name: Option<String>,
+    /// Its underlay interfaces; found by the fans' underlays when empty.
+    pub uplink: Vec<String>,
+}
+
+/// `[datapath]`: how packets are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// What is attached to the uplink.
+    pub uplink_hook: UplinkHook,
+    /// How many flows the table holds; as the memory allows when absent.
+    pub flows: Option<u32>,
+    /// Network whose addresses are all routed to the datapath, as VIPs.
+    pub vip_range: Option<Ipv4Net>,
+    /// Source ports of flows whose source is translated.
+    pub nat_ports: PortRange,
+}
+
+/// `[api]`: how the agent is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { socket: PathBuf::from(SOCKET) }
+    }
+}
+
+/// Ports, first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange(pub u16, pub u16);
+
+impl Default for PortRange {
+    /// Above those that Linux gives to sockets.
+    fn default() -> Self {
+        let [first, last] = dataplane_common::abi::Config::NAT_PORTS;
+        Self(first, last)
+    }
+}
+
+/// Where the uplink's program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UplinkHook {
+    /// The best that this version has: tc.
+    #[default]
+    Auto,
+    /// Traffic control ingress.
+    Tc,
+}
+
+/// Both files together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// `fanlight.toml`.
+    pub config: Config,
+    /// The lines of the file of fans; a bad one concerns that fan only.
+    pub lines: Vec<FileLine>,
+}
+
+impl Sources {
+    /// Every fan that is asked for once, and where.
+    pub fn fans(&self) -> Vec<(FanSpec, Origin)> {
+        let config = self.config.fans.iter().map(|spec| (spec.clone(), Origin::Config));
+        let file = wanted(&self.lines)
+            .filter(|(_, line)| self.config.fans.iter().all(|spec| spec.overlay != line.spec.overlay))
+            .map(|(_, line)| (line.spec.clone(), Origin::File));
+        config.chain(file).collect()
+    }
+}
+
+/// Reads and checks both files.
+///
+/// A file of fans that is not there is empty, and so is `fanlight.toml` in its usual place.
+pub fn load(config: &Path, fans: &Path) -> Result<Sources, ConfigError> {
+    let optional = config == Path::new(CONFIG_FILE);
+    let document = match read(config)? {
+        Some(text) => parse_config(config, &text)?,
+        None if optional => parse_config(config, "")?,
+        None => return Err(whole_file(config, "no such file; create it or name another".to_owned())),
+    };
+    let lines = load_fans(fans)?;
+    combine(config, document, fans, lines)
+}
+
+/// Reads the file of fans; one that is not there has no lines.
+pub fn load_fans(path: &Path) -> Result<Vec<FileLine>, ConfigError> {
+    Ok(read(path)?.map(|text| fans::parse(&text)).unwrap_or_default())
+}
+
+/// What is wrong with single lines of the file of fans.
+pub fn bad_lines(path: &Path, lines: &[FileLine]) -> Vec<FileProblem> {
+    let problems = lines.iter().filter_map(|line| line.fan.as_ref().err().cloned());
+    problems.map(|problem| FileProblem { file: path.to_owned(), problem }).collect()
+}
+
+fn parse_config(path: &Path, text: &str) -> Result<Document, ConfigError> {
+    file::parse(text).map_err(|problems| ConfigError {
+        problems: problems
+            .into_iter()
+            .map(|problem| FileProblem { file: path.to_owned(), problem })
+            .collect(),
+    })
+}
+
+/// A fan may stand in both files only with the same values, and no two may overlap; services fit to the fans of both.
+fn combine(
+    config: &Path,
+    document: Document,
+    fans: &Path,
+    lines: Vec<FileLine>,
+) -> Result<Sources, ConfigError> {
+    let mut problems = Vec::new();
+    for (number, line) in wanted(&lines) {
+        for (spec, at) in document.config.fans.iter().zip(&document.fan_lines) {
+            let clash = if spec.overlay == line.spec.overlay {
+                difference(spec, &line.spec).map(|what| format!("fan {}: {what}", spec.overlay))
+            } else {
+                check::conflict(spec, &line.spec)
+            };
+            if let Some(why) = clash {
+                let message = format!("{why} ({}:{at}); change or remove one of them", config.display());
+                let problem = Problem { line: Some(number), key: String::new(), message };
+                problems.push(FileProblem { file: fans.to_owned(), problem });
+            }
+        }
+    }
+    let mut sources = Sources { config: document.config, lines };
+    let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
+    if let Some(range) = sources.config.datapath.vip_range
+        && let Some(overlay) = overlays.iter().find(|overlay| check::share_addresses(**overlay, range))
+    {
+        let message = format!("{range} overlaps overlay {overlay}; use another network");
+        let problem = Problem { line: None, key: "datapath.vip-range".to_owned(), message };
+        problems.push(FileProblem { file: config.to_owned(), problem });
+    }
+    let wrong = service::check_addresses(&document.services, &overlays);
+    problems.extend(wrong.into_iter().map(|problem| FileProblem { file: config.to_owned(), problem }));
+    sources.config.services = document.services.into_iter().map(|placed| placed.service).collect();
+    if let Some(why) = check::too_many(sources.fans().len()) {
+        let problem = Problem { line: None, key: String::new(), message: why };
+        problems.push(FileProblem { file: fans.to_owned(), problem });
+    }
+    if problems.is_empty() { Ok(sources) } else { Err(ConfigError { problems }) }
+}
+
+fn read(path: &Path) -> Result<Option<String>, ConfigError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(whole_file(path, format!("can't be read: {error}; make it a readable text file"))),
+    }
+}
+
+fn whole_file(path: &Path, message: String) -> ConfigError {
+    let problem = Problem { line: None, key: String::new(), message };
+    ConfigError { problems: vec![FileProblem { file: path.to_owned(), problem }] }
+}
+
+/// "did you mean" for the nearest of `known`, when one is near.
+pub(crate) fn suggest(word: &str, known: &[&str]) -> Option<String> {
+    /// Below this Jaro-Winkler similarity a suggestion misleads more than it helps (clap uses 0.7 as well).
+    const NEAR: f64 = 0.7;
+    known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| format!("did you mean '{candidate}'?"))
+}
+
+#[cfg(test)]
+mod tests;

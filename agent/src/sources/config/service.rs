@@ -1,0 +1,345 @@
+//! Services as text, in `fanlight.toml` or by themselves: text → [`Service`], and what contradicts itself, other
+//! services or the fans.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+};
+
+use control::service::{Algorithm, Backend, Forward, Service, Vip};
+use dataplane_common::abi::{MAX_SERVICE_BACKENDS, MAX_SERVICES};
+
+use super::{
+    problem::{Problem, Problems},
+    section::{Keys, Section},
+    tree::{self, Value},
+    yaml,
+};
+
+mod addresses;
+
+pub use addresses::{check_addresses, check_beside};
+
+/// Services by themselves.
+const DOCUMENT: Keys = Keys { known: &["service"], later: &[] };
+
+const SERVICE: Keys = Keys {
+    known: &["name", "vip", "forward", "algorithm", "affinity", "backends", "labels"],
+    later: &["affinity-timeout", "check"],
+};
+const BACKEND: Keys = Keys { known: &["address", "weight"], later: &[] };
+
+/// Tables as the documentation names them, with their keys.
+#[cfg(test)]
+pub(super) const TABLES: [(&str, &Keys); 2] = [("`[[service]]`", &SERVICE), ("backend", &BACKEND)];
+
+/// Longest name of a service: a label of a host name (RFC 1035).
+const MAX_NAME: usize = 63;
+
+/// A service, and where its addresses stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The service.
+    pub service: Service,
+    name_line: usize,
+    vip_line: usize,
+    backend_lines: Vec<usize>,
+}
+
+impl Placed {
+    /// What is wrong with its name.
+    pub fn wrong_name(&self, message: impl Into<String>) -> Problem {
+        Problem { line: Some(self.name_line), key: "service.name".to_owned(), message: message.into() }
+    }
+
+    /// What is wrong with its VIP.
+    pub fn wrong_vip(&self, message: impl Into<String>) -> Problem {
+        Problem { line: Some(self.vip_line), key: "service.vip".to_owned(), message: message.into() }
+    }
+
+    /// What is wrong with one of its backends, by place.
+    pub fn wrong_backend(&self, place: usize, message: String) -> Problem {
+        let line = self.backend_lines.get(place).copied();
+        Problem { line, key: "service.backends.address".to_owned(), message }
+    }
+}
+
+/// What services are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Tables `[[service]]`.
+    Toml,
+    /// A list under `service`.
+    Yaml,
+    /// The same.
+    Json,
+}
+
+impl Format {
+    /// All of them, with what they are called in HTTP.
+    pub const TYPES: [(Self, &str); 3] = [
+        (Self::Toml, "application/toml"),
+        (Self::Yaml, "application/yaml"),
+        (Self::Json, "application/json"),
+    ];
+
+    /// What it is called in HTTP.
+    pub fn media_type(self) -> &'static str {
+        Self::TYPES.into_iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)
+    }
+
+    /// The format of a text without a name, by its first line that is no comment.
+    pub fn guess(text: &str) -> Self {
+        let mut lines = text.lines().map(str::trim_start);
+        let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+        match first.chars().next() {
+            Some('{') => Self::Json,
+            Some('[') => Self::Toml,
+            _ if first.find('=').is_some_and(|at| first.find(':').is_none_or(|colon| at < colon)) => {
+                Self::Toml
+            }
+            _ => Self::Yaml,
+        }
+    }
+}
+
+/// Parses and checks services that stand by themselves, or gives everything that is wrong with them.
+pub fn parse(text: &str, format: Format) -> Result<Vec<Placed>, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let root = match format {
+        Format::Toml => tree::parse_toml(text, &mut problems),
+        Format::Yaml | Format::Json => yaml::parse(text, &mut problems),
+    };
+    let mut found = Vec::new();
+    if let Some(root) = &root {
+        if let Value::Table(table) = &root.value {
+            let root = Section::new("", root.span.clone(), table);
+            root.check_keys(&DOCUMENT, &mut problems);
+            if root.get("service").is_none() {
+                problems.add(&root.span, "service", "is missing; write a list of services");
+            }
+            found = services(&root, &mut problems);
+        } else {
+            let message = format!("is {}, must be a table with a list 'service'", root.value.kind());
+            problems.add(&root.span, "", message);
+        }
+    }
+    if problems.none() { Ok(found) } else { Err(problems.into_sorted()) }
+}
+
+/// All services that are right.
+pub(super) fn services(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> Vec<Placed> {
+    let mut services: Vec<Placed> = Vec::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let mut vips: HashMap<Vip, usize> = HashMap::new();
+    for section in root.tables("service", problems) {
+        let Some(placed) = service(&section, problems) else { continue };
+        let place = services.len();
+        let Service { name, vip, .. } = &placed.service;
+        if names.insert(name.clone(), place).is_some() {
+            let why = format!("'{name}' is another service's name too; give each its own");
+            problems.add(&section.place("name"), section.key("name"), why);
+        }
+        if let Some(other) = vips.insert(*vip, place) {
+            let other = services.get(other).map_or("another", |other| other.service.name.as_str());
+            let why = format!("{vip} is the VIP of service {other}; give each its own");
+            problems.add(&section.place("vip"), section.key("vip"), why);
+        }
+        services.push(placed);
+        if services.len() == MAX_SERVICES as usize + 1 {
+            problems.add(
+                &section.span,
+                "service",
+                format!("a node has at most {MAX_SERVICES} services; remove some"),
+            );
+        }
+    }
+    services
+}
+
+fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Placed> {
+    section.check_keys(&SERVICE, problems);
+    if section.get("name").is_none() {
+        problems.add(&section.span, section.key("name"), "is missing; add one such as \"web\"");
+    }
+    let name = section.parsed("name", parse_name, problems);
+    let (vip, vip_place) = vip(section, problems);
+    section.parsed("forward", parse_forward, problems);
+    let algorithm = section.parsed("algorithm", parse_algorithm, problems);
+    section.parsed("affinity", parse_affinity, problems);
+    let backends = backends(section, vip, problems);
+    let (backends, backend_lines) = backends.into_iter().unzip();
+    let service = Service { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
+    let name_line = problems.line(&section.place("name"));
+    Some(Placed { service, name_line, vip_line: problems.line(&vip_place), backend_lines })
+}
+
+/// The VIP, given as such or by a label, and where it stands.
+fn vip(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Option<Vip>, Range<usize>) {
+    let mut labels = Vec::new();
+    if let Some(table) = section.table("labels", problems) {
+        let is_vip = |name: &str| name.to_ascii_uppercase().contains("VIP");
+        let named = table.entries().filter(|(key, _)| is_vip(&key.name));
+        labels = named.map(|(key, node)| (table.key(&key.name), key, node)).collect();
+    }
+    let place = section.place("vip");
+    match (section.get("vip").is_some(), labels.as_slice()) {
+        (true, []) => (section.parsed("vip", parse_vip, problems), place),
+        (false, [(name, key, node)]) => {
+            let vip = match &node.value {
+                Value::String(text) => parse_label(text),
+                other => Err(format!("is {}, must be a string in quotes", other.kind())),
+            };
+            (vip.map_err(|why| problems.add(&key.span, name.clone(), why)).ok(), key.span.clone())
+        }
+        (false, []) => {
+            problems.add(
+                &section.span,
+                section.key("vip"),
+                "is missing; add one such as \"10.96.0.10:80/tcp\"",
+            );
+            (None, place)
+        }
+        (_, [.., (name, key, _)]) => {
+            let why = "names another VIP, and a service has one; make a service of each";
+            problems.add(&key.span, name.clone(), why);
+            (None, place)
+        }
+    }
+}
+
+/// The backends that are right, each with its line.
+fn backends(
+    section: &Section<'_, '_>,
+    vip: Option<Vip>,
+    problems: &mut Problems<'_>,
+) -> Vec<(Backend, usize)> {
+    let mut backends = Vec::new();
+    let mut sockets: HashMap<SocketAddr, Range<usize>> = HashMap::new();
+    for section in section.tables("backends", problems) {
+        section.check_keys(&BACKEND, problems);
+        let place = section.place("address");
+        if section.get("address").is_none() {
+            problems.add(&place, section.key("address"), "is missing; add one such as \"250.0.27.3:8080\"");
+        }
+        let address = section.parsed("address", |text| parse_backend(text, vip), problems);
+        let weight = section.count("weight", problems).unwrap_or(1);
+        let Some(address) = address else { continue };
+        if sockets.insert(address, place.clone()).is_some() {
+            problems.add(&place, section.key("address"), format!("{address} is listed twice; list it once"));
+            continue;
+        }
+        backends
+            .push((Backend { address: address.ip(), port: address.port(), weight }, problems.line(&place)));
+    }
+    let most = MAX_SERVICE_BACKENDS as usize;
+    if backends.len() > most {
+        let why = format!("a service has at most {most} backends; remove {}", backends.len() - most);
+        problems.add(&section.place("backends"), section.key("backends"), why);
+    }
+    backends
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(valid) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("'{text}' is no name of a service; use 1 to {MAX_NAME} letters, digits, '-', '_' and '.'"))
+}
+
+fn parse_vip(text: &str) -> Result<Vip, String> {
+    if text.starts_with("auto:") {
+        return Err(format!("'{text}' is not supported by this version; give an address"));
+    }
+    let vip: Vip = text.parse().map_err(|error: control::service::VipError| error.to_string())?;
+    let IpAddr::V4(address) = vip.address else {
+        return Err(format!("'{text}': IPv6 is not supported by this version; give an IPv4 address"));
+    };
+    match unusable(address) {
+        Some(why) => Err(format!("{address} is {why}; give an unused address")),
+        None => Ok(vip),
+    }
+}
+
+/// A VIP as Minuteman's labels have it: `ADDRESS:PORT`, with `tcp://` or `udp://` before it; TCP without.
+fn parse_label(text: &str) -> Result<Vip, String> {
+    if text.starts_with('/') {
+        return Err(format!("'{text}': names of VIPs are not supported by this version; give an address"));
+    }
+    let (protocol, socket) = text.split_once("://").unwrap_or(("tcp", text));
+    if socket.contains('/') || !["tcp", "udp"].contains(&protocol) {
+        return Err(format!(
+            "'{text}' is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or udp://ADDRESS:PORT, such as 10.96.0.10:80"
+        ));
+    }
+    parse_vip(&format!("{socket}/{protocol}"))
+}
+
+/// Why an address can't be a VIP's or a backend's.
+pub(super) fn unusable(address: Ipv4Addr) -> Option<&'static str> {
+    let [first, ..] = address.octets();
+    match first {
+        0 => Some("no host's address (RFC 1122)"),
+        127 => Some("a loopback address"),
+        224..=239 => Some("a multicast address"),
+        240..=255 if address.is_broadcast() => Some("the broadcast address"),
+        _ => None,
+    }
+}
+
+fn parse_forward(text: &str) -> Result<Forward, String> {
+    match text {
+        "nat" => Ok(Forward::Nat),
+        "tunnel" => Err("'tunnel' is not supported by this version; use nat".to_owned()),
+        other => Err(format!("'{other}' is unknown; use nat")),
+    }
+}
+
+fn parse_algorithm(text: &str) -> Result<Algorithm, String> {
+    match text {
+        "maglev" => Ok(Algorithm::Maglev),
+        "random" => Ok(Algorithm::Random),
+        "least-loaded" => {
+            Err("'least-loaded' is not supported by this version; use maglev or random".to_owned())
+        }
+        other => Err(format!("'{other}' is unknown; use maglev or random")),
+    }
+}
+
+fn parse_affinity(text: &str) -> Result<(), String> {
+    match text {
+        "none" => Ok(()),
+        "client" => Err("'client' is not supported by this version; use none".to_owned()),
+        other => Err(format!("'{other}' is unknown; use none")),
+    }
+}
+
+/// Checked, so that a slip shows before affinity is used.
+fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
+    let address = text
+        .parse::<SocketAddr>()
+        .map_err(|_other| format!("'{text}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080"))?;
+    if address.is_ipv6() {
+        return Err(format!("'{text}': IPv6 is not supported by this version; give an IPv4 address"));
+    }
+    if let IpAddr::V4(host) = address.ip()
+        && let Some(why) = unusable(host)
+    {
+        return Err(format!("{host} is {why}; give an address of the backend that other hosts reach"));
+    }
+    match vip.map(|vip| (vip.port, address.port())) {
+        Some((0, 1..)) => Err(format!(
+            "port {} can't serve a VIP of any port; use port 0, which keeps the client's",
+            address.port()
+        )),
+        Some((port @ 1.., 0)) => {
+            Err(format!("port 0 is for VIPs of any port; name the one that serves port {port}"))
+        }
+        _ => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests;

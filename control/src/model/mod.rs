@@ -1,0 +1,14 @@
+//! Fans as they are asked for, and as they are on this node.
+
+mod bridge_name;
+mod fan;
+
+pub(crate) use bridge_name::check_bridge_name;
+pub use bridge_name::{HELPER, bridge_name, fnv1a};
+pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference};
+
+/// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
+pub const ROUTE_PROTOCOL: u8 = 250;
+
+/// The largest MTU that a veth takes.
+pub const VETH_MTU: u32 = 65_535;

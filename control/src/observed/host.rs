@@ -1,0 +1,93 @@
+//! What the host has, and which fans stand on it.
+
+use ipnet::Ipv4Net;
+
+use super::{Address, Adopted, Entry, Link, Mark, Route, Rule, Wired};
+use crate::model::{HELPER, ROUTE_PROTOCOL};
+
+/// A fan that was brought up and not taken down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What is remembered of it.
+    pub mark: Mark,
+    /// Set when its bridge was there before it.
+    pub adopted: Option<Adopted>,
+    /// Its bridge, unless somebody deleted it.
+    pub bridge: Option<Link>,
+}
+
+/// What the host has.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Interfaces.
+    pub links: Vec<Link>,
+    /// IPv4 addresses.
+    pub addresses: Vec<Address>,
+    /// IPv4 routes of the main table.
+    pub routes: Vec<Route>,
+    /// IPv4 policy rules.
+    pub rules: Vec<Rule>,
+    /// Fans.
+    pub standing: Vec<Standing>,
+}
+
+impl Observed {
+    /// The fan of an overlay, if it is up.
+    pub fn fan(&self, overlay: Ipv4Net) -> Option<&Standing> {
+        self.standing.iter().find(|standing| standing.mark.overlay() == overlay && !standing.mark.stale)
+    }
+
+    /// The interface of a name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Who uses a fan: ports of its bridge, and routed endpoints with an address in its slice.
+    pub fn users(&self, standing: &Standing) -> Vec<String> {
+        let bridge = standing.bridge.as_ref().map(|bridge| bridge.index);
+        let ports = self.links.iter().filter(|link| bridge.is_some() && link.master == bridge);
+        let ports = ports.map(|link| (link.index, link.name.clone()));
+        let slice = standing.mark.slice();
+        let routed = |route: &&Route| {
+            route.protocol == ROUTE_PROTOCOL && slice.contains(&route.destination) && route.oif != bridge
+        };
+        let routed = self.routes.iter().filter(routed).filter_map(|route| {
+            let link = self.links.iter().find(|link| Some(link.index) == route.oif)?;
+            (!HELPER.contains(&link.name.as_str())).then(|| (link.index, link.name.clone()))
+        });
+        let endpoints = Wired::among(&self.links);
+        ports
+            .chain(routed)
+            .map(|(index, device)| match endpoints.iter().find(|wired| wired.index == index) {
+                Some(wired) => format!("endpoint {}", wired.record.name),
+                None => format!("port {device}"),
+            })
+            .collect()
+    }
+}
+
+/// Fans by file and by alias; the alias is right where both know a bridge.
+pub fn standing(links: &[Link], entries: &[Entry]) -> Vec<Standing> {
+    let marked: Vec<(Mark, &Link)> = links
+        .iter()
+        .filter(|link| link.is_bridge())
+        .filter_map(|link| Some((Mark::from_alias(link.alias.as_deref()?)?, link)))
+        .collect();
+    let known = entries.iter().map(|entry| {
+        let name = entry.mark.bridge();
+        let bridge = links.iter().find(|link| link.name == name && link.is_bridge());
+        let mark = marked.iter().find(|(_, link)| link.name == name).map_or(&entry.mark, |(mark, _)| mark);
+        Standing { mark: mark.clone(), adopted: entry.adopted, bridge: bridge.cloned() }
+    });
+    let unknown =
+        marked.iter().filter(|(_, link)| entries.iter().all(|entry| entry.mark.bridge() != link.name));
+    let unknown = unknown.map(|(mark, link)| Standing {
+        mark: mark.clone(),
+        adopted: None,
+        bridge: Some((*link).clone()),
+    });
+    known.chain(unknown).collect()
+}
+
+#[cfg(test)]
+mod tests;

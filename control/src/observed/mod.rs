@@ -1,0 +1,13 @@
+//! What the kernel holds, as plain values.
+
+mod endpoint;
+mod fan;
+mod host;
+mod network;
+mod services;
+
+pub use endpoint::{Record, TooLong, Wired};
+pub use fan::{Adopted, Entry, Mark};
+pub use host::{Observed, Standing, standing};
+pub use network::{Address, FdbEntry, Link, Mac, Neighbour, NeighbourState, Route, Rule};
+pub use services::{Held, HeldRow, HeldService};
