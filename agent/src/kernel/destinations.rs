@@ -19,7 +19,7 @@ use nix::{
     },
 };
 
-use crate::inspect::shadow::sockets;
+use super::sockets;
 
 /// Sockets that are open at once.
 const BATCH: usize = 128;

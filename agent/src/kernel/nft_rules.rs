@@ -3,13 +3,10 @@
 
 use std::{collections::HashMap, io, rc::Rc};
 
+use control::observed::filter::{Rule, Set};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::inspect::shadow::{
-    Table,
-    nft::{self, attribute, name, number},
-    rule::{Rule, Set},
-};
+use super::nft_expressions::{self, attribute, name, number};
 
 /// `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_*`.
 const NFTABLES: u16 = 10 << 8;
@@ -168,24 +165,32 @@ pub struct KernelTable<'a> {
     sets: HashMap<String, Rc<Set>>,
 }
 
-impl Table for KernelTable<'_> {
-    fn chain(&mut self, name: &str) -> io::Result<Rc<[Rule]>> {
+impl KernelTable<'_> {
+    /// The rules of a chain; none where there is no such chain.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn chain(&mut self, name: &str) -> io::Result<Rc<[Rule]>> {
         if let Some(chain) = self.chains.get(name) {
             return Ok(Rc::clone(chain));
         }
         let messages = self.ruleset.dump(GET_RULE, self.family, &[&self.name, name])?;
         let rules: Rc<[Rule]> =
-            messages.iter().filter_map(|message| nft::rule(attributes(message))).collect();
+            messages.iter().filter_map(|message| nft_expressions::rule(attributes(message))).collect();
         self.chains.insert(name.to_owned(), Rc::clone(&rules));
         Ok(rules)
     }
 
-    fn set(&mut self, name: &str) -> io::Result<Rc<Set>> {
+    /// A set or map; an empty one where there is none.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn set(&mut self, name: &str) -> io::Result<Rc<Set>> {
         if let Some(set) = self.sets.get(name) {
             return Ok(Rc::clone(set));
         }
         let messages = self.ruleset.dump(GET_ELEMENTS, self.family, &[&self.name, name])?;
-        let set = Rc::new(nft::set(messages.iter().map(|message| attributes(message))));
+        let set = Rc::new(nft_expressions::set(messages.iter().map(|message| attributes(message))));
         self.sets.insert(name.to_owned(), Rc::clone(&set));
         Ok(set)
     }

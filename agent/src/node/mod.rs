@@ -4,3 +4,4 @@ pub mod endpoint;
 pub mod fan;
 pub(crate) mod flows;
 pub(crate) mod routes;
+pub mod table;

@@ -8,14 +8,13 @@ use std::{
 
 use anyhow::Result;
 use control::reconcile::{self, Learning, PortOp};
-use dataplane_common::outcome::Hook;
 
 use super::{agent::Agent, report::Topic};
 use crate::{
     kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
     node::{
-        endpoint::{self, Snapshot},
-        fan,
+        endpoint, fan,
+        table::{self, Snapshot},
     },
 };
 
@@ -33,7 +32,7 @@ impl Agent {
             let lock = lock().await?;
             let snapshot = Snapshot::read(netlink, datapath).await?;
             serve_ports(&snapshot, netlink, datapath, self.is_fresh, &mut reasons).await?;
-            let settled = endpoint::settle(&snapshot, netlink, datapath, Learning::On).await;
+            let settled = table::settle(&snapshot, netlink, datapath, Learning::On).await;
             reasons.extend(settled.err().map(|error| format!("endpoint table: {error}")));
             follow_mtu(&snapshot, netlink, &mut reasons).await;
             set_path_routes(&snapshot, netlink, datapath, &mut reasons).await?;
@@ -83,20 +82,14 @@ async fn serve_ports(
     reasons: &mut Vec<String>,
 ) -> Result<()> {
     datapath.prune()?;
-    let attached = endpoint::attached(datapath)?;
+    let attached = table::attached(datapath)?;
     let mut ops = reconcile::ports(&snapshot.fans, &snapshot.links, &attached);
     if is_fresh {
         ops.retain(|op| matches!(op, PortOp::Detach { .. }));
         ops.extend(reconcile::ports(&snapshot.fans, &snapshot.links, &[]));
     }
     for op in ops {
-        let outcome = match &op {
-            PortOp::Attach { ifindex, name } => {
-                datapath.attach(Hook::EndpointIngress, *ifindex, name).map(drop)
-            }
-            PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, *ifindex),
-        };
-        let Err(error) = outcome else {
+        let Err(error) = table::change_port(datapath, &op) else {
             tracing::debug!(?op, "port");
             continue;
         };

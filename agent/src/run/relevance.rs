@@ -1,12 +1,12 @@
 //! What a change in the kernel's tables concerns: nothing of ours, endpoints, or fans as well.
 
 use control::{
-    model::{HELPER, ROUTE_PROTOCOL},
+    model::{HELPER, ROUTE_PROTOCOL, network},
     observed::{Link, Record, Route},
 };
 use dataplane_common::{abi::FanRecord, fan::overlaps};
 
-use crate::{kernel::netlink::Event, node::endpoint::Snapshot};
+use crate::{kernel::netlink::Event, node::table::Snapshot};
 
 /// What has to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,9 +72,10 @@ impl Known {
     fn route(&self, route: &Route) -> Concern {
         let destination = (route.destination.addr().to_bits(), route.destination.prefix_len());
         let concerns = |fan: &FanRecord| {
-            let length = |mask: u32| mask.leading_ones() as u8;
-            overlaps(destination, (fan.overlay, length(fan.overlay_mask)))
-                || overlaps(destination, (fan.underlay, length(fan.underlay_mask)))
+            let overlaps =
+                |other: ipnet::Ipv4Net| overlaps(destination, (other.addr().to_bits(), other.prefix_len()));
+            overlaps(network(fan.overlay, fan.overlay_mask))
+                || overlaps(network(fan.underlay, fan.underlay_mask))
         };
         let ours = route.protocol == ROUTE_PROTOCOL || route.destination.prefix_len() == 0;
         if ours || self.fans.iter().any(concerns) { Concern::Fans } else { Concern::Nothing }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result as Outcome;
 use control::{
+    model::network,
     reconcile::{self, RouteOp, Vips},
     service::{Backend, BackendLife, BookError, Change, Entry, Service, Vip},
 };
@@ -130,10 +131,7 @@ impl Agent {
     fn overlays(&self) -> Vec<Ipv4Net> {
         let wanted = self.wanted.iter().map(|(spec, _)| spec.overlay);
         let fans = self.datapath.as_ref().map(|datapath| datapath.config().fans()).unwrap_or_default();
-        let standing = fans.iter().filter_map(|fan| {
-            let (address, mask) = (Ipv4Addr::from_bits(fan.overlay), Ipv4Addr::from_bits(fan.overlay_mask));
-            Ipv4Net::with_netmask(address, mask).ok()
-        });
+        let standing = fans.iter().map(|fan| network(fan.overlay, fan.overlay_mask));
         wanted.chain(standing).collect()
     }
 

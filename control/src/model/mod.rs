@@ -3,6 +3,10 @@
 mod bridge_name;
 mod fan;
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
 pub(crate) use bridge_name::check_bridge_name;
 pub use bridge_name::{HELPER, bridge_name, fnv1a};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference};
@@ -12,3 +16,8 @@ pub const ROUTE_PROTOCOL: u8 = 250;
 
 /// The largest MTU that a veth takes.
 pub const VETH_MTU: u32 = 65_535;
+
+/// A network of a fan's record: its first address and its mask.
+pub fn network(address: u32, mask: u32) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::from_bits(address), mask.leading_ones() as u8)
+}

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod fan;
+pub mod filter;
 mod host;
 mod network;
 mod services;

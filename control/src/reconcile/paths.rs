@@ -9,7 +9,10 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use crate::{model::ROUTE_PROTOCOL, observed::Route};
+use crate::{
+    model::{ROUTE_PROTOCOL, network},
+    observed::Route,
+};
 
 /// What to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,23 +55,20 @@ pub fn plan(
 /// The route to the slice of `host`, when the path to it is smaller than the fan's own.
 fn slice_route(fan: &FanRecord, host: u32, mtu: u32) -> Option<Route> {
     let slice = map_of(fan)?.slice_of(host).filter(|_| mtu < fan.mtu && host != fan.address)?;
-    let destination = Ipv4Net::new(Ipv4Addr::from_bits(slice), prefix_len(fan.slice_mask)).ok()?;
+    let destination = network(slice, fan.slice_mask);
     let prefsrc = Some(Ipv4Addr::from_bits(fan.gateway));
     Some(Route { destination, prefsrc, mtu: Some(mtu), ..Route::default() })
 }
 
 fn map_of(fan: &FanRecord) -> Option<FanMap> {
-    let network = |address, mask| (Ipv4Addr::from_bits(address), prefix_len(mask));
-    FanMap::new(network(fan.overlay, fan.overlay_mask), network(fan.underlay, fan.underlay_mask)).ok()
+    let parts = |network: Ipv4Net| (network.addr(), network.prefix_len());
+    let (overlay, underlay) =
+        (network(fan.overlay, fan.overlay_mask), network(fan.underlay, fan.underlay_mask));
+    FanMap::new(parts(overlay), parts(underlay)).ok()
 }
 
 fn is_overlay(fan: &FanRecord, route: &Route) -> bool {
-    let destination = (route.destination.addr().to_bits(), route.destination.prefix_len());
-    fan.in_use() && destination == (fan.overlay, prefix_len(fan.overlay_mask))
-}
-
-fn prefix_len(mask: u32) -> u8 {
-    mask.leading_ones() as u8
+    fan.in_use() && route.destination == network(fan.overlay, fan.overlay_mask)
 }
 
 #[cfg(test)]

@@ -4,11 +4,8 @@
 //! is pure; [`kernel`](crate::kernel) reads what is told to it.
 
 pub mod ipvs;
-pub mod nft;
 mod reasons;
-pub mod rule;
 pub mod save;
-pub mod sockets;
 mod walk;
 
 use std::{
@@ -16,9 +13,8 @@ use std::{
     net::IpAddr,
 };
 
-use control::service::Vip;
+use control::{observed::filter::Subject, service::Vip};
 
-use self::rule::Subject;
 pub use self::{
     reasons::Reasons,
     walk::{Table, walk},
@@ -89,3 +85,6 @@ impl<'a> Vips<'a> {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests;

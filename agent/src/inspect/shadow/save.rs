@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, io, iter::Peekable, net::Ipv4Addr, rc::Rc, vec::IntoIter};
 
-use control::service::Protocol;
-
-use super::{
-    nft::is_translation,
-    rule::{Action, Field, Rule, Set, Test, Verdict},
-    walk::Table,
+use control::{
+    observed::filter::{Action, Field, Rule, Set, Test, Verdict},
+    service::Protocol,
 };
+
+use super::walk::Table;
+use crate::kernel::nft_expressions::is_translation;
 
 /// A table with all its chains.
 #[derive(Debug, Default)]

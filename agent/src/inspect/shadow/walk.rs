@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, io, rc::Rc};
 
-use super::{
-    Vips,
-    rule::{Action, Field, Fit, Key, Rule, Set, Verdict},
-};
+use control::observed::filter::{Action, Field, Fit, Key, Rule, Set, Verdict};
+
+use super::Vips;
+use crate::kernel::nft_rules::KernelTable;
 
 /// Chains within chains that the kernel follows (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
@@ -26,6 +26,16 @@ pub trait Table {
     /// # Errors
     /// It can't be read.
     fn set(&mut self, name: &str) -> io::Result<Rc<Set>>;
+}
+
+impl Table for KernelTable<'_> {
+    fn chain(&mut self, name: &str) -> io::Result<Rc<[Rule]>> {
+        KernelTable::chain(self, name)
+    }
+
+    fn set(&mut self, name: &str) -> io::Result<Rc<Set>> {
+        KernelTable::set(self, name)
+    }
 }
 
 /// Follows packets to VIPs from a hook's chain on. Gives those that are certainly translated, and the chain to name: the

@@ -10,7 +10,7 @@ use dataplane_common::{abi::FanRecord, outcome::Hook};
 use ipnet::Ipv4Net;
 
 use super::{
-    Error, MAX_NAME, Snapshot,
+    Error, MAX_NAME,
     address::{self, Holder, Place, Taken},
     device_name, inside, lock,
 };
@@ -20,7 +20,10 @@ use crate::{
         netlink::{Netlink, VethEnd, VethRequest},
         netns::Netns,
     },
-    node::fan::Node,
+    node::{
+        fan::Node,
+        table::{self, Snapshot},
+    },
 };
 
 /// An endpoint to wire.
@@ -66,7 +69,7 @@ pub async fn add(request: &Request) -> Result<Added, Error> {
     }
     let datapath = Datapath::open()?;
     // First what died since the last command: its address is free again.
-    super::prune(&netlink, &datapath).await?;
+    table::prune(&netlink, &datapath).await?;
     let world = World { snapshot: Snapshot::read(&netlink, &datapath).await?, netlink, datapath };
     let places = places(&world, &node.observe().await?);
     let inside = inside::device(&netns)?;
@@ -250,12 +253,13 @@ impl World {
         for &(_, address) in chosen {
             self.netlink.delete_neighbour(wired.master.unwrap_or(wired.index), address).await?;
         }
-        super::prune(&self.netlink, &self.datapath).await.map(drop)
+        table::prune(&self.netlink, &self.datapath).await?;
+        Ok(())
     }
 
     async fn unwind(&self, wired: &Wired) {
-        let deleted = self.netlink.delete_link(wired.index).await.map_err(Error::from);
-        if let Err(error) = deleted.and(super::prune(&self.netlink, &self.datapath).await.map(drop)) {
+        let deleted = self.netlink.delete_link(wired.index).await.map_err(table::Error::from);
+        if let Err(error) = deleted.and(table::prune(&self.netlink, &self.datapath).await.map(drop)) {
             tracing::warn!("endpoint {}: taking back what was done: {error}", wired.record.name);
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use control::reconcile::{endpoint_address, fan_of_endpoint};
+use control::{
+    model::network,
+    reconcile::{endpoint_address, fan_of_endpoint},
+};
 use dataplane_common::abi::FanRecord;
 use ipnet::Ipv4Net;
 
@@ -39,10 +42,6 @@ impl Place {
             .find(|address| endpoint_address(&self.fan, *address) && !taken.contains_key(address))
             .ok_or_else(|| Error::SliceFull { slice: self.slice() })
     }
-}
-
-fn network(address: u32, mask: u32) -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::from_bits(address), mask.leading_ones() as u8)
 }
 
 /// Addresses in use.

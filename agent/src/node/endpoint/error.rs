@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     kernel::{bpf, lock::LockError, netlink, netns::NetnsError},
-    node::fan,
+    node::{fan, table},
 };
 
 /// Why an endpoint can't be wired, removed or listed. Nothing has changed then: what was done is undone.
@@ -129,6 +129,9 @@ pub enum Error {
     /// What stands of fans can't be found out.
     #[error(transparent)]
     Fan(#[from] fan::Error),
+    /// The endpoint table can't be brought to what is there.
+    #[error(transparent)]
+    Table(#[from] table::Error),
     /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),

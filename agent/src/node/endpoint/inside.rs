@@ -2,10 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use control::{
-    model::VETH_MTU,
-    observed::{Address, Link, Route, Wired},
-};
+use control::observed::{Address, Link, Route, Wired};
 use ipnet::Ipv4Net;
 
 use super::{Error, address::Place};
@@ -72,15 +69,4 @@ pub async fn follow_mtu(netlink: &Netlink, wired: &Wired, mtu: u32) -> Result<()
         Err(_too_long) => netlink.set_mtu(wired.index, mtu).await?,
     }
     Ok(())
-}
-
-/// Raises the host's end of an endpoint that an older version made, after its MTU is noted as the one inside.
-pub(super) async fn raise_mtu(netlink: &Netlink, wired: &Wired) -> Result<(), Error> {
-    let record = wired.record.clone().with_mtu(Some(wired.given_mtu()));
-    if record != wired.record {
-        // Without room in the record the host's end has to go on saying it.
-        let Ok(alias) = record.to_alias() else { return Ok(()) };
-        netlink.set_alias(wired.index, &alias).await?;
-    }
-    Ok(netlink.set_mtu(wired.index, VETH_MTU).await?)
 }

@@ -8,7 +8,6 @@ mod address;
 mod error;
 mod inside;
 mod remove;
-mod table;
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -16,7 +15,6 @@ pub use add::{Added, Request, add};
 pub use error::Error;
 pub use inside::follow_mtu;
 pub use remove::{Row, list, remove};
-pub use table::{Snapshot, attached, prune, settle};
 
 use crate::{kernel::lock::Lock, node::fan};
 

@@ -2,12 +2,15 @@
 
 use std::net::Ipv4Addr;
 
-use control::{observed::Wired, reconcile::fan_of_endpoint};
+use control::{model::network, observed::Wired, reconcile::fan_of_endpoint};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use super::{Error, lock};
-use crate::kernel::{bpf::Datapath, netlink::Netlink};
+use crate::{
+    kernel::{bpf::Datapath, netlink::Netlink},
+    node::table,
+};
 
 /// One address of an endpoint; an endpoint in several fans has several rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +43,7 @@ pub async fn remove(name: &str) -> Result<Wired, Error> {
     }
     // Also what a namespace's sudden death left behind: its endpoint is no more to be found by its name.
     if let Some(datapath) = Datapath::open_existing()? {
-        super::prune(&netlink, &datapath).await?;
+        table::prune(&netlink, &datapath).await?;
     }
     found.ok_or_else(|| Error::NoEndpoint { name: name.to_owned() })
 }
@@ -65,10 +68,7 @@ pub async fn list() -> Result<Vec<Row>, Error> {
                 netns: wired.record.netns.clone(),
                 address,
                 device: wired.device.clone(),
-                fan: fan.map(|fan| {
-                    let prefix_len = fan.overlay_mask.leading_ones() as u8;
-                    Ipv4Net::new_assert(Ipv4Addr::from_bits(fan.overlay), prefix_len)
-                }),
+                fan: fan.map(|fan| network(fan.overlay, fan.overlay_mask)),
                 routed: wired.record.routed,
             });
         }

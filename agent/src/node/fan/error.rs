@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     kernel::{bpf, dhcp::DhcpError, lock::LockError, netlink, nft::NftError, sysctl::SysctlError},
-    node::endpoint,
+    node::table,
 };
 
 /// Why an operation on a fan failed. One line each: what failed, why, and what to do.
@@ -99,7 +99,7 @@ pub enum Fault {
     Lock(#[from] LockError),
     /// Its endpoints.
     #[error("its endpoints: {0}")]
-    Endpoints(#[source] Box<endpoint::Error>),
+    Endpoints(#[source] table::Error),
     /// The uplink went away, or the address did.
     #[error(transparent)]
     Resolve(#[from] ResolveError),

@@ -8,7 +8,10 @@ use control::{
 use dataplane_common::outcome::Hook;
 
 use super::Work;
-use crate::{kernel::bpf::Datapath, node::fan::error::Fault};
+use crate::{
+    kernel::bpf::Datapath,
+    node::{fan::error::Fault, table},
+};
 
 impl Work<'_> {
     /// Attaches what a fan needs. Ports that join later are served by the bridge's program until somebody attaches
@@ -30,18 +33,11 @@ impl Work<'_> {
 
     /// Attaches to every port of a fan's bridge and every routed endpoint, and to nothing else.
     pub(in crate::node::fan) fn ports(&mut self, datapath: &Datapath) -> Result<(), Fault> {
-        let attached = datapath.attachments()?;
-        let attached: Vec<u32> = attached
-            .iter()
-            .filter(|attachment| attachment.hook == Hook::EndpointIngress)
-            .map(|attachment| attachment.ifindex)
-            .collect();
-        for op in reconcile::ports(&datapath.config().fans(), &self.observed.links, &attached) {
-            match op {
-                PortOp::Attach { ifindex, name } => {
-                    self.attach(datapath, Hook::EndpointIngress, ifindex, &name)?
-                }
-                PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, ifindex)?,
+        for op in
+            reconcile::ports(&datapath.config().fans(), &self.observed.links, &table::attached(datapath)?)
+        {
+            if let (Some(attached), PortOp::Attach { name, .. }) = (table::change_port(datapath, &op)?, &op) {
+                self.did_attach(attached, Hook::EndpointIngress, name);
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ use crate::{
         netlink::Netlink,
         sysctl::{Key, Remembered, conf_entries},
     },
-    node::endpoint,
+    node::table,
 };
 
 /// One look at the host, and what was changed since.
@@ -92,8 +92,7 @@ impl<'n> Work<'n> {
 
     /// Brings endpoints back that lost their bridge, route or program: the agent does so in its own time.
     async fn endpoints(&mut self, datapath: &Datapath) -> Result<(), Fault> {
-        let failed = |error| Fault::Endpoints(Box::new(error));
-        for name in endpoint::prune(self.netlink, datapath).await.map_err(failed)? {
+        for name in table::prune(self.netlink, datapath).await.map_err(Fault::Endpoints)? {
             self.did(format!("endpoint {name} put back into its bridge"));
         }
         Ok(())
@@ -190,12 +189,16 @@ impl<'n> Work<'n> {
     }
 
     fn attach(&mut self, datapath: &Datapath, hook: Hook, index: u32, name: &str) -> Result<(), Fault> {
-        match datapath.attach(hook, index, name)? {
+        self.did_attach(datapath.attach(hook, index, name)?, hook, name);
+        Ok(())
+    }
+
+    fn did_attach(&mut self, attached: Attached, hook: Hook, name: &str) {
+        match attached {
             Attached::Unchanged => {}
             Attached::New => self.did(format!("{} attached to {name}", hook.name())),
             Attached::Replaced => self.did(format!("{} replaced on {name}", hook.name())),
         }
-        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ pub enum Field {
 
 impl Field {
     /// The field's value in four bytes, as the kernel lays them out.
-    pub(super) fn value(self, [a, b, c, d]: [u8; 4]) -> u32 {
+    pub fn value(self, [a, b, c, d]: [u8; 4]) -> u32 {
         match self {
             Self::Address => u32::from_be_bytes([a, b, c, d]),
             Self::Port => u16::from_be_bytes([a, b]).into(),
@@ -39,7 +39,7 @@ impl Field {
     }
 
     /// All bits of its values.
-    pub(super) const fn mask(self) -> u32 {
+    pub const fn mask(self) -> u32 {
         match self {
             Self::Address => u32::MAX,
             Self::Port => 0xffff,
@@ -124,12 +124,12 @@ pub enum Test {
 
 impl Test {
     /// One range of a field.
-    pub(super) fn range(field: Field, range: (u32, u32), not: bool) -> Self {
+    pub fn range(field: Field, range: (u32, u32), not: bool) -> Self {
         Self::In { field, mask: field.mask(), ranges: vec![range], not }
     }
 
     /// How a packet fits; `set` gives sets by name.
-    pub(super) fn fit<E>(
+    pub fn fit<E>(
         &self,
         subject: &Subject,
         set: &mut impl FnMut(&str) -> Result<Rc<Set>, E>,
@@ -146,7 +146,7 @@ impl Test {
     }
 
     /// The only address that passes.
-    pub(super) fn only_address(&self) -> Option<u32> {
+    pub fn only_address(&self) -> Option<u32> {
         match self {
             Self::In { field: Field::Address, mask: u32::MAX, ranges, not: false } => match ranges.as_slice()
             {
@@ -158,7 +158,7 @@ impl Test {
     }
 
     /// Whether it asks for addresses.
-    pub(super) fn names_addresses(&self) -> bool {
+    pub fn names_addresses(&self) -> bool {
         match self {
             Self::In { field, not, .. } => *field == Field::Address && !not,
             Self::InSet { key, not, .. } => key.contains(&Some(Field::Address)) && !not,
@@ -250,12 +250,12 @@ impl Set {
     }
 
     /// Where a map of chances leads.
-    pub(super) fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.elements.iter().map(|element| &element.verdict)
     }
 
     /// The element that fits best.
-    pub(super) fn find(&self, key: &Key, subject: &Subject) -> (Fit, Option<&Verdict>) {
+    pub fn find(&self, key: &Key, subject: &Subject) -> (Fit, Option<&Verdict>) {
         let all = 0..self.elements.len();
         let Some(place) = key.iter().position(|field| *field == Some(Field::Address)) else {
             return self.best(all, key, subject);

@@ -6,12 +6,13 @@
 mod attributes;
 mod set;
 
+use control::observed::filter::{Action, Field, Key, Rule, Test, Verdict};
+
 use self::attributes::{value, verdict, words};
 pub use self::{
     attributes::{attribute, attributes, name, number},
     set::set,
 };
-use super::rule::{Action, Field, Key, Rule, Test, Verdict};
 
 /// The rule in a message's attributes; `None`: it does nothing that matters here.
 pub fn rule(message: &[u8]) -> Option<Rule> {
@@ -262,7 +263,7 @@ fn loaded(base: u32, offset: u32, length: u32) -> Register {
 }
 
 /// Whether a target of iptables gives packets another destination.
-pub(super) fn is_translation(target: &str) -> bool {
+pub fn is_translation(target: &str) -> bool {
     ["DNAT", "REDIRECT", "NETMAP"].contains(&target)
 }
 
@@ -295,6 +296,3 @@ fn ports(info: &[u8], flags: usize) -> Test {
         _ => Test::Unknown,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,11 +1,9 @@
 use std::{collections::HashMap, io, rc::Rc};
 
-use super::{rule, set};
-use crate::inspect::shadow::{
-    Served, Table, Vips,
-    rule::{Rule, Set},
-    walk,
-};
+use control::observed::filter::{Rule, Set};
+
+use super::{Served, Table, Vips, walk};
+use crate::kernel::nft_expressions::{rule, set};
 
 /// Messages about a table, as they were taken from a kernel.
 struct Dumped(HashMap<(&'static str, &'static str), Vec<Vec<u8>>>);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::inspect::shadow::rule::Verdict;
+use control::observed::filter::Verdict;
 
 /// The attributes of a message: types and contents.
 pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The destinations by the sockets' inodes.
-pub fn destinations(text: &str) -> HashMap<u64, SocketAddrV4> {
+pub(super) fn destinations(text: &str) -> HashMap<u64, SocketAddrV4> {
     text.lines().filter_map(destination).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::{
+    model::VETH_MTU,
     observed::{FdbEntry, Link, Neighbour, NeighbourState, Route, Wired},
     reconcile::{self, EndpointOp, Learning, Observed, PortOp, RouteOp},
 };
@@ -11,8 +12,21 @@ use dataplane_common::{
     outcome::Hook,
 };
 
-use super::{Error, inside};
-use crate::kernel::{bpf::Datapath, netlink::Netlink};
+use crate::kernel::{
+    bpf::{self, Attached, Datapath},
+    netlink::{self, Netlink},
+};
+
+/// Why the table can't be brought to what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A netlink request failed.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The datapath refused.
+    #[error(transparent)]
+    Datapath(#[from] bpf::Error),
+}
 
 /// What the kernel holds of endpoints.
 #[derive(Clone, Debug)]
@@ -87,7 +101,7 @@ pub async fn settle(
     let small = reconcile::small(&snapshot.wired);
     let mut outcome = Ok(());
     for wired in &small {
-        outcome = outcome.and(inside::raise_mtu(netlink, wired).await);
+        outcome = outcome.and(raise_mtu(netlink, wired).await);
     }
     for &(index, bridge) in &strays {
         outcome = outcome.and(netlink.set_master(index, Some(bridge)).await.map_err(Error::from));
@@ -141,11 +155,8 @@ pub async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<Vec<String>
     datapath.prune()?;
     for op in reconcile::ports(&snapshot.fans, &snapshot.links, &attached(datapath)?) {
         match op {
-            PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, ifindex)?,
-            PortOp::Attach { ifindex, name } if snapshot.wired.iter().any(|wired| wired.index == ifindex) => {
-                datapath.attach(Hook::EndpointIngress, ifindex, &name)?;
-            }
-            PortOp::Attach { .. } => {}
+            PortOp::Attach { ifindex, .. } if snapshot.wired.iter().all(|wired| wired.index != ifindex) => {}
+            op => drop(change_port(datapath, &op)?),
         }
     }
     settle(&snapshot, netlink, datapath, Learning::Off).await?;
@@ -158,8 +169,30 @@ pub async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<Vec<String>
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn attached(datapath: &Datapath) -> Result<Vec<u32>, Error> {
+pub fn attached(datapath: &Datapath) -> bpf::Result<Vec<u32>> {
     let attachments = datapath.attachments()?;
     let ports = attachments.iter().filter(|attachment| attachment.hook == Hook::EndpointIngress);
     Ok(ports.map(|attachment| attachment.ifindex).collect())
+}
+
+/// Attaches the endpoints' program to a port, or detaches it; says what attaching did.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn change_port(datapath: &Datapath, op: &PortOp) -> bpf::Result<Option<Attached>> {
+    match op {
+        PortOp::Attach { ifindex, name } => datapath.attach(Hook::EndpointIngress, *ifindex, name).map(Some),
+        PortOp::Detach { ifindex } => datapath.detach(Hook::EndpointIngress, *ifindex).map(|()| None),
+    }
+}
+
+/// Raises the host's end of an endpoint that an older version made, after its MTU is noted as the one inside.
+async fn raise_mtu(netlink: &Netlink, wired: &Wired) -> Result<(), Error> {
+    let record = wired.record.clone().with_mtu(Some(wired.given_mtu()));
+    if record != wired.record {
+        // Without room in the record the host's end has to go on saying it.
+        let Ok(alias) = record.to_alias() else { return Ok(()) };
+        netlink.set_alias(wired.index, &alias).await?;
+    }
+    Ok(netlink.set_mtu(wired.index, VETH_MTU).await?)
 }

@@ -1,7 +1,8 @@
 //! Sets and maps.
 
+use control::observed::filter::{Element, Set, Verdict};
+
 use super::attributes::{attribute, attributes, number, value, verdict, words};
-use crate::inspect::shadow::rule::{Element, Set, Verdict};
 
 /// The elements in messages about a set.
 pub fn set<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Set {
