@@ -6,6 +6,8 @@ mod clock;
 mod command;
 mod lab;
 mod leaks;
+#[cfg(test)]
+mod rooms;
 mod setup;
 #[cfg(test)]
 mod tidy;

@@ -17,29 +17,29 @@ const UNSAFE: [&str; 5] = [
     "tests/",
 ];
 
-struct File {
-    name: String,
+pub(crate) struct File {
+    pub(crate) name: String,
     text: String,
 }
 
 impl File {
-    fn is_rust(&self) -> bool {
+    pub(crate) fn is_rust(&self) -> bool {
         self.name.ends_with(".rs")
     }
 
     /// Files that are tests altogether.
-    fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
     }
 
     /// What stands before the module of tests.
-    fn code(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn code(&self) -> impl Iterator<Item = &str> {
         self.text.lines().take_while(|line| *line != "#[cfg(test)]")
     }
 }
 
 /// Every text file of the project.
-fn files() -> Vec<File> {
+pub(crate) fn files() -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around the package");
     let (mut files, mut open) = (Vec::new(), vec![root.to_path_buf()]);
     while let Some(directory) = open.pop() {
@@ -65,7 +65,7 @@ fn relative(root: &Path, path: PathBuf) -> String {
 
 /// Fails with every place that breaks a rule.
 #[track_caller]
-fn none(rule: &str, broken: Vec<String>) {
+pub(crate) fn none(rule: &str, broken: Vec<String>) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }
 
