@@ -13,7 +13,7 @@ use anyhow::Result;
 use control::{
     observed::{Address, Link},
     reconcile::{self, RouteOp, ServiceOp, Vips},
-    service::{Book, Protocol, Service, Vip},
+    service::{Book, Protocol, Service, Vip, ring},
 };
 use ipnet::Ipv4Net;
 
@@ -187,7 +187,7 @@ impl Services {
     /// Reads what the kernel holds, where that was not done yet.
     fn open_writer(&mut self, datapath: &Datapath) -> Result<()> {
         if self.writer.is_none() {
-            self.writer = Some(datapath.services().writer()?);
+            self.writer = Some(datapath.services().writer(ring::build)?);
             self.keeper = Some(Keeper::start(datapath.services())?);
         }
         Ok(())

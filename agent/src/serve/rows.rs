@@ -52,7 +52,6 @@ pub enum Affinity {
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
-    /// Its name.
     pub name: String,
     /// `ADDR:PORT/PROTO`
     pub vip: String,

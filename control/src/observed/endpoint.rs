@@ -86,7 +86,6 @@ fn mac(prefix: [u8; 2], address: Option<&Ipv4Addr>) -> [u8; 6] {
 pub struct Wired {
     /// Index of the host-side device.
     pub index: u32,
-    /// Its name.
     pub device: String,
     /// The bridge it is a port of.
     pub master: Option<u32>,

@@ -14,7 +14,6 @@ pub enum PortOp {
     Attach {
         /// Its index.
         ifindex: u32,
-        /// Its name.
         name: String,
     },
     /// The device is no port any more, or gone.

@@ -23,22 +23,13 @@ pub enum ResolveError {
     NoDefaultRoute,
     /// The device named doesn't exist.
     #[error("interface {name} does not exist; see `ip link`")]
-    NoDevice {
-        /// Its name.
-        name: String,
-    },
+    NoDevice { name: String },
     /// The device is no way to other hosts.
     #[error("interface {device} leads to no other host; name the interface that does")]
-    NoUplink {
-        /// Its name.
-        device: String,
-    },
+    NoUplink { device: String },
     /// The device has no IPv4 address.
     #[error("interface {device} has no IPv4 address, and underlays are IPv4; give it one, or name another")]
-    NoAddress {
-        /// Its name.
-        device: String,
-    },
+    NoAddress { device: String },
     /// The device has a /32 only.
     #[error(
         "{device} holds {address}/32, which tells no network; give the underlay's length, as {device}/16"

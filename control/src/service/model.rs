@@ -13,7 +13,6 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Its name.
     pub name: String,
     /// Where clients find it.
     pub vip: Vip,
@@ -103,7 +102,6 @@ impl Protocol {
         }
     }
 
-    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

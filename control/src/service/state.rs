@@ -9,7 +9,6 @@ use crate::service::{Algorithm, Backend, Entry, Forward, Vip};
 /// A service; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceState {
-    /// Its name.
     pub name: String,
     /// `ADDR:PORT/PROTO`
     pub vip: String,

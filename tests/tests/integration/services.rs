@@ -10,7 +10,7 @@ use bytemuck::Zeroable;
 use control::{
     observed::Held,
     reconcile::{self, ServiceOp},
-    service::{Algorithm, Backend, Protocol, Service, Vip},
+    service::{Algorithm, Backend, Protocol, Service, Vip, ring},
 };
 use dataplane_common::abi::{FLOW_LAYOUT, FlowRecord, FlowTable, LAYOUT, SEEN_SHIFT, State, VipKey};
 use fanlight::kernel::bpf::{Datapath, FlowCount, ServiceWriter};
@@ -27,7 +27,7 @@ fn open() -> Datapath {
 }
 
 fn writer(datapath: &Datapath) -> ServiceWriter {
-    datapath.services().writer().unwrap_or_else(|error| panic!("{error}"))
+    datapath.services().writer(ring::build).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn backend(number: u32, weight: u32) -> Backend {

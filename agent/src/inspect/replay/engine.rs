@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use control::{reconcile::ServiceOp, service::Service};
+use control::{
+    reconcile::ServiceOp,
+    service::{Service, ring},
+};
 use dataplane_common::{
     abi::{EndpointRecord, FanRecord},
     outcome::{Hook, Outcome},
@@ -33,7 +36,7 @@ impl Setup {
         for &endpoint in &self.endpoints {
             datapath.endpoints().insert(endpoint)?;
         }
-        let mut writer = datapath.services().writer()?;
+        let mut writer = datapath.services().writer(ring::build)?;
         for service in &self.services {
             writer.apply(&ServiceOp::Add(service.clone()))?;
         }

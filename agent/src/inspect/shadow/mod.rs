@@ -23,7 +23,6 @@ pub use self::{
 /// A service as somebody else may stand in its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// Its name.
     pub name: String,
     /// Its VIP.
     pub vip: Vip,

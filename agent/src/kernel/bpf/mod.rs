@@ -52,7 +52,7 @@ pub use self::{
     paths::{PathMap, uptime},
     private::{Private, TestRun, bench},
     probe::Mechanism,
-    services::{Candidate, Ended, FlowCount, FlowWalk, Gone, ServiceMap, Writer as ServiceWriter},
+    services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
     sightings::Watcher,
 };
 use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};

@@ -25,7 +25,7 @@ mod writer;
 use std::{collections::HashMap, net::SocketAddrV4, os::fd::AsFd as _, sync::Arc};
 
 use aya::maps::MapData;
-use control::service::Vip;
+use control::service::{Backend, Vip};
 use dataplane_common::abi::{
     BACKEND_FILTER_BITS, BackendRecord, FlowKey, FlowRecord, MAX_BACKENDS, MAX_SERVICES, ServiceRecord,
     VIP_FILTER_BITS,
@@ -45,6 +45,9 @@ use super::{
     object::duplicate,
     sys::Mapping,
 };
+
+/// Gives the ring of usable backends: for each slot the backend's place; none for fewer than two.
+pub type MakeRing = fn(&[Backend]) -> Vec<u16>;
 
 /// The maps of services.
 #[derive(Clone, Debug)]
@@ -91,8 +94,8 @@ impl ServiceMap {
     }
 
     /// Reads everything back; the one writer at a time.
-    pub fn writer(&self) -> Result<Writer> {
-        Writer::open(Arc::clone(&self.maps))
+    pub fn writer(&self, make_ring: MakeRing) -> Result<Writer> {
+        Writer::open(Arc::clone(&self.maps), make_ring)
     }
 
     /// The VIP that an index belongs to, or belonged to last.

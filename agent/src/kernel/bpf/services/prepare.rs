@@ -6,12 +6,12 @@ use std::net::SocketAddrV4;
 use control::{
     observed::HeldRow,
     reconcile::ServiceOp,
-    service::{Algorithm, Backend, Service, ring},
+    service::{Algorithm, Backend, Service},
 };
 use dataplane_common::abi::{MAX_SERVICES, ServiceWord, VipKey};
 
 use super::{
-    Error, Result, Writer, missing,
+    Error, MakeRing, Result, Writer, missing,
     records::key_of,
     rings::{Extent, Rings, Shape},
     rows::{self, Rows},
@@ -33,10 +33,10 @@ pub(super) struct Prepared<'s> {
 }
 
 impl Prepared<'_> {
-    fn write_ring(&self, rings: &Rings) {
+    fn write_ring(&self, rings: &Rings, make_ring: MakeRing) {
         if let Some(extent) = self.extent {
             let locals: Vec<u16> = self.rows.iter().map(|row| (row - self.word.base) as u16).collect();
-            rings.write(extent, &ring::build(&self.usable), &locals);
+            rings.write(extent, &make_ring(&self.usable), &locals);
         }
     }
 }
@@ -46,7 +46,7 @@ impl Writer {
     pub(super) fn prepare<'o>(&mut self, ops: &[&'o ServiceOp]) -> Vec<Option<Result<Prepared<'o>>>> {
         let reserved: Vec<_> = ops.iter().map(|op| self.reserve(op)).collect();
         let prepared: Vec<&Prepared<'_>> = reserved.iter().flatten().flatten().collect();
-        spread(&prepared, |prepared| prepared.write_ring(&self.rings));
+        spread(&prepared, |prepared| prepared.write_ring(&self.rings, self.make_ring));
         reserved
     }
 

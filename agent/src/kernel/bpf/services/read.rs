@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use control::{
     observed::{HeldRow, HeldService},
-    service::{Algorithm, Backend, Service, Vip, ring},
+    service::{Algorithm, Backend, Service, Vip},
 };
 use dataplane_common::abi::{
     BACKEND_FILTER_BITS, BackendRecord, MAX_BACKENDS, ServiceWord, VIP_FILTER_BITS, vip_bit,
 };
 
 use super::{
-    Maps, Result, Writer,
+    MakeRing, Maps, Result, Writer,
     records::{is_index, key_of},
     rings::Extent,
     rows,
@@ -19,8 +19,8 @@ use super::{
 };
 
 impl Writer {
-    pub(super) fn open(maps: Arc<Maps>) -> Result<Self> {
-        let mut writer = Self::empty(maps)?;
+    pub(super) fn open(maps: Arc<Maps>, make_ring: MakeRing) -> Result<Self> {
+        let mut writer = Self::empty(maps, make_ring)?;
         for (vip, index) in writer.maps.records.list()? {
             writer.read_service(vip, index)?;
         }
@@ -132,10 +132,10 @@ impl Writer {
             [one] => !is_empty && word.log2_bits == 0 && named(one) == Some(word.base),
             _ => {
                 let Some(&extent) = self.extents.get(&held.index) else { return false };
-                if extent.slots() != ring::slots(usable.len()) {
+                let ring = (self.make_ring)(usable);
+                if extent.slots() != ring.len() {
                     return false;
                 }
-                let ring = ring::build(usable);
                 let local = |backend| named(backend)?.checked_sub(word.base)?.try_into().ok();
                 // One whose weight is too small for a slot is not named.
                 let none = |place| (!ring.contains(&place)).then_some(0);

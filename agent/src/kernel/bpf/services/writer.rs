@@ -15,7 +15,7 @@ use control::{
 use dataplane_common::abi::{MAX_BACKENDS, MAX_SERVICES, ServiceWord, VipKey, vip_bit};
 
 use super::{
-    Error, Gone, Maps, Result,
+    Error, Gone, MakeRing, Maps, Result,
     batches::batches,
     bits::Bits,
     filters::Filter,
@@ -33,6 +33,7 @@ pub struct Writer {
     pub(super) maps: Arc<Maps>,
     pub(super) held: Held,
     pub(super) rings: Rings,
+    pub(super) make_ring: MakeRing,
     pub(super) rows: Rows,
     /// The ring of an index, where it has one.
     pub(super) extents: HashMap<u32, Extent>,
@@ -70,11 +71,12 @@ impl Leaving {
 }
 
 impl Writer {
-    pub(super) fn empty(maps: Arc<Maps>) -> Result<Self> {
+    pub(super) fn empty(maps: Arc<Maps>, make_ring: MakeRing) -> Result<Self> {
         let mut indices = Bits::none(MAX_SERVICES);
         (0..MAX_SERVICES).for_each(|index| indices.insert(index));
         Ok(Self {
             rings: maps.rings()?,
+            make_ring,
             rows: Rows::read(&maps.backends),
             held: Held::default(),
             extents: HashMap::new(),
