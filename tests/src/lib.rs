@@ -12,6 +12,7 @@ pub mod command;
 pub mod container;
 pub mod counters;
 pub mod crowd;
+pub mod engine;
 pub mod fleet;
 pub mod flood;
 pub mod flows;

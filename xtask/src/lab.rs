@@ -38,7 +38,7 @@ impl Profile {
 /// `cargo xtask test`: unit tests, integration tests, and that they left nothing behind.
 pub(crate) fn test(place: &Place, install: bool, filter: &[String]) -> Result<Totals> {
     need_root("the integration tests")?;
-    setup::ensure(place, Scope::Lab, install)?;
+    setup::ensure(place, Scope::Tests, install)?;
     let before = Snapshot::take();
     let mut totals = Totals::default();
     if filter.is_empty() {

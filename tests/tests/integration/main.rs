@@ -3,12 +3,12 @@
 //! Modules named `fan_*` run in the guests of the VM matrix too.
 
 mod datapath;
+mod engines;
 mod explain;
 mod fan_agent;
 mod fan_ecn;
 mod fan_endpoint;
 mod fan_endpoint_ways;
-mod fan_engines;
 mod fan_large;
 mod fan_mtu;
 mod fan_ports;

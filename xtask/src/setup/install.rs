@@ -1,12 +1,18 @@
 //! Getting what is missing: rustup, apt and cargo, by their own clients.
 
-use std::{collections::BTreeSet, env, fs, process::Command};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use ebpf_build::{LINKER_VERSION, LLVM_MAJOR, NIGHTLY, Place, RUSTC_VARIABLE};
 
 use super::need::Need;
-use crate::command::{cargo_program, find_program, is_root, run};
+use crate::command::{capture, cargo_program, find_program, is_root, run};
 
 /// Installs everything in `missing`.
 pub(super) fn install(place: &Place, missing: &[Need]) -> Result<()> {
@@ -61,7 +67,7 @@ fn packages(missing: &[Need], rustup: bool) -> BTreeSet<String> {
 }
 
 fn apt_install(packages: &BTreeSet<String>) -> Result<()> {
-    let list = packages.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let list = packages.iter().map(|names| names.replace('|', " or ")).collect::<Vec<_>>().join(" ");
     if find_program("apt-get").is_none() {
         bail!("there is no apt-get here; install what these Debian packages hold: {list}");
     }
@@ -74,8 +80,45 @@ fn apt_install(packages: &BTreeSet<String>) -> Result<()> {
         apt
     };
     run(&mut apt(&["update"]))?;
-    run(apt(&["install", "--no-install-recommends"]).args(packages))
+    let _quiet = QuietServices::begin()?;
+    run(apt(&["install", "--no-install-recommends"]).args(packages.iter().map(|names| offered(names))))
         .with_context(|| format!("this release may not have all of: {list}"))
+}
+
+/// The first of the packages, separated by `|`, that apt knows; the last one when it knows none.
+fn offered(names: &str) -> &str {
+    let (first, rest) = names.split_once('|').unwrap_or((names, ""));
+    let known = || capture(Command::new("apt-cache").args(["show", "--quiet", first])).is_ok();
+    if rest.is_empty() || known() { first } else { offered(rest) }
+}
+
+/// Says to Debian's packages that no service may start: tests start their own, and Docker's changes the machine's
+/// packet filter.
+struct QuietServices {
+    ours: bool,
+}
+
+impl QuietServices {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn begin() -> Result<Self> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o755);
+        match options.open(Self::POLICY).and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n")) {
+            Ok(()) => Ok(Self { ours: true }),
+            // The machine's owner has a policy.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Self { ours: false }),
+            Err(error) => Err(error).with_context(|| format!("writing {}", Self::POLICY)),
+        }
+    }
+}
+
+impl Drop for QuietServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(Self::POLICY);
+        }
+    }
 }
 
 /// Into the project's own directory: a bpf-linker of the user's stays as it is.

@@ -15,9 +15,11 @@ use self::need::Need;
 pub(crate) enum Scope {
     /// Building, and the programs that tests, demo and benchmarks start.
     Lab,
-    /// The above, and the emulator.
+    /// What a lab needs, and what hosts have beside Fanlight.
+    Tests,
+    /// What a lab needs, and the emulator.
     Vm,
-    /// The above, and the formatter and lints.
+    /// All of it, and the formatter and lints.
     Ci,
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Need {
     Linker,
     /// A part of the Rust toolchain.
     Component(&'static str),
-    /// A program from a Debian package.
+    /// A program, by name or path, from a Debian package: the first of these, separated by `|`, that the release has.
     Program { name: &'static str, package: &'static str, purpose: &'static str },
 }
 
@@ -38,6 +38,22 @@ const LAB: [(&str, &str); 16] = [
     ("dnsmasq", "dnsmasq-base"),
     ("wrk", "wrk"),
     ("iptables-restore", "iptables"),
+];
+
+/// Programs that only tests start: what hosts have beside Fanlight.
+const TESTS: [(&str, &str); 12] = [
+    ("iptables-legacy-restore", "iptables"),
+    ("ipvsadm", "ipvsadm"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker-cli|docker.io"),
+    ("containerd", "containerd"),
+    ("podman", "podman"),
+    ("/usr/lib/podman/netavark", "netavark"),
+    ("conmon", "conmon"),
+    ("runc", "runc"),
+    ("lxc-start", "lxc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.
@@ -67,9 +83,11 @@ impl Need {
                 ),
             ],
             Self::Component(name) => [(*name).into(), "ci".into(), format!("rustup component add {name}")],
-            Self::Program { name, package, purpose } => {
-                [(*name).into(), (*purpose).into(), format!("apt-get install {package}")]
-            }
+            Self::Program { name, package, purpose } => [
+                (*name).into(),
+                (*purpose).into(),
+                format!("apt-get install {}", package.replace('|', " or ")),
+            ],
         }
     }
 }
@@ -85,11 +103,17 @@ pub(super) fn missing(place: &Place, scope: Scope) -> Vec<Need> {
     if !Linker::find(place).is_ok_and(fits) {
         missing.push(Need::Linker);
     }
-    let lab = LAB.map(|(name, package)| Need::Program { name, package, purpose: "tests, demo, benchmarks" });
-    let vm = VM.map(|(name, package)| Need::Program { name, package, purpose: "VM matrix" });
+    let programs = |list: &[(&'static str, &'static str)], purpose| -> Vec<Need> {
+        list.iter().map(|&(name, package)| Need::Program { name, package, purpose }).collect()
+    };
+    let lab = programs(&LAB, "tests, demo, benchmarks");
+    let tests = programs(&TESTS, "tests");
+    let vm = programs(&VM, "VM matrix");
     let programs = match scope {
-        Scope::Lab => lab.to_vec(),
-        Scope::Vm | Scope::Ci => [lab.as_slice(), &vm].concat(),
+        Scope::Lab => lab,
+        Scope::Tests => [lab, tests].concat(),
+        Scope::Vm => [lab, vm].concat(),
+        Scope::Ci => [lab, tests, vm].concat(),
     };
     if scope == Scope::Ci {
         let components = [("fmt", "rustfmt"), ("clippy", "clippy")];
