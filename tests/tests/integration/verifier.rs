@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, env, fs};
 
 use dataplane_common::outcome::Hook;
 use fanlight::kernel::bpf::{Datapath, program_name};
+use fanlight_tests::tools;
 
 type Counts = BTreeMap<String, u32>;
 
@@ -25,8 +26,11 @@ fn every_program_loads_within_its_ceiling() {
     let table: BTreeMap<String, Counts> =
         toml::from_str(include_str!("../../verified-instructions.toml")).unwrap();
     let series = series();
-    let Some(kept) = table.get(&series).filter(|_| env::var_os(BLESS).is_none()) else {
-        println!("the table has no line for Linux {series}");
+    if env::var_os(BLESS).is_some() {
+        return;
+    }
+    let Some(kept) = table.get(&series) else {
+        tools::ignore(format_args!("tests/verified-instructions.toml has no table of Linux {series}"));
         return;
     };
     for (name, count) in measured {
