@@ -63,11 +63,22 @@ impl Agent {
         self.wait_for("READY=1", READY);
     }
 
-    /// Has it read a configuration that it must refuse; it goes on with the one it has.
+    /// Has it read a configuration of its host that it must refuse: `status` says so, and everything else in it is as
+    /// before.
     #[track_caller]
-    pub fn reload_refused(&mut self) {
-        self.process.signal(Signal::SIGHUP);
-        self.wait_for("READY=1", READY);
+    pub fn reload_refused(&mut self, host: &Host) {
+        let seen = || {
+            let mut status = host.json("status");
+            let reasons = status["degraded"].take();
+            ([status["fans"].take(), status["services"].take(), status["datapath"].take()], reasons)
+        };
+        let (before, _) = seen();
+        self.reload();
+        let (after, reasons) = seen();
+        let said = reasons.as_array().into_iter().flatten().filter_map(|reason| reason.as_str());
+        let refusals = said.filter(|reason| reason.starts_with("config-invalid: ")).count();
+        assert_eq!(refusals, 1, "{reasons}");
+        assert_eq!(after, before);
     }
 
     /// Kills it without warning.

@@ -378,7 +378,9 @@ proptest! {
         let frame = Frame { bytes, meta };
         let world = world();
         for verdict in [frame.sent_by_endpoint(&world), frame.sent_by_underlay(&world), frame.sent_by_host(&world)] {
-            prop_assert!(!verdict.is_empty());
+            // What has no room for two headers goes nowhere.
+            let is_forwarded = ["encapsulate", "decapsulate", "deliver"].iter().any(|way| verdict.starts_with(way));
+            prop_assert!(!is_forwarded || frame.bytes.len() >= 34, "{verdict}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanlight_tests::{
     Host, eventually,
-    fleet::{Fleet, overlay},
+    fleet::{Fleet, OVERLAY, overlay},
     load::assert_reaches,
 };
 
@@ -25,11 +25,13 @@ fn an_endpoint_gets_the_next_free_address_a_route_and_the_fans_mtu() {
     let listed = fleet[0].json("endpoint list");
     let rows = listed.as_array().expect("a list");
     assert_eq!(rows.len(), 2, "{listed}");
-    assert_eq!(rows[1]["name"], "two");
-    for row in rows {
-        for key in ["name", "netns", "address", "device", "fan"] {
-            assert!(row.get(key).is_some(), "{key} in {row}");
-        }
+    let devices = devices(&fleet[0]);
+    for (row, (name, netns, octet)) in rows.iter().zip([("first", "first", 2), ("two", "second", 3)]) {
+        assert_eq!(row["name"], name);
+        assert!(row["netns"].as_str().is_some_and(|at| at.ends_with(netns)), "{row}");
+        assert_eq!(row["address"], overlay(0, octet).to_string());
+        assert!(devices.iter().any(|device| row["device"] == *device), "{row} has none of {devices:?}");
+        assert_eq!(row["fan"], OVERLAY);
     }
     let link = first.ip("-o link show eth0");
     assert!(link.contains("mtu 1480"), "{link}");

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, thread, time::Duration};
 
 use fanlight_tests::{
-    Site, eventually,
+    Host, Site, eventually,
     fleet::{Fleet, bridge, overlay, underlay},
     load::assert_reaches,
 };
@@ -16,6 +16,10 @@ fn reaches(from: &Site, to: Ipv4Addr) -> Option<()> {
     output.status.success().then_some(())
 }
 
+fn is_degraded(host: &Host) -> Option<()> {
+    (host.json("status")["degraded"] != serde_json::json!([])).then_some(())
+}
+
 fn fan_route(site: &Site) -> String {
     site.ip("route show 250.0.0.0/8")
 }
@@ -23,7 +27,7 @@ fn fan_route(site: &Site) -> String {
 #[test]
 fn an_uplink_that_flaps_is_no_lasting_harm() {
     let fleet = Fleet::up(2);
-    let _agents: Vec<_> = fleet.hosts().iter().map(fanlight_tests::Host::agent).collect();
+    let _agents: Vec<_> = fleet.hosts().iter().map(Host::agent).collect();
     let (one, _other) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
     assert_reaches(&one, overlay(1, 2));
     for _ in 0..3 {
@@ -37,11 +41,11 @@ fn an_uplink_that_flaps_is_no_lasting_harm() {
 #[test]
 fn an_uplink_that_is_deleted_and_made_again_gets_its_program_back() {
     let fleet = Fleet::up(2);
-    let _agents: Vec<_> = fleet.hosts().iter().map(fanlight_tests::Host::agent).collect();
+    let _agents: Vec<_> = fleet.hosts().iter().map(Host::agent).collect();
     let (one, other) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
     assert_reaches(&one, overlay(1, 2));
     fleet[0].ip("link delete eth0");
-    thread::sleep(Duration::from_millis(300));
+    eventually("the agent has noticed", Duration::from_secs(10), || is_degraded(&fleet[0]));
     fleet.switch.join(&fleet[0], "eth0", &format!("{}/16", underlay(0)));
     eventually("the fan works again", Duration::from_secs(10), || reaches(&one, overlay(1, 2)));
     assert_reaches(&other, overlay(0, 2));
@@ -67,7 +71,7 @@ fn an_uplink_that_is_renamed_and_renamed_back_stays_served() {
     assert_reaches(&one, overlay(1, 2));
     fleet[0].ip("link set eth0 down");
     fleet[0].ip("link set eth0 name away");
-    thread::sleep(Duration::from_millis(300));
+    eventually("the agent has noticed", Duration::from_secs(10), || is_degraded(&fleet[0]));
     fleet[0].ip("link set away name eth0");
     fleet[0].ip("link set eth0 up");
     eventually("the fan works again", Duration::from_secs(10), || reaches(&one, overlay(1, 2)));
@@ -107,7 +111,7 @@ fn a_flushed_ruleset_is_put_back_within_a_second() {
 #[test]
 fn a_changed_mtu_of_the_uplink_is_followed() {
     let fleet = Fleet::up(2);
-    let _agents: Vec<_> = fleet.hosts().iter().map(fanlight_tests::Host::agent).collect();
+    let _agents: Vec<_> = fleet.hosts().iter().map(Host::agent).collect();
     let (one, _other) = (fleet.endpoint(0, 2), fleet.endpoint(1, 2));
     for (uplink, fan) in [(1400, "mtu 1380"), (1500, "mtu 1480")] {
         fleet[0].ip(&format!("link set eth0 mtu {uplink}"));

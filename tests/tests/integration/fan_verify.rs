@@ -143,7 +143,10 @@ fn a_packet_cut_at_any_byte_is_counted_as_truncated_and_never_delivered() {
         range.sender.send(&frame[..length]);
     }
     let truncated = (frame.len() - HEADERS) as u64;
-    std::thread::sleep(Duration::from_millis(200));
+    eventually("all are counted", Duration::from_secs(5), || {
+        let counted = range.counters().since(&before).of("uplink-ingress", "drop-truncated");
+        (counted >= truncated).then_some(())
+    });
     assert_counted(&before, &range.counters(), &[("uplink-ingress", "drop-truncated", truncated)]);
     let delivered = inside.collect(Duration::from_millis(100), Ipv4::of_frame);
     assert!(delivered.iter().all(|packet| packet.src != overlay(0, 2)), "{delivered:?}");

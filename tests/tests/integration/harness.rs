@@ -5,7 +5,7 @@ use std::{panic, path::Path, sync::Mutex, time::Duration};
 use fanlight_tests::{
     Host, Router, Site, Switch,
     fleet::{self, Fleet},
-    load::{self, Ping},
+    load::{self, Ping, Pinged},
     packet::Ipv4,
     site::Offload,
 };
@@ -14,10 +14,8 @@ use fanlight_tests::{
 fn fan_hosts_on_one_switch_reach_each_other() {
     let fleet = Fleet::bare(3);
     load::assert_reaches(&fleet[0], fleet::underlay(2));
-    let ping = Ping::start(&fleet[1], fleet::underlay(2), 200);
-    std::thread::sleep(Duration::from_millis(300));
-    let pinged = ping.stop();
-    assert!(pinged.sent > 20 && pinged.lost() == 0, "{pinged:?}");
+    let pinged = Ping::start_counted(&fleet[1], fleet::underlay(2), 200, 50).finish();
+    assert_eq!(pinged, Pinged { sent: 50, received: 50 });
 }
 
 #[test]

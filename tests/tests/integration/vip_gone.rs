@@ -204,10 +204,20 @@ fn datagrams_of_a_flow_move_on_when_the_device_of_their_backend_went() {
 }
 
 #[test]
-fn a_backend_that_never_spoke_stays_in_rotation() {
+fn a_backend_that_never_spoke_stays_in_rotation_when_another_goes() {
     let fleet = Fleet::up(1);
-    web_over(&fleet[0], &["250.0.27.77:8080".to_owned()]);
+    let dying = fleet.endpoint(0, 9);
+    web_over(&fleet[0], &["250.0.27.77:8080".to_owned(), format!("{}:8080", overlay(0, 9))]);
     let _agent = fleet[0].agent();
-    thread::sleep(Duration::from_millis(500));
-    assert_eq!(fleet[0].json("status")["services"][0]["backends"][0]["state"], "up");
+    dying.die();
+    let states = || {
+        let status = fleet[0].json("status");
+        let backends = status["services"][0]["backends"].as_array().expect("a list").iter();
+        backends
+            .map(|one| format!("{} {}", one["address"], one["state"]).replace('"', ""))
+            .collect::<Vec<_>>()
+    };
+    eventually("the one that went is down", Duration::from_secs(30), || {
+        (states() == ["250.0.27.77:8080 up", "250.0.27.9:8080 down"]).then_some(())
+    });
 }
