@@ -25,6 +25,7 @@ mod flow_room;
 mod harness;
 mod monitor;
 mod neighbours;
+mod packaging;
 mod replay;
 mod service_cli;
 mod services;
