@@ -15,7 +15,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, put},
 };
-use control::service::BookError;
+use control::{
+    model::{clipped, quoted},
+    service::BookError,
+};
 use futures_util::stream;
 use hyper::{StatusCode, Uri, header::CONTENT_TYPE, server::conn::http1};
 use hyper_util::{
@@ -28,10 +31,7 @@ use tokio::{
 };
 
 use super::{Answer, Applied, Drained, Events, Refusal, Request, ServiceRow, Snapshot, Socket, paths};
-use crate::sources::config::{
-    Problem,
-    service::{Format, parse},
-};
+use crate::sources::config::{Problem, format::Format, service::parse};
 
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -158,7 +158,7 @@ async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Appl
     let format = Format::TYPES.into_iter().find(|(_, name)| *name == essence).map(|(format, _)| format);
     let Some(format) = format else {
         let types = Format::TYPES.map(|(_, name)| name).join(", ");
-        let message = format!("content type '{kind}' is not read here; use one of {types}");
+        let message = format!("content type {} is not read here; use one of {types}", quoted(kind));
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     };
     let body = tokio::time::timeout(BODY, axum::body::to_bytes(request.into_body(), BODY_SIZE)).await;
@@ -204,7 +204,8 @@ async fn set_drained(
     drain: bool,
 ) -> Result<Json<Drained>, Refusal> {
     let backend = backend.parse().map_err(|_other| {
-        let message = format!("'{backend}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080");
+        let message =
+            format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(&backend));
         Refusal::invalid(vec![Problem::general(message)])
     })?;
     app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
@@ -219,11 +220,15 @@ async fn events(State(app): State<App>) -> Response {
 }
 
 async fn unknown(request: HttpRequest) -> Refusal {
-    Refusal::not_found(format!("{}: no such path", request.uri().path()))
+    Refusal::not_found(format!("{}: no such path", clipped(request.uri().path())))
 }
 
 async fn not_allowed(request: HttpRequest) -> Refusal {
-    let message = format!("{} {}: no such method here", request.method(), request.uri().path());
+    let message = format!(
+        "{} {}: no such method here",
+        clipped(request.method().as_str()),
+        clipped(request.uri().path())
+    );
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

@@ -6,6 +6,8 @@ use dataplane_common::{abi, fan::FanMap};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::quoted;
+
 /// What happens to packets that leave the overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,7 +39,7 @@ impl FromStr for Egress {
             "masquerade" => Ok(Self::Masquerade),
             "route" => Ok(Self::Route),
             "drop" => Ok(Self::Drop),
-            other => Err(format!("egress '{other}' is unknown; use masquerade, route or drop")),
+            other => Err(format!("egress {} is unknown; use masquerade, route or drop", quoted(other))),
         }
     }
 }
@@ -82,7 +84,7 @@ impl FromStr for Encapsulation {
             "gre" | "vxlan" | "gue" => {
                 Err(format!("encapsulation '{text}' is not supported by this version; use ipip"))
             }
-            other => Err(format!("encapsulation '{other}' is unknown; use ipip")),
+            other => Err(format!("encapsulation {} is unknown; use ipip", quoted(other))),
         }
     }
 }

@@ -290,8 +290,10 @@ fn a_set_is_applied_as_a_whole_or_not_at_all_in_each_format() {
     assert!(why.starts_with("1: service.backends.address: 10.96.0.10 is the VIP of service a"), "{why}");
     assert_eq!(names(&fleet[0]), [""; 0]);
 
-    let toml = "[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\n\n[[service]]\nname = 'b'\nvip = '10.96.0.11:80/tcp'\n";
-    let yaml = "service:\n- name: b\n  vip: 10.96.0.11:80/tcp\n- name: c\n  labels:\n    VIP_0: udp://10.96.0.12:53\n";
+    let toml = "[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\nbackends = []\n\n\
+                [[service]]\nname = 'b'\nvip = '10.96.0.11:80/tcp'\nbackends = []\n";
+    let yaml = "service:\n- name: b\n  vip: 10.96.0.11:80/tcp\n  backends: []\n\
+                - name: c\n  labels:\n    VIP_0: udp://10.96.0.12:53\n  backends: []\n";
     let json = services(&[service("d", "10.96.0.13:0/tcp", &["250.0.27.9:0"])]);
     for (name, text, expected) in
         [("a.toml", toml, [2, 0, 0]), ("b.yaml", yaml, [1, 1, 0]), ("c.json", json.as_str(), [1, 0, 0])]
@@ -302,7 +304,7 @@ fn a_set_is_applied_as_a_whole_or_not_at_all_in_each_format() {
     }
     assert_eq!(names(&fleet[0]), ["a", "b", "c", "d"]);
     assert_eq!(listed(&fleet[0])[2][1], "10.96.0.12:53/udp");
-    fleet[0].write("/run/e.yaml", "service:\n- name: e\n  vipp: 10.96.0.14:80/tcp\n");
+    fleet[0].write("/run/e.yaml", "service:\n- name: e\n  vipp: 10.96.0.14:80/tcp\n  backends: []\n");
     let output = fleet[0].fanlight(["service", "apply", "-f", "/run/e.yaml"]).exits(1);
     assert_eq!(
         output.stderr,

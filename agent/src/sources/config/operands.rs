@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use control::model::{Egress, Encapsulation, FanSpec, UnderlaySpec};
+use control::model::{Egress, Encapsulation, FanSpec, UnderlaySpec, quoted};
 use ipnet::Ipv4Net;
 use thiserror::Error;
 
@@ -118,7 +118,8 @@ impl Flags {
             "encap" => once(&mut self.encapsulation, parse_encapsulation(value("ipip")?)?, flag),
             "egress" => once(&mut self.egress, parse_egress(value("masquerade")?)?, flag),
             other => Err(OperandError::Words(format!(
-                "'{other}' is no flag of a fan; {}",
+                "{} is no flag of a fan; {}",
+                quoted(other),
                 super::suggest(other, &Self::NAMES).unwrap_or_else(|| {
                     "use dhcp, host-reserve N, bridge NAME, encap KIND, egress KIND, off or auto".to_owned()
                 })
@@ -141,13 +142,15 @@ pub fn parse_overlay(text: &str) -> Result<Ipv4Net, OperandError> {
     }
     if text.contains(':') {
         return Err(OperandError::Contradiction(format!(
-            "overlay '{text}': IPv6 overlays are not supported by this version; \
-             use an IPv4 network such as 250.0.0.0/8"
+            "overlay {}: IPv6 overlays are not supported by this version; \
+             use an IPv4 network such as 250.0.0.0/8",
+            quoted(text)
         )));
     }
     text.parse().map_err(|_reason| {
         OperandError::Words(format!(
-            "'{text}' is no overlay; use N for N.0.0.0/8, or a network such as 250.0.0.0/8"
+            "{} is no overlay; use N for N.0.0.0/8, or a network such as 250.0.0.0/8",
+            quoted(text)
         ))
     })
 }
@@ -158,13 +161,15 @@ pub fn parse_overlay(text: &str) -> Result<Ipv4Net, OperandError> {
 pub fn parse_underlay(text: &str) -> Result<UnderlaySpec, OperandError> {
     let wrong = || {
         OperandError::Words(format!(
-            "'{text}' is no underlay; use a network such as 172.30.0.0/16, \
-             a device such as eth0 or eth0/16, or default"
+            "{} is no underlay; use a network such as 172.30.0.0/16, \
+             a device such as eth0 or eth0/16, or default",
+            quoted(text)
         ))
     };
     if text.contains(':') {
         return Err(OperandError::Contradiction(format!(
-            "underlay '{text}': underlays are IPv4; use a network such as 172.30.0.0/16"
+            "underlay {}: underlays are IPv4; use a network such as 172.30.0.0/16",
+            quoted(text)
         )));
     }
     let (name, len) = match text.split_once('/') {
@@ -193,7 +198,8 @@ fn parse_len(text: &str) -> Option<u8> {
 fn parse_host_reserve(text: &str) -> Result<u32, OperandError> {
     text.parse().map_err(|_reason| {
         OperandError::Words(format!(
-            "host-reserve '{text}' is no number of addresses; use a number such as 1"
+            "host-reserve {} is no number of addresses; use a number such as 1",
+            quoted(text)
         ))
     })
 }
@@ -204,8 +210,9 @@ pub fn parse_bridge(text: &str) -> Result<String, OperandError> {
         return Ok(text.to_owned());
     }
     Err(OperandError::Words(format!(
-        "'{text}' is no name of a device; \
-         use 1 to {MAX_INTERFACE_NAME} characters without '/', ':' and spaces"
+        "{} is no name of a device; \
+         use 1 to {MAX_INTERFACE_NAME} characters without '/', ':' and spaces",
+        quoted(text)
     )))
 }
 

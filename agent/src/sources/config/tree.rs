@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::problem::Problems;
+use super::{format::Format, problem::Problems};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,13 +56,15 @@ pub(super) fn parse_toml<'i>(text: &'i str, problems: &mut Problems<'_>) -> Opti
 }
 
 impl Value<'_> {
-    /// What people call it, with the article.
-    pub(super) fn kind(&self) -> &'static str {
+    /// What the format calls it, with the article.
+    pub(super) fn kind(&self, format: Format) -> &'static str {
         match self {
             Self::String(_) => "a string",
+            Self::Integer { .. } if format == Format::Json => "a number",
             Self::Integer { .. } => "an integer",
-            Self::Array(_) => "an array",
-            Self::Table(_) => "a table",
+            Self::Array(_) if format == Format::Toml => "an array",
+            Self::Array(_) => format.list(),
+            Self::Table(_) => format.table(),
             Self::Other(kind) => kind,
         }
     }
