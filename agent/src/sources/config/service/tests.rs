@@ -418,6 +418,19 @@ fn the_format_of_a_text_without_a_name_is_told_by_its_beginning() {
 }
 
 #[test]
+fn the_page_of_services_says_the_limits() {
+    let page = include_str!("../../../../docs/services.md");
+    let thousands = |number: u32| format!("{},{:03}", number / 1000, number % 1000);
+    for (what, most) in [
+        ("services of a node", thousands(MAX_SERVICES)),
+        ("backends of a service", thousands(MAX_SERVICE_BACKENDS)),
+        ("length of a service's name", format!("{MAX_NAME} characters")),
+    ] {
+        assert!(page.contains(&format!("| {what} | {most} |")), "{what}: {most}");
+    }
+}
+
+#[test]
 fn one_backend_too_many_is_counted() {
     let backends: String = (0..1026)
         .map(|number| format!("{{ address = '250.0.{}.{}:80' }},", number / 256, number % 256))
