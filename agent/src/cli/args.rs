@@ -46,6 +46,8 @@ pub(super) enum Command {
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// Have the agent read its configuration again: all of it is taken over, or nothing
+    Reload,
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
     /// Show new flows, drops and refusals as they happen

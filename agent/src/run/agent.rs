@@ -21,9 +21,9 @@ use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
     kernel::{bpf::Datapath, capabilities, netlink::Event},
     node::fan::Node,
+    serve::{Refusal, Reloaded, Request},
     sources::{
-        applied::FOLDER,
-        config::{self, ConfigError, FANS_FILE},
+        config::{self, ConfigError, FANS_FILE, Problem},
         presence::Presence,
     },
 };
@@ -34,6 +34,8 @@ const REQUESTS: usize = 64;
 /// Everything that the agent knows.
 pub(super) struct Agent {
     pub(super) node: Node,
+    /// The files, as they are followed.
+    files: config::Sources,
     /// The fans of the files.
     pub(super) wanted: Vec<(FanSpec, Origin)>,
     /// Fans of the files that stand in other words: as wanted, as standing.
@@ -69,7 +71,7 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
     let (reasons, shadowed) = mpsc::channel(1);
-    let mut agent = Agent::new(options, &files, shadowed)?;
+    let mut agent = Agent::new(options, files, shadowed)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
@@ -94,6 +96,11 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.concern = agent.concern.max(Concern::Endpoints);
                 agent.pace.urgent(Instant::now());
             }
+            Wake::Request(Request::Reload(answer)) => {
+                let outcome = agent.reload(&options.config).await;
+                // Whoever asked may have given up meanwhile.
+                drop(answer.send(outcome));
+            }
             Wake::Request(request) => agent.answer(request),
             Wake::Shadowed(reasons) => {
                 agent.report.set(Topic::Shadows, reasons);
@@ -102,7 +109,8 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
             Wake::Kept(kept) => agent.kept(kept).await,
             Wake::Reload => {
                 agent.finish_keeping().await?;
-                agent.reload(&options.config).await;
+                // What is wrong stands in the report.
+                drop(agent.reload(&options.config).await);
             }
             Wake::Stop => break,
         }
@@ -117,12 +125,9 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
 }
 
 impl Agent {
-    fn new(
-        options: &Options,
-        files: &config::Sources,
-        shadowed: mpsc::Receiver<Vec<String>>,
-    ) -> Result<Self> {
+    fn new(options: &Options, files: config::Sources, shadowed: mpsc::Receiver<Vec<String>>) -> Result<Self> {
         let now = Instant::now();
+        let services = Services::open(now).context("services")?;
         let (requests, asked) = mpsc::channel(REQUESTS);
         // A damaged record is written anew.
         let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
@@ -130,13 +135,14 @@ impl Agent {
             sources: Sources::open(asked, shadowed)?,
             api: Api::new(requests),
             node: Node::open(files.config.node.uplink.clone())?,
+            files: config::Sources::default(),
             wanted: Vec::new(),
             accepted: Vec::new(),
             datapath: None,
             is_fresh: false,
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
-            services: Services::new(now),
+            services,
             presence: Presence::after(&former),
             shadows: Shadows::new(),
             next_probe: now,
@@ -151,44 +157,55 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Uses these files from now on.
-    fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
-        self.wanted = files.fans();
-        let applied = self.services.want(path, &files.config.services, files.config.datapath);
-        applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;
-        self.node = Node::open(files.config.node.uplink.clone())?.with_flows(self.services.flows());
-        self.accepted.clear();
-        self.api.want(&files.config.api.socket);
+    /// Uses these files from now on, or none of what they say: whatever can fail comes first.
+    fn take_over(&mut self, path: &Path, files: config::Sources) -> Result<()> {
+        let node = Node::open(files.config.node.uplink.clone())?;
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
-        self.report.set_node(name.context("agent: the host's name")?);
+        let name = name.context("agent: the host's name")?;
+        let server = self.api.prepare(&files.config.api.socket)?;
+        self.services.want(path, &files.config.services, files.config.datapath);
+        self.node = node.with_flows(self.services.flows());
+        self.wanted = files.fans();
+        self.accepted.clear();
+        self.api.move_to(&files.config.api.socket, server);
+        self.report.set_node(name);
         let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
         self.report.set(
             Topic::Config,
             bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect(),
         );
+        self.files = files;
         Ok(())
     }
 
-    /// Reads the files again; invalid ones change nothing.
-    async fn reload(&mut self, path: &Path) {
+    /// Reads the files again; invalid ones change nothing, and are told.
+    async fn reload(&mut self, path: &Path) -> Result<Reloaded, Refusal> {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now().ok());
         notify(&states);
-        match load(path) {
-            Ok(files) => {
-                tracing::info!("reading the configuration again");
-                if let Err(error) = self.take_over(path, &files) {
-                    self.report.set(Topic::Config, vec![format!("config-invalid: {error:#}")]);
-                }
-            }
-            Err(error) => {
-                let lines = error.lines().into_iter();
-                self.report.set(Topic::Config, lines.map(|line| format!("config-invalid: {line}")).collect());
-            }
+        tracing::info!("reading the configuration again");
+        let outcome = self.read_again(path);
+        if let Err(lines) = &outcome {
+            self.report
+                .set(Topic::Config, lines.iter().map(|line| format!("config-invalid: {line}")).collect());
         }
         self.concern = Concern::Fans;
         self.look().await;
         notify(&[NotifyState::Ready]);
+        outcome.map_err(|lines| Refusal::invalid(lines.into_iter().map(Problem::general).collect()))
+    }
+
+    /// What is wrong, a line each, and nothing has changed; or what is used from now on.
+    fn read_again(&mut self, path: &Path) -> Result<Reloaded, Vec<String>> {
+        let files = load(path).map_err(|error| error.lines())?;
+        let bad = config::bad_lines(Path::new(FANS_FILE), &files.lines);
+        if !bad.is_empty() {
+            return Err(bad.iter().map(ToString::to_string).collect());
+        }
+        let changed = files != self.files;
+        let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
+        self.take_over(path, files).map_err(|error| vec![format!("{error:#}")])?;
+        Ok(reloaded)
     }
 
     pub(super) fn note(&mut self, concern: Concern) {

@@ -47,6 +47,10 @@ impl Agent {
                 }
                 Err(error) => drop(answer.send(Err(refuse(error)))),
             },
+            // The loop's own, which changes all that this is about.
+            Request::Reload(answer) => {
+                drop(answer.send(Err(Refusal::failed("a reload is no change of services"))))
+            }
             Request::Drain { service, backend, drain, answer } => {
                 match self.plan_drain(service, backend, drain) {
                     Ok((changes, drained)) => self.keep(changes, Waiting::Drained(answer, drained)),
@@ -72,14 +76,12 @@ impl Agent {
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
         }
-        let own = &self.services.own;
+        let standing = self.services.book.entries().values().map(|entry| &entry.wanted);
+        let all = placed.iter().map(|placed| &placed.service).chain(standing);
         let taken = placed.iter().filter_map(|placed| {
-            let address = v4(placed.service.vip)?;
-            let device = own.get(&address)?;
-            Some(
-                placed
-                    .wrong_vip(format!("{address} is an address of {device}; give the service another VIP")),
-            )
+            let Vip { address, .. } = placed.service.vip;
+            let why = self.services.reserved.why(placed.service.vip, all.clone())?;
+            Some(placed.wrong_vip(format!("{address} {why}; give the service another VIP")))
         });
         let taken: Vec<Problem> = taken.collect();
         if !taken.is_empty() {

@@ -13,7 +13,7 @@ use axum::{
     body::Body,
     extract::{Path, Request as HttpRequest, State},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use control::{
     model::{clipped, quoted},
@@ -30,7 +30,9 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use super::{Answer, Applied, Drained, Events, Refusal, Request, ServiceRow, Snapshot, Socket, paths};
+use super::{
+    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Snapshot, Socket, paths,
+};
 use crate::sources::config::{Problem, format::Format, service::parse};
 
 /// Connections at a time; further ones wait to be accepted.
@@ -45,6 +47,8 @@ const BODY: Duration = Duration::from_secs(30);
 const BODY_SIZE: usize = 32 << 20;
 /// How long the agent may take for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a server that is replaced goes on with what it was asked.
+const LINGER: Duration = ANSWER;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,7 +61,7 @@ pub struct App {
     pub events: Events,
 }
 
-/// The running server. It ends with the value, and its socket with it.
+/// The running server. It ends with the value and its socket with it, after what it was asked is answered.
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
@@ -73,12 +77,15 @@ impl Server {
         let listener = socket.listener.try_clone()?;
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
         thread::Builder::new().name("api".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    outcome = serve(listener, app) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
+                    outcome = serve(listener, app, &places) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
                     _ = stopped => {}
                 }
+                // Connections hold places. What listens to events has no end of its own.
+                drop(tokio::time::timeout(LINGER, places.acquire_many(CONNECTIONS as u32)).await);
             });
         })?;
         Ok(Self { socket, _stop: stop })
@@ -90,12 +97,15 @@ impl Server {
     }
 }
 
-async fn serve(listener: std::os::unix::net::UnixListener, app: App) -> io::Result<()> {
+async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    app: App,
+    places: &Arc<Semaphore>,
+) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let router = router(app);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let router = router.clone();
@@ -126,6 +136,7 @@ fn router(app: App) -> Router {
         .route(paths::SERVICES, get(services).post(apply))
         .route(paths::SERVICE, get(service).delete(remove))
         .route(paths::DRAINED, put(drain).delete(undrain))
+        .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -178,6 +189,10 @@ async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Appl
     tracing::debug!(services = services.len(), time = ?start.elapsed(), "services read");
     let applied = app.ask(|answer| Request::Apply(services, answer)).await?;
     Ok(Json(timed(applied, start)))
+}
+
+async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Refusal> {
+    app.ask(Request::Reload).await.map(Json)
 }
 
 async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Applied>, Refusal> {

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, symlink},
+        fs::{FileTypeExt as _, MetadataExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -34,44 +34,71 @@ pub enum SocketError {
     },
 }
 
-/// A bound socket; its file goes with the value.
+/// A bound socket; its file goes with the value, unless another has taken its place.
 #[derive(Debug)]
 pub struct Socket {
+    /// Its file and, where it is elsewhere, a link from the usual place.
+    files: Vec<Placed>,
     path: PathBuf,
-    /// A link from the usual place.
-    link: Option<PathBuf>,
     pub(super) listener: UnixListener,
 }
 
+/// A file of ours, known by its device and number.
+#[derive(Debug)]
+struct Placed {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Placed {
+    fn at(path: &Path) -> io::Result<Self> {
+        let there = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), id: (there.dev(), there.ino()) })
+    }
+}
+
 impl Socket {
-    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced. The caller holds the
-    /// agent's lock.
+    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced, and so is the `present` one
+    /// of this process. The caller holds the agent's lock.
     ///
     /// # Errors
-    /// Something else is there, or the system refuses.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        Self::bind_with_link(path, Path::new(SOCKET))
+    /// Something else is there, or the system refuses; a present socket goes on as it was.
+    pub fn bind(path: &Path, present: Option<&Self>) -> Result<Self, SocketError> {
+        Self::bind_with_link(path, Path::new(SOCKET), present)
     }
 
-    pub(super) fn bind_with_link(path: &Path, usual: &Path) -> Result<Self, SocketError> {
+    pub(super) fn bind_with_link(
+        path: &Path,
+        usual: &Path,
+        present: Option<&Self>,
+    ) -> Result<Self, SocketError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| SocketError::Io { path, source }
         };
         for path in [path, usual] {
-            check_free(path)?;
+            if present.is_none_or(|present| !present.is_at(path)) {
+                check_free(path)?;
+            }
             let folder = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         let listener = bind_private(path).map_err(failed(path))?;
-        let mut socket = Self { path: path.to_owned(), link: None, listener };
+        let file = Placed::at(path).map_err(failed(path))?;
+        let mut socket = Self { path: path.to_owned(), files: vec![file], listener };
         if path != usual {
             let fresh = usual.with_extension("new");
             remove(&fresh).and_then(|()| symlink(path, &fresh)).map_err(failed(&fresh))?;
+            let link = Placed::at(&fresh).map_err(failed(&fresh))?;
             fs::rename(&fresh, usual).map_err(failed(usual))?;
-            socket.link = Some(usual.to_owned());
+            socket.files.push(Placed { path: usual.to_owned(), ..link });
         }
         Ok(socket)
+    }
+
+    /// Whether a file is this socket's.
+    fn is_at(&self, path: &Path) -> bool {
+        Placed::at(path).is_ok_and(|there| self.files.iter().any(|own| own.id == there.id))
     }
 
     /// Where it is.
@@ -82,7 +109,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        for path in self.link.iter().chain([&self.path]) {
+        for Placed { path, .. } in self.files.iter().rev().filter(|own| self.is_at(&own.path)) {
             if let Err(error) = remove(path) {
                 tracing::debug!("{}: {error}", path.display());
             }
@@ -131,7 +158,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> Result<Socket, SocketError> {
-        Socket::bind_with_link(path, &path.with_file_name("usual.sock"))
+        Socket::bind_with_link(path, &path.with_file_name("usual.sock"), None)
     }
 
     #[test]
@@ -143,6 +170,25 @@ mod tests {
         assert!(UnixStream::connect(path.with_file_name("usual.sock")).is_ok());
         drop(socket);
         assert_eq!(fs::read_dir(folder.path().join("run")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_socket_moves_without_a_moment_in_which_nobody_listens_at_the_usual_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let [usual, first, second] =
+            ["usual.sock", "first.sock", "second.sock"].map(|name| folder.path().join(name));
+        let mut present = Socket::bind_with_link(&usual, &usual, None).unwrap();
+        for path in [&first, &second, &usual] {
+            let next = Socket::bind_with_link(path, &usual, Some(&present)).unwrap();
+            assert!(UnixStream::connect(&usual).is_ok());
+            drop(std::mem::replace(&mut present, next));
+            assert!(UnixStream::connect(&usual).is_ok() && UnixStream::connect(path).is_ok());
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // One that can't be bound leaves the present one as it was.
+        fs::write(&first, "mine").unwrap();
+        Socket::bind_with_link(&first, &usual, Some(&present)).unwrap_err();
+        assert!(UnixStream::connect(&usual).is_ok());
     }
 
     #[test]

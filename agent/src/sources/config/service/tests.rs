@@ -419,7 +419,7 @@ fn the_format_of_a_text_without_a_name_is_told_by_its_beginning() {
 
 #[test]
 fn the_page_of_services_says_the_limits() {
-    let page = include_str!("../../../../docs/services.md");
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/services.md"));
     let thousands = |number: u32| format!("{},{:03}", number / 1000, number % 1000);
     for (what, most) in [
         ("services of a node", thousands(MAX_SERVICES)),
