@@ -144,6 +144,17 @@ pub struct FanSpec {
     /// Whether this host hands out the slice's addresses by DHCP.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dhcp: bool,
+    /// The resolvers that DHCP offers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: Vec<Ipv4Addr>,
+}
+
+/// Resolvers as the operand `dns` has them.
+pub fn dns_words(resolvers: &[Ipv4Addr]) -> String {
+    if resolvers.is_empty() {
+        return "none".to_owned();
+    }
+    resolvers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Defaults are left out, because a bridge's alias, where a fan is remembered, has room for 255 bytes.
@@ -220,6 +231,7 @@ pub fn difference(first: &FanSpec, second: &FanSpec) -> Option<String> {
         ("egress", first.egress.to_string(), second.egress.to_string()),
         ("bridge", name(&first.bridge), name(&second.bridge)),
         ("dhcp", first.dhcp.to_string(), second.dhcp.to_string()),
+        ("dns", dns_words(&first.dns), dns_words(&second.dns)),
     ];
     pairs.into_iter().find(|(_, a, b)| a != b).map(|(key, a, b)| format!("{key} is {b} instead of {a}"))
 }

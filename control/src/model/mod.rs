@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 pub(crate) use bridge_name::check_bridge_name;
 pub use bridge_name::{HELPER, bridge_name, fnv1a};
-pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference};
+pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference, dns_words};
 pub use quoted::{clipped, quoted};
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.

@@ -77,7 +77,10 @@ pub fn standing(links: &[Link], entries: &[Entry]) -> Vec<Standing> {
         let name = entry.mark.bridge();
         let bridge = links.iter().find(|link| link.name == name && link.is_bridge());
         let mark = marked.iter().find(|(_, link)| link.name == name).map_or(&entry.mark, |(mark, _)| mark);
-        Standing { mark: mark.clone(), adopted: entry.adopted, bridge: bridge.cloned() }
+        let mut mark = mark.clone();
+        // An alias has no room for them.
+        mark.spec.dns.clone_from(&entry.mark.spec.dns);
+        Standing { mark, adopted: entry.adopted, bridge: bridge.cloned() }
     });
     let unknown =
         marked.iter().filter(|(_, link)| entries.iter().all(|entry| entry.mark.bridge() != link.name));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use control::{
-    model::{Fan, FanSpec, Origin},
+    model::{Fan, FanSpec, Origin, dns_words},
     observed::{Mark, Observed, Standing},
     reconcile::Host,
 };
@@ -240,6 +240,7 @@ fn check_same(mark: &Mark, spec: &FanSpec, fan: &Fan) -> Result<(), Error> {
         ("egress", old.egress.to_string(), new.egress.to_string()),
         ("bridge", name(&old.bridge), name(&new.bridge)),
         ("dhcp", old.dhcp.to_string(), new.dhcp.to_string()),
+        ("dns", dns_words(&old.dns), dns_words(&new.dns)),
     ];
     if old.underlay != new.underlay && (fan.underlay, fan.address) != (mark.underlay(), mark.address) {
         pairs.push(("underlay", mark.underlay().to_string(), fan.underlay.to_string()));

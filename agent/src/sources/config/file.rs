@@ -1,6 +1,6 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::{ops::Range, path::PathBuf};
+use std::{net::Ipv4Addr, ops::Range, path::PathBuf};
 
 use control::model::{FanSpec, UnderlaySpec, quoted};
 use dataplane_common::abi::ENTRIES_PER_CPU;
@@ -24,7 +24,7 @@ const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
     Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
 const FAN: Keys = Keys {
-    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
+    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress", "dhcp", "dns"],
     later: &["vni", "vxlan-port"],
 };
 
@@ -245,7 +245,8 @@ fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>
         host_reserve: host_reserve.unwrap_or(DEFAULT_HOST_RESERVE),
         egress: egress.unwrap_or_default(),
         bridge: None,
-        dhcp: false,
+        dhcp: section.switch("dhcp", problems).unwrap_or_default(),
+        dns: dns(section, problems),
     };
     if wrong {
         return None;
@@ -263,6 +264,16 @@ fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>
         .map_err(|error| problems.add(&place("overlay"), section.key("overlay"), error.to_string()))
         .ok()?;
     Some(spec)
+}
+
+/// The resolvers that DHCP offers: one or a list.
+fn dns(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Vec<Ipv4Addr> {
+    let words = section.strings("dns", problems);
+    let Some((_, first)) = words.first() else { return Vec::new() };
+    let text: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
+    operands::parse_dns(&text.join(","))
+        .map_err(|error| problems.add(first, section.key("dns"), error.to_string()))
+        .unwrap_or_default()
 }
 
 /// Where no underlay is given it is the uplink's network, and without an uplink that of the default route.

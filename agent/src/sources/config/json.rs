@@ -55,7 +55,7 @@ fn node<'i>(value: ast::Value<'i>, problems: &mut Problems<'_>) -> Option<Node<'
     let value = match value {
         ast::Value::StringLit(text) => Value::String(text.value),
         ast::Value::NumberLit(number) => self::number(number.value),
-        ast::Value::BooleanLit(_) => Value::Other("a boolean"),
+        ast::Value::BooleanLit(value) => Value::Boolean(value.value),
         ast::Value::NullKeyword(_) => Value::Other("null"),
         ast::Value::Array(array) => {
             let items = array.elements.into_iter().map(|item| node(item, problems));

@@ -136,6 +136,16 @@ impl<'a, 'i> Section<'a, 'i> {
         parsed
     }
 
+    /// Yes or no.
+    pub(super) fn switch(&self, key: &str, problems: &mut Problems<'_>) -> Option<bool> {
+        let (value, span) = self.get(key)?;
+        let Value::Boolean(value) = value else {
+            self.wrong_type(key, &span, value, "true or false, without quotes", problems);
+            return None;
+        };
+        Some(*value)
+    }
+
     /// One string or a list of them, each with its place.
     pub(super) fn strings(&self, key: &str, problems: &mut Problems<'_>) -> Vec<(String, Range<usize>)> {
         const WANT: &str = "a string in quotes or a list of them";

@@ -25,6 +25,7 @@ pub(super) enum Value<'i> {
         digits: Cow<'i, str>,
         radix: u32,
     },
+    Boolean(bool),
     Array(Vec<Node<'i>>),
     Table(Table<'i>),
     /// Of a type that no key has.
@@ -62,6 +63,7 @@ impl Value<'_> {
             Self::String(_) => "a string",
             Self::Integer { .. } if format == Format::Json => "a number",
             Self::Integer { .. } => "an integer",
+            Self::Boolean(_) => "a boolean",
             Self::Array(_) if format == Format::Toml => "an array",
             Self::Array(_) => format.list(),
             Self::Table(_) => format.table(),
@@ -101,7 +103,7 @@ impl<'i> From<Spanned<DeValue<'i>>> for Node<'i> {
             DeValue::Array(items) => Value::Array(items.into_iter().map(Self::from).collect()),
             DeValue::Table(table) => Value::Table(table.into()),
             DeValue::Float(_) => Value::Other("a float"),
-            DeValue::Boolean(_) => Value::Other("a boolean"),
+            DeValue::Boolean(value) => Value::Boolean(value),
             DeValue::Datetime(_) => Value::Other("a datetime"),
         };
         Self { span, value }

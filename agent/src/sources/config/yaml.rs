@@ -130,7 +130,8 @@ fn plain(text: Cow<'_, str>) -> Value<'_> {
     let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
     match text.as_ref() {
         "" | "~" | "null" | "Null" | "NULL" => Value::Other("null"),
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Value::Other("a boolean"),
+        "true" | "True" | "TRUE" => Value::Boolean(true),
+        "false" | "False" | "FALSE" => Value::Boolean(false),
         _ if is_number && radix == 10 => Value::Integer { digits: text, radix },
         _ if is_number => Value::Integer { digits: Cow::Owned(digits.to_owned()), radix },
         _ if digits.starts_with(|first: char| first.is_ascii_digit()) && digits.parse::<f64>().is_ok() => {

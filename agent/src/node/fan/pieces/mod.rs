@@ -212,6 +212,7 @@ fn dhcp_server(fan: &Fan) -> dhcp::Server<'_> {
         mask: fan.slice.netmask(),
         gateway: fan.gateway,
         mtu: fan.mtu,
+        resolvers: &fan.spec.dns,
     }
 }
 
