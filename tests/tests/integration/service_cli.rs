@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanlight_tests::{
-    Container, Host, eventually,
+    Container, Host, Output, eventually,
     fleet::{Fleet, overlay},
     server::{Greeted, Named},
     services::{configure, service as table},
@@ -71,14 +71,24 @@ fn a_socket_elsewhere_is_reached_from_the_usual_place() {
 
 #[test]
 fn a_reload_takes_over_everything_or_nothing_and_says_which() {
-    let (fleet, _agent) = one();
+    let (fleet, mut agent) = one();
     let host = &fleet[0];
+    let mut reload = || {
+        let output = host.fanlight(["reload", "--json"]).run();
+        agent.wait_for("READY=1", SOON);
+        output
+    };
+    let json_of = |output: Output| -> Value { serde_json::from_str(&output.stdout).expect("JSON") };
+    let refused = |output: Output| {
+        assert!(!output.status.success(), "{output}");
+        output.stderr
+    };
     let web = table("web", "10.96.0.10:80/tcp", &[]);
     configure(host, std::slice::from_ref(&web));
     let reloaded = |changed: bool| json!({"changed": changed, "fans": 1, "services": 1});
-    assert_eq!(host.json("reload"), reloaded(true));
+    assert_eq!(json_of(reload()), reloaded(true));
     assert_eq!(names(host), ["web"]);
-    assert_eq!(host.json("reload"), reloaded(false));
+    assert_eq!(json_of(reload()), reloaded(false));
     let before = (names(host), host.json("fan show"), host.json("status")["node"].clone());
     let now = || (names(host), host.json("fan show"), host.json("status")["node"].clone());
 
@@ -89,26 +99,26 @@ fn a_reload_takes_over_everything_or_nothing_and_says_which() {
         host,
         &[dns.clone(), format!("{others}[[fan]]\noverlay = \"251\"\nunderlay = \"eth0\"\nx = 1\n")],
     );
-    let output = host.fanlight(["reload"]).exits(1);
-    assert!(output.stderr.starts_with(&format!("fanlight: reload: {FILE}:")), "{output}");
-    assert!(output.stderr.contains(": fan.x: unknown key"), "{output}");
+    let said = refused(reload());
+    assert!(said.starts_with(&format!("fanlight: reload: {FILE}:")), "{said}");
+    assert!(said.contains(": fan.x: unknown key"), "{said}");
     assert_eq!(now(), before);
 
     configure(host, &[dns.clone(), others.to_owned()]);
     host.write("/etc/fanlight/fans", "252 eth0\n300 eth0\n");
-    let output = host.fanlight(["reload"]).exits(1);
-    assert!(output.stderr.starts_with("fanlight: reload: /etc/fanlight/fans:2: "), "{output}");
+    let said = refused(reload());
+    assert!(said.starts_with("fanlight: reload: /etc/fanlight/fans:2: "), "{said}");
     assert_eq!(now(), before);
     host.write("/etc/fanlight/fans", "");
 
     host.write("/run/elsewhere", "a file where the socket's folder would be");
-    let output = host.fanlight(["reload"]).exits(1);
-    assert!(output.stderr.contains("API socket /run/elsewhere"), "{output}");
+    let said = refused(reload());
+    assert!(said.contains("API socket /run/elsewhere"), "{said}");
     assert_eq!(now(), before);
     assert!(host.json("status")["degraded"].to_string().contains("config-invalid: "));
 
     std::fs::remove_file(host.path("/run/elsewhere")).expect("the file in the way");
-    assert_eq!(host.json("reload"), reloaded(true));
+    assert_eq!(json_of(reload()), reloaded(true));
     assert_eq!((names(host), host.json("status")["node"].clone()), (vec!["dns".to_owned()], "other".into()));
     assert!(host.path("/run/elsewhere/api.sock").exists());
     assert_eq!(host.json("status")["degraded"], json!([]));

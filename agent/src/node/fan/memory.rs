@@ -38,28 +38,33 @@ impl Memory {
             return Ok(false);
         }
         let bridge = entry.mark.bridge();
-        self.entries.retain(|other| other.mark.bridge() != bridge);
-        self.entries.push(entry);
-        self.save().map(|()| true)
+        let others = self.entries.iter().filter(|other| other.mark.bridge() != bridge);
+        self.save(others.cloned().chain([entry]).collect()).map(|()| true)
     }
 
     pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Fault> {
-        self.entries.retain(|entry| entry.mark.bridge() != bridge);
-        self.save()
+        self.save(self.entries.iter().filter(|entry| entry.mark.bridge() != bridge).cloned().collect())
     }
 
-    fn save(&self) -> Result<(), Fault> {
-        let failed = |source| Fault::File { path: self.path.clone(), source };
-        if self.entries.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        let text = serde_json::to_vec_pretty(&self.entries).map_err(|error| failed(error.into()))?;
-        let fresh = self.path.with_extension("new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(failed)
+    /// What the file does not say is not remembered either: the next try writes it again.
+    fn save(&mut self, entries: Vec<Entry>) -> Result<(), Fault> {
+        write(&self.path, &entries).map_err(|source| Fault::File { path: self.path.clone(), source })?;
+        self.entries = entries;
+        Ok(())
     }
+}
+
+/// Replaces the file; without entries there is none.
+fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
+    if entries.is_empty() {
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, serde_json::to_vec_pretty(entries)?)?;
+    fs::rename(&fresh, path)
 }
 
 /// What the host has, and which fans stand on it.
@@ -94,5 +99,17 @@ mod tests {
         assert_eq!(Memory::load(&path).unwrap().entries(), [changed]);
         memory.remove("fan-250-0-28").unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_at_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/fans.json");
+        let mut memory = Memory::load(&path).unwrap();
+        let entry = Entry { mark: Mark::example(), adopted: None };
+        memory.put(entry.clone()).unwrap_err();
+        fs::create_dir(folder.path().join("run")).unwrap();
+        assert!(memory.put(entry.clone()).unwrap());
+        assert_eq!(Memory::load(&path).unwrap().entries(), [entry]);
     }
 }
