@@ -49,7 +49,7 @@ pub(super) struct Agent {
     pub(super) shadows: Shadows,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
-    sources: Sources,
+    pub(super) sources: Sources,
     pub(super) api: Api,
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
@@ -228,6 +228,7 @@ impl Agent {
             self.look_at_filters().await;
         }
         self.report.set(Topic::Api, self.api.repair());
+        self.report.set(Topic::Kernel, self.sources.unreadable().into_iter().collect());
         self.report.publish();
         self.pace.looked(Instant::now(), failed);
     }

@@ -70,17 +70,23 @@ impl Agent {
     /// Repairs all fans that stand.
     async fn repair(&mut self, reasons: &mut Vec<String>) -> Result<()> {
         let Some(datapath) = &self.datapath else { return Ok(()) };
+        let (mut networks, mut is_whole) = (Vec::new(), true);
         for repair in self.node.repair(datapath).await? {
             match repair.outcome {
                 Ok((fan, changed)) => {
                     self.known.add_uplinks(fan.uplinks().map(|uplink| uplink.name.clone()));
+                    networks.extend(fan.uplinks().map(|uplink| uplink.network));
                     if !changed.is_empty() {
                         tracing::info!("fan {}: {}", fan.spec.overlay, changed.join(", "));
                     }
                 }
-                Err(error) => reasons.push(error.to_string()),
+                Err(error) => {
+                    is_whole = false;
+                    reasons.push(error.to_string());
+                }
             }
         }
+        self.known.set_uplink_networks(networks, is_whole);
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Topic {
     Config,
     /// The API's socket.
     Api,
+    /// What the kernel tells of its tables.
+    Kernel,
     /// Fans.
     Fans,
     /// Foreign packet filters.

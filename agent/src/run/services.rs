@@ -55,8 +55,6 @@ pub(super) struct Services {
     pub(super) taken: BTreeSet<Ipv4Addr>,
     /// Addresses of this host and their devices, as they were seen last.
     pub(super) own: HashMap<Ipv4Addr, String>,
-    /// Networks that others have routes to, as they were seen last.
-    pub(super) foreign: HashSet<Ipv4Net>,
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
@@ -80,7 +78,6 @@ impl Services {
             keeper: None,
             taken: BTreeSet::new(),
             own: HashMap::new(),
-            foreign: HashSet::new(),
             failed: Arc::default(),
             has_lost: false,
             teller: Teller::default(),
@@ -270,10 +267,8 @@ impl Agent {
             faults.extend(self.services.look_at_ports(&self.node, datapath).await);
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
-            let routes = netlink.routes().await?;
+            let routes = netlink.routes_to(vips.destinations()).await?;
             let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &routes);
-            let others = routes.iter().filter(|route| route.oif != Some(helper));
-            self.services.foreign = others.map(|route| route.destination).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
             let (deleted, set): (Vec<_>, Vec<_>) =

@@ -16,7 +16,7 @@ use fanlight_tests::{
         processors::Processors,
         program,
         rounds::{Plan, Wire},
-        services, vip,
+        routes, services, vip,
         ways::Wiring,
     },
     crowd::CrowdServer,
@@ -113,6 +113,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// An agent beside a router's table: processor time at rest, and while foreign routes change
+    Routes {
+        /// Foreign routes
+        #[arg(long, default_value_t = 200_000)]
+        routes: u32,
+        /// Foreign routes that change a second
+        #[arg(long, default_value_t = 1_000)]
+        changes: u32,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Each program alone, per packet
     Program {
         /// Packets through each program
@@ -183,6 +198,12 @@ fn main() -> Result<()> {
         Command::Services { services: count, backends, json } => {
             let rows = services::measure(count, backends)?;
             services::print(count, backends, &rows);
+            keep(json, &rows)
+        }
+        Command::Routes { routes: count, changes, seconds, json } => {
+            let length = Duration::from_secs(seconds);
+            let rows = routes::measure(routes::Plan { routes: count, changes, length })?;
+            routes::print(&rows);
             keep(json, &rows)
         }
         Command::Program { runs, json } => {
