@@ -21,6 +21,8 @@ pub(super) enum Topic {
     Api,
     /// What the kernel tells of its tables.
     Kernel,
+    /// What the kernel programs tell.
+    Programs,
     /// Fans.
     Fans,
     /// Foreign packet filters.

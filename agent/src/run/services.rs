@@ -22,6 +22,7 @@ use super::{
     keeping::Keeping,
     report::Topic,
     services_record::{Teller, Told},
+    services_room::RefusedFlows,
 };
 use crate::{
     kernel::bpf::{Datapath, ServiceWriter},
@@ -47,6 +48,7 @@ pub(super) struct Services {
     /// What is being written.
     pub(super) keeping: Option<Keeping>,
     pub(super) settings: DatapathConfig,
+    pub(super) refused_flows: Option<RefusedFlows>,
     /// Of the present datapath.
     pub(super) writer: Option<ServiceWriter>,
     /// Of the present datapath.
@@ -74,6 +76,7 @@ impl Services {
             store: Some(Store::new(Path::new(FOLDER))),
             keeping: None,
             settings: DatapathConfig::default(),
+            refused_flows: None,
             writer: None,
             keeper: None,
             taken: BTreeSet::new(),
@@ -261,7 +264,7 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
-            reasons.extend(self.services.lacks_room()?);
+            reasons.extend(self.services.lacks_room(datapath)?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
             faults.extend(self.services.look_at_ports(&self.node, datapath).await);
