@@ -145,7 +145,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     speak("with other tables");
     eventually("the rest of the flows is brought over", SOON, || {
         let former = fleet[0].sh(&format!("ls {maps}"));
-        (!former.contains("former_")).then_some(())
+        ["former_flows", "former_young"].iter().all(|name| !former.contains(name)).then_some(())
     });
     speak("when the former tables are gone");
 }
