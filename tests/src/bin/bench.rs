@@ -200,17 +200,11 @@ fn main() -> Result<()> {
             services::print(count, backends, &rows);
             keep(json, &rows)
         }
-        Command::Routes { routes: count, changes, seconds, json } => {
-            let length = Duration::from_secs(seconds);
-            let rows = routes::measure(routes::Plan { routes: count, changes, length })?;
-            routes::print(&rows);
-            keep(json, &rows)
+        Command::Routes { routes, changes, seconds, json } => {
+            let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
+            show(&routes::measure(plan)?, |rows| routes::print(rows), json)
         }
-        Command::Program { runs, json } => {
-            let rows = program::measure(runs)?;
-            program::print(&rows);
-            keep(json, &rows)
-        }
+        Command::Program { runs, json } => show(&program::measure(runs)?, |rows| program::print(rows), json),
         Command::Clock { wiring, json } => {
             let costs = clock::measure(wiring)?;
             println!("Wiring: {}", wiring.name());
@@ -226,6 +220,11 @@ fn main() -> Result<()> {
             report(&clock::count(load, server, warm_up, count)?)
         }
     }
+}
+
+fn show<T: Serialize>(result: &T, print: impl FnOnce(&T), json: Option<PathBuf>) -> Result<()> {
+    print(result);
+    keep(json, result)
 }
 
 /// The method, before the figures.

@@ -8,6 +8,7 @@ mod links;
 pub(super) mod messages;
 mod neighbours;
 mod route_filter;
+mod route_queries;
 mod route_table;
 mod routes;
 mod values;

@@ -19,25 +19,23 @@ use control::{
     observed::{Address, Link, Route},
 };
 use ipnet::Ipv4Net;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkFlags, LinkMessage},
-    route::{RouteAttribute, RouteMessage},
+    route::RouteMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 
 use super::{
-    messages::{Message, Requests, messages, unreadable},
+    messages::{Message, messages, unreadable},
     route_filter::{self, Interest, MAIN, NETWORKS, Others},
+    route_queries::{Found, RouteQueries, hops, read},
     values::FromMessage as _,
     watch::{RECEIVE_BUFFER, groups},
 };
 
-/// `RTM_GETROUTE`.
-const GET_ROUTE: u16 = 26;
 /// `NLM_F_REPLACE` of a notice: what had its place is gone.
 const REPLACED: u16 = 0x100;
 /// Destinations that are asked for one by one; more are found by reading all routes.
@@ -75,7 +73,7 @@ impl Reading {
 #[derive(Debug)]
 pub(super) struct RouteTable {
     changes: Socket,
-    requests: Requests,
+    queries: RouteQueries,
     interest: Interest,
     /// What the kernel's filter lets through.
     networks: BTreeSet<Ipv4Net>,
@@ -103,11 +101,9 @@ impl RouteTable {
         let _kept = setsockopt(&changes.as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER);
         route_filter::attach(&changes, &BTreeSet::new(), Others::Losses)?;
         changes.bind(&SocketAddr::new(0, groups(&Self::GROUPS)))?;
-        let requests = Requests::open(NETLINK_ROUTE)?;
-        requests.check_strictly()?;
         Ok(Self {
             changes,
-            requests,
+            queries: RouteQueries::open()?,
             interest: Interest::default(),
             networks: BTreeSet::new(),
             routes: HashMap::new(),
@@ -148,7 +144,7 @@ impl RouteTable {
     }
 
     /// Our routes and all to exactly these destinations, which alone are followed from now on.
-    pub(super) fn to_all(&mut self, destinations: &BTreeSet<Ipv4Net>) -> io::Result<Vec<Route>> {
+    pub(super) fn only_to(&mut self, destinations: &BTreeSet<Ipv4Net>) -> io::Result<Vec<Route>> {
         let fresh: Vec<Ipv4Net> = destinations.difference(&self.interest.exact).copied().collect();
         if destinations.len() < self.interest.exact.len() + fresh.len() {
             self.interest.exact.retain(|destination| destinations.contains(destination));
@@ -164,7 +160,7 @@ impl RouteTable {
     }
 
     /// All routes to exactly these destinations, which are followed from now on, too.
-    pub(super) fn to_more(&mut self, destinations: &BTreeSet<Ipv4Net>) -> io::Result<Vec<Route>> {
+    pub(super) fn also_to(&mut self, destinations: &BTreeSet<Ipv4Net>) -> io::Result<Vec<Route>> {
         let fresh: Vec<Ipv4Net> = destinations.difference(&self.interest.exact).copied().collect();
         self.follow_more(&fresh)?;
         let there = destinations.iter().filter_map(|destination| self.routes.get(destination));
@@ -301,7 +297,8 @@ impl RouteTable {
         let begun = Instant::now();
         self.take_changes()?;
         let interest = &self.interest;
-        let (routes, hops) = self.list(0, |destination, protocol| interest.has(destination, protocol))?;
+        let (routes, hops) =
+            self.queries.list(0, |destination, protocol| interest.has(destination, protocol))?;
         self.routes.clear();
         self.hold(routes);
         self.hops = hops;
@@ -315,7 +312,7 @@ impl RouteTable {
 
     fn read_own(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        let (routes, _) = self.list(ROUTE_PROTOCOL, |_, protocol| protocol == ROUTE_PROTOCOL)?;
+        let (routes, _) = self.queries.list(ROUTE_PROTOCOL, |_, protocol| protocol == ROUTE_PROTOCOL)?;
         for held in self.routes.values_mut() {
             held.retain(|route| route.protocol != ROUTE_PROTOCOL);
         }
@@ -332,27 +329,6 @@ impl RouteTable {
         }
     }
 
-    /// Reads routes of one maker, 0 for all, with the devices of those that have several next hops; the rest is not even
-    /// looked at where `matters` says so.
-    fn list(&self, protocol: u8, matters: impl Fn(Ipv4Net, u8) -> bool) -> io::Result<List> {
-        let request = get(Ipv4Net::default(), protocol, 0);
-        let list = self.requests.list(GET_ROUTE, &request, |(routes, all_hops): &mut List, message| {
-            let peeked = route_filter::peek(message.payload);
-            if peeked.is_some_and(|(destination, protocol)| matters(destination, protocol))
-                && let Some(RouteNetlinkMessage::NewRoute(route)) = read(message)?
-            {
-                routes.extend(Route::from_message(&route));
-                all_hops.extend(hops(&route));
-            }
-            Ok(())
-        });
-        match list {
-            // No route was ever made: there is no table yet.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(List::default()),
-            other => other,
-        }
-    }
-
     /// Finds the routes to destinations that were not followed before.
     fn find(&mut self, fresh: &[Ipv4Net]) -> io::Result<()> {
         let is_host = |network: &Ipv4Net| network.prefix_len() == 32;
@@ -360,7 +336,7 @@ impl RouteTable {
             return self.read_all();
         }
         for &destination in fresh {
-            match self.look_up(destination)? {
+            match self.queries.look_up(destination)? {
                 Found::Route(route) => {
                     let there = self.routes.entry(destination).or_default();
                     if !there.contains(&route) {
@@ -374,77 +350,6 @@ impl RouteTable {
         }
         if self.has_lost { self.follow() } else { Ok(()) }
     }
-
-    fn look_up(&self, destination: Ipv4Net) -> io::Result<Found> {
-        /// `RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE`: the entry itself, and where it stands.
-        const ENTRY: u32 = 0x3000;
-        const LOCAL: u32 = 255;
-        let found = self.requests.one(GET_ROUTE, &get(destination, 0, ENTRY), |message| {
-            let Some(RouteNetlinkMessage::NewRoute(route)) = read(message)? else {
-                return Ok(Found::Nothing);
-            };
-            Ok(match u32::from(route.header.table) {
-                MAIN if route.header.destination_prefix_length == 32 => {
-                    Route::from_message(&route).map_or(Found::Nothing, Found::Route)
-                }
-                MAIN | LOCAL => Found::Nothing,
-                _ => Found::Hidden,
-            })
-        });
-        match found {
-            Ok(found) => Ok(found.unwrap_or(Found::Nothing)),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENETUNREACH) => Ok(Found::Nothing),
-                // A route that rejects, of whatever length.
-                Some(libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => Ok(Found::Hidden),
-                _ => Err(error),
-            },
-        }
-    }
-}
-
-/// Routes, and the devices of those that have several next hops.
-type List = (Vec<Route>, HashSet<u32>);
-
-/// The devices of a route with several next hops.
-fn hops(message: &RouteMessage) -> impl Iterator<Item = u32> {
-    let several = message.attributes.iter().filter_map(|attribute| match attribute {
-        RouteAttribute::MultiPath(hops) => Some(hops),
-        _ => None,
-    });
-    several.flatten().map(|hop| hop.interface_index)
-}
-
-/// What a look-up says of a destination.
-enum Found {
-    Route(Route),
-    Nothing,
-    /// There may be a route: another answers in its place.
-    Hidden,
-}
-
-/// A `struct rtmsg` and, for a look-up, its destination.
-fn get(destination: Ipv4Net, protocol: u8, flags: u32) -> Vec<u8> {
-    const DESTINATION: u16 = 1;
-    let is_list = flags == 0;
-    let (length, table) = if is_list { (0, MAIN as u8) } else { (destination.prefix_len(), 0) };
-    let mut request = vec![libc::AF_INET as u8, length, 0, 0, table, protocol, 0, 0];
-    request.extend(flags.to_ne_bytes());
-    if !is_list {
-        request.extend(8u16.to_ne_bytes());
-        request.extend(DESTINATION.to_ne_bytes());
-        request.extend(destination.addr().octets());
-    }
-    request
-}
-
-/// A message in full; `None` for one that only says how a request went.
-fn read(message: Message<'_>) -> io::Result<Option<RouteNetlinkMessage>> {
-    let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes).map_err(unreadable)?;
-    Ok(match read.payload {
-        NetlinkPayload::InnerMessage(inner) => Some(inner),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses the request.
     pub async fn routes_to(&self, destinations: BTreeSet<Ipv4Net>) -> Result<Vec<Route>> {
-        self.with_table(move |table| table.to_all(&destinations)).await
+        self.with_table(move |table| table.only_to(&destinations)).await
     }
 
     /// The IPv4 routes of the main table to exactly these destinations, which are followed from now on as well.
@@ -50,7 +50,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses the request.
     pub async fn routes_of(&self, destinations: BTreeSet<Ipv4Net>) -> Result<Vec<Route>> {
-        self.with_table(move |table| table.to_more(&destinations)).await
+        self.with_table(move |table| table.also_to(&destinations)).await
     }
 
     /// Reading all routes of a router takes seconds: another thread does so.

@@ -145,7 +145,8 @@ async fn readers_of_events_leave_connections_for_requests_and_one_too_many_is_re
     }
     for _ in 0..3 {
         let refused = Client::connect_to(&path).await.unwrap().lines(paths::EVENTS).await;
-        let error = refused.err().expect("no more readers").to_string();
+        let Err(error) = refused else { panic!("one reader too many") };
+        let error = error.to_string();
         assert!(error.starts_with("64 readers follow the events, and no more may; end one"), "{error}");
     }
     let asked = Client::connect_to(&path).await.unwrap().get::<()>("/v1/nothing").await;
