@@ -51,8 +51,10 @@ pub(super) struct Agent {
     pub(super) shadows: Shadows,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
-    sources: Sources,
+    pub(super) sources: Sources,
     pub(super) api: Api,
+    /// The datapath's programs are heard.
+    is_subscribed: bool,
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
     /// Brings flows over from tables that others have replaced.
@@ -146,6 +148,7 @@ impl Agent {
             presence: Presence::after(&former),
             shadows: Shadows::new(),
             next_probe: now,
+            is_subscribed: false,
             logs: None,
             monitor: None,
             moving: None,
@@ -227,6 +230,7 @@ impl Agent {
         if concern != Concern::Endpoints {
             let outcome = self.look_at_fans().await;
             failed |= self.failed(Topic::Fans, outcome);
+            failed |= self.hear();
             if self.is_fresh {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.
                 let outcome = self.look_at_endpoints().await;
@@ -245,8 +249,17 @@ impl Agent {
             self.look_at_filters().await;
         }
         self.report.set(Topic::Api, self.api.repair());
+        self.report.set(Topic::Kernel, self.sources.unreadable().into_iter().collect());
         self.report.publish();
         self.pace.looked(Instant::now(), failed);
+    }
+
+    /// Follows what the programs tell; says whether that failed.
+    pub(super) fn hear(&mut self) -> bool {
+        let outcome = self.subscribe().context("events of the kernel programs, which are asked for again");
+        let reasons = outcome.err().map(|error| format!("{error:#}"));
+        self.report.set(Topic::Programs, reasons.iter().cloned().collect());
+        reasons.is_some()
     }
 
     /// What could not even be looked at is a failure, too.
@@ -258,7 +271,7 @@ impl Agent {
     }
 
     /// Uses another datapath from now on, or none.
-    pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) -> Result<()> {
+    pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) {
         for reader in [self.logs.take(), self.monitor.take()].into_iter().flatten() {
             reader.abort();
         }
@@ -266,15 +279,21 @@ impl Agent {
         self.datapath = datapath;
         self.services.forget();
         self.is_fresh = true;
-        if let Some(datapath) = &self.datapath {
-            // Those of a former agent, whose devices may have gone since.
-            let held = datapath.endpoints().list()?;
-            self.presence
-                .learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
-            self.sources.set_paths(Some(datapath.events()?));
-            self.monitor = Some(self.api.monitor(datapath)?.spawn());
-            self.logs = datapath.forward_logs()?.map(tokio::spawn);
-        }
+        self.is_subscribed = false;
+    }
+
+    /// Follows what the datapath's programs tell, where that is not so: all of it, or it is tried again at the next look.
+    fn subscribe(&mut self) -> Result<()> {
+        let Some(datapath) = self.datapath.as_ref().filter(|_| !self.is_subscribed) else { return Ok(()) };
+        let held = datapath.endpoints().list()?;
+        let (paths, logs) = (datapath.events()?, datapath.forward_logs()?);
+        let monitor = self.api.monitor(datapath)?;
+        // Those of a former agent, whose devices may have gone since.
+        self.presence.learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
+        self.sources.set_paths(Some(paths));
+        self.monitor = Some(monitor.spawn());
+        self.logs = logs.map(tokio::spawn);
+        self.is_subscribed = true;
         Ok(())
     }
 }

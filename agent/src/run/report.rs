@@ -19,6 +19,10 @@ pub(super) enum Topic {
     Config,
     /// The API's socket.
     Api,
+    /// What the kernel tells of its tables.
+    Kernel,
+    /// What the kernel programs tell.
+    Programs,
     /// Fans.
     Fans,
     /// Foreign packet filters.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result as Outcome;
 use control::{
     model::network,
+    observed::Route,
     reconcile::{self, RouteOp, Vips},
     service::{Backend, BackendLife, BookError, Change, Entry, Service, Vip},
 };
@@ -258,11 +259,20 @@ impl Agent {
             RouteOp::Delete(_) => None,
         });
         faults.extend(change_routes(self.node.netlink(), &old.collect::<Vec<_>>()).await);
-        let foreign = &self.services.foreign;
-        let (held, free): (Vec<_>, Vec<_>) = routes(set, self.services.range().filter(|_| !set.is_empty()))
+        let netlink = self.node.netlink();
+        let wanted =
+            Vips { addresses: set.clone(), range: self.services.range().filter(|_| !set.is_empty()) };
+        let there = netlink.routes_of(wanted.destinations()).await.unwrap_or_else(|error| {
+            faults.push(error.to_string());
+            Vec::new()
+        });
+        let is_held = |wanted: &Route| {
+            there.iter().any(|route| route.destination == wanted.destination && route.oif != Some(helper))
+        };
+        let (held, free): (Vec<_>, Vec<_>) = routes(&wanted.addresses, wanted.range)
             .into_iter()
-            .partition(|op| matches!(op, RouteOp::Set(wanted) if foreign.contains(&wanted.destination)));
-        faults.extend(change_routes(self.node.netlink(), &free).await);
+            .partition(|op| matches!(op, RouteOp::Set(wanted) if is_held(wanted)));
+        faults.extend(change_routes(netlink, &free).await);
         !held.is_empty()
     }
 }

@@ -21,6 +21,7 @@ use super::{
     keeping::Keeping,
     report::Topic,
     services_record::{Teller, Told},
+    services_room::RefusedFlows,
 };
 use crate::{
     kernel::bpf::{Datapath, ServiceWriter},
@@ -47,6 +48,7 @@ pub(super) struct Services {
     /// What is being written.
     pub(super) keeping: Option<Keeping>,
     pub(super) settings: DatapathConfig,
+    pub(super) refused_flows: Option<RefusedFlows>,
     /// Of the present datapath.
     pub(super) writer: Option<ServiceWriter>,
     /// Of the present datapath.
@@ -55,8 +57,6 @@ pub(super) struct Services {
     pub(super) taken: BTreeSet<Ipv4Addr>,
     /// Addresses that no VIP may have.
     pub(super) reserved: Taken,
-    /// Networks that others have routes to, as they were seen last.
-    pub(super) foreign: HashSet<Ipv4Net>,
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
@@ -83,11 +83,11 @@ impl Services {
             store: Some(store),
             keeping: None,
             settings: DatapathConfig::default(),
+            refused_flows: None,
             writer: None,
             keeper: None,
             taken: BTreeSet::new(),
             reserved: Taken::default(),
-            foreign: HashSet::new(),
             failed: Arc::default(),
             has_lost: false,
             teller: Teller::default(),
@@ -270,16 +270,15 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
-            reasons.extend(self.services.lacks_room()?);
-            let routes = netlink.routes().await?;
-            reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links, &routes));
+            reasons.extend(self.services.lacks_room(datapath)?);
+            let defaults = netlink.routes_near(Vec::new()).await?;
+            reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links, &defaults));
             self.services.open_writer(datapath)?;
             faults.extend(self.services.look_at_ports(&self.node, datapath).await);
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
+            let routes = netlink.routes_to(vips.destinations()).await?;
             let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &routes);
-            let others = routes.iter().filter(|route| route.oif != Some(helper));
-            self.services.foreign = others.map(|route| route.destination).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
             let (deleted, set): (Vec<_>, Vec<_>) =

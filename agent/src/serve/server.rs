@@ -31,12 +31,13 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Snapshot, Socket, paths,
+    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Snapshot, Socket,
+    events::READERS, paths,
 };
 use crate::sources::config::{Problem, format::Format, service::parse};
 
-/// Connections at a time; further ones wait to be accepted.
-const CONNECTIONS: usize = 64;
+/// Connections at a time; further ones wait to be accepted. Those of readers of events stay: others have as many beside.
+const CONNECTIONS: usize = READERS + 64;
 /// How long a client may take for a request's head, and may stay without one.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
@@ -226,12 +227,18 @@ async fn set_drained(
     app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
 }
 
-async fn events(State(app): State<App>) -> Response {
-    let lines = stream::unfold(app.events.listen(), async |mut reader| {
+async fn events(State(app): State<App>) -> Result<Response, Refusal> {
+    let reader = app.events.listen().ok_or_else(|| {
+        let message = format!(
+            "{READERS} readers follow the events, and no more may; end one, such as a 'fanlight monitor'"
+        );
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    let lines = stream::unfold(reader, async |mut reader| {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
     });
-    ([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response()
+    Ok(([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response())
 }
 
 async fn unknown(request: HttpRequest) -> Refusal {

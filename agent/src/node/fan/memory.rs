@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::observed::{Entry, Observed, standing};
+use control::observed::{Entry, Observed, standing, surroundings};
+use ipnet::Ipv4Net;
 
 use super::error::Fault;
 use crate::kernel::netlink::Netlink;
@@ -67,17 +68,17 @@ fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
     fs::rename(&fresh, path)
 }
 
-/// What the host has, and which fans stand on it.
-pub(super) async fn observe(netlink: &Netlink, memory: &Memory) -> Result<Observed, Fault> {
+/// What the host has, and which fans stand on it; `sought` are overlays that may have no fan yet.
+pub(super) async fn observe(
+    netlink: &Netlink,
+    memory: &Memory,
+    sought: &[Ipv4Net],
+) -> Result<Observed, Fault> {
     let links = netlink.links().await?;
     let standing = standing(&links, memory.entries());
-    Ok(Observed {
-        addresses: netlink.addresses().await?,
-        routes: netlink.routes().await?,
-        rules: netlink.rules().await?,
-        standing,
-        links,
-    })
+    let addresses = netlink.addresses().await?;
+    let routes = netlink.routes_near(surroundings(&standing, &addresses, sought)).await?;
+    Ok(Observed { addresses, routes, rules: netlink.rules().await?, standing, links })
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Node {
         let held = key.read().map_err(Fault::from)?;
         let Some(list) = reserved_ports::with(&held, first, last) else { return Ok(false) };
         let _lock = self.lock()?;
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[]).await?;
         Ok(work.sysctls.set(&key, &list, Vec::new).map_err(Fault::from)?)
     }
 
@@ -94,8 +94,16 @@ impl Node {
     /// # Errors
     /// The kernel refuses to tell.
     pub async fn observe(&self) -> Result<Observed, Error> {
+        self.observe_for(&[]).await
+    }
+
+    /// The same for fans over these overlays, which need not stand.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub async fn observe_for(&self, overlays: &[Ipv4Net]) -> Result<Observed, Error> {
         let memory = Memory::load(&Path::new(super::RUN).join("fans.json"))?;
-        Ok(memory::observe(&self.netlink, &memory).await?)
+        Ok(memory::observe(&self.netlink, &memory, overlays).await?)
     }
 
     /// Brings a fan up. The same fan again is repaired; with other options it is refused. A failing step takes back
@@ -105,7 +113,7 @@ impl Node {
     /// What was asked for contradicts itself, this host, or the fan that is up; or a step failed.
     pub async fn up(&self, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
         let _lock = self.lock()?;
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let standing = work.observed.fan(spec.overlay).cloned();
         let origin = standing.as_ref().map_or(origin, |standing| standing.mark.origin);
         let fan = resolve(&work.observed, &self.uplinks, spec, origin)?;
@@ -135,7 +143,7 @@ impl Node {
     pub async fn down(&self, spec: &FanSpec) -> Result<(), Error> {
         let _lock = self.lock()?;
         let overlay = spec.overlay;
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let victims: Vec<Standing> = work
             .observed
             .standing
@@ -169,7 +177,7 @@ impl Node {
     /// The host's state could not be read; what fails for one fan is in its [`Repair`].
     pub async fn repair(&self, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
         let _lock = self.lock()?;
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[]).await?;
         work.forget_stale()?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
         let mut repairs = Vec::new();

@@ -14,6 +14,7 @@ use control::{
     reconcile::fan_record,
 };
 use dataplane_common::outcome::Hook;
+use ipnet::Ipv4Net;
 
 use super::{
     RUN,
@@ -45,10 +46,11 @@ pub(super) struct Work<'n> {
 }
 
 impl<'n> Work<'n> {
-    pub(super) async fn begin(netlink: &'n Netlink) -> Result<Self, Fault> {
+    /// `sought` are overlays of fans that may not stand yet.
+    pub(super) async fn begin(netlink: &'n Netlink, sought: &[Ipv4Net]) -> Result<Self, Fault> {
         let run = Path::new(RUN);
         let memory = Memory::load(&run.join("fans.json"))?;
-        let observed = memory::observe(netlink, &memory).await?;
+        let observed = memory::observe(netlink, &memory, sought).await?;
         let sysctls = Remembered::load(&run.join("sysctls.json"))?;
         Ok(Self { netlink, observed, memory, sysctls, changed: Vec::new(), owns_maps: false })
     }
@@ -144,7 +146,7 @@ impl<'n> Work<'n> {
             ..Route::default()
         };
         // The kernel drops the route silently when its source address goes: ask anew.
-        if !self.netlink.routes().await?.contains(&wanted) {
+        if !self.netlink.own_routes().await?.contains(&wanted) {
             self.netlink.replace_route(&wanted).await?;
             self.did(format!("route {} set", wanted.destination));
         }
