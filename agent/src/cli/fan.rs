@@ -170,7 +170,7 @@ struct UpReport {
     gateway: String,
     mtu: u32,
     changed: Vec<String>,
-    warning: Option<String>,
+    warnings: Vec<String>,
 }
 
 fn tell_up(ups: &[Up], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
@@ -183,18 +183,18 @@ fn tell_up(ups: &[Up], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
             gateway: up.fan.gateway.to_string(),
             mtu: up.fan.mtu,
             changed: up.changed.clone(),
-            warning: up.blocked.as_ref().map(ToString::to_string),
+            warnings: up.blocked.iter().map(ToString::to_string).chain(up.renumbered.clone()).collect(),
         })
         .collect();
     output.print(reports.as_slice(), |reports, output| {
         for report in reports {
-            let UpReport { overlay, slice, bridge, gateway, mtu, changed, warning } = report;
+            let UpReport { overlay, slice, bridge, gateway, mtu, changed, warnings } = report;
             let what = if changed.is_empty() { "was up already" } else { "is up" };
             writeln!(
                 output.writer,
                 "fan {overlay} {what}: slice {slice}, gateway {gateway} on {bridge}, mtu {mtu}"
             )?;
-            if let Some(warning) = warning {
+            for warning in warnings {
                 writeln!(output.writer, "warning: {warning}")?;
             }
         }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
@@ -62,6 +62,37 @@ pub struct Server<'a> {
     pub mtu: u32,
     /// Resolvers; without any none are offered.
     pub resolvers: &'a [Ipv4Addr],
+}
+
+/// An address that was handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// To whom: its name, or its MAC address.
+    pub client: String,
+}
+
+/// The leases of a bridge's server that are not over; none where there is no server.
+///
+/// # Errors
+/// Its file can't be read.
+pub fn leases(bridge: &str) -> Result<Vec<Lease>, DhcpError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match fs::read_to_string(file(bridge, "leases")) {
+        Ok(text) => Ok(text.lines().filter_map(|line| lease(line, now)).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(DhcpError::Io { bridge: bridge.to_owned(), source }),
+    }
+}
+
+/// `EXPIRY MAC ADDRESS NAME CLIENT-ID`; an expiry of 0 is never, a name of `*` is none.
+fn lease(line: &str, now: u64) -> Option<Lease> {
+    let mut words = line.split_whitespace();
+    let expiry: u64 = words.next()?.parse().ok()?;
+    let (mac, address, name) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+    let client = if name == "*" { mac } else { name };
+    (expiry == 0 || expiry > now).then(|| Lease { address, client: client.to_owned() })
 }
 
 /// Whether dnsmasq is installed.
@@ -201,6 +232,16 @@ mod tests {
         ] {
             assert!(text.lines().any(|own| own == line), "{line}");
         }
+    }
+
+    #[test]
+    fn only_leases_that_are_not_over_count() {
+        let lease = |line| lease(line, 1_000);
+        let named = lease("1001 02:00:00:00:00:02 250.0.28.2 laptop 01:02:00:00:00:00:02").unwrap();
+        assert_eq!((named.address, named.client.as_str()), ([250, 0, 28, 2].into(), "laptop"));
+        assert_eq!(lease("0 02:00:00:00:00:03 250.0.28.3 * *").unwrap().client, "02:00:00:00:00:03");
+        assert_eq!(lease("1000 02:00:00:00:00:04 250.0.28.4 * *"), None);
+        assert_eq!(lease("duid 00:01:00:01"), None);
     }
 
     #[test]

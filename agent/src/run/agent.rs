@@ -20,7 +20,7 @@ use super::{
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
     kernel::{bpf::Datapath, capabilities, netlink::Event},
-    node::fan::Node,
+    node::fan::{Identities, Node},
     serve::{Refusal, Reloaded, Request},
     sources::{
         config::{self, ConfigError, FANS_FILE, Problem},
@@ -44,6 +44,8 @@ pub(super) struct Agent {
     pub(super) datapath: Option<Datapath>,
     /// The datapath's programs may not be on every port yet.
     pub(super) is_fresh: bool,
+    /// By which addresses fans know this host.
+    pub(super) identities: Identities,
     pub(super) known: Known,
     pub(super) report: Report,
     pub(super) services: Services,
@@ -142,6 +144,7 @@ impl Agent {
             accepted: Vec::new(),
             datapath: None,
             is_fresh: false,
+            identities: Identities::default(),
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
             services,

@@ -23,7 +23,7 @@ impl Agent {
         let observed = self.adopt_datapath().await?;
         self.repair(&mut reasons).await?;
         let failed = !reasons.is_empty();
-        reasons.extend(renumbered(&observed));
+        reasons.extend(observed.all_renumbered());
         reasons.dedup();
         self.report.set(Topic::Fans, reasons);
         Ok(failed)
@@ -71,7 +71,7 @@ impl Agent {
     async fn repair(&mut self, reasons: &mut Vec<String>) -> Result<()> {
         let Some(datapath) = &self.datapath else { return Ok(()) };
         let (mut networks, mut is_whole) = (Vec::new(), true);
-        for repair in self.node.repair(datapath).await? {
+        for repair in self.node.repair(datapath, &mut self.identities).await? {
             match repair.outcome {
                 Ok((fan, changed)) => {
                     self.known.add_uplinks(fan.uplinks().map(|uplink| uplink.name.clone()));
@@ -150,19 +150,4 @@ impl Agent {
 fn standing(observed: &Observed) -> Vec<(FanSpec, Origin)> {
     let current = observed.standing.iter().filter(|standing| !standing.mark.stale);
     current.map(|standing| (standing.mark.spec.clone(), standing.mark.origin)).collect()
-}
-
-/// Fans whose host has another address by now.
-fn renumbered(observed: &Observed) -> Vec<String> {
-    let stale = observed.standing.iter().filter(|standing| standing.mark.stale);
-    stale
-        .map(|standing| {
-            let (mark, bridge) = (&standing.mark, standing.mark.bridge());
-            let (overlay, address, slice) = (mark.overlay(), mark.address, mark.slice());
-            format!(
-                "renumbered: fan {overlay}: this host is not {address} any more; {bridge} keeps the containers of \
-                 {slice}: move them to the new bridge, then delete {bridge}"
-            )
-        })
-        .collect()
 }

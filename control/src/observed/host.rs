@@ -34,6 +34,35 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The fans under the host's present addresses.
+    pub fn current(&self) -> impl Iterator<Item = &Mark> {
+        self.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale)
+    }
+
+    /// What is left of all fans under this host's former addresses, a line each.
+    pub fn all_renumbered(&self) -> Vec<String> {
+        let mut overlays: Vec<Ipv4Net> =
+            self.standing.iter().map(|standing| standing.mark.overlay()).collect();
+        overlays.sort_unstable();
+        overlays.dedup();
+        overlays.into_iter().flat_map(|overlay| self.renumbered(overlay)).collect()
+    }
+
+    /// What is left of a fan under this host's former addresses, a line each.
+    pub fn renumbered(&self, overlay: Ipv4Net) -> Vec<String> {
+        let stale = self.standing.iter().map(|standing| &standing.mark);
+        let stale = stale.filter(|mark| mark.stale && mark.overlay() == overlay);
+        stale
+            .map(|mark| {
+                let (address, slice, bridge) = (mark.address, mark.slice(), mark.bridge());
+                format!(
+                    "renumbered: fan {overlay}: this host is not {address} any more; {bridge} keeps the containers \
+                     of {slice}: move them to the new bridge, and {bridge} goes with the last"
+                )
+            })
+            .collect()
+    }
+
     /// The fan of an overlay, if it is up.
     pub fn fan(&self, overlay: Ipv4Net) -> Option<&Standing> {
         self.standing.iter().find(|standing| standing.mark.overlay() == overlay && !standing.mark.stale)

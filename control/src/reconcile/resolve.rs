@@ -31,6 +31,8 @@ pub struct Host {
     pub own: Vec<u32>,
     /// Overlays of this node's fans.
     pub overlays: Vec<Ipv4Net>,
+    /// By which address the fans that are up know this host: it stays the one as long as it is there.
+    pub identities: Vec<(Ipv4Net, Ipv4Addr)>,
 }
 
 impl Host {
@@ -45,6 +47,7 @@ impl Host {
             uplinks: uplinks.to_vec(),
             own: helper.chain(bridges).map(|link| link.index).collect(),
             overlays: observed.standing.iter().map(|standing| standing.mark.overlay()).collect(),
+            identities: observed.current().map(|mark| (mark.overlay(), mark.address)).collect(),
         }
     }
 
@@ -53,7 +56,7 @@ impl Host {
     /// # Errors
     /// [`ResolveError`] says what contradicts what and what would be right.
     pub fn resolve(&self, spec: &FanSpec, origin: Origin) -> Result<Fan, ResolveError> {
-        let holder = self.holder(&spec.underlay)?;
+        let holder = self.holder(spec)?;
         let underlay = holder.underlay;
         let map = FanMap::new(parts(spec.overlay), parts(underlay)).map_err(|error| ResolveError::NoFan {
             overlay: spec.overlay,
@@ -91,14 +94,15 @@ impl Host {
     }
 
     /// The address that makes this host a member of the underlay.
-    fn holder(&self, underlay: &UnderlaySpec) -> Result<Holder<'_>, ResolveError> {
-        match underlay {
-            UnderlaySpec::Default { len } => self.on_device(self.default_device()?, *len),
+    fn holder(&self, spec: &FanSpec) -> Result<Holder<'_>, ResolveError> {
+        let own = self.identities.iter().find(|(overlay, _)| *overlay == spec.overlay).map(|&(_, own)| own);
+        match &spec.underlay {
+            UnderlaySpec::Default { len } => self.on_device(self.default_device()?, *len, own),
             UnderlaySpec::Device { name, len } => {
                 let link = self.link_named(name)?;
-                self.on_device(link, *len)
+                self.on_device(link, *len, own)
             }
-            UnderlaySpec::Network(network) if *network == network.trunc() => self.in_network(*network),
+            UnderlaySpec::Network(network) if *network == network.trunc() => self.in_network(*network, own),
             UnderlaySpec::Network(host) | UnderlaySpec::Host(host) => self.is_address(*host),
         }
     }
@@ -123,7 +127,12 @@ impl Host {
         best.and_then(|index| self.link_numbered(index)).ok_or(ResolveError::NoDefaultRoute)
     }
 
-    fn on_device<'h>(&'h self, link: &'h Link, len: Option<u8>) -> Result<Holder<'h>, ResolveError> {
+    fn on_device<'h>(
+        &'h self,
+        link: &'h Link,
+        len: Option<u8>,
+        own: Option<Ipv4Addr>,
+    ) -> Result<Holder<'h>, ResolveError> {
         let device = || link.name.clone();
         if link.loopback || self.own.contains(&link.index) {
             return Err(ResolveError::NoUplink { device: device() });
@@ -131,6 +140,9 @@ impl Host {
         let all: Vec<_> = self.addresses.iter().filter(|address| address.index == link.index).collect();
         if all.is_empty() {
             return Err(ResolveError::NoAddress { device: device() });
+        }
+        if let Some(address) = all.iter().find(|address| Some(address.address) == own) {
+            return Ok(Holder::new(Some(link), address, len.unwrap_or(address.prefix_len)));
         }
         // A /32 beside a real network is a virtual address; alone it is the host's, on a network of unknown size.
         let wide: Vec<_> = all.iter().copied().filter(|address| address.prefix_len < 32).collect();
@@ -151,13 +163,16 @@ impl Host {
         Ok(first)
     }
 
-    fn in_network(&self, network: Ipv4Net) -> Result<Holder<'_>, ResolveError> {
+    fn in_network(&self, network: Ipv4Net, own: Option<Ipv4Addr>) -> Result<Holder<'_>, ResolveError> {
         let inside: Vec<_> = self
             .addresses
             .iter()
             .filter(|address| network.contains(&address.address))
             .filter_map(|address| Some((self.candidate(address.index)?, address)))
             .collect();
+        if let Some(&(link, address)) = inside.iter().find(|(_, address)| Some(address.address) == own) {
+            return Ok(Holder::new(Some(link), address, network.prefix_len()));
+        }
         let usable = |&&(_, address): &&(&Link, &Address)| address.prefix_len < 32;
         let Some(chosen) = inside.iter().find(usable).or(inside.first()) else {
             return Err(ResolveError::NotInUnderlay { underlay: network, addresses: self.own_addresses() });

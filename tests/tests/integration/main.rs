@@ -2,6 +2,7 @@
 //!
 //! Modules named `fan_*` run in the guests of the VM matrix too.
 
+mod addresses;
 mod datapath;
 mod engines;
 mod explain;

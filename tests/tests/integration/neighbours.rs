@@ -175,14 +175,18 @@ fn the_old_address_that_comes_back_makes_its_slice_the_fans_again() {
         let pair = |fan: &serde_json::Value| format!("{} {}", fan["slice"], fan["state"]).replace('"', "");
         shown.iter().map(pair).collect::<Vec<_>>()
     };
+    let _used = [fleet.port(0, 5), fleet.port(0, 6)];
     host.ip(&format!("address delete {address}/16 dev eth0"));
     host.ip("address add 172.30.0.99/16 dev eth0");
     host.run("fan up 250.0.0.0/8 eth0");
     assert_eq!(slices(), ["250.0.99.0/24 up", "250.0.27.0/24 stale"]);
+    host.ip("link set vc6 master fan-250-0-99");
     host.ip("address delete 172.30.0.99/16 dev eth0");
     host.ip(&format!("address add {address}/16 dev eth0"));
     host.run("fan up 250.0.0.0/8 eth0");
     assert_eq!(slices(), ["250.0.27.0/24 up", "250.0.99.0/24 stale"]);
+    host.ip("link delete vc5");
+    host.ip("link delete vc6");
     host.run("fan down 250.0.0.0/8 eth0");
     assert_eq!(slices(), Vec::<String>::new());
     assert!(!host.has_device(&bridge(0)) && !host.has_device("fan-250-0-99"));

@@ -135,23 +135,27 @@ pub fn look() -> Result<Seen, StatusError> {
 pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, StatusError> {
     // The agent writes its answer while the kernel is asked.
     let kernel = async {
-        Ok::<_, StatusError>((node.show().await?, node.netlink().links().await?, Datapath::open_existing()?))
+        let observed = node.observe().await?;
+        Ok::<_, StatusError>((node.show().await?, observed, Datapath::open_existing()?))
     };
     let (services, kernel) = tokio::join!(services(), kernel);
-    let (services, (fans, links, datapath)) = (services?, kernel?);
+    let (services, (fans, observed, datapath)) = (services?, kernel?);
     let (attachments, counters, maps, vips) = match &datapath {
         Some(datapath) => {
             (datapath.attachments()?, datapath.counters()?, datapath.memory()?, datapath.services().vips()?)
         }
         None => Default::default(),
     };
-    let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &links)).collect();
+    let hooks: Vec<_> = attachments.iter().map(|attachment| hook_row(attachment, &observed.links)).collect();
     let room = datapath.as_ref().map(|datapath| datapath.services().flow_room()).transpose()?;
     let counted = seen.record.as_ref().filter(|_| seen.state.state == Life::Running && datapath.is_some());
     let (room, count) = (room.unwrap_or_default(), counted.and_then(|record| record.flow_count));
     let mut degraded = degraded(&seen, &fans);
+    if seen.state.state != Life::Running {
+        degraded.extend(observed.all_renumbered());
+    }
     if let Some(datapath) = &datapath {
-        degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &links));
+        degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &observed.links));
     }
     let record = seen.record.unwrap_or_default();
     Ok(Status {

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     kernel::{
+        arp,
         bpf::Datapath,
+        dhcp,
         netlink::{Netlink, VethEnd, VethRequest},
         netns::Netns,
     },
@@ -79,7 +81,7 @@ pub async fn add(request: &Request) -> Result<Added, Error> {
     if inside.is_some() {
         return Err(Error::DeviceExists { netns: request.netns.clone(), device: inside::DEVICE });
     }
-    let chosen = address::choose(&places, &request.fans, &request.addresses, &world.taken())?;
+    let chosen = world.choose(request, &places)?;
     let addresses = chosen.iter().map(|&(_, address)| address).collect();
     let mtu = chosen.iter().map(|(place, _)| place.fan.mtu).min();
     let record = Record::new(name, request.netns.clone(), request.routed, addresses).with_mtu(mtu);
@@ -176,8 +178,47 @@ impl World {
         inside.peer == Some(wired.index) && outside.is_some_and(|outside| outside.peer == Some(inside.index))
     }
 
+    /// Addresses for a new endpoint that nobody has, as far as the kernel, DHCP and everybody on the bridges say.
+    fn choose(&self, request: &Request, places: &[Place]) -> Result<Vec<(Place, Ipv4Addr)>, Error> {
+        let mut taken = self.taken(places)?;
+        loop {
+            let chosen = address::choose(places, &request.fans, &request.addresses, &taken)?;
+            let mut answered = false;
+            for &(place, address) in &chosen {
+                if let Some(holder) = self.probe(&place, address)? {
+                    taken.insert(address, holder);
+                    answered = true;
+                }
+            }
+            if !answered {
+                return Ok(chosen);
+            }
+        }
+    }
+
+    /// Asks a fan's bridge for an address, where anything but our own endpoints is behind it.
+    fn probe(&self, place: &Place, address: Ipv4Addr) -> Result<Option<Holder>, Error> {
+        let Snapshot { links, wired, .. } = &self.snapshot;
+        let bridge = links.iter().find(|link| link.index == place.fan.bridge && link.up);
+        let Some(bridge) = bridge else { return Ok(None) };
+        let is_other = |link: &&Link| {
+            link.master == Some(bridge.index) && wired.iter().all(|wired| wired.index != link.index)
+        };
+        if !links.iter().any(|link| is_other(&link)) {
+            return Ok(None);
+        }
+        let name = &bridge.name;
+        let found = arp::probe(bridge.index, bridge.mac, address).map_err(|source| Error::Probe {
+            address,
+            bridge: name.clone(),
+            source,
+        })?;
+        let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        Ok(found.map(|mac| Holder::Answers(text(mac), name.clone())))
+    }
+
     /// Addresses that an endpoint can't have, and by whom they are used.
-    fn taken(&self) -> Taken {
+    fn taken(&self, places: &[Place]) -> Result<Taken, Error> {
         let Snapshot { neighbours, held, wired, links, .. } = &self.snapshot;
         let mut taken = Taken::new();
         let seen = neighbours.iter().filter(|neighbour| neighbour.state != NeighbourState::Failed);
@@ -191,7 +232,13 @@ impl World {
         for Wired { record, .. } in wired {
             taken.extend(record.addresses.iter().map(|&a| (a, Holder::Endpoint(record.name.clone()))));
         }
-        taken
+        let bridges = places.iter().map(|place| place.fan.bridge);
+        for bridge in bridges.filter_map(|index| links.iter().find(|link| link.index == index)) {
+            for lease in dhcp::leases(&bridge.name)? {
+                taken.entry(lease.address).or_insert(Holder::Lease(lease.client));
+            }
+        }
+        Ok(taken)
     }
 
     /// Creates the pair and everything around it; on failure takes all of it back.

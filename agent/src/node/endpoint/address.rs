@@ -54,6 +54,10 @@ pub(super) enum Holder {
     Endpoint(String),
     /// Somebody behind a port of the bridge.
     Port(String),
+    /// Somebody whom DHCP gave it.
+    Lease(String),
+    /// Somebody who answers for it now, by MAC address, on a bridge.
+    Answers(String, String),
     /// Somebody who was there not long ago: no choice of ours, but no obstacle either.
     Recent,
 }
@@ -109,6 +113,11 @@ fn check(wanted: &[Place], address: Ipv4Addr, taken: &Taken) -> Result<(), Error
     match taken.get(&address) {
         Some(Holder::Endpoint(name)) => Err(Error::AddressOfEndpoint { address, name: name.clone() }),
         Some(Holder::Port(device)) => Err(Error::AddressOnPort { address, device: device.clone() }),
+        Some(Holder::Lease(client)) => Err(Error::AddressLeased { address, client: client.clone() }),
+        Some(Holder::Answers(holder, bridge)) => {
+            let (holder, bridge) = (holder.clone(), bridge.clone());
+            Err(Error::AddressAnswers { address, holder, bridge })
+        }
         Some(Holder::Recent) | None => Ok(()),
     }
 }

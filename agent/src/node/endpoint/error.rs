@@ -1,10 +1,10 @@
-use std::{fmt::Display, net::Ipv4Addr};
+use std::{fmt::Display, io, net::Ipv4Addr};
 
 use control::{model::quoted, observed::TooLong};
 use ipnet::Ipv4Net;
 
 use crate::{
-    kernel::{bpf, lock::LockError, netlink, netns::NetnsError},
+    kernel::{bpf, dhcp::DhcpError, lock::LockError, netlink, netns::NetnsError},
     node::{fan, table},
 };
 
@@ -56,6 +56,34 @@ pub enum Error {
         address: Ipv4Addr,
         /// The port.
         device: String,
+    },
+    /// The address was handed out by DHCP.
+    #[error("address {address} is leased by DHCP to {client}; use another, or end the lease")]
+    AddressLeased {
+        /// The address asked for.
+        address: Ipv4Addr,
+        /// To whom.
+        client: String,
+    },
+    /// Somebody answers for the address.
+    #[error("address {address} is in use: {holder} answers for it on {bridge}; use another")]
+    AddressAnswers {
+        /// The address asked for.
+        address: Ipv4Addr,
+        /// The MAC address that answers.
+        holder: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// The bridge could not be asked whether an address is free.
+    #[error("asking {bridge} whether address {address} is free: {source}")]
+    Probe {
+        /// The address.
+        address: Ipv4Addr,
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        source: io::Error,
     },
     /// No address is free.
     #[error(
@@ -136,6 +164,9 @@ pub enum Error {
     /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// What DHCP handed out can't be read.
+    #[error(transparent)]
+    Dhcp(#[from] DhcpError),
     /// The datapath refused.
     #[error(transparent)]
     Datapath(#[from] bpf::Error),

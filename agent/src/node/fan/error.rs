@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
-use control::reconcile::ResolveError;
+use control::{model::UnderlaySpec, reconcile::ResolveError};
 use ipnet::Ipv4Net;
 
 use crate::{
@@ -42,6 +42,21 @@ pub enum Error {
         overlay: Ipv4Net,
         /// Ports of its bridge, and routed endpoints.
         users: Vec<String>,
+    },
+    /// The address that its slice is by is gone, and no other can follow.
+    #[error(
+        "fan {overlay}: this host's address {address} is gone; the fan keeps its slice until it is back{}",
+        others(overlay, underlay, unfit)
+    )]
+    AddressGone {
+        /// The fan.
+        overlay: Ipv4Net,
+        /// As it was given.
+        underlay: UnderlaySpec,
+        /// The host's address in it.
+        address: Ipv4Addr,
+        /// Addresses that are there and are not taken for the host's.
+        unfit: Vec<Ipv4Addr>,
     },
     /// A step failed.
     #[error("fan {overlay}: {fault}")]
@@ -135,4 +150,15 @@ pub enum Fault {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What to do where other addresses are there.
+fn others(overlay: &Ipv4Net, underlay: &UnderlaySpec, unfit: &[Ipv4Addr]) -> String {
+    if unfit.is_empty() {
+        return String::new();
+    }
+    let list = unfit.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "; {list} may be floating: `fanlight fan up {overlay} {underlay}` takes it for the host's all the same"
+    )
 }

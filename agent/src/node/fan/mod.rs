@@ -9,6 +9,7 @@
 mod error;
 mod firewall;
 mod forward;
+mod identity;
 mod memory;
 mod node;
 mod pieces;
@@ -18,6 +19,7 @@ mod take_down;
 
 pub use error::{Error, Fault};
 pub use forward::ForwardBlocked;
+pub use identity::Identities;
 pub use node::{Node, Repair, Up};
 pub use probe::Step;
 pub use show::FanState;

@@ -1,6 +1,6 @@
 //! This node's fans: up, down, repair.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use control::{
     model::{Fan, FanSpec, Origin, dns_words},
@@ -13,6 +13,7 @@ use super::{
     LOCK,
     error::{Error, Fault},
     forward::{self, ForwardBlocked},
+    identity::{Identities, Identity},
     memory::{self, Memory},
     pieces::Work,
 };
@@ -36,6 +37,8 @@ pub struct Up {
     pub changed: Vec<String>,
     /// A foreign forward chain that drops the slow path's packets.
     pub blocked: Option<ForwardBlocked>,
+    /// What is left of it under this host's former addresses, a line each.
+    pub renumbered: Vec<String>,
 }
 
 /// What [`Node::repair`] did for one fan.
@@ -125,7 +128,10 @@ impl Node {
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
         match work.bring_up(&fan, self.flows).await {
-            Ok(blocked) => Ok(Up { fan, changed: work.changed, blocked }),
+            Ok(blocked) => {
+                let renumbered = work.observed.renumbered(spec.overlay);
+                Ok(Up { fan, changed: work.changed, blocked, renumbered })
+            }
             Err(fault) => {
                 if standing.is_none() {
                     work.take_back(&self.uplinks, &fan).await;
@@ -175,14 +181,17 @@ impl Node {
     ///
     /// # Errors
     /// The host's state could not be read; what fails for one fan is in its [`Repair`].
-    pub async fn repair(&self, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
+    pub async fn repair(
+        &self,
+        datapath: &Datapath,
+        identities: &mut Identities,
+    ) -> Result<Vec<Repair>, Error> {
         let _lock = self.lock()?;
         let mut work = Work::begin(&self.netlink, &[]).await?;
-        work.forget_stale()?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
         let mut repairs = Vec::new();
         for mark in marks {
-            let outcome = self.repair_one(&mut work, datapath, &mark).await;
+            let outcome = self.repair_one(&mut work, datapath, &mark, identities).await;
             let changed = std::mem::take(&mut work.changed);
             repairs.push(Repair { mark, outcome: outcome.map(|fan| (fan, changed)) });
         }
@@ -192,12 +201,33 @@ impl Node {
         if fans.len() == repairs.len() {
             work.sweep(datapath, &fans)?;
         }
+        work.clear_stale(datapath).await?;
         Ok(repairs)
     }
 
-    async fn repair_one(&self, work: &mut Work<'_>, datapath: &Datapath, mark: &Mark) -> Result<Fan, Error> {
-        let fan = resolve(&work.observed, &self.uplinks, &mark.spec, mark.origin)?;
-        let failed = |fault| Error::Failed { overlay: mark.overlay(), fault };
+    async fn repair_one(
+        &self,
+        work: &mut Work<'_>,
+        datapath: &Datapath,
+        mark: &Mark,
+        identities: &mut Identities,
+    ) -> Result<Fan, Error> {
+        let (overlay, address) = (mark.overlay(), mark.address);
+        let gone =
+            |unfit| Error::AddressGone { overlay, underlay: mark.spec.underlay.clone(), address, unfit };
+        let mut host = Host::of(&work.observed, &self.uplinks);
+        let unfit = match identities.judge(Instant::now(), overlay, address, &host.addresses) {
+            Identity::Present => Vec::new(),
+            Identity::Away => return Err(gone(Vec::new())),
+            Identity::Gone { unfit } => unfit,
+        };
+        host.addresses.retain(|other| !unfit.contains(&other.address));
+        let resolved = host.resolve(&mark.spec, mark.origin);
+        let fan = match resolved {
+            Err(_no_other) if !unfit.is_empty() => return Err(gone(unfit)),
+            other => other.map_err(|source| Error::Impossible { overlay, source })?,
+        };
+        let failed = |fault| Error::Failed { overlay, fault };
         work.ensure(datapath, &fan).await.map_err(failed)?;
         Ok(fan)
     }

@@ -67,6 +67,21 @@ impl Work<'_> {
         faults
     }
 
+    /// Takes away what is left of fans under former addresses, as soon as nobody uses it.
+    pub(super) async fn clear_stale(&mut self, datapath: &Datapath) -> Result<(), Fault> {
+        let is_unused =
+            |standing: &&Standing| standing.mark.stale && self.observed.users(standing).is_empty();
+        let unused: Vec<Standing> = self.observed.standing.iter().filter(is_unused).cloned().collect();
+        for former in unused {
+            self.observed.standing.retain(|standing| *standing != former);
+            self.leave(&former, datapath)?;
+            self.bridge_away(&former).await?;
+            self.memory.remove(&former.mark.bridge())?;
+            self.did(format!("stale bridge {} removed", former.mark.bridge()));
+        }
+        Ok(())
+    }
+
     /// The overlay's route, and those of remote hosts with a smaller path.
     async fn routes_away(&self, victim: &Standing) -> Result<(), Fault> {
         let helper = self.netlink.link_by_name(HELPER[0]).await?.map(|link| link.index);
@@ -93,14 +108,7 @@ impl Work<'_> {
             if !victim.mark.stale {
                 datapath.config().withdraw(victim.mark.overlay());
             }
-            for (address, _) in datapath.endpoints().list()? {
-                if victim.mark.slice().contains(&address) {
-                    datapath.endpoints().remove(address)?;
-                }
-            }
-            if let Some(bridge) = &victim.bridge {
-                datapath.detach(Hook::BridgeIngress, bridge.index)?;
-            }
+            self.leave(victim, &datapath)?;
         }
         self.ports(&datapath)?;
         let host = Host::of(&self.observed, uplinks);
@@ -110,6 +118,19 @@ impl Work<'_> {
             Ok(fans) => self.sweep(&datapath, &fans),
             Err(_unknown_uplink) => Ok(()),
         }
+    }
+
+    /// Takes a fan's endpoints out of their table, and the program off its bridge.
+    fn leave(&self, victim: &Standing, datapath: &Datapath) -> Result<(), Fault> {
+        for (address, _) in datapath.endpoints().list()? {
+            if victim.mark.slice().contains(&address) {
+                datapath.endpoints().remove(address)?;
+            }
+        }
+        if let Some(bridge) = &victim.bridge {
+            datapath.detach(Hook::BridgeIngress, bridge.index)?;
+        }
+        Ok(())
     }
 
     /// A bridge of our own goes; an adopted one loses only what we added.
@@ -136,8 +157,9 @@ impl Work<'_> {
     }
 
     async fn helper_away(&self) -> Result<(), Fault> {
+        let far = self.netlink.link_by_name(HELPER[1]).await?;
         match self.netlink.link_by_name(HELPER[0]).await? {
-            Some(link) if is_helper(&link) => Ok(self.netlink.delete_link(link.index).await?),
+            Some(link) if is_helper(&link, far.as_ref()) => Ok(self.netlink.delete_link(link.index).await?),
             _ => Ok(()),
         }
     }

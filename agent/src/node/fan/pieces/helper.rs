@@ -15,24 +15,33 @@ use crate::{
     node::fan::error::Fault,
 };
 
-/// MAC addresses of its ends; the first tells the device from anybody else's of its name.
+/// MAC addresses of its ends.
 const MACS: [[u8; 6]; 2] = [[0x02, 0xfa, 0x66, 0x61, 0x6e, 0x00], [0x02, 0xfa, 0x66, 0x61, 0x6e, 0x01]];
 /// The routes' MTU is what counts.
 const MTU: u32 = VETH_MTU;
 
-/// Whether an interface of the helper's name is ours.
-pub(in crate::node::fan) fn is_helper(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth") && link.mac == MACS[0]
+/// Whether an interface of the helper's name is ours, by its MAC address or, where somebody set another one, by the
+/// device at its other end.
+pub(in crate::node::fan) fn is_helper(link: &Link, far: Option<&Link>) -> bool {
+    link.kind.as_deref() == Some("veth") && (link.mac == MACS[0] || is_pair(link, far))
+}
+
+/// Whether the other end is where it belongs.
+fn is_pair(near: &Link, far: Option<&Link>) -> bool {
+    !near.peer_netns && far.is_some_and(|far| near.peer == Some(far.index))
 }
 
 impl Work<'_> {
     /// Makes the helper device, or repairs it.
     pub(super) async fn helper(&mut self) -> Result<Link, Fault> {
         let [near, far] = HELPER;
-        let link = match self.netlink.link_by_name(near).await? {
+        let other = self.netlink.link_by_name(far).await?;
+        let mut link = match self.netlink.link_by_name(near).await? {
             None => self.create_helper().await?,
-            Some(link) if !is_helper(&link) => return Err(Fault::Foreign { name: link.name }),
-            Some(link) if self.is_whole(&link).await? => link,
+            Some(link) if !is_helper(&link, other.as_ref()) => {
+                return Err(Fault::Foreign { name: link.name });
+            }
+            Some(link) if is_pair(&link, other.as_ref()) => link,
             Some(link) => {
                 self.netlink.delete_link(link.index).await?;
                 self.create_helper().await?
@@ -53,8 +62,13 @@ impl Work<'_> {
             self.netlink.set_noarp(link.index, true).await?;
             self.did(format!("address resolution on {near} switched off"));
         }
-        let far = self.netlink.link(far).await?;
-        for end in [&link, &far] {
+        let mut far = self.netlink.link(far).await?;
+        for (end, mac) in [&mut link, &mut far].into_iter().zip(MACS) {
+            if end.mac != mac {
+                self.netlink.set_mac(end.index, mac).await?;
+                end.mac = mac;
+                self.did(format!("MAC address of {} set", end.name));
+            }
             if !end.up {
                 self.netlink.set_up(end.index, true).await?;
                 self.did(format!("{} set up", end.name));
@@ -65,12 +79,6 @@ impl Work<'_> {
             }
         }
         Ok(link)
-    }
-
-    /// Whether the other end is where it belongs.
-    async fn is_whole(&self, near: &Link) -> Result<bool, Fault> {
-        let far = self.netlink.link_by_name(HELPER[1]).await?;
-        Ok(!near.peer_netns && far.is_some_and(|far| near.peer == Some(far.index)))
     }
 
     async fn create_helper(&mut self) -> Result<Link, Fault> {

@@ -67,6 +67,7 @@ impl<'n> Work<'n> {
         self.owns_maps = true;
         self.ensure(&datapath, fan).await?;
         self.endpoints(&datapath).await?;
+        self.clear_stale(&datapath).await?;
         forward::check(&bridges(&self.observed))
     }
 
@@ -101,13 +102,13 @@ impl<'n> Work<'n> {
     }
 
     /// Notes a change.
-    fn did(&mut self, what: impl Into<String>) {
+    pub(super) fn did(&mut self, what: impl Into<String>) {
         self.changed.push(what.into());
     }
 
     /// The fans that the firewall serves: all that stand and are not stale.
     pub(super) fn standing_marks(&self) -> Vec<&Mark> {
-        self.observed.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale).collect()
+        self.observed.current().collect()
     }
 
     /// Lets the stack forward. Along with the switch the kernel changes every interface's own, and whether
@@ -157,16 +158,6 @@ impl<'n> Work<'n> {
         if fan.spec.dhcp && dhcp::ensure(&dhcp_server(fan))? {
             self.did("dnsmasq started");
         }
-        Ok(())
-    }
-
-    /// Forgets stale fans whose bridge somebody deleted: nothing of them is left.
-    pub(super) fn forget_stale(&mut self) -> Result<(), Fault> {
-        let gone = |standing: &Standing| standing.mark.stale && standing.bridge.is_none();
-        for standing in self.observed.standing.iter().filter(|standing| gone(standing)) {
-            self.memory.remove(&standing.mark.bridge())?;
-        }
-        self.observed.standing.retain(|standing| !gone(standing));
         Ok(())
     }
 
