@@ -15,10 +15,11 @@ const AGENT: [(&str, &[&str]); 7] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 4] = [
+const CONTROL: [(&str, &[&str]); 5] = [
     ("model", &[]),
     ("service", &["model"]),
     ("observed", &["model", "service"]),
+    ("filter", &["model", "observed"]),
     ("reconcile", &["model", "observed", "service"]),
 ];
 /// Rooms whose own modules have no circles either.

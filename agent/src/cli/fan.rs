@@ -183,7 +183,7 @@ fn tell_up(ups: &[Up], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
             gateway: up.fan.gateway.to_string(),
             mtu: up.fan.mtu,
             changed: up.changed.clone(),
-            warnings: up.blocked.iter().map(ToString::to_string).chain(up.renumbered.clone()).collect(),
+            warnings: up.warnings.clone(),
         })
         .collect();
     output.print(reports.as_slice(), |reports, output| {

@@ -1,52 +1,145 @@
-//! Rules of owners who use `iptables`: single ones in a chain of the IPv4 filter table, and what nf_tables does not know.
+//! Rules of owners who use `iptables`: ours in a chain of the IPv4 filter table, and what nf_tables does not know.
 
 use std::{
-    fs, io,
-    process::{Command, Output},
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    process::{Command, Output, Stdio},
 };
 
 use super::nft::NftError;
 
-/// Whether the program is there.
-pub fn is_installed() -> bool {
-    Command::new("iptables").arg("--version").output().is_ok_and(|output| output.status.success())
+/// Marks our rules.
+const MARK: &str = "-m comment --comment fanlight -j ACCEPT";
+/// How long another user of iptables may hold its lock, in seconds.
+const PATIENCE: &str = "5";
+
+/// One of the two programs that go by the name of iptables: each knows rules of its own in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The one that writes to nf_tables.
+    Nft,
+    /// The one from before nf_tables.
+    Legacy,
 }
 
-/// Makes a rule stand in a chain, at its beginning if it has to be added.
-///
-/// # Errors
-/// `iptables` can't be run or refuses.
-pub fn ensure_first(chain: &str, rule: &[String]) -> Result<(), NftError> {
-    if stands(chain, rule)? {
-        return Ok(());
+/// A chain of the filter table.
+#[derive(Debug)]
+pub struct Chain {
+    program: Program,
+    name: String,
+    /// Its rules, as `iptables -S` writes them, without the chain.
+    rules: Vec<String>,
+}
+
+impl Program {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
+
+    /// What it is called where both are installed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "iptables-nft",
+            Self::Legacy => "iptables-legacy",
+        }
     }
-    let output = run("-I", chain, rule)?;
-    if output.status.success() { Ok(()) } else { Err(refused(&output)) }
-}
 
-/// Removes a rule from a chain; one that does not stand there is fine.
-///
-/// # Errors
-/// `iptables` can't be run or refuses.
-pub fn remove(chain: &str, rule: &[String]) -> Result<(), NftError> {
-    if !stands(chain, rule)? {
-        return Ok(());
+    /// Whether it is there.
+    pub fn is_installed(self) -> bool {
+        self.run(&["--version"]).is_ok_and(|output| output.status.success())
     }
-    let output = run("-D", chain, rule)?;
-    if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+
+    /// A chain of the filter table; `None` where there is none, or nobody who knows. A kernel that does not use a
+    /// program's rules yet is not made to.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn chain(self, name: &str) -> Result<Option<Chain>, NftError> {
+        if self == Self::Legacy && !has_legacy("filter") {
+            return Ok(None);
+        }
+        let output = match self.run(&["-w", PATIENCE, "-S", name]) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(NftError::Run)?,
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let head = format!("-A {name} ");
+        let rules = text.lines().filter_map(|line| Some(line.strip_prefix(&head)?.to_owned())).collect();
+        Ok(output.status.success().then(|| Chain { program: self, name: name.to_owned(), rules }))
+    }
+
+    fn run(self, arguments: &[&str]) -> io::Result<Output> {
+        Command::new(self.name()).args(arguments).stdin(Stdio::null()).output()
+    }
 }
 
-/// The rules for translation that the kernel has beside nf_tables, as `iptables-save` writes them; `None`: there are none,
-/// or nobody here who could tell. A kernel that does not use them yet is not made to.
+impl Chain {
+    /// Whether rules of ours are in it.
+    pub fn has_ours(&self) -> bool {
+        self.rules.iter().any(|rule| is_ours(rule))
+    }
+
+    /// Makes these our only rules in the chain, after all others but a return that takes everything. Says whether
+    /// anything was changed.
+    ///
+    /// # Errors
+    /// The program refuses.
+    pub fn keep_last(&self, wanted: &[String]) -> Result<bool, NftError> {
+        let wanted: Vec<String> = wanted.iter().map(|rule| format!("{rule} {MARK}")).collect();
+        let others: Vec<&String> = self.rules.iter().filter(|rule| !is_ours(rule)).collect();
+        let end = others.iter().position(|rule| *rule == "-j RETURN").unwrap_or(others.len());
+        let (before, after) = others.split_at(end);
+        let rules = before.iter().copied().chain(&wanted).chain(after.iter().copied());
+        if rules.eq(&self.rules) {
+            return Ok(false);
+        }
+        let mut script = "*filter\n".to_owned();
+        for rule in self.rules.iter().filter(|rule| is_ours(rule)) {
+            // Writing to a string can't fail.
+            let _ = writeln!(script, "-D {} {rule}", self.name);
+        }
+        for (rule, place) in wanted.iter().zip(end + 1..) {
+            let _ = writeln!(script, "-I {} {place} {rule}", self.name);
+        }
+        self.restore(&format!("{script}COMMIT\n"))?;
+        Ok(true)
+    }
+
+    /// One transaction.
+    fn restore(&self, script: &str) -> Result<(), NftError> {
+        let mut child = Command::new(format!("{}-restore", self.program.name()))
+            .args(["-w", PATIENCE, "--noflush"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(NftError::Run)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            match stdin.write_all(script.as_bytes()) {
+                // It ended early: its exit status and complaint say why.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(NftError::Run(error)),
+                _ => {}
+            }
+        }
+        let output = child.wait_with_output().map_err(NftError::Run)?;
+        if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+    }
+}
+
+fn is_ours(rule: &str) -> bool {
+    rule.ends_with(MARK)
+}
+
+/// A table that the kernel has beside nf_tables, as `iptables-save` writes it; `None`: there is none, or nobody here who
+/// could tell. A kernel that does not use it yet is not made to.
 ///
 /// # Errors
 /// The program can't be run, or refuses.
-pub fn legacy_nat() -> Result<Option<String>, NftError> {
-    const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
-    if !fs::read_to_string(NAMES).unwrap_or_default().lines().any(|name| name == "nat") {
+pub fn legacy(table: &str) -> Result<Option<String>, NftError> {
+    if !has_legacy(table) {
         return Ok(None);
     }
-    match Command::new("iptables-legacy-save").args(["-t", "nat"]).output() {
+    match Command::new("iptables-legacy-save").args(["-t", table]).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(NftError::Run(error)),
         Ok(output) if output.status.success() => {
@@ -56,13 +149,9 @@ pub fn legacy_nat() -> Result<Option<String>, NftError> {
     }
 }
 
-fn stands(chain: &str, rule: &[String]) -> Result<bool, NftError> {
-    run("-C", chain, rule).map(|output| output.status.success())
-}
-
-fn run(action: &str, chain: &str, rule: &[String]) -> Result<Output, NftError> {
-    // Another user of iptables may hold its lock.
-    Command::new("iptables").args(["-w", "5", action, chain]).args(rule).output().map_err(NftError::Run)
+fn has_legacy(table: &str) -> bool {
+    const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
+    fs::read_to_string(NAMES).unwrap_or_default().lines().any(|name| name == table)
 }
 
 fn refused(output: &Output) -> NftError {

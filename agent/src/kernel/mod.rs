@@ -9,6 +9,7 @@ pub mod dhcp;
 pub mod icmp;
 pub mod ip_vs;
 pub mod iptables;
+pub mod iptables_save;
 pub mod lock;
 pub mod netlink;
 pub mod netns;

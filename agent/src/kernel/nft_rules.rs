@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, io, rc::Rc};
 
-use control::observed::filter::{Rule, Set};
+use control::filter::{Hook, Rule, Set, Table};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{
@@ -16,6 +16,7 @@ const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_ELEMENTS: u16 = 13;
+const GET_GENERATION: u16 = 16;
 /// Bytes of `struct nfgenmsg`.
 const FAMILY: usize = 4;
 
@@ -28,6 +29,10 @@ pub struct BaseChain {
     /// Its name.
     pub name: Rc<str>,
     priority: i32,
+    hook: u32,
+    is_nat: bool,
+    /// Whether it drops what no rule takes.
+    pub drops: bool,
 }
 
 impl BaseChain {
@@ -57,10 +62,40 @@ impl Ruleset {
     /// # Errors
     /// The kernel refuses.
     pub fn output_translators(&self) -> io::Result<Vec<BaseChain>> {
+        const NF_INET_LOCAL_OUT: u32 = 3;
+        self.chains(|chain| chain.hook == NF_INET_LOCAL_OUT && chain.is_nat)
+    }
+
+    /// The chains of a hook that may drop packets, in the order in which packets meet them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn filters(&self, hook: Hook) -> io::Result<Vec<BaseChain>> {
+        let number = match hook {
+            Hook::Prerouting => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+        };
+        self.chains(|chain| chain.hook == number && !chain.is_nat)
+    }
+
+    fn chains(&self, is_wanted: impl Fn(&BaseChain) -> bool) -> io::Result<Vec<BaseChain>> {
         let mut chains: Vec<_> =
             self.dump(GET_CHAIN, 0, &[])?.iter().filter_map(|message| base_chain(message)).collect();
+        chains.retain(is_wanted);
         chains.sort_by_key(|chain| chain.priority);
         Ok(chains)
+    }
+
+    /// A number that changes with every change of the ruleset.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn generation(&self) -> io::Result<u32> {
+        const ID: u16 = 1;
+        let id = |payload: &[u8]| number(attributes(payload), ID);
+        let id = self.0.one(NFTABLES | GET_GENERATION, &request(0, &[]), |answer| Ok(id(answer.payload)))?;
+        id.flatten().ok_or_else(|| io::Error::other("the kernel tells no generation of the ruleset"))
     }
 
     /// The table of a chain.
@@ -106,18 +141,24 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
+    const POLICY: u16 = 5;
     const KIND: u16 = 7;
     const HOOK_NUMBER: u16 = 1;
     const PRIORITY: u16 = 2;
-    const NF_INET_LOCAL_OUT: u32 = 3;
+    const NF_DROP: u32 = 0;
     let family = *message.first()?;
     let chain = attributes(message);
     let hook = attribute(chain, HOOK)?;
-    let translates = [Ruleset::IPV4, Ruleset::INET].contains(&family)
-        && number(hook, HOOK_NUMBER) == Some(NF_INET_LOCAL_OUT)
-        && name(chain, KIND)?.as_ref() == "nat";
-    let priority = number(hook, PRIORITY)?.cast_signed();
-    translates.then_some(BaseChain { family, table: name(chain, TABLE)?, name: name(chain, NAME)?, priority })
+    [Ruleset::IPV4, Ruleset::INET].contains(&family).then_some(())?;
+    Some(BaseChain {
+        family,
+        table: name(chain, TABLE)?,
+        name: name(chain, NAME)?,
+        priority: number(hook, PRIORITY)?.cast_signed(),
+        hook: number(hook, HOOK_NUMBER)?,
+        is_nat: &*name(chain, KIND)? == "nat",
+        drops: number(chain, POLICY) == Some(NF_DROP),
+    })
 }
 
 /// A table whose chains and sets are asked for once each.
@@ -129,12 +170,8 @@ pub struct KernelTable<'a> {
     sets: HashMap<String, Rc<Set>>,
 }
 
-impl KernelTable<'_> {
-    /// The rules of a chain; none where there is no such chain.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn chain(&mut self, name: &str) -> io::Result<Rc<[Rule]>> {
+impl Table for KernelTable<'_> {
+    fn chain(&mut self, name: &str) -> io::Result<Rc<[Rule]>> {
         if let Some(chain) = self.chains.get(name) {
             return Ok(Rc::clone(chain));
         }
@@ -145,11 +182,7 @@ impl KernelTable<'_> {
         Ok(rules)
     }
 
-    /// A set or map; an empty one where there is none.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn set(&mut self, name: &str) -> io::Result<Rc<Set>> {
+    fn set(&mut self, name: &str) -> io::Result<Rc<Set>> {
         if let Some(set) = self.sets.get(name) {
             return Ok(Rc::clone(set));
         }

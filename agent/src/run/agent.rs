@@ -10,6 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     Options,
     api::Api,
+    filters::Filters,
     pace::Pace,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
@@ -63,8 +64,8 @@ pub(super) struct Agent {
     pub(super) moving: Option<JoinHandle<()>>,
     pub(super) pace: Pace,
     concern: Concern,
-    /// Foreign packet filters may have changed.
-    filters: bool,
+    /// When others' packet filters were looked at.
+    pub(super) filters: Filters,
 }
 
 /// Reads the configuration.
@@ -93,7 +94,6 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
                 agent.note(agent.known.concern(&event));
             }
             Wake::Filter => {
-                agent.filters = true;
                 agent.note(Concern::Fans);
             }
             Wake::Path => {
@@ -157,7 +157,7 @@ impl Agent {
             moving: None,
             pace: Pace::new(now),
             concern: Concern::Fans,
-            filters: true,
+            filters: Filters::default(),
         };
         agent.take_over(&options.config, files)?;
         Ok(agent)
@@ -248,9 +248,7 @@ impl Agent {
             // No program of an earlier version is left on any hook.
             self.bring_flows_over();
         }
-        if std::mem::take(&mut self.filters) {
-            self.look_at_filters().await;
-        }
+        self.look_at_filters().await;
         self.report.set(Topic::Api, self.api.repair());
         self.report.set(Topic::Kernel, self.sources.unreadable().into_iter().collect());
         self.report.publish();

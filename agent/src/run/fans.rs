@@ -1,5 +1,7 @@
 //! A look at fans: those of the files come up and go down, all that stand are repaired.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use control::{
     model::{FanSpec, Origin},
@@ -120,12 +122,16 @@ impl Agent {
         Ok(observed)
     }
 
-    /// Looks for foreign packet filters that drop the slow path's packets.
+    /// Looks for rules of others that drop the fans' packets, if there may be others than before.
     pub(super) async fn look_at_filters(&mut self) {
-        let reasons = match self.node.forward_blocked().await {
-            Ok(blocked) => blocked.iter().map(ToString::to_string).collect(),
+        if !self.filters.is_due(Instant::now()) {
+            return;
+        }
+        let reasons = match self.node.check_filters().await {
+            Ok(reasons) => reasons,
             Err(error) => vec![error.to_string()],
         };
+        self.filters.looked(Instant::now());
         self.report.set(Topic::Forward, reasons);
     }
 

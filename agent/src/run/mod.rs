@@ -26,6 +26,7 @@ mod agent;
 mod api;
 mod endpoints;
 mod fans;
+mod filters;
 mod keeping;
 mod monitor;
 mod pace;

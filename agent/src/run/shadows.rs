@@ -10,16 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use control::service::{Protocol, Service};
+use control::{
+    filter,
+    service::{Protocol, Service},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 
 use crate::{
-    inspect::shadow::{self, Reasons, Served, Vips, save::Saved},
+    inspect::shadow::{self, Reasons, Served, Vips},
     kernel::{
         bpf, destinations, ip_vs, iptables,
+        iptables_save::Saved,
         nft_rules::Ruleset,
         nft_watch::{self, NftWatch},
     },
@@ -147,7 +151,7 @@ fn nftables(vips: &Vips<'_>, reasons: &mut Reasons) -> Result<()> {
         other => other?,
     };
     for chain in chains.iter().filter(|chain| chain.table.as_ref() != OWN) {
-        for (service, name) in shadow::walk(vips, &mut ruleset.table(chain), &chain.name)? {
+        for (service, name) in filter::translated(vips.packets(), &mut ruleset.table(chain), &chain.name)? {
             reasons.chain(service, &format!("{} {} {name}", chain.family(), chain.table));
         }
     }
@@ -155,8 +159,8 @@ fn nftables(vips: &Vips<'_>, reasons: &mut Reasons) -> Result<()> {
 }
 
 fn legacy(vips: &Vips<'_>, reasons: &mut Reasons) -> Result<()> {
-    if let Some(text) = iptables::legacy_nat()? {
-        for (service, name) in shadow::walk(vips, &mut Saved::read(&text), "OUTPUT")? {
+    if let Some(text) = iptables::legacy("nat")? {
+        for (service, name) in filter::translated(vips.packets(), &mut Saved::read(&text), "OUTPUT")? {
             reasons.legacy(service, &name);
         }
     }

@@ -2,7 +2,6 @@
 
 mod endpoint;
 mod fan;
-pub mod filter;
 mod host;
 mod network;
 mod services;

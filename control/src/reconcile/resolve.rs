@@ -93,6 +93,26 @@ impl Host {
         })
     }
 
+    /// Devices by which tunnel packets may come in that a fan does not take them from, where nobody said which to use:
+    /// others with an address in the underlay, and all of them where the host's address is on the loopback device.
+    pub fn unwatched(&self, fan: &Fan) -> Vec<String> {
+        if !self.uplinks.is_empty() {
+            return Vec::new();
+        }
+        let on = |address: &Address| self.link_numbered(address.index).filter(|link| !link.loopback);
+        let mut holders = self.addresses.iter().filter(|address| address.address == fan.address);
+        let is_anywhere = holders.all(|address| on(address).is_none());
+        let within = self.addresses.iter().filter(|it| is_anywhere || fan.underlay.contains(&it.address));
+        let mut links: Vec<&Link> = within.filter_map(on).collect();
+        links.sort_unstable_by_key(|link| link.index);
+        links.dedup_by_key(|link| link.index);
+        let is_other = |link: &&Link| {
+            let is_taken = self.own.contains(&link.index) || fan.uplinks().any(|it| it.index == link.index);
+            link.up && !link.is_bridge() && !is_taken
+        };
+        links.into_iter().filter(is_other).map(|link| link.name.clone()).collect()
+    }
+
     /// The address that makes this host a member of the underlay.
     fn holder(&self, spec: &FanSpec) -> Result<Holder<'_>, ResolveError> {
         let own = self.identities.iter().find(|(overlay, _)| *overlay == spec.overlay).map(|&(_, own)| own);

@@ -193,7 +193,7 @@ fn a_changed_underlay_address_is_reported_and_nothing_is_moved() {
     let one = fleet.endpoint(0, 2);
     fleet[0].ip(&format!("address delete {}/16 dev eth0", underlay(0)));
     fleet[0].ip("address add 172.30.0.99/16 dev eth0");
-    eventually("the new slice is up beside the old one", Duration::from_secs(5), || {
+    eventually("the new slice is up beside the old one", Duration::from_secs(15), || {
         (fleet[0].has_device("fan-250-0-99") && fleet[0].has_device(&bridge(0))).then_some(())
     });
     assert!(one.ip("-4 -o address show eth0").contains("250.0.27.2/24"));

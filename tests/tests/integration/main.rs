@@ -29,6 +29,7 @@ mod monitor;
 mod neighbours;
 mod packaging;
 mod replay;
+mod rules;
 mod service_cli;
 mod services;
 mod services_agent;

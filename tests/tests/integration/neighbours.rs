@@ -49,13 +49,13 @@ fn a_chain_that_drops_forwarded_packets_is_reported_with_rules_that_help() {
     let host = &fleet[0];
     nft(
         host,
-        "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }\n",
+        "table ip site { chain forward { type filter hook forward priority filter; policy drop; }; }\n",
     );
     let up = host.fanlight(UP).exits(0);
     let advice =
         up.stdout.lines().find(|line| line.contains("forward-blocked")).unwrap_or_default().to_owned();
     let rules: Vec<&str> = advice.split('`').filter(|part| part.starts_with("nft ")).collect();
-    assert_eq!(rules.len(), 2, "{up}");
+    assert_eq!(rules.len(), 4, "both ways, and egress with its answers: {up}");
     for rule in rules {
         host.sh(rule);
     }

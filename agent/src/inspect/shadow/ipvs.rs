@@ -10,12 +10,12 @@ use super::Vips;
 pub fn find(vips: &Vips<'_>, text: &str) -> Vec<(usize, Vip)> {
     let mut found = Vec::new();
     for theirs in text.lines().filter_map(service) {
-        for &number in vips.at(match theirs.address {
+        for number in vips.packets().at(match theirs.address {
             std::net::IpAddr::V4(address) => address.to_bits(),
             std::net::IpAddr::V6(_) => continue,
         }) {
             let ours = vips.services[number].vip;
-            let is_taken = vips.subjects[number].taken.contains(&theirs.port);
+            let is_taken = vips.packets().all()[number].taken.contains(&theirs.port);
             let meets = ours.port == theirs.port || theirs.port == 0 || (ours.port == 0 && !is_taken);
             if ours.protocol == theirs.protocol && meets {
                 found.push((number, theirs));

@@ -5,20 +5,15 @@
 
 pub mod ipvs;
 mod reasons;
-pub mod save;
-mod walk;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
+use std::{collections::HashMap, net::IpAddr};
+
+use control::{
+    filter::{Packet, Packets},
+    service::{Protocol, Vip},
 };
 
-use control::{observed::filter::Subject, service::Vip};
-
-pub use self::{
-    reasons::Reasons,
-    walk::{Table, walk},
-};
+pub use self::reasons::Reasons;
 
 /// A service as somebody else may stand in its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,37 +27,31 @@ pub struct Served {
 #[derive(Debug)]
 pub struct Vips<'a> {
     services: &'a [Served],
-    subjects: Vec<Subject>,
-    by_address: HashMap<u32, Vec<usize>>,
+    packets: Packets,
 }
 
 impl<'a> Vips<'a> {
     /// Those of services; IPv6 ones are nobody's matter yet.
     pub fn new(services: &'a [Served]) -> Self {
-        let exact: HashSet<Vip> = services.iter().map(|service| service.vip).collect();
-        let mut by_address: HashMap<u32, Vec<usize>> = HashMap::new();
-        let mut subjects = Vec::with_capacity(services.len());
-        for (number, Served { vip, .. }) in services.iter().enumerate() {
+        let mut ports: HashMap<(IpAddr, Protocol), Vec<u16>> = HashMap::new();
+        for Served { vip, .. } in services.iter().filter(|service| service.vip.port != 0) {
+            ports.entry((vip.address, vip.protocol)).or_default().push(vip.port);
+        }
+        let packet = |Served { vip, .. }: &Served| {
             let address = match vip.address {
                 IpAddr::V4(address) => address.to_bits(),
                 IpAddr::V6(_) => 0,
             };
-            by_address.entry(address).or_default().push(number);
-            subjects.push(Subject {
-                address,
-                protocol: vip.protocol.number(),
-                port: vip.port,
-                taken: Vec::new(),
-            });
-        }
-        for (number, subject) in subjects.iter_mut().enumerate().filter(|(_, subject)| subject.port == 0) {
-            let Served { vip, .. } = &services[number];
-            let beside =
-                by_address.get(&subject.address).into_iter().flatten().map(|&other| services[other].vip);
-            let ports = beside.filter(|other| other.protocol == vip.protocol && other.port != 0);
-            subject.taken = ports.filter(|other| exact.contains(other)).map(|other| other.port).collect();
-        }
-        Self { services, subjects, by_address }
+            let beside = ports.get(&(vip.address, vip.protocol)).filter(|_| vip.port == 0);
+            let taken = beside.cloned().unwrap_or_default();
+            Packet { taken, ..Packet::to((address, address), vip.protocol.number(), vip.port) }
+        };
+        Self { services, packets: Packets::new(services.iter().map(packet).collect()) }
+    }
+
+    /// First packets to them, in the services' order.
+    pub fn packets(&self) -> &Packets {
+        &self.packets
     }
 
     /// How many there are.
@@ -79,11 +68,4 @@ impl<'a> Vips<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (usize, Vip)> + '_ {
         self.services.iter().map(|service| service.vip).enumerate()
     }
-
-    fn at(&self, address: u32) -> &[usize] {
-        self.by_address.get(&address).map_or(&[], Vec::as_slice)
-    }
 }
-
-#[cfg(test)]
-mod tests;

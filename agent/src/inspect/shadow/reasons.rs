@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use control::service::{Protocol, Vip};
+use control::{
+    filter::ENOUGH,
+    service::{Protocol, Vip},
+};
 
-use super::{Served, walk::ENOUGH};
+use super::Served;
 
 /// Services that are named; the rest are counted.
 const NAMED: usize = 10;

@@ -153,6 +153,7 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
     let mut degraded = degraded(&seen, &fans);
     if seen.state.state != Life::Running {
         degraded.extend(observed.all_renumbered());
+        degraded.extend(node.filters(&observed).unwrap_or_else(|error| vec![error.to_string()]));
     }
     if let Some(datapath) = &datapath {
         degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &observed.links));

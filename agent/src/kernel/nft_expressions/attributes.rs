@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use control::observed::filter::Verdict;
+use control::filter::Verdict;
 
 /// The attributes of a message: types and contents.
 pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -57,6 +57,7 @@ pub(super) fn words(bytes: &[u8]) -> Vec<[u8; 4]> {
 
 /// The verdict in data.
 pub(super) fn verdict(data: &[u8]) -> Verdict {
+    const DROP: i32 = 0;
     const CONTINUE: i32 = -1;
     const BREAK: i32 = -2;
     const JUMP: i32 = -3;
@@ -69,6 +70,8 @@ pub(super) fn verdict(data: &[u8]) -> Verdict {
         Some(GOTO) => Verdict::Goto(chain()),
         Some(RETURN) => Verdict::Return,
         Some(CONTINUE | BREAK) | None => Verdict::Continue,
-        Some(_) => Verdict::End,
+        Some(DROP) => Verdict::Drop,
+        // Accepted, or for a process to decide.
+        Some(_) => Verdict::Accept,
     }
 }

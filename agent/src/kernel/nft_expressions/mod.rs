@@ -5,8 +5,9 @@
 
 mod attributes;
 mod set;
+pub mod xtables;
 
-use control::observed::filter::{Action, Field, Key, Rule, Test, Verdict};
+use control::filter::{Action, Field, Key, Rule, Side, Test, Verdict};
 
 use self::attributes::{value, verdict, words};
 pub use self::{
@@ -73,13 +74,12 @@ impl Reader {
                 return (number(data, FIRST) == Some(NFT_NAT_DNAT)).then_some(Action::Translate);
             }
             "redir" => return Some(Action::Translate),
-            "reject" | "queue" => return Some(Action::Verdict(Verdict::End)),
-            "target" => {
-                let target = name(data, FIRST)?;
-                return is_translation(&target).then_some(Action::Translate);
-            }
-            "match" => self.tests.extend(extension(data)),
-            "ct" | "fib" | "rt" | "socket" | "exthdr" | "osf" | "byteorder" | "xfrm" | "tunnel" => {
+            "reject" => return Some(Action::Verdict(Verdict::Drop)),
+            "queue" => return Some(Action::Verdict(Verdict::Accept)),
+            "target" => return xtables::action(&name(data, FIRST)?),
+            "match" => self.tests.extend(xtables::extension(data)),
+            "ct" => self.connection(data),
+            "fib" | "rt" | "socket" | "exthdr" | "osf" | "byteorder" | "xfrm" | "tunnel" => {
                 self.registers = Default::default();
             }
             "counter" | "log" | "notrack" | "last" => {}
@@ -111,11 +111,41 @@ impl Reader {
     }
 
     fn meta(&mut self, data: &[u8]) {
+        const MARK: u32 = 3;
+        const IIF: u32 = 4;
+        const OIF: u32 = 5;
+        const IIFNAME: u32 = 6;
+        const OIFNAME: u32 = 7;
         const NFPROTO: u32 = 15;
         const L4PROTO: u32 = 16;
+        let whole = |field: Field| Register::Field(field, field.mask());
         let field = match number(data, SECOND) {
+            Some(MARK) => whole(Field::Mark),
+            Some(IIF) => whole(Field::Index(Side::In)),
+            Some(OIF) => whole(Field::Index(Side::Out)),
+            Some(IIFNAME) => return self.device(register(data, FIRST), Side::In),
+            Some(OIFNAME) => return self.device(register(data, FIRST), Side::Out),
             Some(NFPROTO) => Register::Field(Field::Family, Field::Family.mask()),
             Some(L4PROTO) => Register::Field(Field::Protocol, Field::Protocol.mask()),
+            _ => Register::Unknown,
+        };
+        self.set(register(data, FIRST), field);
+    }
+
+    /// A device's name takes four words.
+    fn device(&mut self, place: Option<usize>, side: Side) {
+        let Some(place) = place else { return };
+        for word in 0..4 {
+            self.set(Some(place + usize::from(word)), Register::Field(Field::Name(side, word), u32::MAX));
+        }
+    }
+
+    fn connection(&mut self, data: &[u8]) {
+        const STATE: u32 = 0;
+        const STATUS: u32 = 2;
+        let field = match number(data, SECOND) {
+            Some(STATE) => Register::Field(Field::State, u32::MAX),
+            Some(STATUS) => Register::Field(Field::Status, u32::MAX),
             _ => Register::Unknown,
         };
         self.set(register(data, FIRST), field);
@@ -149,6 +179,12 @@ impl Reader {
         let (Some(place), Some(operation), Some(value)) = operands else {
             return self.tests.push(Test::Unknown);
         };
+        if let Register::Field(Field::Name(side, 0), u32::MAX) = self.get(place)
+            && [EQ, NEQ].contains(&operation)
+        {
+            let test = Test::By { side, name: value.to_vec(), not: operation == NEQ };
+            return self.tests.push(test);
+        }
         let words = words(value);
         let is_single = words.len() == 1;
         for (word, value) in words.into_iter().enumerate() {
@@ -255,6 +291,7 @@ fn loaded(base: u32, offset: u32, length: u32) -> Register {
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
     match (base, offset, length) {
+        (NETWORK, 12, 1..=4) => Register::Field(Field::Source, u32::MAX << (32 - 8 * length)),
         (NETWORK, 16, 1..=4) => Register::Field(Field::Address, u32::MAX << (32 - 8 * length)),
         (NETWORK, 9, 1) => Register::Field(Field::Protocol, Field::Protocol.mask()),
         (TRANSPORT, 2, 2) => Register::Field(Field::Port, Field::Port.mask()),
@@ -262,37 +299,5 @@ fn loaded(base: u32, offset: u32, length: u32) -> Register {
     }
 }
 
-/// Whether a target of iptables gives packets another destination.
-pub fn is_translation(target: &str) -> bool {
-    ["DNAT", "REDIRECT", "NETMAP"].contains(&target)
-}
-
-/// What a match of iptables asks for.
-fn extension(data: &[u8]) -> Option<Test> {
-    /// Where `struct xt_tcp` and `struct xt_udp` have their inverting flags, and source ports, destination ports.
-    const TCP_FLAGS: usize = 11;
-    const UDP_FLAGS: usize = 8;
-    let info = attribute(data, THIRD).unwrap_or_default();
-    match &*name(data, FIRST)? {
-        "comment" => None,
-        // Option, mask and bits of flags.
-        "tcp" if info.get(8..TCP_FLAGS) == Some(&[0; 3]) => Some(ports(info, TCP_FLAGS)),
-        "udp" => Some(ports(info, UDP_FLAGS)),
-        _ => Some(Test::Unknown),
-    }
-}
-
-fn ports(info: &[u8], flags: usize) -> Test {
-    const DESTINATION: u8 = 2;
-    let port = |at: usize| -> Option<u32> {
-        let bytes = info.get(at..at + 2)?.try_into().ok()?;
-        Some(u16::from_ne_bytes(bytes).into())
-    };
-    let ends: Option<[u32; 4]> = (|| Some([port(0)?, port(2)?, port(4)?, port(6)?]))();
-    match (ends, info.get(flags)) {
-        (Some([0, 0xffff, first, last]), Some(&flags)) if flags & !DESTINATION == 0 => {
-            Test::range(Field::Port, (first, last), flags & DESTINATION != 0)
-        }
-        _ => Test::Unknown,
-    }
-}
+#[cfg(test)]
+mod tests;

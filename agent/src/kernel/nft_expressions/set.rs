@@ -1,6 +1,6 @@
 //! Sets and maps.
 
-use control::observed::filter::{Element, Set, Verdict};
+use control::filter::{Element, Set, Verdict};
 
 use super::attributes::{attribute, attributes, number, value, verdict, words};
 
@@ -50,12 +50,39 @@ fn intervals(mut raw: Vec<Raw>) -> Vec<Element> {
         let Some(next) = raw.iter().skip(number + 1).find(|next| next.key != start.key) else {
             return Some(vec![[0xff; 4]; start.key.len()]);
         };
-        let [word] = next.key.as_slice() else { return None };
-        u32::from_be_bytes(*word).checked_sub(1).map(|last| vec![last.to_be_bytes()])
+        before(&next.key)
     };
     let starts = raw.iter().enumerate().filter(|(_, element)| !element.is_end);
     let elements = starts.filter_map(|(number, start)| {
         Some(Element { first: start.key.clone(), last: last(number, start)?, verdict: start.verdict.clone() })
     });
     elements.collect()
+}
+
+/// The key before another. Of several words (names of devices), an interval is of all that begin alike, so that each word
+/// is one by itself.
+fn before(key: &[[u8; 4]]) -> Option<Vec<[u8; 4]>> {
+    let mut key = key.to_vec();
+    for word in key.iter_mut().rev() {
+        let (less, is_borrowed) = u32::from_be_bytes(*word).overflowing_sub(1);
+        *word = less.to_be_bytes();
+        if !is_borrowed {
+            return Some(key);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_begin_alike_are_an_interval_of_each_word() {
+        let after = [*b"fan.", [0; 4], [0; 4], [0; 4]];
+        assert_eq!(before(&after), Some(vec![*b"fan-", [0xff; 4], [0xff; 4], [0xff; 4]]));
+        let after = [*b"eth0", [0, 0, 0, 1]];
+        assert_eq!(before(&after), Some(vec![*b"eth0", [0; 4]]));
+        assert_eq!(before(&[[0; 4], [0; 4]]), None);
+    }
 }

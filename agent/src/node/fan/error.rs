@@ -106,6 +106,9 @@ pub enum Fault {
     /// Packet filter.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// Others' rules.
+    #[error("reading the packet filter's rules: {0}")]
+    Rules(#[source] io::Error),
     /// Addresses by DHCP.
     #[error(transparent)]
     Dhcp(#[from] DhcpError),

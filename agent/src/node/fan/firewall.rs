@@ -59,6 +59,10 @@ fn body(fans: &[&Mark]) -> String {
     let (mut raw, mut own, mut nat, mut filter) = Default::default();
     for fan in &fans {
         let (overlay, slice, gateway) = (fan.overlay(), fan.slice(), fan.gateway());
+        // Packets that stay in the bridge meet the chains of iptables where a container runtime asks for that
+        // (bridge-nf-call-iptables): what it translated has to be translated back.
+        let bridge = fan.bridge();
+        rule(&mut raw, &format!("iifname \"{bridge}\" ip saddr {slice} ip daddr {slice} accept"));
         rule(&mut raw, &format!("ip saddr {overlay} ip daddr {overlay} ip daddr != {gateway} notrack"));
         // A container runtime on an adopted bridge would give the host's own packets another source.
         rule(&mut own, &keep(gateway));

@@ -18,7 +18,6 @@ mod show;
 mod take_down;
 
 pub use error::{Error, Fault};
-pub use forward::ForwardBlocked;
 pub use identity::Identities;
 pub use node::{Node, Repair, Up};
 pub use probe::Step;

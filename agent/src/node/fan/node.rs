@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use super::{
     LOCK,
     error::{Error, Fault},
-    forward::{self, ForwardBlocked},
+    forward,
     identity::{Identities, Identity},
     memory::{self, Memory},
     pieces::Work,
@@ -35,10 +35,9 @@ pub struct Up {
     pub fan: Fan,
     /// Every change; empty when all was as it ought to be.
     pub changed: Vec<String>,
-    /// A foreign forward chain that drops the slow path's packets.
-    pub blocked: Option<ForwardBlocked>,
-    /// What is left of it under this host's former addresses, a line each.
-    pub renumbered: Vec<String>,
+    /// What it is not to be relied on for, a line each: packets that others' filters drop, what is left of it under this
+    /// host's former addresses, devices that it takes nothing from.
+    pub warnings: Vec<String>,
 }
 
 /// What [`Node::repair`] did for one fan.
@@ -128,9 +127,10 @@ impl Node {
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
         match work.bring_up(&fan, self.flows).await {
-            Ok(blocked) => {
-                let renumbered = work.observed.renumbered(spec.overlay);
-                Ok(Up { fan, changed: work.changed, blocked, renumbered })
+            Ok(mut warnings) => {
+                warnings.extend(work.observed.renumbered(spec.overlay));
+                warnings.extend(unwatched(&Host::of(&work.observed, &self.uplinks), &fan));
+                Ok(Up { fan, changed: work.changed, warnings })
             }
             Err(fault) => {
                 if standing.is_none() {
@@ -232,14 +232,21 @@ impl Node {
         Ok(fan)
     }
 
-    /// Whether a foreign forward chain drops the slow path's packets; where Docker leaves a chain for it, the rules
-    /// that accept them are added.
+    /// What others' packet filters do to the fans' packets, a line each, after our accept rules are put where Docker
+    /// leaves a chain for them.
     ///
     /// # Errors
-    /// The ruleset can't be read.
-    pub async fn forward_blocked(&self) -> Result<Option<ForwardBlocked>, Error> {
-        let observed = self.observe().await?;
-        Ok(forward::check(&bridges(&observed))?)
+    /// The rules can't be read, or ours not be written.
+    pub async fn check_filters(&self) -> Result<Vec<String>, Error> {
+        Ok(forward::check(&self.observe().await?)?)
+    }
+
+    /// The same of what there is: nothing is changed.
+    ///
+    /// # Errors
+    /// The rules can't be read.
+    pub fn filters(&self, observed: &Observed) -> Result<Vec<String>, Error> {
+        Ok(forward::look(observed)?)
     }
 
     /// Whether operands mean the underlay of a fan that is up: spelled the same, or resolving to the same.
@@ -255,6 +262,21 @@ fn resolve(observed: &Observed, uplinks: &[String], spec: &FanSpec, origin: Orig
     resolved.map_err(|source| Error::Impossible { overlay: spec.overlay, source })
 }
 
+/// What to do where tunnel packets may come in by devices that the fan does not take them from.
+fn unwatched(host: &Host, fan: &Fan) -> Option<String> {
+    let others = host.unwatched(fan);
+    let all: Vec<&str> =
+        fan.uplinks().map(|uplink| uplink.name.as_str()).chain(others.iter().map(String::as_str)).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "uplinks: fan {}: tunnel packets that come in by {} are not taken; if some do, name all devices in \
+             /etc/fanlight/fanlight.toml, `[node] uplink = {all:?}`, and bring the fan up again",
+            fan.spec.overlay,
+            others.join(", ")
+        )
+    })
+}
+
 /// Programs that the fan needs, before anything is changed.
 fn check_programs(spec: &FanSpec) -> Result<(), Fault> {
     nft::check()?;
@@ -262,10 +284,6 @@ fn check_programs(spec: &FanSpec) -> Result<(), Fault> {
         dhcp::check()?;
     }
     Ok(())
-}
-
-pub(super) fn bridges(observed: &Observed) -> Vec<String> {
-    observed.standing.iter().map(|standing| standing.mark.bridge()).collect()
 }
 
 /// The options of an `up` must be those of the fan that is up.

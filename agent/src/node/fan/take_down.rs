@@ -10,7 +10,6 @@ use dataplane_common::outcome::Hook;
 use super::{
     error::Fault,
     firewall, forward,
-    node::bridges,
     pieces::{Work, is_helper},
 };
 use crate::kernel::{bpf::Datapath, dhcp};
@@ -37,7 +36,6 @@ impl Work<'_> {
         datapath: Option<Datapath>,
     ) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let all_bridges = bridges(&self.observed);
         self.observed.standing.retain(|standing| !victims.contains(standing));
         let last = self.observed.standing.is_empty();
         for victim in victims {
@@ -55,7 +53,7 @@ impl Work<'_> {
             note(&mut faults, self.bridge_away(victim).await);
         }
         if last {
-            note(&mut faults, forward::undo(&all_bridges));
+            note(&mut faults, forward::undo());
             note(&mut faults, self.helper_away().await);
             note(&mut faults, self.sysctls.restore(|_| true).map_err(Fault::from));
         }

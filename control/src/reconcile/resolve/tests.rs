@@ -299,3 +299,31 @@ fn the_underlays_first_and_last_address_own_no_slice() {
     let error = resolve(&host, "250.0.0.0/8", device("eth0", Some(16))).unwrap_err();
     assert!(matches!(error, ResolveError::NoHostAddress { .. }), "{error}");
 }
+
+#[test]
+fn where_the_address_is_on_the_loopback_device_all_others_are_unwatched() {
+    let mut host = host();
+    host.addresses.push(address(1, "172.31.0.28/32"));
+    host.addresses.push(address(3, "10.0.0.28/24"));
+    host.links.iter_mut().for_each(|link| link.up = true);
+    let fan = resolve(&host, "250.0.0.0/8", UnderlaySpec::Host(net("172.31.0.28/16"))).unwrap();
+    assert_eq!(host.unwatched(&fan), ["eth1"]);
+    let on_device = resolve(&host, "250.0.0.0/8", device("eth0", None)).unwrap();
+    assert_eq!(host.unwatched(&on_device), [""; 0]);
+    host.uplinks = vec!["eth0".to_owned()];
+    assert_eq!(host.unwatched(&fan), [""; 0]);
+}
+
+#[test]
+fn the_address_that_a_fan_has_stays_its_own_beside_any_other() {
+    let mut host = host();
+    host.addresses.insert(0, address(2, "172.30.0.99/16"));
+    host.addresses.insert(0, address(3, "172.30.0.98/16"));
+    let spec = spec("250.0.0.0/8", UnderlaySpec::Network(net("172.30.0.0/16")));
+    host.identities = vec![(spec.overlay, [172, 30, 0, 28].into())];
+    assert_eq!(host.resolve(&spec, Origin::Manual).unwrap().address, Ipv4Addr::new(172, 30, 0, 28));
+    let by_device = FanSpec { underlay: device("eth0", None), ..spec };
+    assert_eq!(host.resolve(&by_device, Origin::Manual).unwrap().address, Ipv4Addr::new(172, 30, 0, 28));
+    host.addresses.pop();
+    assert_eq!(host.resolve(&by_device, Origin::Manual).unwrap().address, Ipv4Addr::new(172, 30, 0, 99));
+}

@@ -19,10 +19,8 @@ use ipnet::Ipv4Net;
 use super::{
     RUN,
     error::Fault,
-    firewall,
-    forward::{self, ForwardBlocked},
+    firewall, forward,
     memory::{self, Memory},
-    node::bridges,
 };
 use crate::{
     kernel::{
@@ -56,11 +54,7 @@ impl<'n> Work<'n> {
     }
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
-    pub(super) async fn bring_up(
-        &mut self,
-        fan: &Fan,
-        flows: Option<u32>,
-    ) -> Result<Option<ForwardBlocked>, Fault> {
+    pub(super) async fn bring_up(&mut self, fan: &Fan, flows: Option<u32>) -> Result<Vec<String>, Fault> {
         self.remember(fan).await?;
         self.owns_maps = matches!(Datapath::open_existing(), Ok(None));
         let datapath = Datapath::open_for(flows)?;
@@ -68,7 +62,7 @@ impl<'n> Work<'n> {
         self.ensure(&datapath, fan).await?;
         self.endpoints(&datapath).await?;
         self.clear_stale(&datapath).await?;
-        forward::check(&bridges(&self.observed))
+        forward::check(&memory::observe(self.netlink, &self.memory, &[]).await?)
     }
 
     /// Makes everything of a fan as it ought to be.

@@ -1,9 +1,11 @@
-use std::{collections::HashMap, io, rc::Rc};
+use std::{collections::HashMap, io, net::IpAddr, rc::Rc};
 
-use control::observed::filter::{Rule, Set};
+use control::{
+    filter::{Packet, Packets, Rule, Set, Table, translated},
+    service::Vip,
+};
 
-use super::{Served, Table, Vips, walk};
-use crate::kernel::nft_expressions::{rule, set};
+use super::{rule, set};
 
 /// Messages about a table, as they were taken from a kernel.
 struct Dumped(HashMap<(&'static str, &'static str), Vec<Vec<u8>>>);
@@ -37,8 +39,11 @@ impl Table for Dumped {
 
 /// The chain that translates a VIP, or nothing.
 fn translator(text: &'static str, base: &str, vip: &str) -> String {
-    let services = [Served { name: String::new(), vip: vip.parse().unwrap() }];
-    let found = walk(&Vips::new(&services), &mut Dumped::read(text), base).unwrap();
+    let Vip { address, protocol, port } = vip.parse().unwrap();
+    let IpAddr::V4(address) = address else { panic!("{address} is of IPv6") };
+    let address = (address.to_bits(), address.to_bits());
+    let packets = Packets::new(vec![Packet::to(address, protocol.number(), port)]);
+    let found = translated(&packets, &mut Dumped::read(text), base).unwrap();
     found.first().map_or_else(String::new, |(_, chain)| chain.to_string())
 }
 

@@ -1,19 +1,27 @@
 //! Rules as `iptables-save` writes them.
 
-use std::{collections::HashMap, io, iter::Peekable, net::Ipv4Addr, rc::Rc, vec::IntoIter};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    iter::Peekable,
+    net::Ipv4Addr,
+    rc::Rc,
+    vec::IntoIter,
+};
 
 use control::{
-    observed::filter::{Action, Field, Rule, Set, Test, Verdict},
+    filter::{Action, Field, Rule, Set, Side, Table, Test, Verdict},
     service::Protocol,
 };
 
-use super::walk::Table;
-use crate::kernel::nft_expressions::is_translation;
+use super::nft_expressions::xtables;
 
 /// A table with all its chains.
 #[derive(Debug, Default)]
 pub struct Saved {
     chains: HashMap<String, Rc<[Rule]>>,
+    /// Those of hooks that drop what no rule takes.
+    dropping: HashSet<String>,
 }
 
 impl Saved {
@@ -29,7 +37,19 @@ impl Saved {
                 chains.entry(chain).or_default().push(rule);
             }
         }
-        Self { chains: chains.into_iter().map(|(name, rules)| (name, rules.into())).collect() }
+        let dropping = text.lines().filter_map(|line| {
+            let (name, policy) = line.strip_prefix(':')?.split_once(' ')?;
+            policy.starts_with("DROP").then(|| name.to_owned())
+        });
+        let dropping = dropping.collect();
+        Self { dropping, chains: chains.into_iter().map(|(name, rules)| (name, rules.into())).collect() }
+    }
+}
+
+impl Saved {
+    /// Whether a hook's chain drops what no rule takes.
+    pub fn drops(&self, chain: &str) -> bool {
+        self.dropping.contains(chain)
     }
 }
 
@@ -72,12 +92,16 @@ fn rule(mut words: Peekable<IntoIter<String>>, is_chain: impl Fn(&str) -> bool) 
                 return Some(Rule { tests, action });
             }
             "-g" => return Some(Rule { tests, action: Action::Verdict(Verdict::Goto(argument().into())) }),
-            "-d" => tests.push(address(&argument(), not)),
+            "-s" => tests.push(address(Field::Source, &argument(), not)),
+            "-d" => tests.push(address(Field::Address, &argument(), not)),
+            "-i" => tests.push(device(Side::In, &argument(), not)),
+            "-o" => tests.push(device(Side::Out, &argument(), not)),
+            "--ctstate" => tests.push(states(&argument(), not)),
             "-p" => tests.push(protocol(&argument(), not)),
             "--dport" | "--dports" => tests.push(ports(&argument(), not)),
             "--comment" => drop(argument()),
             "-m" => {
-                let known = ["comment", "tcp", "udp", "multiport"];
+                let known = ["comment", "tcp", "udp", "multiport", "conntrack"];
                 if !known.contains(&argument().as_str()) {
                     tests.push(Test::Unknown);
                 }
@@ -89,16 +113,37 @@ fn rule(mut words: Peekable<IntoIter<String>>, is_chain: impl Fn(&str) -> bool) 
 }
 
 fn action(target: &str, is_chain: impl Fn(&str) -> bool) -> Option<Action> {
-    Some(match target {
-        "ACCEPT" | "DROP" => Action::Verdict(Verdict::End),
-        "RETURN" => Action::Verdict(Verdict::Return),
-        _ if is_translation(target) => Action::Translate,
-        chain if is_chain(chain) => Action::Verdict(Verdict::Jump(chain.into())),
-        _ => return None,
-    })
+    match target {
+        "RETURN" => Some(Action::Verdict(Verdict::Return)),
+        chain if is_chain(chain) => Some(Action::Verdict(Verdict::Jump(chain.into()))),
+        target => xtables::action(target),
+    }
 }
 
-fn address(text: &str, not: bool) -> Test {
+/// A name that ends in `+` is the beginning of one.
+fn device(side: Side, text: &str, not: bool) -> Test {
+    let name = match text.strip_suffix('+') {
+        Some(beginning) => beginning.as_bytes().to_vec(),
+        None => [text.as_bytes(), &[0]].concat(),
+    };
+    Test::By { side, name, not }
+}
+
+fn states(text: &str, not: bool) -> Test {
+    let bit = |name: &str| match name {
+        "INVALID" => Some(1),
+        "ESTABLISHED" => Some(1 << 1),
+        "RELATED" => Some(1 << 2),
+        "NEW" => Some(1 << 3),
+        "SNAT" | "DNAT" => Some(0),
+        "UNTRACKED" => Some(1 << 8),
+        _ => None,
+    };
+    let mask: Option<u32> = text.split(',').map(bit).try_fold(0, |mask, bit| Some(mask | bit?));
+    mask.map_or(Test::Unknown, |mask| xtables::states(mask, not))
+}
+
+fn address(field: Field, text: &str, not: bool) -> Test {
     let (address, mask) = text.split_once('/').unwrap_or((text, "32"));
     let length = |text: &str| text.parse::<u32>().ok().filter(|length| *length <= u32::BITS);
     let mask = match (mask.parse::<Ipv4Addr>(), length(mask)) {
@@ -108,7 +153,7 @@ fn address(text: &str, not: bool) -> Test {
     };
     let Ok(address) = address.parse::<Ipv4Addr>() else { return Test::Unknown };
     let value = address.to_bits() & mask;
-    Test::In { field: Field::Address, mask, ranges: vec![(value, value)], not }
+    Test::In { field, mask, ranges: vec![(value, value)], not }
 }
 
 fn protocol(text: &str, not: bool) -> Test {
@@ -138,8 +183,14 @@ fn ports(text: &str, not: bool) -> Test {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use control::{
+        filter::{Packet, Packets, translated as walk},
+        service::Vip,
+    };
+
     use super::*;
-    use crate::inspect::shadow::{Served, Vips, walk};
 
     const KUBE_PROXY: &str = r#"# Generated by iptables-save v1.8.9 on Sun Nov 22 00:50:43 2026
 *nat
@@ -172,13 +223,17 @@ COMMIT
 "#;
 
     fn translated(vips: &[&str]) -> Vec<(String, String)> {
-        let served = |vip: &&str| Served { name: (*vip).to_owned(), vip: vip.parse().unwrap() };
-        let services: Vec<Served> = vips.iter().map(served).collect();
-        let found = walk(&Vips::new(&services), &mut Saved::read(KUBE_PROXY), "OUTPUT").unwrap();
-        let mut found: Vec<_> = found
-            .into_iter()
-            .map(|(number, chain)| (services[number].name.clone(), chain.to_string()))
-            .collect();
+        let packet = |text: &&str| {
+            let Vip { address, protocol, port } = text.parse().unwrap();
+            let IpAddr::V4(address) = address else { panic!("{text} is of IPv6") };
+            Packet::to((address.to_bits(), address.to_bits()), protocol.number(), port)
+        };
+        let mut packets: Vec<Packet> = vips.iter().map(packet).collect();
+        let ports: Vec<u16> = packets.iter().map(|packet| packet.port).filter(|port| *port != 0).collect();
+        packets.iter_mut().for_each(|packet| packet.taken.clone_from(&ports));
+        let found = walk(&Packets::new(packets), &mut Saved::read(KUBE_PROXY), "OUTPUT").unwrap();
+        let mut found: Vec<_> =
+            found.into_iter().map(|(number, chain)| (vips[number].to_owned(), chain.to_string())).collect();
         found.sort();
         found
     }

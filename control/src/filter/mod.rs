@@ -1,0 +1,13 @@
+//! What rules of packet filters do to packets that are known in part: values of rules, and the way of packets through them.
+
+mod packet;
+mod rule;
+mod set;
+mod walk;
+mod ways;
+
+pub use packet::{Device, Field, Fit, Packet, Packets, Side, state};
+pub use rule::{Action, Key, Rule, Test, Verdict};
+pub use set::{Element, Set};
+pub use walk::{Base, Dropped, ENOUGH, Table, dropped, translated};
+pub use ways::{Findings, Hook, Kind, Owner, Way, at, ways, xtables};

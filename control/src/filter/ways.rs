@@ -1,0 +1,301 @@
+//! The ways of a fan's packets that the kernel's packet filter sees, and the words of who drops them.
+
+use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, rc::Rc};
+
+use super::{Device, Dropped, Packet, Packets, state};
+use crate::{
+    model::{Egress, HELPER},
+    observed::{Link, Mark, Observed},
+};
+
+/// Addresses that are named; the rest are counted.
+const NAMED: usize = 5;
+
+/// Where packets meet a packet filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Before they are routed.
+    Prerouting,
+    /// On their way to a process of this host.
+    Input,
+    /// On their way from one device to another.
+    Forward,
+}
+
+/// What packets of a way are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From other hosts' slices to this one's containers that the programs don't know yet.
+    In,
+    /// From containers to other slices, where the stack has to do it.
+    Out,
+    /// From containers to anywhere else.
+    Egress,
+    /// What comes back to them.
+    Answers,
+    /// Containers that ask for an address.
+    Lease,
+}
+
+/// One way of a fan's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// What for.
+    pub kind: Kind,
+    /// The device that they come in by.
+    pub input: String,
+    /// The device that they leave by; none for what is for this host.
+    pub output: Option<String>,
+    packet: Packet,
+}
+
+/// The ways of all fans that stand.
+pub fn ways(observed: &Observed) -> Vec<Way> {
+    observed.current().flat_map(|mark| of_fan(observed, mark)).collect()
+}
+
+/// Those whose packets a hook sees, as packets, with the number of the way of each.
+pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
+    let meets = |way: &Way| match hook {
+        Hook::Prerouting => true,
+        Hook::Input => way.kind == Kind::Lease,
+        Hook::Forward => way.kind != Kind::Lease,
+    };
+    let met = ways.iter().enumerate().filter(|(_, way)| meets(way));
+    let packet = |way: &Way| match hook {
+        // Nobody knows yet where they go.
+        Hook::Prerouting => Packet { output: None, ..way.packet.clone() },
+        Hook::Input | Hook::Forward => way.packet.clone(),
+    };
+    let (numbers, packets) = met.map(|(number, way)| (number, packet(way))).unzip();
+    (numbers, Packets::new(packets))
+}
+
+fn of_fan(observed: &Observed, mark: &Mark) -> Vec<Way> {
+    const UDP: u8 = 17;
+    const DHCP: u16 = 67;
+    let (Some(bridge), Some(helper)) = (observed.link(&mark.bridge()), observed.link(HELPER[0])) else {
+        return Vec::new();
+    };
+    let ends = |network: ipnet::Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
+    let (overlay, slice, all) = (ends(mark.overlay()), ends(mark.slice()), (0, u32::MAX));
+    let way = |kind, input: &Link, output: Option<&Link>, source, mut packet: Packet, tracked| {
+        packet.source = Some(source);
+        packet.input = Some(Device::new(&input.name, input.index));
+        packet.output = output.map(|link| Device::new(&link.name, link.index));
+        packet.state = Some(tracked);
+        packet.mark = Some(0);
+        Way { kind, input: input.name.clone(), output: output.map(|link| link.name.clone()), packet }
+    };
+    let any = |destination| Packet::to(destination, 0, 0);
+    let mut ways = vec![
+        way(Kind::In, helper, Some(bridge), overlay, any(slice), state::UNTRACKED),
+        way(Kind::Out, bridge, Some(helper), slice, any(overlay), state::UNTRACKED),
+    ];
+    if mark.spec.egress != Egress::Drop {
+        for exit in exits(observed, mark) {
+            ways.push(way(Kind::Egress, bridge, Some(exit), slice, any(all), state::NEW));
+            ways.push(way(Kind::Answers, exit, Some(bridge), all, any(slice), state::ESTABLISHED));
+        }
+    }
+    if mark.spec.dhcp {
+        let request = Packet::to((u32::MAX, u32::MAX), UDP, DHCP);
+        ways.push(way(Kind::Lease, bridge, None, (0, 0), request, state::NEW));
+    }
+    ways
+}
+
+/// The devices by which containers reach the rest of the world: that of the default route, and the fan's own.
+fn exits<'o>(observed: &'o Observed, mark: &Mark) -> Vec<&'o Link> {
+    let holders = observed.addresses.iter().filter(|address| address.address == mark.address);
+    let defaults = observed.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let indexes: BTreeSet<u32> =
+        holders.map(|address| address.index).chain(defaults.filter_map(|route| route.oif)).collect();
+    observed.links.iter().filter(|link| indexes.contains(&link.index) && !link.loopback).collect()
+}
+
+/// A chain that drops packets, and whose words have to be used to change that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The family, as `nft` writes it; empty for iptables beside nf_tables.
+    pub family: &'static str,
+    /// The table.
+    pub table: Rc<str>,
+    /// The hook's chain.
+    pub base: Rc<str>,
+    /// The hook.
+    pub hook: Hook,
+    /// The program to add a rule with, where the table is iptables'.
+    pub iptables: Option<&'static str>,
+}
+
+/// What others' rules do to a fan's packets, a reason a line.
+#[derive(Debug, Default)]
+pub struct Findings {
+    blocked: Vec<(Owner, Vec<Way>)>,
+    docker: BTreeSet<Ipv4Addr>,
+    docker_chains: BTreeSet<String>,
+    filtered: BTreeSet<String>,
+}
+
+impl Findings {
+    /// Takes what a base chain drops of ways.
+    pub fn add(&mut self, ways: &[Way], numbers: &[usize], owner: &Owner, dropped: &[Dropped]) {
+        for found in dropped {
+            let Some(way) = numbers.get(found.packet).and_then(|&number| ways.get(number)) else { continue };
+            let name = owner.name(&found.chain);
+            match (way.kind, found.is_whole, owner.is_dockers(found)) {
+                (Kind::In, _, true) => {
+                    self.docker.extend(found.address.map(Ipv4Addr::from_bits));
+                    self.docker_chains.insert(name);
+                }
+                (_, true, _) => self.block(owner, way),
+                (Kind::In | Kind::Out, false, _) => drop(self.filtered.insert(name)),
+                // What leaves the overlay goes by the stack: there the rule holds.
+                (Kind::Egress | Kind::Answers | Kind::Lease, false, _) => {}
+            }
+        }
+    }
+
+    fn block(&mut self, owner: &Owner, way: &Way) {
+        match self.blocked.iter_mut().find(|(other, _)| other == owner) {
+            Some((_, ways)) if ways.contains(way) => {}
+            Some((_, ways)) => ways.push(way.clone()),
+            None => self.blocked.push((owner.clone(), vec![way.clone()])),
+        }
+    }
+
+    /// Whether a chain of iptables' filter table keeps a fan's packets from being forwarded.
+    pub fn is_forwarding_blocked(&self) -> bool {
+        let by_docker = self.docker_chains.iter().any(|chain| chain.ends_with(" DOCKER"));
+        let is_filter = |owner: &Owner| owner.iptables.is_some() && &*owner.base == "FORWARD";
+        by_docker || self.blocked.iter().any(|(owner, _)| is_filter(owner))
+    }
+
+    /// The reasons.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> =
+            self.blocked.iter().map(|(owner, ways)| blocked(owner, ways)).collect();
+        reasons.extend(self.docker_reason());
+        if !self.filtered.is_empty() {
+            let chains = self.filtered.iter().cloned().collect::<Vec<_>>().join(", ");
+            reasons.push(format!(
+                "filtered: {chains} drops some packets between overlay addresses; what the programs deliver by \
+                 themselves passes it by: filter in the containers' namespaces"
+            ));
+        }
+        reasons
+    }
+
+    fn docker_reason(&self) -> Option<String> {
+        let chains = self.docker_chains.iter().cloned().collect::<Vec<_>>().join(", ");
+        let named: Vec<String> = self.docker.iter().take(NAMED).map(Ipv4Addr::to_string).collect();
+        let whom = match (named.as_slice(), self.docker.len().saturating_sub(NAMED)) {
+            ([], _) => "its containers".to_owned(),
+            (_, 0) => named.join(", "),
+            (_, more) => format!("{} and {more} more", named.join(", ")),
+        };
+        (!chains.is_empty()).then(|| {
+            format!(
+                "docker-blocked: {chains} drops what comes from other hosts to {whom}, until the container has spoken; \
+                 run dockerd with `--allow-direct-routing` (28.2 and later), make the network with \
+                 `-o com.docker.network.bridge.gateway_mode_ipv4=routed` (28.0), or run dockerd with `--iptables=false`"
+            )
+        })
+    }
+}
+
+fn blocked(owner: &Owner, ways: &[Way]) -> String {
+    let is_lease = ways.iter().all(|way| way.kind == Kind::Lease);
+    let (name, what) = if is_lease {
+        ("dhcp-blocked", "requests for addresses")
+    } else {
+        ("forward-blocked", "forwarded packets")
+    };
+    let mut text = format!("{name}: {} drops {what}; add", owner.name(&owner.base));
+    for way in ways {
+        for rule in owner.rules(way) {
+            // Writing to a string can't fail.
+            let _ = write!(text, " `{rule}`");
+        }
+    }
+    text
+}
+
+impl Owner {
+    fn name(&self, chain: &str) -> String {
+        match (self.family, self.iptables) {
+            ("", Some(program)) => format!("{program} {} {chain}", self.table),
+            (family, _) => format!("{family} {} {chain}", self.table),
+        }
+    }
+
+    /// Whether it is Docker's rule that drops: by its chains' names, and by the only form that it writes into others'
+    /// (from 28.0 on: `raw PREROUTING -d CONTAINER ! -i BRIDGE -j DROP`).
+    fn is_dockers(&self, found: &Dropped) -> bool {
+        let is_raw = &*self.table == "raw" && &*found.chain == "PREROUTING" && found.address.is_some();
+        is_raw
+            || (found.chain.starts_with("DOCKER") && &*found.chain != "DOCKER-USER")
+            || &*self.table == "docker-bridges"
+    }
+
+    /// What lets packets of a way pass.
+    fn rules(&self, way: &Way) -> Vec<String> {
+        if &*self.table == "firewalld" {
+            return trust(way);
+        }
+        let (family, table, base) = (self.family, &self.table, &self.base);
+        let mut way = way.clone();
+        way.output = way.output.filter(|_| self.hook != Hook::Prerouting);
+        vec![match self.iptables {
+            Some(program) => format!("{program}{} -I {base} {} -j ACCEPT", self.option(), xtables(&way)),
+            None => format!("nft insert rule {family} {table} {base} {} accept", nftables(&way)),
+        }]
+    }
+
+    fn option(&self) -> String {
+        if &*self.table == "filter" { String::new() } else { format!(" -t {}", self.table) }
+    }
+}
+
+/// Packets of a way in the words of iptables.
+pub fn xtables(way: &Way) -> String {
+    let output = way.output.as_ref().map_or_else(String::new, |output| format!(" -o {output}"));
+    let more = match way.kind {
+        Kind::In | Kind::Out | Kind::Egress => "",
+        Kind::Answers => " -m conntrack --ctstate RELATED,ESTABLISHED",
+        Kind::Lease => " -p udp -m udp --dport 67",
+    };
+    format!("-i {}{output}{more}", way.input)
+}
+
+/// Packets of a way in the words of nftables.
+fn nftables(way: &Way) -> String {
+    let output = way.output.as_ref().map_or_else(String::new, |output| format!(" oifname {output}"));
+    let more = match way.kind {
+        Kind::In | Kind::Out | Kind::Egress => "",
+        Kind::Answers => " ct state established,related",
+        Kind::Lease => " udp dport 67",
+    };
+    format!("iifname {}{output}{more}", way.input)
+}
+
+/// firewalld forgets rules that others add to its chains: its own words last.
+fn trust(way: &Way) -> Vec<String> {
+    let command = |words: &str| format!("firewall-cmd --permanent {words}");
+    match way.kind {
+        Kind::In | Kind::Out | Kind::Lease => {
+            vec![command(&format!("--zone=trusted --add-interface={}", way.input))]
+        }
+        Kind::Egress => vec![
+            command("--new-policy=fanlight"),
+            command("--policy=fanlight --add-ingress-zone=trusted"),
+            command("--policy=fanlight --add-egress-zone=ANY"),
+            command("--policy=fanlight --set-target=ACCEPT"),
+        ],
+        Kind::Answers => vec!["firewall-cmd --reload".to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests;
