@@ -1,15 +1,22 @@
 //! Rules of owners who use `iptables`: single ones in a chain of the IPv4 filter table, and what nf_tables does not know.
 
-use std::{
-    fs, io,
-    process::{Command, Output},
+use std::{fs, time::Duration};
+
+use super::{
+    child::{self, Output},
+    nft::NftError,
 };
 
-use super::nft::NftError;
+/// How long another user's lock is waited for, in seconds.
+const WAIT: &str = "5";
+/// How long a change of a rule may take, with that wait.
+const LIMIT: Duration = Duration::from_secs(15);
+/// How long printing all rules may take.
+const PRINT: Duration = Duration::from_secs(30);
 
 /// Whether the program is there.
 pub fn is_installed() -> bool {
-    Command::new("iptables").arg("--version").output().is_ok_and(|output| output.status.success())
+    child::run("iptables", &["--version"], "", LIMIT).is_ok_and(|output| output.is_success())
 }
 
 /// Makes a rule stand in a chain, at its beginning if it has to be added.
@@ -21,7 +28,7 @@ pub fn ensure_first(chain: &str, rule: &[String]) -> Result<(), NftError> {
         return Ok(());
     }
     let output = run("-I", chain, rule)?;
-    if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+    if output.is_success() { Ok(()) } else { Err(refused(&output)) }
 }
 
 /// Removes a rule from a chain; one that does not stand there is fine.
@@ -33,7 +40,7 @@ pub fn remove(chain: &str, rule: &[String]) -> Result<(), NftError> {
         return Ok(());
     }
     let output = run("-D", chain, rule)?;
-    if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+    if output.is_success() { Ok(()) } else { Err(refused(&output)) }
 }
 
 /// The rules for translation that the kernel has beside nf_tables, as `iptables-save` writes them; `None`: there are none,
@@ -46,26 +53,24 @@ pub fn legacy_nat() -> Result<Option<String>, NftError> {
     if !fs::read_to_string(NAMES).unwrap_or_default().lines().any(|name| name == "nat") {
         return Ok(None);
     }
-    match Command::new("iptables-legacy-save").args(["-t", "nat"]).output() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match child::run("iptables-legacy-save", &["-t", "nat"], "", PRINT) {
+        Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(NftError::Run(error)),
-        Ok(output) if output.status.success() => {
-            Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
-        }
+        Ok(output) if output.is_success() => Ok(Some(output.text())),
         Ok(output) => Err(refused(&output)),
     }
 }
 
 fn stands(chain: &str, rule: &[String]) -> Result<bool, NftError> {
-    run("-C", chain, rule).map(|output| output.status.success())
+    run("-C", chain, rule).map(|output| output.is_success())
 }
 
 fn run(action: &str, chain: &str, rule: &[String]) -> Result<Output, NftError> {
-    // Another user of iptables may hold its lock.
-    Command::new("iptables").args(["-w", "5", action, chain]).args(rule).output().map_err(NftError::Run)
+    let rule = rule.iter().map(String::as_str);
+    let arguments: Vec<&str> = ["-w", WAIT, action, chain].into_iter().chain(rule).collect();
+    child::run("iptables", &arguments, "", LIMIT).map_err(NftError::Run)
 }
 
 fn refused(output: &Output) -> NftError {
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    NftError::Refused(complaint.lines().next().unwrap_or("no reason given").trim().to_owned())
+    NftError::Refused(output.complaint())
 }

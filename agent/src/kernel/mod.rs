@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod capabilities;
+pub mod child;
 pub mod destinations;
 pub mod dhcp;
 pub mod icmp;
@@ -15,7 +16,7 @@ pub mod nft;
 pub mod nft_expressions;
 pub mod nft_rules;
 pub mod nft_watch;
-pub mod privileges;
+pub mod replace;
 pub mod reserved_ports;
 pub mod reset;
 mod sockets;

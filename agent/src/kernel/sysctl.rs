@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::replace::{remove, replace};
+
 /// Why a setting could not be read or written, or its former value not be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -200,17 +202,10 @@ impl Remembered {
     fn save(&self) -> Result<(), SysctlError> {
         let failed = |source| SysctlError::File { path: self.path.clone(), source };
         if self.changes.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
+            return remove(&self.path).map_err(failed);
         }
         let text = serde_json::to_vec_pretty(&self.changes).map_err(|error| failed(error.into()))?;
-        let fresh = self.path.with_extension("new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(failed)
+        replace(&self.path, &text).map_err(failed)
     }
 }
 

@@ -12,7 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::service::Change;
+use control::{model::fnv1a, service::Change};
+
+use crate::kernel::replace::{put, sync_folder};
 
 /// Where the agent keeps what it must not forget.
 pub(crate) const FOLDER: &str = "/var/lib/fanlight";
@@ -110,20 +112,11 @@ impl Store {
 
     /// Writes a log of these changes in place of the old one; a reader finds one or the other.
     pub(crate) fn rewrite(&mut self, changes: &[Change]) -> io::Result<()> {
-        let fresh = self.path().with_extension("new");
         let bytes = [HEADER.as_bytes(), &line(changes)?].concat();
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, self.path())?;
-        self.file = Some(file);
+        self.file = Some(put(&self.path(), &bytes)?);
         (self.length, self.fresh) = (bytes.len() as u64, bytes.len() as u64);
         self.has_failed = false;
-        File::open(&self.folder)?.sync_all()
+        sync_folder(&self.path())
     }
 
     /// Where it is.
@@ -150,7 +143,7 @@ pub(crate) fn damaged(folder: &Path) -> Vec<PathBuf> {
 
 fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(changes)?;
-    let mut line = format!("{:016x} ", hash(&json)).into_bytes();
+    let mut line = format!("{:016x} ", fnv1a(&json)).into_bytes();
     line.extend(json);
     line.push(b'\n');
     Ok(line)
@@ -172,15 +165,8 @@ fn read(bytes: &[u8]) -> Contents {
 fn parse(line: &[u8]) -> Option<Vec<Change>> {
     let (hashed, json) = line.strip_suffix(b"\n")?.split_at_checked(17)?;
     let hashed = std::str::from_utf8(hashed).ok()?.strip_suffix(' ')?;
-    let is_whole = u64::from_str_radix(hashed, 16).is_ok_and(|hashed| hashed == hash(json));
+    let is_whole = u64::from_str_radix(hashed, 16).is_ok_and(|hashed| hashed == fnv1a(json));
     if is_whole { serde_json::from_slice(json).ok() } else { None }
-}
-
-/// FNV-1a: finds what changed by accident.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

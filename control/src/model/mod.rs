@@ -2,14 +2,16 @@
 
 mod bridge_name;
 mod fan;
+mod hash;
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
 pub(crate) use bridge_name::check_bridge_name;
-pub use bridge_name::{HELPER, bridge_name, fnv1a};
+pub use bridge_name::{HELPER, bridge_name};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference};
+pub use hash::fnv1a;
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
 pub const ROUTE_PROTOCOL: u8 = 250;

@@ -9,7 +9,7 @@ use std::{
 use control::service::ServiceState;
 use serde::{Deserialize, Serialize, Serializer as _};
 
-use crate::kernel::bpf::FlowCount;
+use crate::kernel::{bpf::FlowCount, replace::replace};
 
 /// Where the agent's record is.
 pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
@@ -82,15 +82,6 @@ pub fn write_services(path: &Path, services: impl Iterator<Item = ServiceState>)
     let mut text = Vec::new();
     serde_json::Serializer::new(&mut text).collect_seq(services)?;
     replace(path, &text)
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, text)?;
-    fs::rename(&fresh, path)
 }
 
 /// Seconds since 1970.

@@ -8,7 +8,10 @@ use std::{
 use control::observed::{Entry, Observed, standing};
 
 use super::error::Fault;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::{
+    netlink::Netlink,
+    replace::{remove, replace},
+};
 
 /// The file of remembered fans, one entry a bridge.
 #[derive(Debug)]
@@ -51,14 +54,10 @@ impl Memory {
     fn save(&self) -> Result<(), Fault> {
         let failed = |source| Fault::File { path: self.path.clone(), source };
         if self.entries.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
+            return remove(&self.path).map_err(failed);
         }
         let text = serde_json::to_vec_pretty(&self.entries).map_err(|error| failed(error.into()))?;
-        let fresh = self.path.with_extension("new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(failed)
+        replace(&self.path, &text).map_err(failed)
     }
 }
 
