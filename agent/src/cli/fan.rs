@@ -66,7 +66,7 @@ pub(super) fn node() -> anyhow::Result<Node> {
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {
-    Ok(node.up(spec, origin).await?)
+    Ok(node.up(&node.lock()?, spec, origin).await?)
 }
 
 /// Brings up every line of the file; a failing one does not stop the others.
@@ -95,7 +95,10 @@ pub(super) fn down(args: &DownArgs, output: &mut Output<'_>) -> Result<ExitCode,
     }
     let line = fan_line("fan down", &args.operands)?;
     runtime::require_privileges("fan down")?;
-    runtime::block_on(async { node()?.down(&line.spec).await.context("fan down") })?;
+    runtime::block_on(async {
+        let node = node()?;
+        node.down(&node.lock().context("fan down")?, &line.spec).await.context("fan down")
+    })?;
     tell_down(&[line.spec], output)
 }
 
@@ -113,7 +116,8 @@ fn down_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
             if !ours {
                 continue;
             }
-            match node.down(&mark.spec).await {
+            let lock = node.lock().context("fan down -a")?;
+            match node.down(&lock, &mark.spec).await {
                 Ok(()) => downs.push(mark.spec.clone()),
                 Err(error) => failures.push(format!("fan down -a: {error}")),
             }

@@ -20,4 +20,5 @@ pub mod replace;
 pub mod reserved_ports;
 pub mod reset;
 mod sockets;
+pub mod sole;
 pub mod sysctl;

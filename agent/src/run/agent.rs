@@ -10,6 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     Options,
     api::Api,
+    locking::{Held, lock_soon},
     pace::Pace,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
-    kernel::{bpf::Datapath, capabilities, netlink::Event},
+    kernel::{bpf::Datapath, capabilities, lock::Lock, netlink::Event, sole::Sole},
     node::fan::Node,
     sources::{
         applied::FOLDER,
@@ -59,6 +60,11 @@ pub(super) struct Agent {
     concern: Concern,
     /// Foreign packet filters may have changed.
     filters: bool,
+    /// Looks are put off, because a command holds the lock.
+    pub(super) held: Option<Held>,
+    /// systemd waits to hear that the files are followed.
+    is_unready: bool,
+    sole: Sole,
 }
 
 /// Reads the configuration.
@@ -67,16 +73,16 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
+pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -> Result<()> {
     let (reasons, shadowed) = mpsc::channel(1);
-    let mut agent = Agent::new(options, &files, shadowed)?;
+    let mut agent = Agent::new(options, &files, shadowed, sole)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
     agent.shadows.start(reasons);
     agent.api.open()?;
-    notify(&[NotifyState::Ready]);
+    agent.tell_ready();
     loop {
         match agent.sources.next(agent.pace.due(), &mut agent.services.keeping).await? {
             Wake::Time => agent.look().await,
@@ -109,7 +115,8 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     }
     notify(&[NotifyState::Stopping]);
     if options.detach {
-        agent.take_down().await.context("agent: taking the datapath down")?;
+        let lock = lock_soon().await.context("agent: taking the datapath down")?;
+        agent.take_down(&lock).await.context("agent: taking the datapath down")?;
     }
     agent.services.tell_now().await;
     agent.report.stopped();
@@ -121,6 +128,7 @@ impl Agent {
         options: &Options,
         files: &config::Sources,
         shadowed: mpsc::Receiver<Vec<String>>,
+        sole: Sole,
     ) -> Result<Self> {
         let now = Instant::now();
         let (requests, asked) = mpsc::channel(REQUESTS);
@@ -146,6 +154,9 @@ impl Agent {
             pace: Pace::new(now),
             concern: Concern::Fans,
             filters: true,
+            held: None,
+            is_unready: false,
+            sole,
         };
         agent.take_over(&options.config, files)?;
         Ok(agent)
@@ -188,7 +199,15 @@ impl Agent {
         }
         self.concern = Concern::Fans;
         self.look().await;
-        notify(&[NotifyState::Ready]);
+        self.tell_ready();
+    }
+
+    /// Tells systemd that the files are followed, as soon as that is so; at the latest when a command holds that up.
+    fn tell_ready(&mut self) {
+        self.is_unready = self.held.is_some() && !self.is_held_up();
+        if !self.is_unready {
+            notify(&[NotifyState::Ready]);
+        }
     }
 
     pub(super) fn note(&mut self, concern: Concern) {
@@ -206,16 +225,40 @@ impl Agent {
             self.pace.looked_away(Instant::now(), self.services.is_untold);
             return;
         }
+        let guards = self.sole.hold();
+        self.report.set(Topic::Sole, guards);
+        self.report.set(Topic::Api, self.api.repair());
+        match self.take_lock() {
+            Ok(Some(lock)) => self.look_under(&lock, concern).await,
+            Ok(None) => {
+                // The periodic look is one at everything.
+                self.concern =
+                    self.concern.max(if concern == Concern::Nothing { Concern::Fans } else { concern });
+                self.pace.put_off(Instant::now());
+            }
+            Err(error) => {
+                self.concern = self.concern.max(Concern::Fans);
+                self.report.set(Topic::Lock, vec![error.to_string()]);
+                self.pace.looked(Instant::now(), true);
+            }
+        }
+        self.report.publish();
+        if self.is_unready {
+            self.tell_ready();
+        }
+    }
+
+    async fn look_under(&mut self, lock: &Lock, concern: Concern) {
         let mut failed = false;
         if concern != Concern::Endpoints {
-            let outcome = self.look_at_fans().await;
+            let outcome = self.look_at_fans(lock).await;
             failed |= self.failed(Topic::Fans, outcome);
             if self.is_fresh {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.
                 let outcome = self.look_at_endpoints().await;
                 failed |= self.failed(Topic::Endpoints, outcome);
             }
-            let outcome = self.look_at_services().await;
+            let outcome = self.look_at_services(lock).await;
             failed |= self.failed(Topic::Services, outcome);
         }
         let outcome = self.look_at_endpoints().await;
@@ -227,8 +270,6 @@ impl Agent {
         if std::mem::take(&mut self.filters) {
             self.look_at_filters().await;
         }
-        self.report.set(Topic::Api, self.api.repair());
-        self.report.publish();
         self.pace.looked(Instant::now(), failed);
     }
 

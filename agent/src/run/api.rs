@@ -37,16 +37,18 @@ impl Api {
         self.is_open
     }
 
-    /// Listens, at another place than before if that is wanted.
+    /// Listens, at another place than before if that is wanted, and anew where clients find it no more. The former socket
+    /// goes when its successor is there.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;
-        if self.server.as_ref().is_some_and(|server| server.socket().path() == self.wanted) {
+        let former = self.server.as_ref().filter(|server| server.is_running());
+        if former.is_some_and(|former| former.socket().path() == self.wanted && former.socket().is_in_place())
+        {
             return Ok(());
         }
-        // The former socket's link would go with it.
-        self.server = None;
-        let socket = Socket::bind(&self.wanted)?;
+        let socket = Socket::bind(&self.wanted, former.map(Server::socket))?;
         self.server = Some(Server::start(socket, self.app.clone()).context("API: no thread for it")?);
+        tracing::debug!("API: listening at {}", self.wanted.display());
         Ok(())
     }
 

@@ -17,8 +17,12 @@ use crate::kernel::bpf::FlowCount;
 pub(super) enum Topic {
     /// The files.
     Config,
+    /// That this is the only agent.
+    Sole,
     /// The API's socket.
     Api,
+    /// The lock that commands hold.
+    Lock,
     /// Fans.
     Fans,
     /// Foreign packet filters.

@@ -24,7 +24,10 @@ use super::{
     services_record::{Teller, Told},
 };
 use crate::{
-    kernel::bpf::{Datapath, ServiceWriter},
+    kernel::{
+        bpf::{Datapath, ServiceWriter},
+        lock::Lock,
+    },
     node::{
         fan::Node,
         flows::{Keeper, Local},
@@ -257,7 +260,7 @@ fn apply_all(
 
 impl Agent {
     /// Looks at services; says whether anything failed.
-    pub(super) async fn look_at_services(&mut self) -> Result<bool> {
+    pub(super) async fn look_at_services(&mut self, lock: &Lock) -> Result<bool> {
         let mut reasons = self.services.keep();
         let mut faults = Vec::new();
         let mut failed: HashSet<Vip> = self.services.wanted().map(|service| service.vip).collect();
@@ -267,7 +270,7 @@ impl Agent {
             reasons.extend(self.services.lacks_room()?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
-            faults.extend(self.services.look_at_ports(&self.node, datapath).await);
+            faults.extend(self.services.look_at_ports(&self.node, lock, datapath).await);
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
             let routes = netlink.routes().await?;
@@ -335,13 +338,13 @@ impl Services {
 
     /// Tells the programs of the ports that a source is translated to, and keeps them from this host's sockets; says what
     /// failed.
-    async fn look_at_ports(&self, node: &Node, datapath: &Datapath) -> Option<String> {
+    async fn look_at_ports(&self, node: &Node, lock: &Lock, datapath: &Datapath) -> Option<String> {
         let PortRange(first, last) = self.settings.nat_ports;
         datapath.config().set_nat_ports([first, last]);
         if self.book.entries().is_empty() {
             return None;
         }
-        node.reserve_ports(first, last).await.err().map(|error| error.to_string())
+        node.reserve_ports(lock, first, last).await.err().map(|error| error.to_string())
     }
 
     /// Notes which VIPs are addresses of this host, and says so.

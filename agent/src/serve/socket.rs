@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, symlink},
+        fs::{FileTypeExt as _, MetadataExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -34,60 +34,93 @@ pub enum SocketError {
     },
 }
 
-/// A bound socket; its file goes with the value.
+/// A bound socket; its file goes with the value, unless another took its place.
 #[derive(Debug)]
 pub struct Socket {
-    path: PathBuf,
+    socket: Entry,
     /// A link from the usual place.
-    link: Option<PathBuf>,
+    link: Option<Entry>,
     pub(super) listener: UnixListener,
 }
 
 impl Socket {
-    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced. The caller holds the
-    /// agent's lock.
+    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced, and so is `former`, which may
+    /// be dropped then. The caller holds the agent's lock.
     ///
     /// # Errors
     /// Something else is there, or the system refuses.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        Self::bind_with_link(path, Path::new(SOCKET))
+    pub fn bind(path: &Path, former: Option<&Self>) -> Result<Self, SocketError> {
+        Self::bind_with_link(path, Path::new(SOCKET), former)
     }
 
-    pub(super) fn bind_with_link(path: &Path, usual: &Path) -> Result<Self, SocketError> {
+    pub(super) fn bind_with_link(
+        path: &Path,
+        usual: &Path,
+        former: Option<&Self>,
+    ) -> Result<Self, SocketError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| SocketError::Io { path, source }
         };
         for path in [path, usual] {
-            check_free(path)?;
+            if !former.is_some_and(|former| former.socket.path == path && former.socket.is_in_place()) {
+                check_free(path)?;
+            }
             let folder = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         let listener = bind_private(path).map_err(failed(path))?;
-        let mut socket = Self { path: path.to_owned(), link: None, listener };
+        let mut socket = Self { socket: Entry::at(path).map_err(failed(path))?, link: None, listener };
         if path != usual {
             let fresh = usual.with_extension("new");
             remove(&fresh).and_then(|()| symlink(path, &fresh)).map_err(failed(&fresh))?;
             fs::rename(&fresh, usual).map_err(failed(usual))?;
-            socket.link = Some(usual.to_owned());
+            socket.link = Some(Entry::at(usual).map_err(failed(usual))?);
         }
         Ok(socket)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.socket.path
+    }
+
+    /// Whether clients still find it.
+    pub fn is_in_place(&self) -> bool {
+        self.socket.is_in_place() && self.link.as_ref().is_none_or(Entry::is_in_place)
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        for path in self.link.iter().chain([&self.path]) {
-            if let Err(error) = remove(path) {
-                tracing::debug!("{}: {error}", path.display());
+        for entry in self.link.iter().chain([&self.socket]).filter(|entry| entry.is_in_place()) {
+            if let Err(error) = remove(&entry.path) {
+                tracing::debug!("{}: {error}", entry.path.display());
             }
         }
     }
+}
+
+/// A name in the file system, and what it named when it was made.
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Entry {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+
+    fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|now| now == self.identity)
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let there = fs::symlink_metadata(path)?;
+    Ok((there.dev(), there.ino()))
 }
 
 /// A socket that nobody listens to and a link are ours: the lock says that no other agent runs.
@@ -131,7 +164,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> Result<Socket, SocketError> {
-        Socket::bind_with_link(path, &path.with_file_name("usual.sock"))
+        Socket::bind_with_link(path, &path.with_file_name("usual.sock"), None)
     }
 
     #[test]
@@ -157,5 +190,33 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert!(bind(&path).unwrap_err().to_string().contains("a file is there"));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_deleted_socket_or_link_is_noticed_and_bound_again_beside_the_former() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, usual) = (folder.path().join("api.sock"), folder.path().join("usual.sock"));
+        let mut socket = bind(&path).unwrap();
+        for deleted in [&path, &usual, &path] {
+            assert!(socket.is_in_place());
+            fs::remove_file(deleted).unwrap();
+            assert!(!socket.is_in_place());
+            // The former goes after its successor has come, and takes nothing of it along.
+            socket = Socket::bind_with_link(&path, &usual, Some(&socket)).unwrap();
+            assert!(UnixStream::connect(&usual).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_socket_moves_from_the_usual_place_and_back_and_is_always_found_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (other, usual) = (folder.path().join("other/api.sock"), folder.path().join("usual.sock"));
+        let first = Socket::bind_with_link(&usual, &usual, None).unwrap();
+        let second = Socket::bind_with_link(&other, &usual, Some(&first)).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(&usual).is_ok() && UnixStream::connect(&other).is_ok());
+        let _third = Socket::bind_with_link(&usual, &usual, Some(&second)).unwrap();
+        drop(second);
+        assert!(UnixStream::connect(&usual).is_ok() && !other.exists());
     }
 }

@@ -23,6 +23,7 @@ mod fan_wire;
 mod flow_list;
 mod flow_room;
 mod harness;
+mod locks;
 mod monitor;
 mod neighbours;
 mod packaging;

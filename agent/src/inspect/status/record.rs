@@ -17,6 +17,8 @@ pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
 pub const SERVICES_FILE: &str = "/run/fanlight/services.json";
 /// The lock that a running agent holds.
 pub const LOCK_FILE: &str = "/run/fanlight/agent.lock";
+/// The abstract name that a running agent holds in its network namespace.
+pub const AGENT_NAME: &str = "fanlight/agent";
 
 /// The agent's record; times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

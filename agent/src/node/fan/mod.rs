@@ -16,6 +16,8 @@ mod probe;
 mod show;
 mod take_down;
 
+use std::time::Duration;
+
 pub use error::{Error, Fault};
 pub use forward::ForwardBlocked;
 pub use node::{Node, Repair, Up};
@@ -26,5 +28,8 @@ pub use show::FanState;
 pub const RUN: &str = "/run/fanlight";
 /// Held around every change of fans and endpoints, by command line and agent alike.
 pub const LOCK: &str = "/run/fanlight/lock";
+/// How long a command waits for it: the agent's first look has the kernel verify all programs, ten seconds where it is
+/// emulated.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Interface that overlay routes point to.
 pub const HELPER: &str = control::model::HELPER[0];

@@ -10,7 +10,7 @@ use control::{
 use ipnet::Ipv4Net;
 
 use super::{
-    LOCK,
+    LOCK, PATIENCE,
     error::{Error, Fault},
     forward::{self, ForwardBlocked},
     memory::{self, Memory},
@@ -68,23 +68,22 @@ impl Node {
         &self.netlink
     }
 
-    /// The lock around every change of fans and endpoints. The operations here take it themselves.
+    /// The lock around every change of fans and endpoints, waited for as long as a command does. It stops the thread.
     ///
     /// # Errors
-    /// The lock's file can't be opened.
+    /// Another process holds it, or its file can't be opened.
     pub fn lock(&self) -> Result<Lock, Error> {
-        Ok(Lock::wait(Path::new(LOCK)).map_err(Fault::from)?)
+        Ok(Lock::wait(Path::new(LOCK), PATIENCE).map_err(Fault::from)?)
     }
 
     /// Keeps ports from the sockets of this host, as long as any fan stands. Says whether anything changed.
     ///
     /// # Errors
     /// The setting can't be read or written.
-    pub async fn reserve_ports(&self, first: u16, last: u16) -> Result<bool, Error> {
+    pub async fn reserve_ports(&self, _lock: &Lock, first: u16, last: u16) -> Result<bool, Error> {
         let key = reserved_ports::key();
         let held = key.read().map_err(Fault::from)?;
         let Some(list) = reserved_ports::with(&held, first, last) else { return Ok(false) };
-        let _lock = self.lock()?;
         let mut work = Work::begin(&self.netlink).await?;
         Ok(work.sysctls.set(&key, &list, Vec::new).map_err(Fault::from)?)
     }
@@ -103,8 +102,7 @@ impl Node {
     ///
     /// # Errors
     /// What was asked for contradicts itself, this host, or the fan that is up; or a step failed.
-    pub async fn up(&self, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
-        let _lock = self.lock()?;
+    pub async fn up(&self, _lock: &Lock, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
         let mut work = Work::begin(&self.netlink).await?;
         let standing = work.observed.fan(spec.overlay).cloned();
         let origin = standing.as_ref().map_or(origin, |standing| standing.mark.origin);
@@ -132,8 +130,7 @@ impl Node {
     ///
     /// # Errors
     /// The fan is not up, is up over another underlay, or is in use; or a step failed, after all were tried.
-    pub async fn down(&self, spec: &FanSpec) -> Result<(), Error> {
-        let _lock = self.lock()?;
+    pub async fn down(&self, _lock: &Lock, spec: &FanSpec) -> Result<(), Error> {
         let overlay = spec.overlay;
         let mut work = Work::begin(&self.netlink).await?;
         let victims: Vec<Standing> = work
@@ -167,8 +164,7 @@ impl Node {
     ///
     /// # Errors
     /// The host's state could not be read; what fails for one fan is in its [`Repair`].
-    pub async fn repair(&self, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
-        let _lock = self.lock()?;
+    pub async fn repair(&self, _lock: &Lock, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
         let mut work = Work::begin(&self.netlink).await?;
         work.forget_stale()?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();

@@ -18,7 +18,7 @@ async fn case() -> Case {
     let (sender, requests) = mpsc::channel(1);
     let events = Events::default();
     let server = Server::start(
-        Socket::bind_with_link(&path, &folder.path().join("usual.sock")).unwrap(),
+        Socket::bind_with_link(&path, &folder.path().join("usual.sock"), None).unwrap(),
         App { requests: sender, events: events.clone() },
     );
     let client = Client::connect_to(&path).await.unwrap();
