@@ -95,21 +95,21 @@ pub(super) fn down(args: &DownArgs, output: &mut Output<'_>) -> Result<ExitCode,
     }
     let line = fan_line("fan down", &args.operands)?;
     runtime::require_privileges("fan down")?;
-    runtime::block_on(async {
+    let remarks = runtime::block_on(async {
         let node = node()?;
         node.down(&node.lock().context("fan down")?, &line.spec).await.context("fan down")
     })?;
-    tell_down(&[line.spec], output)
+    tell_down(&[line.spec], &remarks, output)
 }
 
 /// Takes down what `up -a` brought up and what the file names, except the agent's.
 fn down_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let lines = config::load_fans(file)?;
     runtime::require_privileges("fan down -a")?;
-    let (downs, failures) = runtime::block_on(async {
+    let (downs, remarks, failures) = runtime::block_on(async {
         let node = node()?;
         let observed = node.observe().await?;
-        let (mut downs, mut failures) = (Vec::new(), Vec::new());
+        let (mut downs, mut remarks, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for mark in observed.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale) {
             let in_file = wanted(&lines).any(|(_, line)| line.spec.overlay == mark.overlay());
             let ours = mark.origin == Origin::File || (in_file && mark.origin == Origin::Manual);
@@ -118,13 +118,16 @@ fn down_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
             }
             let lock = node.lock().context("fan down -a")?;
             match node.down(&lock, &mark.spec).await {
-                Ok(()) => downs.push(mark.spec.clone()),
+                Ok(more) => {
+                    downs.push(mark.spec.clone());
+                    remarks.extend(more);
+                }
                 Err(error) => failures.push(format!("fan down -a: {error}")),
             }
         }
-        Ok((downs, failures))
+        Ok((downs, remarks, failures))
     })?;
-    tell_down(&downs, output)?;
+    tell_down(&downs, &remarks, output)?;
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Many(failures)) }
 }
 
@@ -182,10 +185,11 @@ fn tell_up(ups: &[Up], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_down(specs: &[FanSpec], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+fn tell_down(specs: &[FanSpec], remarks: &[String], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let overlays: Vec<_> = specs.iter().map(|spec| spec.overlay.to_string()).collect();
     output.print(overlays.as_slice(), |overlays, output| {
-        overlays.iter().try_for_each(|overlay| writeln!(output.writer, "fan {overlay} is down"))
+        overlays.iter().try_for_each(|overlay| writeln!(output.writer, "fan {overlay} is down"))?;
+        remarks.iter().try_for_each(|remark| writeln!(output.writer, "note: {remark}"))
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
-use control::model::{FanSpec, Origin};
+use control::model::{FanSpec, Origin, PortRange};
 use sd_notify::NotifyState;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
-    kernel::{bpf::Datapath, capabilities, lock::Lock, netlink::Event, sole::Sole},
+    kernel::{bpf::Datapath, capabilities, lock::Lock, netlink::Event, reserved_ports, sole::Sole},
     node::fan::Node,
     sources::{
         applied::FOLDER,
@@ -69,7 +69,12 @@ pub(super) struct Agent {
 
 /// Reads the configuration.
 pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
-    config::load(path, Path::new(FANS_FILE))
+    let sources = config::load(path, Path::new(FANS_FILE))?;
+    // Where the range can't be read, the ports are not reserved either, and that is reported.
+    if let Ok((first, last)) = reserved_ports::local() {
+        sources.check_beside(path, PortRange(first, last))?;
+    }
+    Ok(sources)
 }
 
 /// Runs until SIGTERM or SIGINT.

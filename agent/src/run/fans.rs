@@ -35,7 +35,8 @@ impl Agent {
     async fn apply(&mut self, lock: &Lock, observed: &Observed, op: FanOp) -> Result<(), fan::Error> {
         match op {
             FanOp::Down(spec) => {
-                self.node.down(lock, &spec).await?;
+                let remarks = self.node.down(lock, &spec).await?;
+                remarks.iter().for_each(|remark| tracing::info!("{remark}"));
                 tracing::info!("fan {}: down, since the files don't have it any more", spec.overlay);
             }
             FanOp::Up { spec, origin, former } => {

@@ -35,7 +35,7 @@ use crate::{
     },
     sources::{
         applied::{FOLDER, Store},
-        config::{DatapathConfig, PortRange},
+        config::DatapathConfig,
     },
 };
 
@@ -270,7 +270,7 @@ impl Agent {
             reasons.extend(self.services.lacks_room()?);
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
             self.services.open_writer(datapath)?;
-            faults.extend(self.services.look_at_ports(&self.node, lock, datapath).await);
+            faults.extend(self.services.look_at_ports(&self.node, lock, datapath));
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
             let routes = netlink.routes().await?;
@@ -338,13 +338,13 @@ impl Services {
 
     /// Tells the programs of the ports that a source is translated to, and keeps them from this host's sockets; says what
     /// failed.
-    async fn look_at_ports(&self, node: &Node, lock: &Lock, datapath: &Datapath) -> Option<String> {
-        let PortRange(first, last) = self.settings.nat_ports;
-        datapath.config().set_nat_ports([first, last]);
+    fn look_at_ports(&self, node: &Node, lock: &Lock, datapath: &Datapath) -> Option<String> {
+        let ports = self.settings.nat_ports;
+        datapath.config().set_nat_ports([ports.0, ports.1]);
         if self.book.entries().is_empty() {
             return None;
         }
-        node.reserve_ports(lock, first, last).await.err().map(|error| error.to_string())
+        node.reserve_ports(lock, ports).err().map(|error| error.to_string())
     }
 
     /// Notes which VIPs are addresses of this host, and says so.

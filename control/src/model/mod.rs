@@ -3,6 +3,7 @@
 mod bridge_name;
 mod fan;
 mod hash;
+mod ports;
 
 use std::net::Ipv4Addr;
 
@@ -12,6 +13,7 @@ pub(crate) use bridge_name::check_bridge_name;
 pub use bridge_name::{HELPER, bridge_name};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference};
 pub use hash::fnv1a;
+pub use ports::PortRange;
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
 pub const ROUTE_PROTOCOL: u8 = 250;

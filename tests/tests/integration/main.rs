@@ -33,6 +33,7 @@ mod services;
 mod services_agent;
 mod services_room;
 mod shadowed;
+mod sysctls;
 mod upgrade;
 mod verifier;
 mod vip;

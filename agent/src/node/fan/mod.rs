@@ -9,6 +9,7 @@
 mod error;
 mod firewall;
 mod forward;
+mod forwarding;
 mod memory;
 mod node;
 mod pieces;
