@@ -22,3 +22,4 @@ pub mod reset;
 mod sockets;
 pub mod sole;
 pub mod sysctl;
+pub mod tasks;

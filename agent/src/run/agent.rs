@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
-    kernel::{bpf::Datapath, capabilities, lock::Lock, netlink::Event, reserved_ports, sole::Sole},
+    kernel::{
+        bpf::Datapath, capabilities, lock::Lock, netlink::Event, reserved_ports, sole::Sole, tasks::Faults,
+    },
     node::fan::Node,
     sources::{
         applied::FOLDER,
@@ -55,7 +57,9 @@ pub(super) struct Agent {
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
     /// Brings flows over from tables that others have replaced.
-    pub(super) moving: Option<JoinHandle<()>>,
+    pub(super) moving: Option<JoinHandle<Option<()>>>,
+    /// What failed in tasks beside this loop.
+    pub(super) faults: Faults,
     pub(super) pace: Pace,
     concern: Concern,
     /// Foreign packet filters may have changed.
@@ -85,7 +89,7 @@ pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
-    agent.shadows.start(reasons);
+    agent.shadows.start(reasons, &agent.faults);
     agent.api.open()?;
     agent.tell_ready();
     loop {
@@ -135,13 +139,13 @@ impl Agent {
         shadowed: mpsc::Receiver<Vec<String>>,
         sole: Sole,
     ) -> Result<Self> {
-        let now = Instant::now();
+        let (now, faults) = (Instant::now(), Faults::default());
         let (requests, asked) = mpsc::channel(REQUESTS);
         // A damaged record is written anew.
         let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
         let mut agent = Self {
             sources: Sources::open(asked, shadowed)?,
-            api: Api::new(requests),
+            api: Api::new(requests, faults.clone()),
             node: Node::open(files.config.node.uplink.clone())?,
             wanted: Vec::new(),
             accepted: Vec::new(),
@@ -149,13 +153,14 @@ impl Agent {
             is_fresh: false,
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
-            services: Services::new(now),
+            services: Services::new(now, faults.clone()),
             presence: Presence::after(&former),
             shadows: Shadows::new(),
             next_probe: now,
             logs: None,
             monitor: None,
             moving: None,
+            faults: faults.clone(),
             pace: Pace::new(now),
             concern: Concern::Fans,
             filters: true,
@@ -233,6 +238,7 @@ impl Agent {
         let guards = self.sole.hold();
         self.report.set(Topic::Sole, guards);
         self.report.set(Topic::Api, self.api.repair());
+        self.report.set(Topic::Tasks, self.faults.reasons());
         match self.take_lock() {
             Ok(Some(lock)) => self.look_under(&lock, concern).await,
             Ok(None) => {
@@ -301,8 +307,8 @@ impl Agent {
             self.presence
                 .learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
             self.sources.set_paths(Some(datapath.events()?));
-            self.monitor = Some(self.api.monitor(datapath)?.spawn());
-            self.logs = datapath.forward_logs()?.map(tokio::spawn);
+            self.monitor = Some(self.api.monitor(datapath)?.spawn(&self.faults));
+            self.logs = datapath.forward_logs()?.map(|logs| self.faults.once("logs", logs));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::monitor::Monitor;
 use crate::{
-    kernel::bpf::Datapath,
+    kernel::{bpf::Datapath, tasks::Faults},
     serve::{App, Events, Request, Server, Socket},
     sources::config::SOCKET,
 };
@@ -19,12 +19,13 @@ pub(super) struct Api {
     server: Option<Server>,
     /// From the first time on it is opened again where it ought to be and is not.
     is_open: bool,
+    faults: Faults,
 }
 
 impl Api {
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
+    pub(super) fn new(requests: mpsc::Sender<Request>, faults: Faults) -> Self {
         let app = App { requests, events: Events::default() };
-        Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false }
+        Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 
     /// Where it ought to listen from now on.
@@ -41,6 +42,9 @@ impl Api {
     /// goes when its successor is there.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;
+        if self.server.as_ref().is_some_and(|server| !server.is_running()) {
+            self.faults.note("api", "its thread ended");
+        }
         let former = self.server.as_ref().filter(|server| server.is_running());
         if former.is_some_and(|former| former.socket().path() == self.wanted && former.socket().is_in_place())
         {

@@ -33,6 +33,8 @@ pub(super) enum Topic {
     Services,
     /// VIPs that others translate.
     Shadows,
+    /// Tasks beside the main loop.
+    Tasks,
 }
 
 /// The agent's record and who is told about it.

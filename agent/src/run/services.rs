@@ -27,6 +27,7 @@ use crate::{
     kernel::{
         bpf::{Datapath, ServiceWriter},
         lock::Lock,
+        tasks::Faults,
     },
     node::{
         fan::Node,
@@ -65,6 +66,7 @@ pub(super) struct Services {
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
     pub(super) has_lost: bool,
     teller: Teller,
+    faults: Faults,
     /// The record does not say what the latest requests changed.
     pub(super) is_untold: bool,
     /// The kernel may not hold what is wanted.
@@ -73,7 +75,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, faults: Faults) -> Self {
         Self {
             book: Book::default(),
             store: Some(Store::new(Path::new(FOLDER))),
@@ -86,7 +88,8 @@ impl Services {
             foreign: HashSet::new(),
             failed: Arc::default(),
             has_lost: false,
-            teller: Teller::default(),
+            teller: Teller::new(faults.clone()),
+            faults,
             is_untold: false,
             is_open: true,
             next_sweep: now + SWEEP,
@@ -191,7 +194,7 @@ impl Services {
     fn open_writer(&mut self, datapath: &Datapath) -> Result<()> {
         if self.writer.is_none() {
             self.writer = Some(datapath.services().writer(ring::build)?);
-            self.keeper = Some(Keeper::start(datapath.services())?);
+            self.keeper = Some(Keeper::start(datapath.services(), &self.faults)?);
         }
         Ok(())
     }
