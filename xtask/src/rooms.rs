@@ -17,7 +17,7 @@ const AGENT: [(&str, &[&str]); 7] = [
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 4] = [
     ("model", &[]),
-    ("service", &[]),
+    ("service", &["model"]),
     ("observed", &["model", "service"]),
     ("reconcile", &["model", "observed", "service"]),
 ];

@@ -46,6 +46,8 @@ pub(super) enum Command {
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// Have the agent read its configuration again: all of it is taken over, or nothing
+    Reload,
     /// Show the node on one screen; exits with 1 when it is degraded
     Status,
     /// Show new flows, drops and refusals as they happen
@@ -87,22 +89,70 @@ pub(super) enum FanCommand {
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
     /// All fans of /etc/fanlight/fans; a bad line does not stop the others
-    #[arg(short = 'a', long, conflicts_with = "operands")]
+    #[arg(short = 'a', long, conflicts_with_all = ["operands", "overlay", "underlay", "bridge", "dhcp"])]
     pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) networks: NetworkArgs,
+    /// The same as the operands 'bridge NAME'
+    #[arg(long, value_name = "NAME")]
+    pub(super) bridge: Option<String>,
+    /// The same as the operand 'dhcp'
+    #[arg(long)]
+    pub(super) dhcp: bool,
     /// OVERLAY (N is N.0.0.0/8), UNDERLAY (network, own address, device or 'default', with /LENGTH), then any of:
-    /// dhcp, host-reserve N, bridge NAME, encap KIND, egress KIND, auto, off
+    /// dhcp, dns ADDRESS, host-reserve N, bridge NAME, encap KIND, egress KIND, auto, off
     #[arg(value_name = "OVERLAY UNDERLAY FLAGS", allow_negative_numbers = true)]
     pub(super) operands: Vec<String>,
+}
+
+/// The networks as fanctl 0.12 takes them.
+#[derive(Debug, Args)]
+pub(super) struct NetworkArgs {
+    /// OVERLAY, together with --underlay instead of the first two operands
+    #[arg(short = 'o', long, value_name = "OVERLAY", requires = "underlay")]
+    pub(super) overlay: Option<String>,
+    /// UNDERLAY, together with --overlay
+    #[arg(short = 'u', long, value_name = "UNDERLAY", requires = "overlay")]
+    pub(super) underlay: Option<String>,
+}
+
+impl NetworkArgs {
+    /// The networks, wherever they stand, and what follows.
+    fn words(&self, operands: &[String]) -> Vec<String> {
+        self.overlay.iter().chain(&self.underlay).chain(operands).cloned().collect()
+    }
+}
+
+impl UpArgs {
+    /// All of it as operands.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = self.networks.words(&self.operands);
+        words.extend(self.dhcp.then(|| "dhcp".to_owned()));
+        words.extend(self.bridge.iter().flat_map(|name| ["bridge".to_owned(), name.clone()]));
+        words
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// All fans that 'up -a' brought up
-    #[arg(short = 'a', long, conflicts_with = "operands")]
+    #[arg(short = 'a', long, conflicts_with_all = ["operands", "overlay", "underlay"])]
     pub(super) all: bool,
+    /// Every fan of this host, those brought up by hand too
+    #[arg(short = 'e', long, conflicts_with_all = ["all", "operands", "overlay", "underlay"])]
+    pub(super) every: bool,
+    #[command(flatten)]
+    pub(super) networks: NetworkArgs,
     /// The fan, with the operands that brought it up
     #[arg(value_name = "OVERLAY UNDERLAY", allow_negative_numbers = true)]
     pub(super) operands: Vec<String>,
+}
+
+impl DownArgs {
+    /// The fan as operands.
+    pub(super) fn words(&self) -> Vec<String> {
+        self.networks.words(&self.operands)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_valid_configuration_is_counted() {
         let config = "[[fan]]\noverlay = '250'\n";
-        let service = "[[service]]\nname = 'web'\nvip = '10.96.0.10:80/tcp'\n";
+        let service = "[[service]]\nname = 'web'\nvip = '10.96.0.10:80/tcp'\nbackends = []\n";
         assert_eq!(
             checked(config, "251 eth0\n", false).unwrap(),
             "fanlight.toml: valid, 2 fans, 0 services\n"

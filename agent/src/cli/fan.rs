@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use control::model::{FanSpec, Origin};
+use control::{
+    model::{FanSpec, Origin},
+    observed::Mark,
+};
 use serde::Serialize;
 
 use super::{
@@ -39,7 +42,7 @@ pub(super) fn up(args: &UpArgs, output: &mut Output<'_>) -> Result<ExitCode, Fai
     if args.all {
         return up_all(Path::new(FANS_FILE), output);
     }
-    let line = fan_line("fan up", &args.operands)?;
+    let line = fan_line("fan up", &args.words())?;
     if line.off {
         return Ok(ExitCode::SUCCESS);
     }
@@ -72,6 +75,9 @@ async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result
 /// Brings up every line of the file; a failing one does not stop the others.
 fn up_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let lines = config::load_fans(file)?;
+    if lines.is_empty() {
+        return tell_none(&format!("{} names no fan: nothing is brought up", file.display()), output);
+    }
     runtime::require_privileges("fan up -a")?;
     let (ups, mut problems) = runtime::block_on(async {
         let node = node()?;
@@ -90,10 +96,21 @@ fn up_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn down(args: &DownArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    let file = Path::new(FANS_FILE);
     if args.all {
-        return down_all(Path::new(FANS_FILE), output);
+        let lines = config::load_fans(file)?;
+        let in_file = |mark: &Mark| wanted(&lines).any(|(_, line)| line.spec.overlay == mark.overlay());
+        let is_ours = |mark: &Mark| match mark.origin {
+            Origin::File => true,
+            Origin::Manual => in_file(mark),
+            Origin::Config => false,
+        };
+        return down_all("fan down -a", is_ours, output);
     }
-    let line = fan_line("fan down", &args.operands)?;
+    if args.every {
+        return down_all("fan down -e", |_| true, output);
+    }
+    let line = fan_line("fan down", &args.words())?;
     runtime::require_privileges("fan down")?;
     let remarks = runtime::block_on(async {
         let node = node()?;
@@ -102,33 +119,41 @@ pub(super) fn down(args: &DownArgs, output: &mut Output<'_>) -> Result<ExitCode,
     tell_down(&[line.spec], &remarks, output)
 }
 
-/// Takes down what `up -a` brought up and what the file names, except the agent's.
-fn down_all(file: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
-    let lines = config::load_fans(file)?;
-    runtime::require_privileges("fan down -a")?;
+/// Takes down the chosen fans; one that can't go does not stop the others.
+fn down_all(
+    command: &str,
+    is_chosen: impl Fn(&Mark) -> bool,
+    output: &mut Output<'_>,
+) -> Result<ExitCode, Failure> {
+    runtime::require_privileges(command)?;
     let (downs, remarks, failures) = runtime::block_on(async {
         let node = node()?;
         let observed = node.observe().await?;
         let (mut downs, mut remarks, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-        for mark in observed.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale) {
-            let in_file = wanted(&lines).any(|(_, line)| line.spec.overlay == mark.overlay());
-            let ours = mark.origin == Origin::File || (in_file && mark.origin == Origin::Manual);
-            if !ours {
-                continue;
-            }
-            let lock = node.lock().context("fan down -a")?;
+        let marks = observed.standing.iter().map(|standing| &standing.mark);
+        for mark in marks.filter(|mark| !mark.stale && is_chosen(mark)) {
+            let lock = node.lock().context(command.to_owned())?;
             match node.down(&lock, &mark.spec).await {
                 Ok(more) => {
                     downs.push(mark.spec.clone());
                     remarks.extend(more);
                 }
-                Err(error) => failures.push(format!("fan down -a: {error}")),
+                Err(error) => failures.push(format!("{command}: {error}")),
             }
         }
         Ok((downs, remarks, failures))
     })?;
+    if downs.is_empty() && failures.is_empty() {
+        return tell_none("no such fan is up: nothing is taken down", output);
+    }
     tell_down(&downs, &remarks, output)?;
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Many(failures)) }
+}
+
+/// Says that there was nothing to do; in JSON an empty list does.
+fn tell_none(what: &str, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+    output.print([""; 0].as_slice(), |_, output| writeln!(output.writer, "{what}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn at(file: &Path, line: usize, error: &anyhow::Error) -> FileProblem {

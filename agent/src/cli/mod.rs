@@ -11,6 +11,7 @@ mod flow;
 mod generate;
 mod monitor;
 mod output;
+mod reload;
 mod replay;
 mod runtime;
 mod service;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
+        Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),
         Command::Explain(args) => explain::run(&args, &mut output),
         Command::Monitor(args) => monitor::run(&args, &mut output),

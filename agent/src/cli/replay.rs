@@ -104,7 +104,8 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
 
 async fn resolved(sources: &Sources) -> anyhow::Result<Vec<FanRecord>> {
     let uplinks = &sources.config.node.uplink;
-    let observed = Node::open(uplinks.clone())?.observe().await?;
+    let overlays: Vec<_> = sources.fans().iter().map(|(spec, _)| spec.overlay).collect();
+    let observed = Node::open(uplinks.clone())?.observe_for(&overlays).await?;
     let host = Host::of(&observed, uplinks);
     let mut records = Vec::new();
     for (spec, origin) in sources.fans() {

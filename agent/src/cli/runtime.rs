@@ -1,7 +1,7 @@
 //! What commands that talk to the kernel have in common.
 
 use anyhow::{Context, anyhow};
-use control::service::ServiceState;
+use control::{model::quoted, service::ServiceState};
 
 use super::failure::Failure;
 use crate::{
@@ -35,5 +35,5 @@ pub(super) async fn services() -> anyhow::Result<Vec<ServiceState>> {
 /// The running agent's service of a name; a name that none has is a mistake.
 pub(super) async fn service(name: &str) -> anyhow::Result<ServiceState> {
     let found = services().await?.into_iter().find(|service| service.name == name);
-    found.ok_or_else(|| anyhow!("no service '{name}'; 'fanlight status' lists them"))
+    found.ok_or_else(|| anyhow!("no service {}; 'fanlight status' lists them", quoted(name)))
 }

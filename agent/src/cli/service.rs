@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     serve::{Applied, BackendRow, Client, ClientError, Drained, ServiceRow, paths},
-    sources::config::{FileProblem, service::Format},
+    sources::config::{FileProblem, format::Format},
 };
 
 pub(super) fn run(command: &ServiceCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {

@@ -17,13 +17,13 @@ fn usage(line: &str) -> String {
 const BAD: &[(&str, &str)] = &[
     (
         "fanlight",
-        "which command is missing; use agent, fan, up, down, endpoint, service, flow, status, monitor, explain, replay, check-config, \
+        "which command is missing; use agent, fan, up, down, endpoint, service, flow, reload, status, monitor, explain, replay, check-config, \
          completions or manual",
     ),
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
         "fanlight kv list",
-        "no command 'kv'; use agent, fan, up, down, endpoint, service, flow, status, monitor, explain, replay, check-config, completions \
+        "no command 'kv'; use agent, fan, up, down, endpoint, service, flow, reload, status, monitor, explain, replay, check-config, completions \
          or manual",
     ),
     (
@@ -44,7 +44,7 @@ const BAD: &[(&str, &str)] = &[
         "fanlight fan up -a 250 eth0",
         "fan up: '--all' and 'OVERLAY UNDERLAY FLAGS' exclude each other; leave one out",
     ),
-    ("fanlight fan up 250 eth0 --dhcp", "fan up: no option '--dhcp'; see 'fanlight fan up --help'"),
+    ("fanlight fan up 250 eth0 --dhpc", "fan up: no option '--dhpc'; did you mean '--dhcp'?"),
     ("fanlight fan show 250", "fan show: nothing to be done with '250'; see 'fanlight fan show --help'"),
     ("fanlight fan test", "fan test: HOST is missing; see 'fanlight fan test --help'"),
     (
@@ -134,4 +134,28 @@ proptest! {
             prop_assert!(told.contains("; "), "{}", told);
         }
     }
+}
+
+#[test]
+fn todays_fanctl_forms_are_the_operands_in_other_words() {
+    let words = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().map(Into::into).collect();
+        match parse(&as_fanlight(words)) {
+            Ok(Parsed::Run(Cli { command: Command::Fan(args::FanCommand::Up(args)), .. })) => {
+                args.words().join(" ")
+            }
+            Ok(Parsed::Run(Cli { command: Command::Fan(args::FanCommand::Down(args)), .. })) => {
+                args.words().join(" ")
+            }
+            _ => panic!("{line}"),
+        }
+    };
+    assert_eq!(
+        words("fanctl up -u eth0/16 -o 250.0.0.0/8 --bridge=br0 --dhcp"),
+        "250.0.0.0/8 eth0/16 dhcp bridge br0"
+    );
+    assert_eq!(words("fanctl up -o 250 -u eth0 egress drop"), "250 eth0 egress drop");
+    assert_eq!(words("fanctl down -u default -o 250"), "250 default");
+    assert_eq!(words("fanctl up 250 eth0 --dhcp"), "250 eth0 dhcp");
+    assert_eq!(words("fanctl down -e"), "");
 }

@@ -7,6 +7,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use control::model::quoted;
+
 use crate::sources::config::suggest;
 
 /// What is wrong with `words`, in one line without the program's name.
@@ -25,7 +27,7 @@ fn describe(error: &Error, command: &Command, path: &[&str]) -> String {
             let word = text(ContextKind::InvalidSubcommand);
             let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             let remedy = suggest(&word, &names).unwrap_or_else(|| subcommands(command));
-            format!("no command '{word}'; {remedy}")
+            format!("no command {}; {remedy}", quoted(&word))
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             format!("which command is missing; {}", subcommands(command))
@@ -33,7 +35,7 @@ fn describe(error: &Error, command: &Command, path: &[&str]) -> String {
         ErrorKind::UnknownArgument => {
             let word = text(ContextKind::InvalidArg);
             let what = if word.starts_with('-') { "no option" } else { "nothing to be done with" };
-            format!("{what} '{word}'; {}", suggestion(ContextKind::SuggestedArg))
+            format!("{what} {}; {}", quoted(&word), suggestion(ContextKind::SuggestedArg))
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = text(ContextKind::InvalidArg).replace(['<', '>'], "");
@@ -71,7 +73,7 @@ fn invalid_value(error: &Error, help: &str) -> String {
         return format!("{name} needs a value; {remedy}");
     }
     let why = std::error::Error::source(error).map_or_else(|| "unknown".to_owned(), ToString::to_string);
-    format!("{name} '{value}': {why}; {remedy}")
+    format!("{name} {}: {why}; {remedy}", quoted(&value))
 }
 
 /// `--in <FILE>` → `--in`, `[WORDS]...` → `WORDS`

@@ -66,6 +66,8 @@ pub struct Server<'a> {
     pub gateway: Ipv4Addr,
     /// MTU.
     pub mtu: u32,
+    /// Resolvers; without any none are offered.
+    pub resolvers: &'a [Ipv4Addr],
 }
 
 /// Whether dnsmasq is installed.
@@ -156,7 +158,10 @@ fn file(bridge: &str, extension: &str) -> PathBuf {
 }
 
 fn settings(server: &Server<'_>) -> String {
-    let Server { bridge, first, last, mask, gateway, mtu } = server;
+    let Server { bridge, first, last, mask, gateway, mtu, resolvers } = server;
+    let resolvers: String = resolvers.iter().map(|resolver| format!(",{resolver}")).collect();
+    let dns =
+        if resolvers.is_empty() { resolvers } else { format!("dhcp-option=option:dns-server{resolvers}\n") };
     let pid = file(bridge, "pid");
     let leases = file(bridge, "leases");
     format!(
@@ -168,6 +173,7 @@ fn settings(server: &Server<'_>) -> String {
          dhcp-range={first},{last},{mask},1h\n\
          dhcp-option=option:router,{gateway}\n\
          dhcp-option=option:mtu,{mtu}\n\
+         {dns}\
          dhcp-leasefile={}\n\
          pid-file={}\n",
         leases.display(),
@@ -188,12 +194,15 @@ mod tests {
             mask: [255, 255, 255, 0].into(),
             gateway: [250, 0, 28, 1].into(),
             mtu: 1480,
+            resolvers: &[[10, 0, 0, 2].into(), [10, 0, 0, 3].into()],
         };
         let text = settings(&server);
+        assert!(!settings(&Server { resolvers: &[], ..server.clone() }).contains("dns-server"));
         for line in [
             "interface=fan-250-0-28",
             "dhcp-range=250.0.28.10,250.0.28.254,255.255.255.0,1h",
             "dhcp-option=option:mtu,1480",
+            "dhcp-option=option:dns-server,10.0.0.2,10.0.0.3",
             "dhcp-authoritative",
             "pid-file=/run/fanlight/dhcp/fan-250-0-28.pid",
         ] {

@@ -4,24 +4,20 @@
 use std::{collections::HashMap, io, rc::Rc};
 
 use control::observed::filter::{Rule, Set};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use super::nft_expressions::{self, attribute, name, number};
+use super::{
+    netlink::messages::Requests,
+    nft_expressions::{self, attribute, name, number},
+};
 
 /// `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_*`.
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_ELEMENTS: u16 = 13;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// Bytes of `struct nlmsghdr` and of `struct nfgenmsg`.
-const HEADER: usize = 16;
+/// Bytes of `struct nfgenmsg`.
 const FAMILY: usize = 4;
-/// Bytes that the kernel fills at once at most, and some.
-const BUFFER: usize = 1 << 16;
 
 /// A chain that a hook leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +38,7 @@ impl BaseChain {
 }
 
 /// The ruleset of the calling thread's network namespace.
-pub struct Ruleset(Socket);
+pub struct Ruleset(Requests);
 
 impl Ruleset {
     const IPV4: u8 = 2;
@@ -53,10 +49,7 @@ impl Ruleset {
     /// # Errors
     /// The kernel has no nf_tables.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self(socket))
+        Requests::open(NETLINK_NETFILTER).map(Self)
     }
 
     /// The chains that translate packets of this host's processes, in the order in which they meet them.
@@ -78,21 +71,21 @@ impl Ruleset {
 
     /// Messages from their `struct nfgenmsg` on, with these names as attributes 1, 2, ..
     fn dump(&self, kind: u16, family: u8, names: &[&str]) -> io::Result<Vec<Vec<u8>>> {
-        self.0.send(&request(kind, family, names), 0)?;
-        let mut found = Vec::new();
-        let mut buffer = Vec::with_capacity(BUFFER);
-        loop {
-            buffer.clear();
-            self.0.recv(&mut buffer, 0)?;
-            if gather(&buffer, &mut found)? {
-                return Ok(found);
-            }
+        let found = self.0.list(NFTABLES | kind, &request(family, names), |found: &mut Vec<_>, message| {
+            found.push(message.payload.to_vec());
+            Ok(())
+        });
+        match found {
+            // The table, chain or set has gone since.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            other => other,
         }
     }
 }
 
-fn request(kind: u16, family: u8, names: &[&str]) -> Vec<u8> {
-    let mut request = vec![0; HEADER + FAMILY];
+/// A `struct nfgenmsg` and names.
+fn request(family: u8, names: &[&str]) -> Vec<u8> {
+    let mut request = vec![family, 0, 0, 0];
     for (name, number) in names.iter().zip(1u16..) {
         let length = 4 + name.len() as u16 + 1;
         request.extend(length.to_ne_bytes());
@@ -101,36 +94,7 @@ fn request(kind: u16, family: u8, names: &[&str]) -> Vec<u8> {
         request.push(0);
         request.resize(request.len().next_multiple_of(4), 0);
     }
-    let length = request.len() as u32;
-    request[..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&(NFTABLES | kind).to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    request[HEADER] = family;
     request
-}
-
-/// Takes the messages of one datagram; whether the answer ends in it.
-fn gather(mut datagram: &[u8], found: &mut Vec<Vec<u8>>) -> io::Result<bool> {
-    while let Some(&[a, b, c, d, e, f, ..]) = datagram.get(..HEADER) {
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let Some(message) = datagram.get(HEADER..length) else {
-            return Err(io::Error::other("malformed netlink answer"));
-        };
-        match u16::from_ne_bytes([e, f]) {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = message.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return match -code {
-                    // The table, chain or set has gone since.
-                    0 | libc::ENOENT => Ok(true),
-                    code => Err(io::Error::from_raw_os_error(code)),
-                };
-            }
-            _ => found.push(message.to_vec()),
-        }
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 /// The attributes of a message.

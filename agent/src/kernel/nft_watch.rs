@@ -5,6 +5,8 @@ use std::io;
 use futures_util::FutureExt as _;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
 
+use super::netlink::messages::messages;
+
 /// Bit of the multicast group `NFNLGRP_NFTABLES` (7) in an address.
 const GROUP: u32 = 1 << 6;
 /// Upper byte of a message's type: `NFNL_SUBSYS_NFTABLES`.
@@ -14,8 +16,6 @@ const NFTABLES: u8 = 10;
 pub const TAKEN: &[u8] = &[3, 2, 5, 8];
 /// All that changes what becomes of a packet: these, `NFT_MSG_NEWRULE`, `..NEWSETELEM` and `..DELSETELEM`.
 pub const ANY: &[u8] = &[3, 2, 5, 8, 6, 12, 14];
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
 
 /// A subscription in the network namespace of the thread that opened it.
 pub struct NftWatch {
@@ -62,28 +62,24 @@ impl NftWatch {
     }
 }
 
-/// Whether any message of the datagram is of one of these types.
-fn is_relevant(mut datagram: &[u8], relevant: &[u8]) -> bool {
-    while let Some(&[a, b, c, d, kind, subsystem, ..]) = datagram.get(..HEADER) {
-        if subsystem == NFTABLES && relevant.contains(&kind) {
-            return true;
-        }
-        let length = (u32::from_ne_bytes([a, b, c, d]) as usize).max(HEADER).next_multiple_of(4);
-        datagram = datagram.get(length..).unwrap_or_default();
-    }
-    false
+/// Whether any message of the datagram is of one of these types, or can't be read: it may have been.
+fn is_relevant(datagram: &[u8], relevant: &[u8]) -> bool {
+    messages(datagram).any(|message| {
+        message.is_err()
+            || message.is_ok_and(|message| {
+                let [subsystem, kind] = message.kind.to_be_bytes();
+                subsystem == NFTABLES && relevant.contains(&kind)
+            })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::netlink::messages::tests;
 
     fn message(kind: u8, payload: usize) -> Vec<u8> {
-        let length = HEADER + payload;
-        let mut bytes = vec![0; length.next_multiple_of(4)];
-        bytes[..4].copy_from_slice(&(length as u32).to_ne_bytes());
-        bytes[4..6].copy_from_slice(&[kind, NFTABLES]);
-        bytes
+        tests::message(u16::from_be_bytes([NFTABLES, kind]), 0, 0, &vec![0; payload])
     }
 
     #[test]
@@ -93,13 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn set_elements_are_relevant_only_to_who_asks_for_them_and_garbage_to_nobody() {
+    fn set_elements_are_relevant_only_to_who_asks_for_them() {
         assert!(is_relevant(&message(12, 20), ANY));
         assert!(!is_relevant(&message(12, 20), TAKEN));
         assert!(!is_relevant(&[], TAKEN));
-        assert!(!is_relevant(&[2; 9], TAKEN));
-        let mut zero_length = message(12, 0);
-        zero_length[..4].fill(0);
-        assert!(!is_relevant(&zero_length, TAKEN));
+    }
+
+    #[test]
+    fn what_cannot_be_read_may_have_been_relevant() {
+        assert!(is_relevant(&[2; 9], TAKEN));
+        let mut zero_length = [message(12, 0), message(12, 0)].concat();
+        zero_length[16..20].fill(0);
+        assert!(is_relevant(&zero_length, TAKEN));
     }
 }

@@ -27,13 +27,21 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The system refuses; the old file is as it was.
 pub fn put(path: &Path, contents: &[u8]) -> io::Result<File> {
+    put_synced(path, contents, File::sync_all)
+}
+
+/// The same with another way to sync the file.
+///
+/// # Errors
+/// As there.
+pub fn put_synced(path: &Path, contents: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder(path))?;
     let fresh = beside(path);
     remove(&fresh)?;
     let mut file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(&fresh)?;
     let written = keep_owner(path, &file)
         .and_then(|()| file.write_all(contents))
-        .and_then(|()| file.sync_all())
+        .and_then(|()| sync(&file))
         .and_then(|()| fs::rename(&fresh, path));
     if let Err(error) = written {
         let _left = remove(&fresh);

@@ -6,10 +6,7 @@
 use std::{
     collections::HashSet,
     net::Ipv4Addr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -32,6 +29,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 const BURST: usize = 256;
 const REST: Duration = Duration::from_millis(10);
 
+/// Orders whose clients are told again soon; further ones wait and become one.
+const TOLD: usize = 8;
+
 /// Whose connections end here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Local {
@@ -49,17 +49,81 @@ impl Local {
 }
 
 /// Clients to be told, and what to forget then.
+#[derive(Debug)]
 struct Order {
     gone: Gone,
     local: Local,
-    /// When they are told again; `None`: they have not been told.
-    due: Option<Instant>,
+}
+
+/// What the thread has to do next: orders that it has not come to are one.
+#[derive(Debug, Default)]
+struct Orders {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    order: Option<Order>,
+    /// Nobody gives orders any more.
+    is_over: bool,
+}
+
+/// Why a wait for orders ended.
+#[derive(Debug)]
+enum Wake {
+    Order(Order),
+    Time,
+    Over,
+}
+
+impl Orders {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an order to the one that waits; addresses of this host are the latest.
+    fn give(&self, order: Order) {
+        let mut waiting = self.lock();
+        match &mut waiting.order {
+            Some(former) => {
+                former.gone.extend(order.gone);
+                former.local = order.local;
+            }
+            None => waiting.order = Some(order),
+        }
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
+        self.lock().is_over = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until `due`, or for an order where one may be taken.
+    fn next(&self, due: Instant, takes: bool) -> Wake {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.is_over {
+                return Wake::Over;
+            }
+            if takes && let Some(order) = waiting.order.take() {
+                return Wake::Order(order);
+            }
+            let rest = due.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Wake::Time;
+            }
+            let woken = self.changed.wait_timeout(waiting, rest);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 /// The thread, which ends with this value.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    orders: Sender<Order>,
+    orders: Arc<Orders>,
     count: Arc<Mutex<Option<FlowCount>>>,
 }
 
@@ -69,14 +133,14 @@ impl Keeper {
     /// # Errors
     /// The kernel gives no thread.
     pub(crate) fn start(services: &ServiceMap, faults: &Faults) -> anyhow::Result<Self> {
-        let (orders, ordered) = mpsc::channel();
-        let count = Arc::default();
+        let (orders, count) = <(Arc<Orders>, _)>::default();
         let mut work = Work {
             walk: services.walk(),
             ended: services.ended(),
             resetter: None,
             count: Arc::clone(&count),
         };
+        let ordered = Arc::clone(&orders);
         let kept = faults.keep_thread("flows", move || work.run(&ordered));
         kept.context("agent: a thread for the flow tables")?;
         Ok(Self { orders, count })
@@ -84,14 +148,20 @@ impl Keeper {
 
     /// Has local clients told that the flows of these backends are over.
     pub(crate) fn end(&self, gone: Gone, local: Local) {
-        if !gone.is_empty() && self.orders.send(Order { gone, local, due: None }).is_err() {
-            tracing::warn!("flows: nobody is there to reset them; restart the agent");
+        if !gone.is_empty() {
+            self.orders.give(Order { gone, local });
         }
     }
 
     /// What the last complete walk found; `None` before the first.
     pub(crate) fn count(&self) -> Option<FlowCount> {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.orders.end();
     }
 }
 
@@ -103,24 +173,24 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, orders: &Receiver<Order>) {
+    fn run(&mut self, orders: &Orders) {
         if let Err(error) = capabilities::drop_unused() {
             tracing::warn!("flows: capabilities are kept: {error}");
         }
-        let mut told: Vec<Order> = Vec::new();
+        // With the time when they are told again.
+        let mut told: Vec<(Instant, Order)> = Vec::new();
         let mut step = Instant::now() + STEP;
         loop {
-            let due = told.iter().filter_map(|order| order.due).fold(step, Instant::min);
-            match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(mut order) => {
+            let due = told.iter().map(|&(due, _)| due).fold(step, Instant::min);
+            match orders.next(due, told.len() < TOLD) {
+                Wake::Order(order) => {
                     log(self.tell(&order));
-                    order.due = Some(Instant::now() + AGAIN);
-                    told.push(order);
+                    told.push((Instant::now() + AGAIN, order));
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
+                Wake::Over => return,
+                Wake::Time => {
                     let now = Instant::now();
-                    for order in told.extract_if(.., |order| order.due.is_some_and(|due| due <= now)) {
+                    for (_, order) in told.extract_if(.., |&mut (due, _)| due <= now) {
                         log(self.tell(&order).and_then(|()| self.forget(&order)));
                     }
                     if step <= now {
@@ -171,5 +241,44 @@ impl Work {
 fn log(outcome: anyhow::Result<()>) {
     if let Err(error) = outcome {
         tracing::warn!("flows: {error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(gone: impl IntoIterator<Item = u32>, own: u8) -> Order {
+        let own = HashSet::from([Ipv4Addr::new(172, 30, 0, own)]);
+        Order { gone: gone.into_iter().collect(), local: Local { fans: Vec::new(), own } }
+    }
+
+    #[test]
+    fn orders_that_nobody_has_come_to_are_one() {
+        let orders = Orders::default();
+        for number in 0..100_000 {
+            orders.give(order([number % 500], (number % 2) as u8));
+        }
+        let Wake::Order(all) = orders.next(Instant::now(), true) else { panic!("an order waits") };
+        assert_eq!(all.gone, (0..500).collect());
+        assert_eq!(all.local.own, order([], 1).local.own, "the latest addresses");
+        assert!(matches!(orders.next(Instant::now(), true), Wake::Time));
+    }
+
+    #[test]
+    fn an_order_waits_while_none_may_be_taken_and_wakes_the_thread_otherwise() {
+        let orders = Orders::default();
+        orders.give(order([1], 1));
+        assert!(matches!(orders.next(Instant::now(), false), Wake::Time));
+        let far = Instant::now() + Duration::from_secs(60);
+        assert!(matches!(orders.next(far, true), Wake::Order(_)));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| orders.next(far, true));
+            orders.give(order([2], 1));
+            assert!(matches!(waiting.join().unwrap(), Wake::Order(_)));
+            let waiting = scope.spawn(|| orders.next(far, true));
+            orders.end();
+            assert!(matches!(waiting.join().unwrap(), Wake::Over));
+        });
     }
 }

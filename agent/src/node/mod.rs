@@ -5,3 +5,4 @@ pub mod fan;
 pub(crate) mod flows;
 pub(crate) mod routes;
 pub mod table;
+pub(crate) mod taken;

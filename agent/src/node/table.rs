@@ -43,7 +43,7 @@ pub struct Snapshot {
     pub fdb: Vec<FdbEntry>,
     /// The endpoint table.
     pub held: Vec<(Ipv4Addr, EndpointRecord)>,
-    /// Routes of the main table.
+    /// Our routes of the main table.
     pub routes: Vec<Route>,
 }
 
@@ -69,7 +69,7 @@ impl Snapshot {
             }
         }
         let held = datapath.endpoints().list()?;
-        Ok(Self { fans, links, wired, neighbours, fdb, held, routes: netlink.routes().await? })
+        Ok(Self { fans, links, wired, neighbours, fdb, held, routes: netlink.own_routes().await? })
     }
 
     /// The part that decides what the endpoint table holds.

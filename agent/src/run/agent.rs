@@ -24,9 +24,9 @@ use crate::{
         bpf::Datapath, capabilities, lock::Lock, netlink::Event, reserved_ports, sole::Sole, tasks::Faults,
     },
     node::fan::Node,
+    serve::{Refusal, Reloaded, Request},
     sources::{
-        applied::FOLDER,
-        config::{self, ConfigError, FANS_FILE},
+        config::{self, ConfigError, FANS_FILE, Problem},
         presence::Presence,
     },
 };
@@ -37,6 +37,8 @@ const REQUESTS: usize = 64;
 /// Everything that the agent knows.
 pub(super) struct Agent {
     pub(super) node: Node,
+    /// The files, as they are followed.
+    files: config::Sources,
     /// The fans of the files.
     pub(super) wanted: Vec<(FanSpec, Origin)>,
     /// Fans of the files that stand in other words: as wanted, as standing.
@@ -52,8 +54,10 @@ pub(super) struct Agent {
     pub(super) shadows: Shadows,
     /// When neighbours are asked next whether they are there.
     pub(super) next_probe: Instant,
-    sources: Sources,
+    pub(super) sources: Sources,
     pub(super) api: Api,
+    /// The datapath's programs are heard.
+    is_subscribed: bool,
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
     /// Brings flows over from tables that others have replaced.
@@ -84,7 +88,7 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -> Result<()> {
     let (reasons, shadowed) = mpsc::channel(1);
-    let mut agent = Agent::new(options, &files, shadowed, sole)?;
+    let mut agent = Agent::new(options, files, shadowed, sole)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
@@ -109,6 +113,11 @@ pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -
                 agent.concern = agent.concern.max(Concern::Endpoints);
                 agent.pace.urgent(Instant::now());
             }
+            Wake::Request(Request::Reload(answer)) => {
+                let outcome = agent.reload(&options.config).await;
+                // Whoever asked may have given up meanwhile.
+                drop(answer.send(outcome));
+            }
             Wake::Request(request) => agent.answer(request),
             Wake::Shadowed(reasons) => {
                 agent.report.set(Topic::Shadows, reasons);
@@ -117,7 +126,8 @@ pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -
             Wake::Kept(kept) => agent.kept(kept).await,
             Wake::Reload => {
                 agent.finish_keeping().await?;
-                agent.reload(&options.config).await;
+                // What is wrong stands in the report.
+                drop(agent.reload(&options.config).await);
             }
             Wake::Stop => break,
         }
@@ -135,11 +145,12 @@ pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -
 impl Agent {
     fn new(
         options: &Options,
-        files: &config::Sources,
+        files: config::Sources,
         shadowed: mpsc::Receiver<Vec<String>>,
         sole: Sole,
     ) -> Result<Self> {
         let (now, faults) = (Instant::now(), Faults::default());
+        let services = Services::open(now, faults.clone()).context("services")?;
         let (requests, asked) = mpsc::channel(REQUESTS);
         // A damaged record is written anew.
         let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
@@ -147,16 +158,18 @@ impl Agent {
             sources: Sources::open(asked, shadowed)?,
             api: Api::new(requests, faults.clone()),
             node: Node::open(files.config.node.uplink.clone())?,
+            files: config::Sources::default(),
             wanted: Vec::new(),
             accepted: Vec::new(),
             datapath: None,
             is_fresh: false,
             known: Known::default(),
             report: Report::new(Path::new(RECORD_FILE), String::new()),
-            services: Services::new(now, faults.clone()),
+            services,
             presence: Presence::after(&former),
             shadows: Shadows::new(),
             next_probe: now,
+            is_subscribed: false,
             logs: None,
             monitor: None,
             moving: None,
@@ -172,44 +185,42 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Uses these files from now on.
-    fn take_over(&mut self, path: &Path, files: &config::Sources) -> Result<()> {
-        self.wanted = files.fans();
-        let applied = self.services.want(path, &files.config.services, files.config.datapath);
-        applied.with_context(|| format!("services: {FOLDER}; make it readable and writable"))?;
-        self.node = Node::open(files.config.node.uplink.clone())?.with_flows(self.services.flows());
-        self.accepted.clear();
-        self.api.want(&files.config.api.socket);
+    /// Uses these files from now on, or none of what they say: whatever can fail comes first.
+    fn take_over(&mut self, path: &Path, files: config::Sources) -> Result<()> {
+        let node = Node::open(files.config.node.uplink.clone())?;
         let name = files.config.node.name.clone().map_or_else(host_name, Ok);
-        self.report.set_node(name.context("agent: the host's name")?);
+        let name = name.context("agent: the host's name")?;
+        let server = self.api.prepare(&files.config.api.socket)?;
+        self.services.want(path, &files.config.services, files.config.datapath);
+        self.node = node.with_flows(self.services.flows());
+        self.wanted = files.fans();
+        self.accepted.clear();
+        self.api.move_to(&files.config.api.socket, server);
+        self.report.set_node(name);
         let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
         self.report.set(
             Topic::Config,
             bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect(),
         );
+        self.files = files;
         Ok(())
     }
 
-    /// Reads the files again; invalid ones change nothing.
-    async fn reload(&mut self, path: &Path) {
+    /// Reads the files again; invalid ones change nothing, and are told.
+    async fn reload(&mut self, path: &Path) -> Result<Reloaded, Refusal> {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now().ok());
         notify(&states);
-        match load(path) {
-            Ok(files) => {
-                tracing::info!("reading the configuration again");
-                if let Err(error) = self.take_over(path, &files) {
-                    self.report.set(Topic::Config, vec![format!("config-invalid: {error:#}")]);
-                }
-            }
-            Err(error) => {
-                let lines = error.lines().into_iter();
-                self.report.set(Topic::Config, lines.map(|line| format!("config-invalid: {line}")).collect());
-            }
+        tracing::info!("reading the configuration again");
+        let outcome = self.read_again(path);
+        if let Err(lines) = &outcome {
+            self.report
+                .set(Topic::Config, lines.iter().map(|line| format!("config-invalid: {line}")).collect());
         }
         self.concern = Concern::Fans;
         self.look().await;
         self.tell_ready();
+        outcome.map_err(|lines| Refusal::invalid(lines.into_iter().map(Problem::general).collect()))
     }
 
     /// Tells systemd that the files are followed, as soon as that is so; at the latest when a command holds that up.
@@ -218,6 +229,19 @@ impl Agent {
         if !self.is_unready {
             notify(&[NotifyState::Ready]);
         }
+    }
+
+    /// What is wrong, a line each, and nothing has changed; or what is used from now on.
+    fn read_again(&mut self, path: &Path) -> Result<Reloaded, Vec<String>> {
+        let files = load(path).map_err(|error| error.lines())?;
+        let bad = config::bad_lines(Path::new(FANS_FILE), &files.lines);
+        if !bad.is_empty() {
+            return Err(bad.iter().map(ToString::to_string).collect());
+        }
+        let changed = files != self.files;
+        let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
+        self.take_over(path, files).map_err(|error| vec![format!("{error:#}")])?;
+        Ok(reloaded)
     }
 
     pub(super) fn note(&mut self, concern: Concern) {
@@ -264,6 +288,7 @@ impl Agent {
         if concern != Concern::Endpoints {
             let outcome = self.look_at_fans(lock).await;
             failed |= self.failed(Topic::Fans, outcome);
+            failed |= self.hear();
             if self.is_fresh {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.
                 let outcome = self.look_at_endpoints().await;
@@ -281,7 +306,16 @@ impl Agent {
         if std::mem::take(&mut self.filters) {
             self.look_at_filters().await;
         }
+        self.report.set(Topic::Kernel, self.sources.unreadable().into_iter().collect());
         self.pace.looked(Instant::now(), failed);
+    }
+
+    /// Follows what the programs tell; says whether that failed.
+    pub(super) fn hear(&mut self) -> bool {
+        let outcome = self.subscribe().context("events of the kernel programs, which are asked for again");
+        let reasons = outcome.err().map(|error| format!("{error:#}"));
+        self.report.set(Topic::Programs, reasons.iter().cloned().collect());
+        reasons.is_some()
     }
 
     /// What could not even be looked at is a failure, too.
@@ -293,7 +327,7 @@ impl Agent {
     }
 
     /// Uses another datapath from now on, or none.
-    pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) -> Result<()> {
+    pub(super) fn set_datapath(&mut self, datapath: Option<Datapath>) {
         for reader in [self.logs.take(), self.monitor.take()].into_iter().flatten() {
             reader.abort();
         }
@@ -301,15 +335,21 @@ impl Agent {
         self.datapath = datapath;
         self.services.forget();
         self.is_fresh = true;
-        if let Some(datapath) = &self.datapath {
-            // Those of a former agent, whose devices may have gone since.
-            let held = datapath.endpoints().list()?;
-            self.presence
-                .learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
-            self.sources.set_paths(Some(datapath.events()?));
-            self.monitor = Some(self.api.monitor(datapath)?.spawn(&self.faults));
-            self.logs = datapath.forward_logs()?.map(|logs| self.faults.once("logs", logs));
-        }
+        self.is_subscribed = false;
+    }
+
+    /// Follows what the datapath's programs tell, where that is not so: all of it, or it is tried again at the next look.
+    fn subscribe(&mut self) -> Result<()> {
+        let Some(datapath) = self.datapath.as_ref().filter(|_| !self.is_subscribed) else { return Ok(()) };
+        let held = datapath.endpoints().list()?;
+        let (paths, logs) = (datapath.events()?, datapath.forward_logs()?);
+        let monitor = self.api.monitor(datapath)?;
+        // Those of a former agent, whose devices may have gone since.
+        self.presence.learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
+        self.sources.set_paths(Some(paths));
+        self.monitor = Some(monitor.spawn(&self.faults));
+        self.logs = logs.map(|logs| self.faults.once("logs", logs));
+        self.is_subscribed = true;
         Ok(())
     }
 }

@@ -28,9 +28,27 @@ impl Api {
         Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 
-    /// Where it ought to listen from now on.
-    pub(super) fn want(&mut self, socket: &Path) {
+    /// A server for another socket than the present one, which goes on; none where that is not needed.
+    pub(super) fn prepare(&self, socket: &Path) -> Result<Option<Server>> {
+        if self.is_open && !self.is_at(socket) { self.serve(socket).map(Some) } else { Ok(None) }
+    }
+
+    /// Listens there from now on, by a server that was prepared.
+    pub(super) fn move_to(&mut self, socket: &Path, server: Option<Server>) {
         self.wanted = socket.to_owned();
+        if server.is_some() {
+            // The former one answers what it was asked, and ends.
+            self.server = server;
+        }
+    }
+
+    fn is_at(&self, socket: &Path) -> bool {
+        self.server.as_ref().is_some_and(|server| server.socket().path() == socket)
+    }
+
+    fn serve(&self, path: &Path) -> Result<Server> {
+        let socket = Socket::bind(path, self.server.as_ref().map(Server::socket))?;
+        Server::start(socket, self.app.clone()).context("API: no thread for it")
     }
 
     /// Whether it listens, or ought to.
@@ -38,21 +56,17 @@ impl Api {
         self.is_open
     }
 
-    /// Listens, at another place than before if that is wanted, and anew where clients find it no more. The former socket
-    /// goes when its successor is there.
+    /// Listens where it ought to, and anew where clients find it no more.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;
         if self.server.as_ref().is_some_and(|server| !server.is_running()) {
             self.faults.note("api", "its thread ended");
+            self.server = None;
         }
-        let former = self.server.as_ref().filter(|server| server.is_running());
-        if former.is_some_and(|former| former.socket().path() == self.wanted && former.socket().is_in_place())
-        {
-            return Ok(());
+        let is_found = self.server.as_ref().is_some_and(|server| server.socket().is_in_place());
+        if !is_found || !self.is_at(&self.wanted) {
+            self.server = Some(self.serve(&self.wanted)?);
         }
-        let socket = Socket::bind(&self.wanted, former.map(Server::socket))?;
-        self.server = Some(Server::start(socket, self.app.clone()).context("API: no thread for it")?);
-        tracing::debug!("API: listening at {}", self.wanted.display());
         Ok(())
     }
 

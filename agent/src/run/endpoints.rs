@@ -37,6 +37,7 @@ impl Agent {
             }
             self.is_fresh = !reasons.is_empty();
             self.known.learn(&snapshot);
+            self.sources.follow_routes(self.known.networks())?;
             self.look_who_is_there(&snapshot);
         }
         let failed = !reasons.is_empty();

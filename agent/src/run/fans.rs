@@ -75,17 +75,23 @@ impl Agent {
     /// Repairs all fans that stand.
     async fn repair(&mut self, lock: &Lock, reasons: &mut Vec<String>) -> Result<()> {
         let Some(datapath) = &self.datapath else { return Ok(()) };
+        let (mut networks, mut is_whole) = (Vec::new(), true);
         for repair in self.node.repair(lock, datapath).await? {
             match repair.outcome {
                 Ok((fan, changed)) => {
                     self.known.add_uplinks(fan.uplinks().map(|uplink| uplink.name.clone()));
+                    networks.extend(fan.uplinks().map(|uplink| uplink.network));
                     if !changed.is_empty() {
                         tracing::info!("fan {}: {}", fan.spec.overlay, changed.join(", "));
                     }
                 }
-                Err(error) => reasons.push(error.to_string()),
+                Err(error) => {
+                    is_whole = false;
+                    reasons.push(error.to_string());
+                }
             }
         }
+        self.known.set_uplink_networks(networks, is_whole);
         Ok(())
     }
 
@@ -94,9 +100,9 @@ impl Agent {
     pub(super) async fn adopt_datapath(&mut self, _lock: &Lock) -> Result<Observed> {
         let observed = self.node.observe().await?;
         if observed.standing.is_empty() {
-            self.set_datapath(None)?;
+            self.set_datapath(None);
         } else if !self.datapath.as_ref().is_some_and(Datapath::is_pinned) {
-            self.set_datapath(Some(Datapath::open_for(self.services.flows())?))?;
+            self.set_datapath(Some(Datapath::open_for(self.services.flows())?));
         }
         if let Some(datapath) = &self.datapath
             && self.services.needs_other_flows(datapath)?
@@ -105,9 +111,16 @@ impl Agent {
                 // It lets go of the former tables at its end, which are others now.
                 moving.await?;
             }
-            let other = datapath.with_other_flows(self.services.flows())?;
-            self.set_datapath(Some(other))?;
+            match datapath.with_other_flows(self.services.flows()) {
+                Ok(other) => {
+                    self.services.note_flows(None);
+                    self.set_datapath(Some(other));
+                }
+                Err(error) => self.services.note_flows(Some(error.to_string())),
+            }
         }
+        // What fails is told of, and tried again at the next look.
+        self.hear();
         Ok(observed)
     }
 
@@ -129,7 +142,7 @@ impl Agent {
                 tracing::warn!("{error}");
             }
         }
-        self.set_datapath(None)?;
+        self.set_datapath(None);
         if let Some(datapath) = Datapath::open_existing()? {
             datapath.remove()?;
         }

@@ -57,6 +57,11 @@ impl Keeping {
         Self::start(store, Vec::new(), Waiting::Nobody, move |store| store.rewrite(&all))
     }
 
+    /// Takes off the log's end what was refused.
+    pub(super) fn mend(store: Store) -> Self {
+        Self::start(store, Vec::new(), Waiting::Nobody, Store::mend)
+    }
+
     fn start(
         mut store: Store,
         changes: Vec<Change>,
@@ -80,9 +85,17 @@ impl Keeping {
 }
 
 impl Services {
-    /// Writes the log anew where most of it is history, and says what is wrong with it.
+    /// Writes the log anew where most of it is history, mends it where a write failed, and says what is wrong with it.
     pub(super) fn keep(&mut self) -> Vec<String> {
         let mut reasons = self.book.clashes();
+        if let Some(store) = self.store.take_if(|store| store.is_unsure()) {
+            reasons.push(format!(
+                "services-log: {} can't be written, and a change that was refused may come back after a crash; see \
+                 whether the disk is full or broken",
+                store.path().display()
+            ));
+            self.keeping = Some(Keeping::mend(store));
+        }
         if let Some(store) = self.store.take_if(|store| store.is_long()) {
             self.keeping = Some(Keeping::rewrite(store, self.book.changes().collect()));
         }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Rest between two looks, because what we do makes changes itself.
 const REST: Duration = Duration::from_millis(80);
+/// Rest before a look that can't wait: packets are lost until then, but a storm of such reasons must leave time for others.
+const URGENT_REST: Duration = Duration::from_millis(40);
 /// Longest rest while something keeps failing; a device that is back must be served within 10 s.
 const LONGEST_REST: Duration = Duration::from_secs(4);
 /// First rest after a look was put off, which doubles: most commands end within a second.
@@ -20,6 +22,8 @@ const CHECK: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     earliest: Instant,
+    /// The same for what can't wait.
+    urgent: Instant,
     due: Instant,
     /// When the periodic check is due, whatever else is.
     check: Instant,
@@ -31,7 +35,7 @@ pub(super) struct Pace {
 impl Pace {
     /// The first look is due at once.
     pub(super) fn new(now: Instant) -> Self {
-        Self { earliest: now, due: now, check: now, failures: 0, delays: 0 }
+        Self { earliest: now, urgent: now, due: now, check: now, failures: 0, delays: 0 }
     }
 
     /// Something changed.
@@ -41,7 +45,7 @@ impl Pace {
 
     /// Something changed that can't wait for others of its kind.
     pub(super) fn urgent(&mut self, now: Instant) {
-        self.due = now;
+        self.due = self.due.min(now.max(self.urgent));
     }
 
     /// A look could not begin; it is tried again, each time later, whatever changes meanwhile.
@@ -57,6 +61,7 @@ impl Pace {
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
         self.earliest = now + rest;
+        self.urgent = now + URGENT_REST;
         self.check = if failed { self.earliest } else { now + CHECK };
         self.due = self.check;
     }
@@ -69,6 +74,7 @@ impl Pace {
     /// What was due needed no look; the periodic check stays where it was. `again`: not all of it is done.
     pub(super) fn looked_away(&mut self, now: Instant, again: bool) {
         self.earliest = self.earliest.max(now + REST);
+        self.urgent = now + URGENT_REST;
         self.due = if again { self.check.min(self.earliest) } else { self.check };
     }
 
@@ -116,6 +122,34 @@ mod tests {
         pace.changed(start);
         assert_eq!(pace.due(), start + REST);
         pace.urgent(start);
+        assert_eq!(pace.due(), start + URGENT_REST);
+    }
+
+    #[test]
+    fn what_cannot_wait_is_looked_at_at_once_but_a_storm_of_it_leaves_time_for_others() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.looked(now, false);
+        now += Duration::from_secs(1);
+        pace.urgent(now);
+        assert_eq!(pace.due(), now);
+        let (end, mut looks) = (now + Duration::from_secs(1), 0);
+        while now < end {
+            pace.urgent(now);
+            if now >= pace.due() {
+                looks += 1;
+                pace.looked(now, looks % 2 == 0);
+            }
+            now += Duration::from_micros(100);
+        }
+        assert!((20..=25).contains(&looks), "{looks} looks a second");
+    }
+
+    #[test]
+    fn what_cannot_wait_puts_nothing_off() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.urgent(start + Duration::from_secs(1));
         assert_eq!(pace.due(), start);
     }
 

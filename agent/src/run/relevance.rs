@@ -4,7 +4,8 @@ use control::{
     model::{HELPER, ROUTE_PROTOCOL, network},
     observed::{Link, Record, Route},
 };
-use dataplane_common::{abi::FanRecord, fan::overlaps};
+use dataplane_common::abi::FanRecord;
+use ipnet::Ipv4Net;
 
 use crate::{kernel::netlink::Event, node::table::Snapshot};
 
@@ -26,6 +27,8 @@ pub(super) struct Known {
     pub(super) fans: Vec<FanRecord>,
     /// Names of the fans' uplinks.
     pub(super) uplinks: Vec<String>,
+    /// Their networks: a route into one may lead elsewhere.
+    pub(super) uplink_networks: Vec<Ipv4Net>,
     /// Devices on which endpoints live: bridges and routed endpoints.
     pub(super) devices: Vec<u32>,
 }
@@ -38,6 +41,22 @@ impl Known {
                 self.uplinks.push(name);
             }
         }
+    }
+
+    /// Adds the networks of uplinks, or has these alone.
+    pub(super) fn set_uplink_networks(&mut self, networks: Vec<Ipv4Net>, alone: bool) {
+        if alone {
+            self.uplink_networks.clear();
+        }
+        let fresh = networks.into_iter().filter(|network| !self.uplink_networks.contains(network));
+        let fresh: Vec<Ipv4Net> = fresh.collect();
+        self.uplink_networks.extend(fresh);
+    }
+
+    /// The networks towards which every route matters.
+    pub(super) fn networks(&self) -> Vec<Ipv4Net> {
+        let overlays = self.fans.iter().map(|fan| network(fan.overlay, fan.overlay_mask));
+        overlays.chain(self.uplink_networks.iter().copied()).collect()
     }
 
     /// Takes over what a look saw.
@@ -70,15 +89,10 @@ impl Known {
 
     /// Routers see thousands of routes change: only ours, default routes, and routes for a fan's networks matter.
     fn route(&self, route: &Route) -> Concern {
-        let destination = (route.destination.addr().to_bits(), route.destination.prefix_len());
-        let concerns = |fan: &FanRecord| {
-            let overlaps =
-                |other: ipnet::Ipv4Net| overlaps(destination, (other.addr().to_bits(), other.prefix_len()));
-            overlaps(network(fan.overlay, fan.overlay_mask))
-                || overlaps(network(fan.underlay, fan.underlay_mask))
-        };
-        let ours = route.protocol == ROUTE_PROTOCOL || route.destination.prefix_len() == 0;
-        if ours || self.fans.iter().any(concerns) { Concern::Fans } else { Concern::Nothing }
+        let Route { destination, protocol, .. } = route;
+        let concerns = |network: &Ipv4Net| network.contains(destination) || destination.contains(network);
+        let ours = *protocol == ROUTE_PROTOCOL || destination.prefix_len() == 0;
+        if ours || self.networks().iter().any(concerns) { Concern::Fans } else { Concern::Nothing }
     }
 
     fn device(&self, index: u32) -> Concern {
@@ -96,7 +110,8 @@ mod tests {
     use super::*;
 
     fn known() -> Known {
-        Known { fans: vec![fan()], uplinks: vec!["eth0".into()], devices: vec![BRIDGE, 9] }
+        let uplink_networks = vec!["172.30.0.0/20".parse().unwrap()];
+        Known { fans: vec![fan()], uplinks: vec!["eth0".into()], uplink_networks, devices: vec![BRIDGE, 9] }
     }
 
     fn route(destination: &str, protocol: u8) -> Event {
@@ -124,7 +139,9 @@ mod tests {
             assert_eq!(known().concern(&route(destination, 4)), Concern::Fans, "{destination}");
         }
         assert_eq!(known().concern(&route("10.0.0.0/8", ROUTE_PROTOCOL)), Concern::Fans);
-        assert_eq!(known().concern(&route("10.0.0.0/8", 4)), Concern::Nothing);
+        for destination in ["10.0.0.0/8", "172.30.99.0/24"] {
+            assert_eq!(known().concern(&route(destination, 4)), Concern::Nothing, "{destination}");
+        }
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub(super) enum Topic {
     Sole,
     /// The API's socket.
     Api,
+    /// What the kernel tells of its tables.
+    Kernel,
+    /// What the kernel programs tell.
+    Programs,
     /// The lock that commands hold.
     Lock,
     /// Fans.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result as Outcome;
 use control::{
     model::network,
+    observed::Route,
     reconcile::{self, RouteOp, Vips},
     service::{Backend, BackendLife, BookError, Change, Entry, Service, Vip},
 };
@@ -48,6 +49,10 @@ impl Agent {
                 }
                 Err(error) => drop(answer.send(Err(refuse(error)))),
             },
+            // The loop's own, which changes all that this is about.
+            Request::Reload(answer) => {
+                drop(answer.send(Err(Refusal::failed("a reload is no change of services"))))
+            }
             Request::Drain { service, backend, drain, answer } => {
                 match self.plan_drain(service, backend, drain) {
                     Ok((changes, drained)) => self.keep(changes, Waiting::Drained(answer, drained)),
@@ -73,14 +78,12 @@ impl Agent {
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
         }
-        let own = &self.services.own;
+        let standing = self.services.book.entries().values().map(|entry| &entry.wanted);
+        let all = placed.iter().map(|placed| &placed.service).chain(standing);
         let taken = placed.iter().filter_map(|placed| {
-            let address = v4(placed.service.vip)?;
-            let device = own.get(&address)?;
-            Some(
-                placed
-                    .wrong_vip(format!("{address} is an address of {device}; give the service another VIP")),
-            )
+            let Vip { address, .. } = placed.service.vip;
+            let why = self.services.reserved.why(placed.service.vip, all.clone())?;
+            Some(placed.wrong_vip(format!("{address} {why}; give the service another VIP")))
         });
         let taken: Vec<Problem> = taken.collect();
         if !taken.is_empty() {
@@ -262,11 +265,20 @@ impl Agent {
             RouteOp::Delete(_) => None,
         });
         faults.extend(change_routes(self.node.netlink(), &old.collect::<Vec<_>>()).await);
-        let foreign = &self.services.foreign;
-        let (held, free): (Vec<_>, Vec<_>) = routes(set, self.services.range().filter(|_| !set.is_empty()))
+        let netlink = self.node.netlink();
+        let wanted =
+            Vips { addresses: set.clone(), range: self.services.range().filter(|_| !set.is_empty()) };
+        let there = netlink.routes_of(wanted.destinations()).await.unwrap_or_else(|error| {
+            faults.push(error.to_string());
+            Vec::new()
+        });
+        let is_held = |wanted: &Route| {
+            there.iter().any(|route| route.destination == wanted.destination && route.oif != Some(helper))
+        };
+        let (held, free): (Vec<_>, Vec<_>) = routes(&wanted.addresses, wanted.range)
             .into_iter()
-            .partition(|op| matches!(op, RouteOp::Set(wanted) if foreign.contains(&wanted.destination)));
-        faults.extend(change_routes(self.node.netlink(), &free).await);
+            .partition(|op| matches!(op, RouteOp::Set(wanted) if is_held(wanted)));
+        faults.extend(change_routes(netlink, &free).await);
         !held.is_empty()
     }
 }

@@ -1,8 +1,7 @@
 //! A look at services: the kernel holds those that are wanted, and every VIP has its route.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    io,
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
@@ -11,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use control::{
-    observed::{Address, Link},
+    observed::{Address, Link, Route},
     reconcile::{self, RouteOp, ServiceOp, Vips},
     service::{Book, Protocol, Service, Vip, ring},
 };
@@ -22,6 +21,7 @@ use super::{
     keeping::Keeping,
     report::Topic,
     services_record::{Teller, Told},
+    services_room::RefusedFlows,
 };
 use crate::{
     kernel::{
@@ -33,9 +33,10 @@ use crate::{
         fan::Node,
         flows::{Keeper, Local},
         routes::{change_routes, device, held_by},
+        taken::Taken,
     },
     sources::{
-        applied::{FOLDER, Store},
+        applied::{FOLDER, Store, StoreError},
         config::DatapathConfig,
     },
 };
@@ -51,16 +52,15 @@ pub(super) struct Services {
     /// What is being written.
     pub(super) keeping: Option<Keeping>,
     pub(super) settings: DatapathConfig,
+    pub(super) refused_flows: Option<RefusedFlows>,
     /// Of the present datapath.
     pub(super) writer: Option<ServiceWriter>,
     /// Of the present datapath.
     pub(super) keeper: Option<Keeper>,
-    /// VIPs that are not served, because they are addresses of this host.
+    /// VIPs that are not served, because this host needs their addresses.
     pub(super) taken: BTreeSet<Ipv4Addr>,
-    /// Addresses of this host and their devices, as they were seen last.
-    pub(super) own: HashMap<Ipv4Addr, String>,
-    /// Networks that others have routes to, as they were seen last.
-    pub(super) foreign: HashSet<Ipv4Net>,
+    /// Addresses that no VIP may have.
+    pub(super) reserved: Taken,
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
@@ -75,17 +75,24 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(now: Instant, faults: Faults) -> Self {
-        Self {
-            book: Book::default(),
-            store: Some(Store::new(Path::new(FOLDER))),
+    /// Those that were applied before.
+    ///
+    /// # Errors
+    /// The log of them can't be read.
+    pub(super) fn open(now: Instant, faults: Faults) -> Result<Self, StoreError> {
+        let (store, changes) = Store::open(Path::new(FOLDER))?;
+        let mut book = Book::default();
+        book.make(&changes);
+        Ok(Self {
+            book,
+            store: Some(store),
             keeping: None,
             settings: DatapathConfig::default(),
+            refused_flows: None,
             writer: None,
             keeper: None,
             taken: BTreeSet::new(),
-            own: HashMap::new(),
-            foreign: HashSet::new(),
+            reserved: Taken::default(),
             failed: Arc::default(),
             has_lost: false,
             teller: Teller::new(faults.clone()),
@@ -93,30 +100,27 @@ impl Services {
             is_untold: false,
             is_open: true,
             next_sweep: now + SWEEP,
-        }
+        })
     }
 
-    /// Uses these services of the file from now on, and what was applied as it stands on disk.
-    pub(super) fn want(
-        &mut self,
-        path: &Path,
-        wanted: &[Service],
-        settings: DatapathConfig,
-    ) -> io::Result<()> {
-        let Some(store) = &mut self.store else { return Err(io::ErrorKind::ResourceBusy.into()) };
-        let changes = store.load()?;
-        let former = std::mem::take(&mut self.book);
-        self.book.set_absent(former.absent());
-        self.book.set_file(path, wanted);
-        self.book.make(&changes);
-        let over = self.book.stale_marks();
+    /// Uses these services of the file from now on, beside those that were applied.
+    pub(super) fn want(&mut self, path: &Path, wanted: &[Service], settings: DatapathConfig) {
+        let mut book = Book::default();
+        book.set_absent(self.book.absent());
+        book.set_file(path, wanted);
+        book.make(&self.book.changes().collect::<Vec<_>>());
+        let over = book.stale_marks();
         if !over.is_empty() {
-            store.append(&over)?;
-            self.book.make(&over);
+            // Marks that stay in the log are found again at the next start.
+            match self.store.as_mut().map(|store| store.append(&over)) {
+                Some(Ok(())) => drop(book.make(&over)),
+                Some(Err(error)) => tracing::warn!("drain marks of former backends are kept: {error}"),
+                None => tracing::warn!("drain marks of former backends are kept: a change is being made"),
+            }
         }
+        self.book = book;
         self.settings = settings;
         self.is_open = true;
-        Ok(())
     }
 
     /// Services that can be served.
@@ -128,7 +132,7 @@ impl Services {
         self.book.entries().values().map(|entry| &entry.wanted)
     }
 
-    /// Services whose VIP is an address of this host.
+    /// Services whose VIP this host needs itself.
     fn refused(&self) -> impl Iterator<Item = &Service> {
         self.wanted().filter(|service| is_refused(service, &self.taken))
     }
@@ -160,7 +164,7 @@ impl Services {
         let wanted = self.book.entries().values().map(|entry| &entry.wanted);
         let wanted: Vec<&Service> = wanted.filter(|service| !is_refused(service, &self.taken)).collect();
         let Some(writer) = &mut self.writer else { return Ok(HashSet::new()) };
-        writer.set_own_addresses(self.own.keys().copied().collect());
+        writer.set_own_addresses(self.reserved.own.keys().copied().collect());
         let mut failed = HashSet::new();
         if self.is_open {
             writer.recognise(wanted.iter().copied());
@@ -229,8 +233,10 @@ impl Services {
         let (Some(writer), Some(keeper)) = (&mut self.writer, &self.keeper) else { return };
         let gone = writer.take_gone();
         if !gone.is_empty() {
-            keeper
-                .end(gone, Local { fans: datapath.config().fans(), own: self.own.keys().copied().collect() });
+            keeper.end(
+                gone,
+                Local { fans: datapath.config().fans(), own: self.reserved.own.keys().copied().collect() },
+            );
         }
     }
 
@@ -270,16 +276,15 @@ impl Agent {
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
             let links = netlink.links().await?;
-            reasons.extend(self.services.lacks_room()?);
-            reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links));
+            reasons.extend(self.services.lacks_room(datapath)?);
+            let defaults = netlink.routes_near(Vec::new()).await?;
+            reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links, &defaults));
             self.services.open_writer(datapath)?;
             faults.extend(self.services.look_at_ports(&self.node, lock, datapath));
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
-            let routes = netlink.routes().await?;
+            let routes = netlink.routes_to(vips.destinations()).await?;
             let plan = reconcile::vips(helper, &datapath.config().fans(), &vips, &routes);
-            let others = routes.iter().filter(|route| route.oif != Some(helper));
-            self.services.foreign = others.map(|route| route.destination).collect();
             reasons.extend(plan.held.iter().map(|route| held_by(route, &links)));
             // Packets are led to a service when it is there, and no more before it goes.
             let (deleted, set): (Vec<_>, Vec<_>) =
@@ -350,23 +355,18 @@ impl Services {
         node.reserve_ports(lock, ports).err().map(|error| error.to_string())
     }
 
-    /// Notes which VIPs are addresses of this host, and says so.
-    fn look_at_addresses(&mut self, addresses: &[Address], links: &[Link]) -> Vec<String> {
+    /// Notes which VIPs this host needs itself, and says so.
+    fn look_at_addresses(&mut self, addresses: &[Address], links: &[Link], routes: &[Route]) -> Vec<String> {
         let own = addresses.iter().map(|address| (address.address, device(links, Some(address.index))));
-        self.own = own.collect();
-        let vips = self.wanted().filter_map(|service| v4(service.vip));
-        let taken: BTreeSet<Ipv4Addr> = vips.filter(|vip| self.own.contains_key(vip)).collect();
+        self.reserved = Taken::new(own.collect(), routes);
+        let why = self.reserved.among(self.wanted());
+        let taken: BTreeSet<Ipv4Addr> = why.keys().copied().collect();
         if taken != self.taken {
             self.taken = taken;
             self.is_open = true;
         }
-        let reason = |vip: &Ipv4Addr| {
-            let device = self.own.get(vip).map_or("an unknown device", String::as_str);
-            format!(
-                "vip-address {vip}: it is an address of {device}; give the service another VIP, or take that away"
-            )
-        };
-        self.taken.iter().map(reason).collect()
+        let reason = |(vip, why)| format!("vip-address {vip}: it {why}; give the service another VIP");
+        why.into_iter().map(reason).collect()
     }
 }
 

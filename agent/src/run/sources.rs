@@ -3,6 +3,7 @@
 use std::{future::pending, time::Instant};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -44,6 +45,8 @@ pub(super) enum Wake {
 /// The sources of [`Wake`]s. Waiting for one loses nothing of the others.
 pub(super) struct Sources {
     watch: Watch,
+    /// Networks whose routes it tells of.
+    followed: Vec<Ipv4Net>,
     filter: Option<NftWatch>,
     paths: Option<EventReader>,
     requests: mpsc::Receiver<Request>,
@@ -66,6 +69,7 @@ impl Sources {
         let on = |kind| signal(kind).context("agent: signals");
         Ok(Self {
             watch: Netlink::watch()?,
+            followed: Vec::new(),
             filter: filter.ok(),
             paths: None,
             requests,
@@ -79,6 +83,23 @@ impl Sources {
     /// Sets the ring that the programs write to.
     pub(super) fn set_paths(&mut self, paths: Option<EventReader>) {
         self.paths = paths;
+    }
+
+    /// Tells of routes of others that overlap these networks from now on.
+    pub(super) fn follow_routes(&mut self, networks: Vec<Ipv4Net>) -> Result<()> {
+        if networks != self.followed {
+            self.watch.follow_routes(&networks)?;
+            self.followed = networks;
+        }
+        Ok(())
+    }
+
+    /// What there is to say of changes that can't be read.
+    pub(super) fn unreadable(&self) -> Option<String> {
+        let error = self.watch.unreadable()?;
+        Some(format!(
+            "netlink-unreadable: {error}; what changes is found by the check every few seconds: update fanlight"
+        ))
     }
 
     /// The next reason to wake up, [`Wake::Time`] at `due` at the latest.

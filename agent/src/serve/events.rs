@@ -8,6 +8,9 @@ use tokio::sync::{broadcast, watch};
 /// Events that wait for a reader before the oldest are lost to it.
 const QUEUE: usize = 4096;
 
+/// Readers at a time.
+pub(super) const READERS: usize = 64;
+
 /// One event as the line of JSON that readers get.
 pub type Event = Arc<str>;
 
@@ -43,11 +46,15 @@ impl Events {
         self.readers.subscribe()
     }
 
-    /// Listens from now on.
-    pub fn listen(&self) -> Reader {
+    /// Listens from now on; `None`: as many do already as may.
+    pub fn listen(&self) -> Option<Reader> {
         let queue = self.queue.subscribe();
-        self.readers.send_modify(|readers| *readers += 1);
-        Reader { queue, readers: Arc::clone(&self.readers) }
+        let is_admitted = self.readers.send_if_modified(|readers| {
+            let is_free = *readers < READERS;
+            *readers += usize::from(is_free);
+            is_free
+        });
+        is_admitted.then(|| Reader { queue, readers: Arc::clone(&self.readers) })
     }
 }
 
@@ -106,8 +113,8 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_learns_how_much_it_lost_and_slows_nobody() {
         let events = Events::default();
-        let mut slow = events.listen();
-        let mut quick = events.listen();
+        let mut slow = events.listen().unwrap();
+        let mut quick = events.listen().unwrap();
         for number in 0..QUEUE + 3 {
             events.tell(&number);
             assert_eq!(&*quick.next().await.unwrap(), number.to_string());
@@ -123,8 +130,8 @@ mod tests {
         let events = Events::default();
         events.tell(&"nobody");
         let readers = events.readers();
-        let mut first = events.listen();
-        drop(events.listen());
+        let mut first = events.listen().unwrap();
+        drop(events.listen().unwrap());
         assert_eq!(*readers.borrow(), 1);
         events.tell(&"somebody");
         assert_eq!(&*first.next().await.unwrap(), "\"somebody\"");

@@ -21,7 +21,7 @@ pub use self::{
     client::{Client, ClientError, Lines},
     events::{Event, Events, Lost, Reader},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Drained, ServiceRow},
+    rows::{Affinity, Applied, BackendRow, Drained, Reloaded, ServiceRow},
     server::{App, Server},
     socket::{Socket, SocketError},
 };
@@ -37,6 +37,8 @@ pub mod paths {
     pub const SERVICE: &str = "/v1/services/{name}";
     /// A backend is drained with PUT, and undrained with DELETE.
     pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
+    /// With POST the configuration is read again.
+    pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.
     pub const EVENTS: &str = "/v1/events";
 }
@@ -49,6 +51,8 @@ pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 pub enum Request {
     /// All services.
     Services(Answer<Snapshot>),
+    /// The configuration is to be read again.
+    Reload(Answer<Reloaded>),
     /// These services are to be there, in place of former ones of their names.
     Apply(Vec<Placed>, Answer<Applied>),
     /// The service of a name is to go.

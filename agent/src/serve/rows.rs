@@ -40,6 +40,17 @@ pub struct Drained {
     pub changed: bool,
 }
 
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Whether the files say anything else than before.
+    pub changed: bool,
+    /// Fans that they ask for.
+    pub fans: usize,
+    /// Services that they define.
+    pub services: usize,
+}
+
 /// Whether a client's flows stay together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

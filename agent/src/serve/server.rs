@@ -13,9 +13,12 @@ use axum::{
     body::Body,
     extract::{Path, Request as HttpRequest, State},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
-use control::service::BookError;
+use control::{
+    model::{clipped, quoted},
+    service::BookError,
+};
 use futures_util::stream;
 use hyper::{StatusCode, Uri, header::CONTENT_TYPE, server::conn::http1};
 use hyper_util::{
@@ -27,14 +30,14 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use super::{Answer, Applied, Drained, Events, Refusal, Request, ServiceRow, Snapshot, Socket, paths};
-use crate::sources::config::{
-    Problem,
-    service::{Format, parse},
+use super::{
+    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Snapshot, Socket,
+    events::READERS, paths,
 };
+use crate::sources::config::{Problem, format::Format, service::parse};
 
-/// Connections at a time; further ones wait to be accepted.
-const CONNECTIONS: usize = 64;
+/// Connections at a time; further ones wait to be accepted. Those of readers of events stay: others have as many beside.
+const CONNECTIONS: usize = READERS + 64;
 /// How long a client may take for a request's head, and may stay without one.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
@@ -45,6 +48,8 @@ const BODY: Duration = Duration::from_secs(30);
 const BODY_SIZE: usize = 32 << 20;
 /// How long the agent may take for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a server that is replaced goes on with what it was asked.
+const LINGER: Duration = ANSWER;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,7 +62,7 @@ pub struct App {
     pub events: Events,
 }
 
-/// The running server. It ends with the value, and its socket with it.
+/// The running server. It ends with the value and its socket with it, after what it was asked is answered.
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
@@ -74,12 +79,15 @@ impl Server {
         let listener = socket.listener.try_clone()?;
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let thread = thread::Builder::new().name("api".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    outcome = serve(listener, app) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
+                    outcome = serve(listener, app, &places) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
                     _ = stopped => {}
                 }
+                // Connections hold places. What listens to events has no end of its own.
+                drop(tokio::time::timeout(LINGER, places.acquire_many(CONNECTIONS as u32)).await);
             });
         })?;
         Ok(Self { socket, thread, _stop: stop })
@@ -96,12 +104,15 @@ impl Server {
     }
 }
 
-async fn serve(listener: std::os::unix::net::UnixListener, app: App) -> io::Result<()> {
+async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    app: App,
+    places: &Arc<Semaphore>,
+) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let router = router(app);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let router = router.clone();
@@ -132,6 +143,7 @@ fn router(app: App) -> Router {
         .route(paths::SERVICES, get(services).post(apply))
         .route(paths::SERVICE, get(service).delete(remove))
         .route(paths::DRAINED, put(drain).delete(undrain))
+        .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -164,7 +176,7 @@ async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Appl
     let format = Format::TYPES.into_iter().find(|(_, name)| *name == essence).map(|(format, _)| format);
     let Some(format) = format else {
         let types = Format::TYPES.map(|(_, name)| name).join(", ");
-        let message = format!("content type '{kind}' is not read here; use one of {types}");
+        let message = format!("content type {} is not read here; use one of {types}", quoted(kind));
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     };
     let body = tokio::time::timeout(BODY, axum::body::to_bytes(request.into_body(), BODY_SIZE)).await;
@@ -184,6 +196,10 @@ async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Appl
     tracing::debug!(services = services.len(), time = ?start.elapsed(), "services read");
     let applied = app.ask(|answer| Request::Apply(services, answer)).await?;
     Ok(Json(timed(applied, start)))
+}
+
+async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Refusal> {
+    app.ask(Request::Reload).await.map(Json)
 }
 
 async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Applied>, Refusal> {
@@ -210,26 +226,37 @@ async fn set_drained(
     drain: bool,
 ) -> Result<Json<Drained>, Refusal> {
     let backend = backend.parse().map_err(|_other| {
-        let message = format!("'{backend}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080");
+        let message =
+            format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(&backend));
         Refusal::invalid(vec![Problem::general(message)])
     })?;
     app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
 }
 
-async fn events(State(app): State<App>) -> Response {
-    let lines = stream::unfold(app.events.listen(), async |mut reader| {
+async fn events(State(app): State<App>) -> Result<Response, Refusal> {
+    let reader = app.events.listen().ok_or_else(|| {
+        let message = format!(
+            "{READERS} readers follow the events, and no more may; end one, such as a 'fanlight monitor'"
+        );
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    let lines = stream::unfold(reader, async |mut reader| {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
     });
-    ([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response()
+    Ok(([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response())
 }
 
 async fn unknown(request: HttpRequest) -> Refusal {
-    Refusal::not_found(format!("{}: no such path", request.uri().path()))
+    Refusal::not_found(format!("{}: no such path", clipped(request.uri().path())))
 }
 
 async fn not_allowed(request: HttpRequest) -> Refusal {
-    let message = format!("{} {}: no such method here", request.method(), request.uri().path());
+    let message = format!(
+        "{} {}: no such method here",
+        clipped(request.method().as_str()),
+        clipped(request.uri().path())
+    );
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

@@ -34,93 +34,92 @@ pub enum SocketError {
     },
 }
 
-/// A bound socket; its file goes with the value, unless another took its place.
+/// A bound socket; its file goes with the value, unless another has taken its place.
 #[derive(Debug)]
 pub struct Socket {
-    socket: Entry,
-    /// A link from the usual place.
-    link: Option<Entry>,
+    /// Its file and, where it is elsewhere, a link from the usual place.
+    files: Vec<Placed>,
+    path: PathBuf,
     pub(super) listener: UnixListener,
 }
 
+/// A file of ours, known by its device and number.
+#[derive(Debug)]
+struct Placed {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Placed {
+    fn at(path: &Path) -> io::Result<Self> {
+        let there = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), id: (there.dev(), there.ino()) })
+    }
+}
+
 impl Socket {
-    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced, and so is `former`, which may
-    /// be dropped then. The caller holds the agent's lock.
+    /// Binds a path, reached from the usual place too; a killed agent's socket is replaced, and so is the `present` one
+    /// of this process. The caller holds the agent's lock.
     ///
     /// # Errors
-    /// Something else is there, or the system refuses.
-    pub fn bind(path: &Path, former: Option<&Self>) -> Result<Self, SocketError> {
-        Self::bind_with_link(path, Path::new(SOCKET), former)
+    /// Something else is there, or the system refuses; a present socket goes on as it was.
+    pub fn bind(path: &Path, present: Option<&Self>) -> Result<Self, SocketError> {
+        Self::bind_with_link(path, Path::new(SOCKET), present)
     }
 
     pub(super) fn bind_with_link(
         path: &Path,
         usual: &Path,
-        former: Option<&Self>,
+        present: Option<&Self>,
     ) -> Result<Self, SocketError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| SocketError::Io { path, source }
         };
         for path in [path, usual] {
-            if !former.is_some_and(|former| former.socket.path == path && former.socket.is_in_place()) {
+            if present.is_none_or(|present| !present.is_at(path)) {
                 check_free(path)?;
             }
             let folder = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         let listener = bind_private(path).map_err(failed(path))?;
-        let mut socket = Self { socket: Entry::at(path).map_err(failed(path))?, link: None, listener };
+        let file = Placed::at(path).map_err(failed(path))?;
+        let mut socket = Self { path: path.to_owned(), files: vec![file], listener };
         if path != usual {
             let fresh = usual.with_extension("new");
             remove(&fresh).and_then(|()| symlink(path, &fresh)).map_err(failed(&fresh))?;
+            let link = Placed::at(&fresh).map_err(failed(&fresh))?;
             fs::rename(&fresh, usual).map_err(failed(usual))?;
-            socket.link = Some(Entry::at(usual).map_err(failed(usual))?);
+            socket.files.push(Placed { path: usual.to_owned(), ..link });
         }
         Ok(socket)
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.socket.path
+    /// Whether a file is this socket's.
+    fn is_at(&self, path: &Path) -> bool {
+        Placed::at(path).is_ok_and(|there| self.files.iter().any(|own| own.id == there.id))
     }
 
     /// Whether clients still find it.
     pub fn is_in_place(&self) -> bool {
-        self.socket.is_in_place() && self.link.as_ref().is_none_or(Entry::is_in_place)
+        self.files.iter().all(|own| Placed::at(&own.path).is_ok_and(|there| there.id == own.id))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        for entry in self.link.iter().chain([&self.socket]).filter(|entry| entry.is_in_place()) {
-            if let Err(error) = remove(&entry.path) {
-                tracing::debug!("{}: {error}", entry.path.display());
+        for Placed { path, .. } in self.files.iter().rev().filter(|own| self.is_at(&own.path)) {
+            if let Err(error) = remove(path) {
+                tracing::debug!("{}: {error}", path.display());
             }
         }
     }
-}
-
-/// A name in the file system, and what it named when it was made.
-#[derive(Debug)]
-struct Entry {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Entry {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
-    }
-
-    fn is_in_place(&self) -> bool {
-        identity(&self.path).is_ok_and(|now| now == self.identity)
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let there = fs::symlink_metadata(path)?;
-    Ok((there.dev(), there.ino()))
 }
 
 /// A socket that nobody listens to and a link are ours: the lock says that no other agent runs.
@@ -179,6 +178,25 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_moves_without_a_moment_in_which_nobody_listens_at_the_usual_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let [usual, first, second] =
+            ["usual.sock", "first.sock", "second.sock"].map(|name| folder.path().join(name));
+        let mut present = Socket::bind_with_link(&usual, &usual, None).unwrap();
+        for path in [&first, &second, &usual] {
+            let next = Socket::bind_with_link(path, &usual, Some(&present)).unwrap();
+            assert!(UnixStream::connect(&usual).is_ok());
+            drop(std::mem::replace(&mut present, next));
+            assert!(UnixStream::connect(&usual).is_ok() && UnixStream::connect(path).is_ok());
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // One that can't be bound leaves the present one as it was.
+        fs::write(&first, "mine").unwrap();
+        Socket::bind_with_link(&first, &usual, Some(&present)).unwrap_err();
+        assert!(UnixStream::connect(&usual).is_ok());
+    }
+
+    #[test]
     fn a_killed_agents_socket_is_replaced_and_a_living_ones_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api.sock");
@@ -196,7 +214,7 @@ mod tests {
     fn a_deleted_socket_or_link_is_noticed_and_bound_again_beside_the_former() {
         let folder = tempfile::tempdir().unwrap();
         let (path, usual) = (folder.path().join("api.sock"), folder.path().join("usual.sock"));
-        let mut socket = bind(&path).unwrap();
+        let mut socket = Socket::bind_with_link(&path, &usual, None).unwrap();
         for deleted in [&path, &usual, &path] {
             assert!(socket.is_in_place());
             fs::remove_file(deleted).unwrap();
@@ -205,18 +223,5 @@ mod tests {
             socket = Socket::bind_with_link(&path, &usual, Some(&socket)).unwrap();
             assert!(UnixStream::connect(&usual).is_ok());
         }
-    }
-
-    #[test]
-    fn a_socket_moves_from_the_usual_place_and_back_and_is_always_found_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let (other, usual) = (folder.path().join("other/api.sock"), folder.path().join("usual.sock"));
-        let first = Socket::bind_with_link(&usual, &usual, None).unwrap();
-        let second = Socket::bind_with_link(&other, &usual, Some(&first)).unwrap();
-        drop(first);
-        assert!(UnixStream::connect(&usual).is_ok() && UnixStream::connect(&other).is_ok());
-        let _third = Socket::bind_with_link(&usual, &usual, Some(&second)).unwrap();
-        drop(second);
-        assert!(UnixStream::connect(&usual).is_ok() && !other.exists());
     }
 }

@@ -4,7 +4,8 @@
 //! costs one short write, however many services there are; the log is written anew, beside the old one, when most of
 //! it is history. A line that ends without its line break was cut short before anybody was told that it is kept; any
 //! other line that can't be read is damage: the log is put aside, and the kernel's services that nobody names any
-//! more stay there until somebody has put it right.
+//! more stay there until somebody has put it right. A log of a later version is left alone, and nothing is served
+//! from it. A value of [`Store`] is a log that was read: nothing else is ever written to.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,8 +14,9 @@ use std::{
 };
 
 use control::{model::fnv1a, service::Change};
+use thiserror::Error;
 
-use crate::kernel::replace::{put, sync_folder};
+use crate::kernel::replace::{put_synced, sync_folder};
 
 /// Where the agent keeps what it must not forget.
 pub(crate) const FOLDER: &str = "/var/lib/fanlight";
@@ -23,20 +25,50 @@ const NAME: &str = "services";
 const ASIDE: &str = "services.damaged";
 /// First line: what it is, and the version of its lines.
 const HEADER: &str = "fanlight services 1\n";
+const VERSION: u32 = 1;
+const MAGIC: &[u8] = b"fanlight services ";
 /// History that is not worth a new log.
 const SLACK: u64 = 1 << 20;
 
-/// The log.
+/// Why the log can't be used. It stands as it did.
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    /// A later version wrote it.
+    #[error(
+        "{}: a later fanlight wrote it (version {found} of the log; this one reads {VERSION}); run that one, or move \
+         the file away to begin without its services",
+        path.display()
+    )]
+    Newer {
+        /// The log.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The system refuses.
+    #[error("{}: {source}; make it readable and writable", path.display())]
+    Io {
+        /// The log, or its folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The log, read as a whole.
 #[derive(Debug)]
 pub(crate) struct Store {
     folder: PathBuf,
+    /// `None` while there is none.
     file: Option<File>,
     /// Bytes of whole lines.
     length: u64,
     /// Bytes of it when it was written anew.
     fresh: u64,
-    /// A part of a line may follow.
+    /// More may follow than whole lines of requests that were kept.
     has_failed: bool,
+    /// Has the disk hold what was written.
+    sync: fn(&File) -> io::Result<()>,
 }
 
 /// What a log says.
@@ -46,63 +78,95 @@ enum Contents {
     Whole(Vec<Change>, u64),
     /// The number of the first line that can't be read.
     Damaged(usize),
+    /// Lines of a later version.
+    Newer(u32),
 }
 
 impl Store {
-    /// The log of a folder, not yet read.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), file: None, length: 0, fresh: 0, has_failed: false }
+    fn missing(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            file: None,
+            length: 0,
+            fresh: 0,
+            has_failed: false,
+            sync: File::sync_data,
+        }
     }
 
-    /// Reads the changes that the log holds, and goes on with it as it stands on disk.
+    /// Reads the log of a folder: the changes that it holds.
     ///
     /// # Errors
-    /// The system refuses.
-    pub(crate) fn load(&mut self) -> io::Result<Vec<Change>> {
-        fs::create_dir_all(&self.folder)?;
-        *self = Self::new(&self.folder);
-        let path = self.path();
+    /// A later version wrote it, or the system refuses.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Vec<Change>), StoreError> {
+        let failed = |source| StoreError::Io { path: folder.join(NAME), source };
+        fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+        let mut store = Self::missing(folder);
+        let path = store.path();
         let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((store, Vec::new())),
+            other => other.map_err(failed)?,
         };
         match read(&bytes) {
             Contents::Whole(changes, length) => {
-                let file = OpenOptions::new().append(true).open(&path)?;
+                let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
                 if length < bytes.len() as u64 {
                     tracing::warn!("{}: its last change was cut short and never made", path.display());
-                    file.set_len(length)?;
+                    file.set_len(length).map_err(failed)?;
                 }
                 // All of it may be history: it is written anew soon.
-                (self.file, self.length) = (Some(file), length);
-                Ok(changes)
+                (store.file, store.length) = (Some(file), length);
+                Ok((store, changes))
             }
+            Contents::Newer(found) => Err(StoreError::Newer { path, found }),
             Contents::Damaged(line) => {
-                let aside = self.aside();
-                let (path, kept) = (path.display(), aside.display());
-                tracing::error!("{path}: line {line} can't be read; it is kept as {kept}");
-                fs::rename(self.path(), &aside)?;
-                Ok(Vec::new())
+                let aside = store.aside();
+                tracing::error!(
+                    "{}: line {line} can't be read; it is kept as {}",
+                    path.display(),
+                    aside.display()
+                );
+                fs::rename(&path, &aside).map_err(failed)?;
+                Ok((store, Vec::new()))
             }
         }
     }
 
-    /// Keeps changes; when this fails, none of them.
+    /// Keeps changes; when this fails, none of them, after a restart neither.
     pub(crate) fn append(&mut self, changes: &[Change]) -> io::Result<()> {
-        if self.file.is_none() {
-            return self.rewrite(changes);
-        }
-        let Some(file) = &mut self.file else { return Ok(()) };
         let line = line(changes)?;
-        // What was written of one that failed must not stand before the next.
-        if std::mem::replace(&mut self.has_failed, true) {
-            file.set_len(self.length)?;
+        self.mend()?;
+        if self.file.is_none() {
+            self.replace(HEADER.as_bytes())?;
         }
-        file.write_all(&line)?;
-        file.sync_data()?;
-        self.has_failed = false;
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = file.write_all(&line).and_then(|()| (self.sync)(file)) {
+            // The disk may hold it all the same, and a restart would find it.
+            self.has_failed = true;
+            if let Err(error) = self.mend() {
+                tracing::error!("{}: {error}", self.path().display());
+            }
+            return Err(error);
+        }
         self.length += line.len() as u64;
         Ok(())
+    }
+
+    /// Takes off the end what was refused, and proves it; nothing where nothing failed.
+    pub(crate) fn mend(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.as_ref().filter(|_| self.has_failed) else { return Ok(()) };
+        file.set_len(self.length)?;
+        (self.sync)(file)?;
+        if file.metadata()?.len() != self.length {
+            return Err(io::Error::other("its end can't be cut off"));
+        }
+        self.has_failed = false;
+        Ok(())
+    }
+
+    /// Whether a crash could bring back a change that was refused.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.has_failed
     }
 
     /// Whether most of the log is history.
@@ -112,8 +176,11 @@ impl Store {
 
     /// Writes a log of these changes in place of the old one; a reader finds one or the other.
     pub(crate) fn rewrite(&mut self, changes: &[Change]) -> io::Result<()> {
-        let bytes = [HEADER.as_bytes(), &line(changes)?].concat();
-        self.file = Some(put(&self.path(), &bytes)?);
+        self.replace(&[HEADER.as_bytes(), &line(changes)?].concat())
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file = Some(put_synced(&self.path(), bytes, self.sync)?);
         (self.length, self.fresh) = (bytes.len() as u64, bytes.len() as u64);
         self.has_failed = false;
         sync_folder(&self.path())
@@ -151,6 +218,11 @@ fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
 
 fn read(bytes: &[u8]) -> Contents {
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    if let Some(found) = version(&bytes[..whole])
+        && found > VERSION
+    {
+        return Contents::Newer(found);
+    }
     let Some(lines) = bytes[..whole].strip_prefix(HEADER.as_bytes()) else { return Contents::Damaged(1) };
     let mut changes = Vec::new();
     for (line, number) in lines.split_inclusive(|&byte| byte == b'\n').zip(2..) {
@@ -160,6 +232,12 @@ fn read(bytes: &[u8]) -> Contents {
         }
     }
     Contents::Whole(changes, whole as u64)
+}
+
+/// The version that the first line names.
+fn version(lines: &[u8]) -> Option<u32> {
+    let first = lines.split(|&byte| byte == b'\n').next()?;
+    std::str::from_utf8(first.strip_prefix(MAGIC)?).ok()?.parse().ok()
 }
 
 fn parse(line: &[u8]) -> Option<Vec<Change>> {
@@ -180,9 +258,11 @@ mod tests {
     }
 
     fn open(folder: &Path) -> (Store, Vec<Change>) {
-        let mut store = Store::new(folder);
-        let changes = store.load().unwrap();
-        (store, changes)
+        Store::open(folder).unwrap()
+    }
+
+    fn broken(_file: &File) -> io::Result<()> {
+        Err(io::Error::other("the disk is broken"))
     }
 
     /// A folder with a log of two requests, and its bytes.
@@ -226,6 +306,61 @@ mod tests {
         store.append(&[change("a")]).unwrap();
         damaged(folder.path()).iter().for_each(|path| fs::remove_file(path).unwrap());
         assert!(damaged(folder.path()).is_empty() && path.exists());
+    }
+
+    #[test]
+    fn a_change_whose_sync_failed_is_not_there_after_a_restart() {
+        let (folder, bytes) = log();
+        let (mut store, _) = open(folder.path());
+        store.sync = broken;
+        assert!(store.append(&[change("refused")]).is_err() && store.is_unsure());
+        assert_eq!(open(folder.path()).1, ["a", "b", "c"].map(change));
+        assert_eq!(fs::read(store.path()).unwrap(), bytes);
+        assert!(store.append(&[change("refused")]).is_err());
+        store.sync = File::sync_data;
+        store.mend().unwrap();
+        assert!(!store.is_unsure());
+        store.append(&[change("d")]).unwrap();
+        assert_eq!(open(folder.path()).1, ["a", "b", "c", "d"].map(change));
+    }
+
+    #[test]
+    fn the_first_change_of_a_log_is_refused_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(folder.path());
+        // The log is made, and its first line is not kept.
+        store.append(&[]).unwrap();
+        store.sync = broken;
+        store.append(&[change("refused")]).unwrap_err();
+        assert_eq!(open(folder.path()).1, []);
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(folder.path());
+        store.sync = broken;
+        store.append(&[change("refused")]).unwrap_err();
+        assert_eq!(open(folder.path()).1, []);
+    }
+
+    #[test]
+    fn a_log_of_a_later_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        fs::write(&path, "fanlight services 7\nwhatever\n").unwrap();
+        let error = Store::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("version 7 of the log; this one reads 1"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"fanlight services 7\nwhatever\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_log_that_was_not_read_is_not_written() {
+        let (folder, bytes) = log();
+        let path = folder.path().join(NAME);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(Store::open(folder.path()), Err(StoreError::Io { .. })));
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(open(folder.path()).1, ["a", "b", "c"].map(change));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use dataplane_common::{abi, fan::FanMap};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::quoted;
+
 /// What happens to packets that leave the overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,7 +39,7 @@ impl FromStr for Egress {
             "masquerade" => Ok(Self::Masquerade),
             "route" => Ok(Self::Route),
             "drop" => Ok(Self::Drop),
-            other => Err(format!("egress '{other}' is unknown; use masquerade, route or drop")),
+            other => Err(format!("egress {} is unknown; use masquerade, route or drop", quoted(other))),
         }
     }
 }
@@ -82,7 +84,7 @@ impl FromStr for Encapsulation {
             "gre" | "vxlan" | "gue" => {
                 Err(format!("encapsulation '{text}' is not supported by this version; use ipip"))
             }
-            other => Err(format!("encapsulation '{other}' is unknown; use ipip")),
+            other => Err(format!("encapsulation {} is unknown; use ipip", quoted(other))),
         }
     }
 }
@@ -142,6 +144,17 @@ pub struct FanSpec {
     /// Whether this host hands out the slice's addresses by DHCP.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dhcp: bool,
+    /// The resolvers that DHCP offers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: Vec<Ipv4Addr>,
+}
+
+/// Resolvers as the operand `dns` has them.
+pub fn dns_words(resolvers: &[Ipv4Addr]) -> String {
+    if resolvers.is_empty() {
+        return "none".to_owned();
+    }
+    resolvers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Defaults are left out, because a bridge's alias, where a fan is remembered, has room for 255 bytes.
@@ -218,6 +231,7 @@ pub fn difference(first: &FanSpec, second: &FanSpec) -> Option<String> {
         ("egress", first.egress.to_string(), second.egress.to_string()),
         ("bridge", name(&first.bridge), name(&second.bridge)),
         ("dhcp", first.dhcp.to_string(), second.dhcp.to_string()),
+        ("dns", dns_words(&first.dns), dns_words(&second.dns)),
     ];
     pairs.into_iter().find(|(_, a, b)| a != b).map(|(key, a, b)| format!("{key} is {b} instead of {a}"))
 }

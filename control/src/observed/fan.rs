@@ -73,9 +73,11 @@ impl Mark {
         FanMap::new(overlay, (underlay.addr(), underlay.prefix_len())).ok()
     }
 
-    /// The text for the bridge's alias.
+    /// The text for the bridge's alias; it has no room for resolvers, which only the file remembers.
     pub fn to_alias(&self) -> String {
-        format!("{ALIAS}{}", serde_json::to_string(self).unwrap_or_default())
+        let mut mark = self.clone();
+        mark.spec.dns.clear();
+        format!("{ALIAS}{}", serde_json::to_string(&mark).unwrap_or_default())
     }
 
     /// The mark in an alias, if that is what it holds.
@@ -119,6 +121,7 @@ impl Mark {
                 egress: Egress::Masquerade,
                 bridge: None,
                 dhcp: false,
+                dns: Vec::new(),
             },
             origin: Origin::Manual,
             address: [172, 30, 0, 28].into(),
@@ -151,11 +154,13 @@ mod tests {
         long.spec.egress = Egress::Route;
         long.spec.bridge = Some("bridge-of-15-ch".to_owned());
         long.spec.dhcp = true;
+        long.spec.dns = vec![[203, 203, 203, 203].into(); 3];
         long.address = [203, 203, 203, 203].into();
         long.len = 30;
         long.stale = true;
         let alias = long.to_alias();
         assert!(alias.len() <= 255, "{} bytes: {alias}", alias.len());
+        long.spec.dns.clear();
         assert_eq!(Mark::from_alias(&alias), Some(long));
     }
 }

@@ -1,5 +1,7 @@
 //! What the host has, and which fans stand on it.
 
+use std::collections::BTreeSet;
+
 use ipnet::Ipv4Net;
 
 use super::{Address, Adopted, Entry, Link, Mark, Route, Rule, Wired};
@@ -23,7 +25,7 @@ pub struct Observed {
     pub links: Vec<Link>,
     /// IPv4 addresses.
     pub addresses: Vec<Address>,
-    /// IPv4 routes of the main table.
+    /// IPv4 routes of the main table: ours, default routes, and those that overlap overlays or uplinks' networks.
     pub routes: Vec<Route>,
     /// IPv4 policy rules.
     pub rules: Vec<Rule>,
@@ -66,6 +68,19 @@ impl Observed {
     }
 }
 
+/// Where routes of others matter: overlays, and the networks of uplinks. `sought` are overlays that may have no fan yet;
+/// then every device may be an uplink.
+pub fn surroundings(standing: &[Standing], addresses: &[Address], sought: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let is_underlay = |address: &&Address| {
+        !sought.is_empty()
+            || standing.iter().any(|standing| standing.mark.underlay().contains(&address.address))
+    };
+    let uplinks = addresses.iter().filter(is_underlay).map(Address::network);
+    let overlays = standing.iter().map(|standing| standing.mark.overlay());
+    let networks: BTreeSet<Ipv4Net> = overlays.chain(sought.iter().copied()).chain(uplinks).collect();
+    networks.into_iter().collect()
+}
+
 /// Fans by file and by alias; the alias is right where both know a bridge.
 pub fn standing(links: &[Link], entries: &[Entry]) -> Vec<Standing> {
     let marked: Vec<(Mark, &Link)> = links
@@ -77,7 +92,10 @@ pub fn standing(links: &[Link], entries: &[Entry]) -> Vec<Standing> {
         let name = entry.mark.bridge();
         let bridge = links.iter().find(|link| link.name == name && link.is_bridge());
         let mark = marked.iter().find(|(_, link)| link.name == name).map_or(&entry.mark, |(mark, _)| mark);
-        Standing { mark: mark.clone(), adopted: entry.adopted, bridge: bridge.cloned() }
+        let mut mark = mark.clone();
+        // An alias has no room for them.
+        mark.spec.dns.clone_from(&entry.mark.spec.dns);
+        Standing { mark, adopted: entry.adopted, bridge: bridge.cloned() }
     });
     let unknown =
         marked.iter().filter(|(_, link)| entries.iter().all(|entry| entry.mark.bridge() != link.name));

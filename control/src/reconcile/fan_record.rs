@@ -110,6 +110,7 @@ mod tests {
             egress: Egress::Masquerade,
             bridge: None,
             dhcp: false,
+            dns: Vec::new(),
         };
         host.resolve(&spec, Origin::Manual).unwrap()
     }

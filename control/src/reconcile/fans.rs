@@ -57,6 +57,7 @@ mod tests {
             egress: Egress::Masquerade,
             bridge: None,
             dhcp: false,
+            dns: Vec::new(),
         }
     }
 

@@ -31,7 +31,7 @@ pub struct Vips {
 
 impl Vips {
     /// The destinations of their routes.
-    fn destinations(&self) -> BTreeSet<Ipv4Net> {
+    pub fn destinations(&self) -> BTreeSet<Ipv4Net> {
         let outside =
             self.addresses.iter().filter(|vip| !self.range.is_some_and(|range| range.contains(*vip)));
         outside.map(|&vip| Ipv4Net::from(vip)).chain(self.range).collect()

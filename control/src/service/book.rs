@@ -16,6 +16,7 @@ use dataplane_common::abi::MAX_SERVICES;
 use serde::{Deserialize, Serialize};
 
 use super::{Service, Vip};
+use crate::model::quoted;
 
 /// Where a service is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BookError {
     /// No service has the name.
-    #[error("no service '{0}'; see 'fanlight service list'")]
+    #[error("no service {}; see 'fanlight service list'", quoted(.0))]
     NoService(String),
     /// The service has no such backend.
     #[error("service {service} has no backend {backend}; it has {}", list(.has))]

@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::model::quoted;
+
 /// A service: flows to its VIP go to its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,7 +143,7 @@ impl fmt::Display for Vip {
 
 /// Why a text is no VIP.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp")]
+#[error("{} is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp", quoted(.0))]
 pub struct VipError(String);
 
 impl FromStr for Vip {

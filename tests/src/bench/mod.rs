@@ -12,6 +12,7 @@ pub mod processors;
 pub mod program;
 pub mod report;
 pub mod rounds;
+pub mod routes;
 pub mod services;
 pub mod vip;
 pub mod vips;

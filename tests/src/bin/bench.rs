@@ -16,7 +16,7 @@ use fanlight_tests::{
         processors::Processors,
         program,
         rounds::{Plan, Wire},
-        services, vip,
+        routes, services, vip,
         ways::Wiring,
     },
     crowd::CrowdServer,
@@ -113,6 +113,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// An agent beside a router's table: processor time at rest, and while foreign routes change
+    Routes {
+        /// Foreign routes
+        #[arg(long, default_value_t = 200_000)]
+        routes: u32,
+        /// Foreign routes that change a second
+        #[arg(long, default_value_t = 1_000)]
+        changes: u32,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Each program alone, per packet
     Program {
         /// Packets through each program
@@ -185,11 +200,11 @@ fn main() -> Result<()> {
             services::print(count, backends, &rows);
             keep(json, &rows)
         }
-        Command::Program { runs, json } => {
-            let rows = program::measure(runs)?;
-            program::print(&rows);
-            keep(json, &rows)
+        Command::Routes { routes, changes, seconds, json } => {
+            let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
+            show(&routes::measure(plan)?, |rows| routes::print(rows), json)
         }
+        Command::Program { runs, json } => show(&program::measure(runs)?, |rows| program::print(rows), json),
         Command::Clock { wiring, json } => {
             let costs = clock::measure(wiring)?;
             println!("Wiring: {}", wiring.name());
@@ -205,6 +220,11 @@ fn main() -> Result<()> {
             report(&clock::count(load, server, warm_up, count)?)
         }
     }
+}
+
+fn show<T: Serialize>(result: &T, print: impl FnOnce(&T), json: Option<PathBuf>) -> Result<()> {
+    print(result);
+    keep(json, result)
 }
 
 /// The method, before the figures.

@@ -235,3 +235,64 @@ fn test_says_whether_the_encapsulation_gets_through() {
     let told = steps(1);
     assert!(told[0].starts_with("underlay: false; check that 172.30.0.28 is up"), "{told:?}");
 }
+
+#[test]
+fn todays_fanctl_forms_bring_fans_up_and_every_one_down() {
+    let fleet = Fleet::bare(1);
+    let host = &fleet[0];
+    let nothing = host.fanlight(["fan", "up", "-a"]).ok();
+    assert_eq!(nothing, "/etc/fanlight/fans names no fan: nothing is brought up");
+    host.fanlight(["fan", "up", "-u", "eth0/16", "-o", "250.0.0.0/8", "--bridge=kbr0"]).exits(0);
+    host.write("/etc/fanlight/fans", "251.0.0.0/8 eth0 local 4\n");
+    host.run("fan up -a");
+    let fans = host.json("fan show");
+    assert_eq!((&fans[0]["bridge"], fans.as_array().expect("a list").len()), (&"kbr0".into(), 2));
+    assert!(fans[1]["flags"].to_string().contains("host-reserve 4"), "{fans}");
+    host.run("fan down -e");
+    assert_eq!(host.json("fan show"), serde_json::json!([]));
+    assert_eq!(host.fanlight(["fan", "down", "-e"]).ok(), "no such fan is up: nothing is taken down");
+}
+
+#[test]
+fn the_default_routes_device_is_a_16_unless_said_otherwise() {
+    let fleet = Fleet::bare(1);
+    let host = &fleet[0];
+    host.ip("address del 172.30.0.27/16 dev eth0");
+    host.ip("address add 172.30.0.27/24 dev eth0");
+    host.ip("route add default via 172.30.0.1 dev eth0");
+    host.run("fan up 250 default");
+    assert_eq!(host.json("fan show")[0]["underlay"], "172.30.0.0/16");
+    assert_eq!(host.json("fan show")[0]["slice"], "250.0.27.0/24");
+}
+
+#[test]
+fn a_host_that_drops_what_is_meant_for_itself_is_tested_by_what_it_forwards() {
+    let fleet = Fleet::up(2);
+    let strict = "table inet strict { chain input { type filter hook input priority 0; policy drop; \
+                  ct state established,related accept; }; }";
+    for host in [&fleet[0], &fleet[1]] {
+        host.command("nft").args(["-f", "-"]).input(strict).ok();
+    }
+    let steps = fleet[0].json("fan test 172.30.0.28");
+    assert_eq!(steps.as_array().expect("steps").len(), 3, "{steps}");
+    assert!(
+        steps[1]["detail"].as_str().is_some_and(|text| text.contains("its containers are reached")),
+        "{steps}"
+    );
+    // Without the tunnel there is no such excuse.
+    fleet[1].run("fan down 250.0.0.0/8 eth0");
+    fleet[0].fanlight(["fan", "test", "172.30.0.28"]).exits(1);
+}
+
+#[test]
+fn an_endpoint_has_a_loopback_device_and_an_address_of_no_fan_is_told_the_slices() {
+    let fleet = Fleet::up(1);
+    let host = &fleet[0];
+    host.ip("netns add bare");
+    let output = host.fanlight(["endpoint", "add", "--netns", "bare", "--address", "10.9.9.9"]).exits(1);
+    assert!(output.stderr.contains("use one of 250.0.27.0/24 other than"), "{output}");
+    host.run("endpoint add --netns bare");
+    assert!(host.ip("-n bare link show lo").contains("LOOPBACK,UP"));
+    host.run("endpoint remove bare");
+    host.ip("netns del bare");
+}

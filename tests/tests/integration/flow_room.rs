@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use dataplane_common::abi::{FLOW_LAYOUT, LAYOUT};
 use fanlight::kernel::bpf::{Datapath, FlowCount};
 use fanlight_tests::{
     Agent, Host, eventually,
@@ -27,6 +28,24 @@ fn serving(fleet: &Fleet, backend: &str) -> Agent {
     ];
     configure(&fleet[0], &tables);
     fleet[0].agent()
+}
+
+/// The configuration with tables for so many flows.
+fn configure_flows(host: &Host, flows: u64, backend: &str) {
+    let datapath = format!("[datapath]\nflows = {flows}\n");
+    configure(host, &[datapath, service("web", format!("{WEB}/tcp"), &[backend.to_owned()])]);
+}
+
+fn degraded(host: &Host) -> String {
+    host.json("status")["degraded"].to_string()
+}
+
+/// Flows that the table holds, as the programs find it.
+fn capacity(host: &Host) -> u32 {
+    host.inside(|| {
+        let datapath = Datapath::open_existing().expect("it is asked").expect("it is pinned");
+        datapath.services().flow_capacity().expect("the table's size")
+    })
 }
 
 /// What a whole walk over the tables finds.
@@ -76,4 +95,57 @@ fn what_the_kernel_evicts_for_want_of_room_is_estimated() {
     let missing = made - count.young;
     assert!(count.young_evicted <= missing && count.young_evicted >= missing * 9 / 10, "{count:?}");
     assert_eq!(count.evicted, 0, "{count:?}");
+}
+
+#[test]
+fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
+    let fleet = Fleet::up(2);
+    let server = fleet.endpoint(1, 9);
+    let named = Named::start(&server, "b1", overlay(1, 9), 8080);
+    configure_flows(&fleet[0], 70_000, &named.backend());
+    let mut agent = fleet[0].agent();
+    let client = fleet.endpoint(0, 5);
+    let mut open: Vec<_> =
+        (0..5).map(|_| Greeted::connect(&client, WEB).expect("the backend answers")).collect();
+    let mut speak = |when: &str| {
+        for connection in &mut open {
+            connection.echo(&[7; 3000]).unwrap_or_else(|error| panic!("{when}: {error}"));
+        }
+        Greeted::connect(&client, WEB).unwrap_or_else(|error| panic!("{when}: a new connection: {error}"));
+    };
+    speak("before");
+    // More than any memory holds.
+    configure_flows(&fleet[0], 4_000_000_000, &named.backend());
+    agent.reload();
+    let reasons = degraded(&fleet[0]);
+    assert!(
+        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 877380 MiB"),
+        "{reasons}"
+    );
+    assert_eq!(capacity(&fleet[0]), 70_000);
+    speak("after a size that is refused");
+    // Something is in the way of the new tables, after they were made.
+    let maps = format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps");
+    let obstacle = format!("{maps}/fresh_young-{FLOW_LAYOUT}");
+    fleet[0].command("mkdir").arg(&obstacle).ok();
+    configure_flows(&fleet[0], 80_000, &named.backend());
+    agent.reload();
+    let reasons = degraded(&fleet[0]);
+    assert!(reasons.contains("flow-tables: they stay at 70000 flows"), "{reasons}");
+    assert_eq!(capacity(&fleet[0]), 70_000);
+    speak("after a change that failed half-way");
+    // Every look since would have dropped them.
+    std::thread::sleep(Duration::from_secs(6));
+    speak("some looks later");
+    fleet[0].command("rmdir").arg(&obstacle).ok();
+    configure_flows(&fleet[0], 90_000, &named.backend());
+    agent.reload();
+    assert_eq!(degraded(&fleet[0]), "[]");
+    assert_eq!(capacity(&fleet[0]), 90_000);
+    speak("with other tables");
+    eventually("the rest of the flows is brought over", SOON, || {
+        let former = fleet[0].sh(&format!("ls {maps}"));
+        ["former_flows", "former_young"].iter().all(|name| !former.contains(name)).then_some(())
+    });
+    speak("when the former tables are gone");
 }

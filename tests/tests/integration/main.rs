@@ -22,6 +22,7 @@ mod fan_vlan;
 mod fan_wire;
 mod flow_list;
 mod flow_room;
+mod foreign_routes;
 mod harness;
 mod locks;
 mod monitor;

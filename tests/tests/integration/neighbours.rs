@@ -192,7 +192,7 @@ fn the_old_address_that_comes_back_makes_its_slice_the_fans_again() {
 fn dhcp_hands_out_what_is_not_reserved_and_ends_with_the_fan() {
     let fleet = Fleet::bare(1);
     let host = &fleet[0];
-    let words = ["fan", "up", "250.0.0.0/8", "eth0", "dhcp", "host-reserve", "9"];
+    let words = ["fan", "up", "250.0.0.0/8", "eth0", "dhcp", "host-reserve", "9", "dns", "10.0.0.2,10.0.0.3"];
     host.command("sh").args(["-c", "mkdir /run/programs && ln -s $(command -v nft) /run/programs/"]).ok();
     let refused = host.fanlight(words).env("PATH", "/run/programs").exits(1);
     assert!(refused.stderr.contains("install the package dnsmasq-base"), "{refused}");
@@ -201,10 +201,14 @@ fn dhcp_hands_out_what_is_not_reserved_and_ends_with_the_fan() {
     }
     host.fanlight(words).exits(0);
     let pid = host.sh(&format!("cat /run/fanlight/dhcp/{}.pid", bridge(0)));
-    assert!(
-        host.sh(&format!("cat /run/fanlight/dhcp/{}.conf", bridge(0))).contains("dhcp-range=250.0.27.10,")
-    );
+    let settings = host.sh(&format!("cat /run/fanlight/dhcp/{}.conf", bridge(0)));
+    assert!(settings.contains("dhcp-range=250.0.27.10,"), "{settings}");
+    assert!(settings.contains("dhcp-option=option:dns-server,10.0.0.2,10.0.0.3\n"), "{settings}");
+    let flags = host.json("fan show")[0]["flags"].to_string();
+    assert!(flags.contains("dns 10.0.0.2,10.0.0.3"), "{flags}");
     host.fanlight(words).exits(0);
+    let others = host.fanlight(["fan", "up", "250.0.0.0/8", "eth0", "dhcp", "host-reserve", "9"]).exits(1);
+    assert!(others.stderr.contains("dns 10.0.0.2,10.0.0.3 instead of none"), "{others}");
     assert_eq!(host.sh(&format!("cat /run/fanlight/dhcp/{}.pid", bridge(0))), pid);
     host.run("fan down 250.0.0.0/8 eth0");
     let ended = || fs::metadata(format!("/proc/{pid}")).is_err().then_some(());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanlight_tests::{
-    Container, Host, eventually,
+    Container, Host, Output, eventually,
     fleet::{Fleet, overlay},
     server::{Greeted, Named},
     services::{configure, service as table},
@@ -67,6 +67,68 @@ fn a_socket_elsewhere_is_reached_from_the_usual_place() {
     agent.reload();
     assert!(!fleet[0].path("/run/elsewhere/api.sock").exists());
     assert_eq!(curl(&fleet[0], "/v1/services").0, "200");
+}
+
+#[test]
+fn a_reload_takes_over_everything_or_nothing_and_says_which() {
+    let (fleet, mut agent) = one();
+    let host = &fleet[0];
+    let mut reload = || {
+        let output = host.fanlight(["reload", "--json"]).run();
+        agent.wait_for("READY=1", SOON);
+        output
+    };
+    let json_of = |output: Output| -> Value { serde_json::from_str(&output.stdout).expect("JSON") };
+    let refused = |output: Output| {
+        assert!(!output.status.success(), "{output}");
+        output.stderr
+    };
+    let web = table("web", "10.96.0.10:80/tcp", &[]);
+    configure(host, std::slice::from_ref(&web));
+    let reloaded = |changed: bool| json!({"changed": changed, "fans": 1, "services": 1});
+    assert_eq!(json_of(reload()), reloaded(true));
+    assert_eq!(names(host), ["web"]);
+    assert_eq!(json_of(reload()), reloaded(false));
+    let before = (names(host), host.json("fan show"), host.json("status")["node"].clone());
+    let now = || (names(host), host.json("fan show"), host.json("status")["node"].clone());
+
+    // Each of these is wrong in one place, and right in all others.
+    let dns = table("dns", "10.96.0.11:53/udp", &[]);
+    let others = "[node]\nname = \"other\"\n[api]\nsocket = \"/run/elsewhere/api.sock\"\n";
+    configure(
+        host,
+        &[dns.clone(), format!("{others}[[fan]]\noverlay = \"251\"\nunderlay = \"eth0\"\nx = 1\n")],
+    );
+    let said = refused(reload());
+    assert!(said.starts_with(&format!("fanlight: reload: {FILE}:")), "{said}");
+    assert!(said.contains(": fan.x: unknown key"), "{said}");
+    assert_eq!(now(), before);
+
+    configure(host, &[dns.clone(), others.to_owned()]);
+    host.write("/etc/fanlight/fans", "252 eth0\n300 eth0\n");
+    let said = refused(reload());
+    assert!(said.starts_with("fanlight: reload: /etc/fanlight/fans:2: "), "{said}");
+    assert_eq!(now(), before);
+    host.write("/etc/fanlight/fans", "");
+
+    host.write("/run/elsewhere", "a file where the socket's folder would be");
+    let said = refused(reload());
+    assert!(said.contains("API socket /run/elsewhere"), "{said}");
+    assert_eq!(now(), before);
+    assert!(host.json("status")["degraded"].to_string().contains("config-invalid: "));
+
+    std::fs::remove_file(host.path("/run/elsewhere")).expect("the file in the way");
+    assert_eq!(json_of(reload()), reloaded(true));
+    assert_eq!((names(host), host.json("status")["node"].clone()), (vec!["dns".to_owned()], "other".into()));
+    assert!(host.path("/run/elsewhere/api.sock").exists());
+    assert_eq!(host.json("status")["degraded"], json!([]));
+}
+
+#[test]
+fn without_an_agent_there_is_nothing_to_reload() {
+    let fleet = Fleet::bare(1);
+    let output = fleet[0].fanlight(["reload"]).exits(1);
+    assert!(output.stderr.starts_with("fanlight: reload: no agent is running: "), "{output}");
 }
 
 /// `service apply` of a text on standard input.
@@ -247,6 +309,48 @@ fn what_was_applied_outlives_the_agent_and_damage_is_told_and_leaves_the_kernel_
 }
 
 #[test]
+fn a_log_that_could_not_be_read_while_reloading_is_never_overwritten() {
+    let (fleet, mut agent) = one();
+    let host = &fleet[0];
+    let [web, dns, www] = [("web", 10), ("dns", 11), ("www", 12)]
+        .map(|(name, last)| service(name, &format!("10.96.0.{last}:80/tcp"), &["250.0.27.9:80"]));
+    apply(host, &services(&[web, dns]));
+    let folder = "/var/lib/fanlight";
+    host.command("mount").args(["--bind", folder, folder]).ok();
+    host.command("mount").args(["-o", "remount,bind,ro", folder]).ok();
+    agent.reload();
+    host.command("umount").args([folder]).ok();
+    assert_eq!(names(host), ["dns", "web"]);
+    apply(host, &services(&[www]));
+    agent.kill9();
+    let _agent = host.agent();
+    assert_eq!(names(host), ["dns", "web", "www"]);
+}
+
+#[test]
+fn an_earlier_version_leaves_a_later_ones_log_and_the_kernels_services_alone() {
+    let (fleet, agent) = one();
+    let host = &fleet[0];
+    apply(host, &services(&[service("web", "10.96.0.10:80/tcp", &["250.0.27.9:80"])]));
+    agent.stop();
+    let log = std::fs::read_to_string(host.path(STATE)).expect("the log");
+    let later = log.replacen("fanlight services 1", "fanlight services 2", 1);
+    host.write(STATE, &later);
+    let output = host.fanlight(["agent"]).exits(1);
+    assert!(
+        output.stderr.contains(&format!(
+            "{STATE}: a later fanlight wrote it (version 2 of the log; this one reads 1); run that one"
+        )),
+        "{output}"
+    );
+    assert_eq!(std::fs::read_to_string(host.path(STATE)).expect("the log"), later);
+    assert!(host.ip("route show 10.96.0.10").contains("fanlight0"));
+    host.write(STATE, &log);
+    let _agent = host.agent();
+    assert_eq!(names(host), ["web"]);
+}
+
+#[test]
 fn the_files_services_are_changed_only_there_but_for_drain_marks() {
     let (fleet, mut agent) = one();
     let file = [table("web", "10.96.0.10:80/tcp", &["250.0.27.9:80".to_owned()])];
@@ -290,8 +394,10 @@ fn a_set_is_applied_as_a_whole_or_not_at_all_in_each_format() {
     assert!(why.starts_with("1: service.backends.address: 10.96.0.10 is the VIP of service a"), "{why}");
     assert_eq!(names(&fleet[0]), [""; 0]);
 
-    let toml = "[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\n\n[[service]]\nname = 'b'\nvip = '10.96.0.11:80/tcp'\n";
-    let yaml = "service:\n- name: b\n  vip: 10.96.0.11:80/tcp\n- name: c\n  labels:\n    VIP_0: udp://10.96.0.12:53\n";
+    let toml = "[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\nbackends = []\n\n\
+                [[service]]\nname = 'b'\nvip = '10.96.0.11:80/tcp'\nbackends = []\n";
+    let yaml = "service:\n- name: b\n  vip: 10.96.0.11:80/tcp\n  backends: []\n\
+                - name: c\n  labels:\n    VIP_0: udp://10.96.0.12:53\n  backends: []\n";
     let json = services(&[service("d", "10.96.0.13:0/tcp", &["250.0.27.9:0"])]);
     for (name, text, expected) in
         [("a.toml", toml, [2, 0, 0]), ("b.yaml", yaml, [1, 1, 0]), ("c.json", json.as_str(), [1, 0, 0])]
@@ -302,7 +408,7 @@ fn a_set_is_applied_as_a_whole_or_not_at_all_in_each_format() {
     }
     assert_eq!(names(&fleet[0]), ["a", "b", "c", "d"]);
     assert_eq!(listed(&fleet[0])[2][1], "10.96.0.12:53/udp");
-    fleet[0].write("/run/e.yaml", "service:\n- name: e\n  vipp: 10.96.0.14:80/tcp\n");
+    fleet[0].write("/run/e.yaml", "service:\n- name: e\n  vipp: 10.96.0.14:80/tcp\n  backends: []\n");
     let output = fleet[0].fanlight(["service", "apply", "-f", "/run/e.yaml"]).exits(1);
     assert_eq!(
         output.stderr,
@@ -338,6 +444,32 @@ fn a_vip_of_the_host_or_of_another_service_is_refused_and_vips_may_be_exchanged(
     apply(&fleet[0], &services(&moved));
     assert_eq!(fleet[0].ip("route show 10.96.0.11"), "");
     assert!(fleet[0].ip("route show 10.96.0.12").contains("fanlight0"));
+}
+
+#[test]
+fn a_vip_of_the_default_gateway_or_of_a_resolver_is_refused_unless_it_resolves() {
+    let fleet = Fleet::bare(1);
+    let host = &fleet[0];
+    host.ip("route add default via 172.30.0.1 dev eth0");
+    host.write("/run/resolv.conf", "nameserver 10.96.0.53\n");
+    host.command("mount").args(["--bind", "/run/resolv.conf", "/etc/resolv.conf"]).ok();
+    configure(host, &[table("web", "172.30.0.1:80/tcp", &[])]);
+    let mut agent = host.agent();
+    let degraded = || host.json("status")["degraded"].to_string();
+    let said = "vip-address 172.30.0.1: it is the default gateway's; give the service another VIP";
+    assert!(degraded().contains(said), "{}", degraded());
+    assert_eq!(host.ip("route show 172.30.0.1"), "");
+    configure(host, &[]);
+    agent.reload();
+    let why = refused(host, &services(&[service("a", "172.30.0.1:80/tcp", &[])]));
+    assert_eq!(why, "1: service.vip: 172.30.0.1 is the default gateway's; give the service another VIP");
+    let why = refused(host, &services(&[service("a", "10.96.0.53:80/tcp", &[])]));
+    assert_eq!(
+        why,
+        "1: service.vip: 10.96.0.53 is a resolver of this host (/etc/resolv.conf); give the service another VIP"
+    );
+    let both = [service("a", "10.96.0.53:80/tcp", &[]), service("dns", "10.96.0.53:53/udp", &[])];
+    assert_eq!(counts(&apply(host, &services(&both))), [2, 0, 0]);
 }
 
 #[test]

@@ -75,6 +75,18 @@ pub enum Error {
     /// A frame that the kernel makes no packet of.
     #[error("a frame of {0} bytes is too long for a test run; kernels take up to about 16,000")]
     Frame(usize),
+    /// More flows than memory.
+    #[error("{flows} flows take {needed} MiB, and this host has {memory} MiB; use auto, or at most {most}")]
+    Memory {
+        /// How many are wanted.
+        flows: u32,
+        /// MiB that they take.
+        needed: u64,
+        /// MiB that the host has.
+        memory: u64,
+        /// The most flows that may be wanted.
+        most: u64,
+    },
     /// A table of services is full.
     #[error(
         "the table of {what} is full ({most}); remove services, or wait until the flows of former backends end"

@@ -48,6 +48,7 @@ impl FlowMaps {
         let (mut present, mut former) = (outer(ebpf, PRESENT)?, outer(ebpf, FORMER)?);
         let mut sizes = sizes;
         let is_upgrade = pins.retire_flow_layouts()?;
+        mend(pins, &present)?;
         // Before those that replace them: a flow is always found in one or the other.
         for table in FlowTable::ALL {
             if let Some(map) = open(pins, &former_name(table))? {
@@ -85,9 +86,58 @@ impl FlowMaps {
     }
 }
 
-/// Makes the pinned tables former ones, so that the next who opens them makes others.
-pub(super) fn retire(pins: &Pins) -> Result<()> {
-    FlowTable::ALL.into_iter().try_for_each(|table| pins.rename_map(table.name(), &former_name(table)))
+/// Makes tables of these sizes the pinned ones, and those so far former ones. They are made first: where that fails,
+/// nothing has changed.
+pub(super) fn replace(pins: &Pins, sizes: FlowSizes) -> Result<()> {
+    let made = FlowMaps::of(|table| make(table, sizes))?;
+    let renamed = pin_fresh(pins, &made).and_then(|()| {
+        FlowTable::ALL.into_iter().try_for_each(|table| {
+            pins.rename_map(table.name(), &former_name(table))?;
+            pins.rename_map(&fresh_name(table), table.name())
+        })
+    });
+    renamed.inspect_err(|_| take_back(pins))
+}
+
+fn pin_fresh(pins: &Pins, made: &FlowMaps) -> Result<()> {
+    FlowTable::ALL.into_iter().zip(&made.0).try_for_each(|(table, map)| {
+        let path = pins.map(&fresh_name(table));
+        pins::remove_pin(&path)?;
+        map.pin(&path).map_err(io::Error::other).during(|| format!("pinning map {}", table.name()))
+    })
+}
+
+/// Takes back what [`replace`] has done, unless programs look at one of its tables already.
+pub(super) fn take_back(pins: &Pins) {
+    let taken = FlowTable::ALL.into_iter().try_for_each(|table| {
+        if let Some(former) = open(pins, &former_name(table))?
+            && is_held(&pinned_outer(pins, PRESENT)?, table, &former)?
+        {
+            pins.rename_map(&former_name(table), table.name())?;
+        }
+        pins::remove_pin(&pins.map(&fresh_name(table)))
+    });
+    if let Err(error) = taken {
+        tracing::warn!("flow tables: {error}; it is put right when they are opened next");
+    }
+}
+
+/// Gives every table its name that lost it because a process ended in [`replace`]: the new one where it was pinned, else
+/// the one that programs look at.
+fn mend(pins: &Pins, present: &ArrayOfMaps<MapData>) -> Result<()> {
+    for table in FlowTable::ALL {
+        let (name, fresh) = (table.name(), fresh_name(table));
+        if pins.map(name).exists() {
+            pins::remove_pin(&pins.map(&fresh))?;
+        } else if pins.map(&fresh).exists() {
+            pins.rename_map(&fresh, name)?;
+        } else if let Some(former) = open(pins, &former_name(table))?
+            && is_held(present, table, &former)?
+        {
+            pins.rename_map(&former_name(table), name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether there are former tables.
@@ -98,23 +148,25 @@ pub(super) fn has_former(pins: &Pins) -> bool {
 /// Brings what is left in the former tables over to the present ones and lets go of them. All programs must use the
 /// present ones by now. How many entries there were.
 pub(super) fn bring_over(pins: &Pins) -> Result<u64> {
+    let (mut presents, mut formers) = (pinned_outer(pins, PRESENT)?, pinned_outer(pins, FORMER)?);
     let mut brought = 0;
     for table in FlowTable::ALL {
         let (Some(former), Some(present)) = (open(pins, &former_name(table))?, open(pins, table.name())?)
         else {
             continue;
         };
+        // Who opened them last may not have come that far: what is moved away must be found where it goes.
+        put(&mut formers, table, &former)?;
+        put(&mut presents, table, &present)?;
         brought += bring_table_over(table, &former, &present)?;
         // A program run may have entered something meanwhile that had begun when this was the present table.
         sys::grace_period().during(|| "waiting for program runs".to_owned())?;
         brought += bring_table_over(table, &former, &present)?;
-    }
-    let outer = MapData::from_pin(pins.map(FORMER)).map_err(Error::map(FORMER))?;
-    for table in FlowTable::ALL {
+        let outer = MapData::from_pin(pins.map(FORMER)).map_err(Error::map(FORMER))?;
         let removed = sys::remove(outer.fd().as_fd(), &(table as u32));
         removed.during(|| format!("letting go of the former table {}", table.name()))?;
+        pins::remove_pin(&pins.map(&former_name(table)))?;
     }
-    FlowTable::ALL.into_iter().try_for_each(|table| pins::remove_pin(&pins.map(&former_name(table))))?;
     Ok(brought)
 }
 
@@ -143,6 +195,11 @@ pub(super) fn former_name(table: FlowTable) -> String {
     format!("former_{}", table.name())
 }
 
+/// The name of a table that is to replace another.
+pub(super) fn fresh_name(table: FlowTable) -> String {
+    format!("fresh_{}", table.name())
+}
+
 /// A pinned map, if there is one; of another shape than a flow table's it is refused.
 fn open(pins: &Pins, name: &str) -> Result<Option<MapData>> {
     let path = pins.map(name);
@@ -160,16 +217,27 @@ fn outer(ebpf: &Ebpf, name: &str) -> Result<ArrayOfMaps<MapData>> {
     Map::from_map_data(data).and_then(ArrayOfMaps::try_from).map_err(Error::map(name))
 }
 
+fn pinned_outer(pins: &Pins, name: &str) -> Result<ArrayOfMaps<MapData>> {
+    let data = MapData::from_pin(pins.map(name)).map_err(Error::map(name))?;
+    Map::from_map_data(data).and_then(ArrayOfMaps::try_from).map_err(Error::map(name))
+}
+
+/// Whether the programs find a table.
+fn is_held(outer: &ArrayOfMaps<MapData>, table: FlowTable, map: &MapData) -> Result<bool> {
+    let id = |map: &MapData| map.info().map(|info| info.id()).map_err(Error::map(table.name()));
+    match outer.get(&(table as u32), 0) {
+        Ok(held) => Ok(id(&held)? == id(map)?),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(error) => Err(Error::map(table.name())(error)),
+    }
+}
+
 /// Has the programs find a table, if they do not yet.
 fn put(outer: &mut ArrayOfMaps<MapData>, table: FlowTable, map: &MapData) -> Result<()> {
-    let id = |map: &MapData| map.info().map(|info| info.id()).map_err(Error::map(table.name()));
-    let place = table as u32;
-    match outer.get(&place, 0) {
-        Ok(held) if id(&held)? == id(map)? => return Ok(()),
-        Ok(_) | Err(MapError::KeyNotFound) => {}
-        Err(error) => return Err(Error::map(table.name())(error)),
+    if is_held(outer, table, map)? {
+        return Ok(());
     }
-    outer.set(place, map, 0).map_err(Error::map(table.name()))
+    outer.set(table as u32, map, 0).map_err(Error::map(table.name()))
 }
 
 fn make(table: FlowTable, sizes: FlowSizes) -> Result<MapData> {
@@ -189,7 +257,8 @@ pub(super) fn file_name(name: &str, layout: u32) -> String {
 
 /// Whether a map belongs to one layout of flows.
 pub(super) fn has_layout(name: &str) -> bool {
-    [PRESENT, FORMER].contains(&name) || FlowTable::ALL.into_iter().any(|table| table.name() == name)
+    [PRESENT, FORMER].contains(&name)
+        || FlowTable::ALL.into_iter().any(|table| table.name() == name || fresh_name(table) == name)
 }
 
 /// The layout that a file's name says it is of.

@@ -76,6 +76,20 @@ pub fn flows_held(flows: Option<u32>) -> Result<u32> {
     Ok(FlowSizes::new(flows)?.flows / ENTRIES_PER_FLOW)
 }
 
+/// Whether this host's memory can hold tables of so many flows: at most half of it.
+pub fn check_flows(flows: u32) -> Result<()> {
+    check_memory(flows, memory().during(|| "reading the memory's size".to_owned())?)
+}
+
+fn check_memory(flows: u32, memory: u64) -> Result<()> {
+    let needed = u64::from(flows) * BYTES_PER_FLOW;
+    if needed > memory / 2 {
+        let most = memory / 2 / BYTES_PER_FLOW;
+        return Err(Error::Memory { flows, needed: needed >> 20, memory: memory >> 20, most });
+    }
+    Ok(())
+}
+
 fn auto(memory: u64) -> u32 {
     (memory / 100 / BYTES_PER_FLOW).clamp(*AUTO.start(), *AUTO.end()) as u32
 }
@@ -243,6 +257,16 @@ mod tests {
     fn the_memory_decides_within_limits() {
         const GIB: u64 = 1 << 30;
         assert_eq!([GIB / 2, 4 * GIB, 64 * GIB].map(auto), [65_536, 186_737, 1_000_000]);
+    }
+
+    #[test]
+    fn more_flows_than_half_the_memory_holds_are_refused_with_both_sizes() {
+        const GIB: u64 = 1 << 30;
+        assert!(check_memory(1_000_000, GIB).is_ok());
+        assert_eq!(
+            check_memory(4_000_000_000, 8 * GIB).unwrap_err().to_string(),
+            "4000000000 flows take 877380 MiB, and this host has 8192 MiB; use auto, or at most 18673770"
+        );
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::{FlowRoom, FlowTable, IDLE_FLOWS, coarse_now, flows_held},
+    flows::{FlowRoom, FlowTable, IDLE_FLOWS, check_flows, coarse_now, flows_held},
     groups::connect_programs,
     look::Look,
     object::{LoadedProgram, program_name},
@@ -148,13 +148,14 @@ impl Datapath {
     }
 
     /// As this one, with flow tables for so many flows instead of its own, whose flows go on. They are brought over by
-    /// their next packets, and the rest by [`bring_flows_over`](Self::bring_flows_over).
+    /// their next packets, and the rest by [`bring_flows_over`](Self::bring_flows_over). When this fails, this one's
+    /// tables stay.
     pub fn with_other_flows(&self, flows: Option<u32>) -> Result<Self> {
         if self.has_former_flows() {
             Self::bring_flows_over()?;
         }
-        flow_maps::retire(&self.pins)?;
-        Self::open_for(flows)
+        flow_maps::replace(&self.pins, FlowSizes::new(flows)?)?;
+        Self::open_for(flows).inspect_err(|_| flow_maps::take_back(&self.pins))
     }
 
     /// Whether flows may be left in tables that others have replaced.

@@ -89,6 +89,9 @@ impl Pins {
             for table in FlowTable::ALL {
                 let earlier = maps.join(flow_maps::file_name(table.name(), layout));
                 rename(&earlier, &self.map(&flow_maps::former_name(table)))?;
+                // What a process left that ended while it replaced tables.
+                let fresh = flow_maps::fresh_name(table);
+                remove_pin(&maps.join(flow_maps::file_name(&fresh, layout)))?;
             }
             for outer in [flow_maps::FORMER, flow_maps::PRESENT] {
                 remove_pin(&maps.join(flow_maps::file_name(outer, layout)))?;

@@ -5,15 +5,23 @@
 
 mod addresses;
 mod links;
+pub(super) mod messages;
 mod neighbours;
+mod route_filter;
+mod route_queries;
+mod route_table;
 mod routes;
 mod values;
 mod watch;
 
-use std::io;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::{Stream, TryStreamExt};
 pub use links::{BridgeRequest, VethEnd, VethRequest};
+use route_table::RouteTable;
 pub use watch::{Event, Watch};
 
 /// Why a request failed; `what` names its object.
@@ -67,6 +75,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    routes: Arc<Mutex<RouteTable>>,
 }
 
 impl Netlink {
@@ -79,7 +88,8 @@ impl Netlink {
         let (connection, handle, _) =
             rtnetlink::new_connection_with_strict_check().map_err(refused_io("netlink socket"))?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        let routes = RouteTable::open().map_err(refused_io("netlink socket for routes"))?;
+        Ok(Self { handle, routes: Arc::new(Mutex::new(routes)) })
     }
 
     /// Opens a stream of changes in the same namespace as [`open`](Self::open) would.

@@ -1,27 +1,68 @@
 //! IPv4 routes of the main table, and policy rules.
 
-use std::net::Ipv4Addr;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, PoisonError},
+};
 
 use control::observed::{Route, Rule};
 use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 
-use super::{Error, Netlink, Result, collect, refused, values::FromMessage as _};
+use super::{
+    Error, Netlink, Result, collect, refused, refused_io, route_table::RouteTable, values::FromMessage as _,
+};
 
 impl Netlink {
-    /// The IPv4 routes of the main table.
+    /// Our IPv4 routes of the main table.
     ///
     /// # Errors
     /// The kernel refuses the request.
-    pub async fn routes(&self) -> Result<Vec<Route>> {
-        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        // Strict checking takes every other header field for a filter.
-        message.header.protocol = RouteProtocol::Unspec;
-        message.header.kind = netlink_packet_route::route::RouteType::Unspec;
-        collect("routes", self.handle.route().get(message).execute(), Route::from_message).await
+    pub async fn own_routes(&self) -> Result<Vec<Route>> {
+        self.with_table(RouteTable::own).await
+    }
+
+    /// The IPv4 routes of the main table that are ours, default routes, or overlap these networks.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn routes_near(&self, networks: Vec<Ipv4Net>) -> Result<Vec<Route>> {
+        self.with_table(move |table| table.near(&networks)).await
+    }
+
+    /// The IPv4 routes of the main table that are ours, and those to exactly these destinations, which alone are followed
+    /// from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn routes_to(&self, destinations: BTreeSet<Ipv4Net>) -> Result<Vec<Route>> {
+        self.with_table(move |table| table.only_to(&destinations)).await
+    }
+
+    /// The IPv4 routes of the main table to exactly these destinations, which are followed from now on as well.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn routes_of(&self, destinations: BTreeSet<Ipv4Net>) -> Result<Vec<Route>> {
+        self.with_table(move |table| table.also_to(&destinations)).await
+    }
+
+    /// Reading all routes of a router takes seconds: another thread does so.
+    async fn with_table<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut RouteTable) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let table = Arc::clone(&self.routes);
+        let asked = tokio::task::spawn_blocking(move || {
+            ask(&mut table.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        asked.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(refused_io("list of routes"))
     }
 
     /// The route that a packet to `destination` would take now, policy rules included.
@@ -45,7 +86,7 @@ impl Netlink {
             })
             .ok_or_else(|| Error::Refused {
                 what: what(),
-                source: std::io::Error::from_raw_os_error(libc::ENETUNREACH),
+                source: io::Error::from_raw_os_error(libc::ENETUNREACH),
             })
     }
 

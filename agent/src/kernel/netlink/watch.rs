@@ -1,15 +1,27 @@
 //! Changes that anybody makes, as they happen.
 
-use std::{collections::VecDeque, os::fd::AsRawFd};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 
 use control::observed::{Address, FdbEntry, Link, Neighbour, Route};
+use ipnet::Ipv4Net;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 
-use super::{Result, refused_io, values::FromMessage as _};
+use super::{
+    Result,
+    messages::{Message, messages, unreadable},
+    refused_io,
+    route_filter::{self, Interest, Others},
+    values::FromMessage as _,
+};
 
 /// A change in the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +34,7 @@ pub enum Event {
     Address(Address),
     /// An IPv4 address is gone.
     AddressGone(Address),
-    /// A route (of any table) is new or has changed.
+    /// A route is new or has changed: one of ours, a default route, or one that overlaps the networks that matter.
     Route(Route),
     /// A route is gone.
     RouteGone(Route),
@@ -40,16 +52,21 @@ pub enum Event {
     Resync,
 }
 
+/// A burst (a thousand veths coming up) must fit: the default holds some two hundred messages.
+pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The bits of multicast groups in a socket's address.
+pub(super) fn groups(groups: &[MulticastGroup]) -> u32 {
+    groups.iter().fold(0, |bits, &group| bits | (1 << (group as u32 - 1)))
+}
+
 /// A stream of [`Event`]s of one network namespace.
 pub struct Watch {
     socket: TokioSocket,
-    events: VecDeque<Event>,
+    inbox: Inbox,
 }
 
 impl Watch {
-    /// A burst (a thousand veths coming up) must fit: the default holds some two hundred messages.
-    const RECEIVE_BUFFER: usize = 4 << 20;
-
     const GROUPS: [MulticastGroup; 5] = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -64,12 +81,29 @@ impl Watch {
     /// The kernel gives no socket.
     pub fn open() -> Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(refused_io("netlink socket for changes"))?;
-        setsockopt(&borrowed(&socket), sockopt::RcvBufForce, &Self::RECEIVE_BUFFER)
+        setsockopt(&socket.socket_ref().as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .map_err(|errno| refused_io("buffer of the netlink socket for changes")(errno.into()))?;
-        let groups = Self::GROUPS.iter().fold(0, |groups, &group| groups | (1 << (group as u32 - 1)));
-        let bound = socket.socket_mut().bind(&SocketAddr::new(0, groups));
+        let bound = socket.socket_mut().bind(&SocketAddr::new(0, groups(&Self::GROUPS)));
         bound.map_err(refused_io("netlink multicast groups"))?;
-        Ok(Self { socket, events: VecDeque::new() })
+        let mut watch = Self { socket, inbox: Inbox::default() };
+        watch.follow_routes(&[])?;
+        Ok(watch)
+    }
+
+    /// Tells of routes that overlap these networks from now on, beside ours and default routes; a router's others do not
+    /// even wake this process.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn follow_routes(&mut self, networks: &[Ipv4Net]) -> Result<()> {
+        let interest = Interest { near: networks.to_vec(), ..Interest::default() };
+        let attached = route_filter::attach(self.socket.socket_ref(), &interest.networks(), Others::All);
+        attached.map_err(refused_io("filter of the netlink socket for changes"))
+    }
+
+    /// Why changes can't be read that the kernel has told of in the last minute.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.inbox.unreadable.last(Instant::now())
     }
 
     /// The next change. Dropping the future loses none.
@@ -78,11 +112,11 @@ impl Watch {
     /// The socket broke.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some(event) = self.inbox.events.pop_front() {
                 return Ok(event);
             }
             match self.socket.recv_from_full().await {
-                Ok((datagram, _)) => self.events.extend(messages(&datagram).filter_map(event)),
+                Ok((datagram, _)) => self.inbox.take(&datagram, Instant::now()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Event::Resync),
                 Err(error) => return Err(refused_io("netlink socket for changes")(error)),
             }
@@ -90,23 +124,61 @@ impl Watch {
     }
 }
 
-fn borrowed(socket: &TokioSocket) -> std::os::fd::BorrowedFd<'_> {
-    // SAFETY: the descriptor is the socket's own and open for as long as the socket is borrowed.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+/// What was received.
+#[derive(Debug, Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    unreadable: Unreadable,
 }
 
-/// The messages of a datagram, up to the first that cannot be read.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = RouteNetlinkMessage> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).ok()?;
-        // Messages are aligned to four bytes.
-        let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
-        rest = rest.get(length.max(1)..)?;
-        Some(message.payload)
-    })
-    .filter_map(|payload| match payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
+impl Inbox {
+    /// Takes the changes of a datagram. One that can't be read does not hide those behind it, and everything is read anew.
+    fn take(&mut self, datagram: &[u8], now: Instant) {
+        for message in messages(datagram) {
+            match message.map_err(unreadable).and_then(read) {
+                Ok(event) => self.events.extend(event),
+                Err(error) => {
+                    if self.unreadable.note(&error, now) {
+                        self.events.push_back(Event::Resync);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Messages that can't be read: what they are about is found by reading everything anew, at once but not all the time.
+#[derive(Debug, Default)]
+struct Unreadable {
+    resynced: Option<Instant>,
+    last: Option<(Instant, String)>,
+}
+
+impl Unreadable {
+    const REST: Duration = Duration::from_secs(5);
+    const TOLD: Duration = Duration::from_secs(60);
+
+    /// Notes one; says whether everything must be read anew for it.
+    fn note(&mut self, error: &io::Error, now: Instant) -> bool {
+        self.last = Some((now, error.to_string()));
+        let is_due = self.resynced.is_none_or(|resynced| now >= resynced + Self::REST);
+        if is_due {
+            self.resynced = Some(now);
+        }
+        is_due
+    }
+
+    fn last(&self, now: Instant) -> Option<&str> {
+        self.last.as_ref().filter(|(noted, _)| now < *noted + Self::TOLD).map(|(_, error)| error.as_str())
+    }
+}
+
+fn read(message: Message<'_>) -> io::Result<Option<Event>> {
+    let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes).map_err(unreadable)?;
+    Ok(match read.payload {
+        NetlinkPayload::InnerMessage(inner) => event(inner),
+        // The kernel says so in a message, too.
+        NetlinkPayload::Overrun(_) => Some(Event::Resync),
         _ => None,
     })
 }
@@ -132,4 +204,56 @@ fn event(message: RouteNetlinkMessage) -> Option<Event> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NLMSG_DONE, NLMSG_OVERRUN};
+
+    use super::*;
+    use crate::kernel::netlink::messages::tests::message;
+
+    /// `RTM_NEWRULE` and `RTM_NEWLINK`.
+    const RULE: u16 = 32;
+    const LINK: u16 = 16;
+
+    fn events(inbox: &mut Inbox) -> Vec<Event> {
+        inbox.events.drain(..).collect()
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_read_hides_none_behind_it() {
+        let rule = message(RULE, 0, 0, &[2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0]);
+        // A link's structure takes 16 bytes.
+        let cut = message(LINK, 0, 0, &[0; 3]);
+        let mut inbox = Inbox::default();
+        inbox.take(&[rule.clone(), cut, rule].concat(), Instant::now());
+        assert_eq!(events(&mut inbox), [Event::Rules, Event::Resync, Event::Rules]);
+    }
+
+    #[test]
+    fn everything_is_read_anew_for_a_damaged_datagram_and_for_changes_that_were_left_out() {
+        let mut inbox = Inbox::default();
+        inbox.take(&[1; 9], Instant::now());
+        assert_eq!(events(&mut inbox), [Event::Resync]);
+        inbox.take(&message(NLMSG_OVERRUN, 0, 0, &[]), Instant::now());
+        assert_eq!(events(&mut inbox), [Event::Resync]);
+        inbox.take(&message(NLMSG_DONE, 0, 0, &[0; 4]), Instant::now());
+        assert_eq!(events(&mut inbox), []);
+    }
+
+    #[test]
+    fn a_kernel_that_is_never_understood_causes_no_storm_and_is_told_of() {
+        let start = Instant::now();
+        let mut inbox = Inbox::default();
+        let mut count = 0;
+        for milliseconds in 0..10_000 {
+            inbox.take(&message(LINK, 0, 0, &[0; 3]), start + Duration::from_millis(milliseconds));
+            count += events(&mut inbox).len();
+        }
+        assert_eq!(count, 2);
+        let end = start + Duration::from_secs(10);
+        assert!(inbox.unreadable.last(end).unwrap().starts_with("a netlink message can't be read"));
+        assert_eq!(inbox.unreadable.last(end + Unreadable::TOLD), None);
+    }
 }

@@ -68,7 +68,8 @@ pub(super) fn choose(
     let wanted = wanted(places, overlays, asked)?;
     let mut chosen = Vec::new();
     for &address in asked {
-        check(&wanted, address, taken)?;
+        // An address of no fan chooses none: it is told which there are.
+        check(if wanted.is_empty() { places } else { &wanted }, address, taken)?;
     }
     for place in wanted {
         let mut own = asked.iter().filter(|&&address| endpoint_address(&place.fan, address));
@@ -171,6 +172,11 @@ mod tests {
     fn impossible_wishes_are_refused_with_what_would_be_right() {
         let outside = chosen(&["250.0.0.0/8"], &["251.0.28.5"], &[]).unwrap_err();
         assert!(outside.contains("250.0.28.0/24"), "{outside}");
+        for stranger in ["250.0.27.9", "10.0.0.1"] {
+            let outside = chosen(&[], &[stranger], &[]).unwrap_err();
+            let want = "use one of 250.0.28.0/24, 251.0.28.0/24 other than the first two and the last";
+            assert!(outside.contains(want), "{outside}");
+        }
         for special in ["250.0.28.0", "250.0.28.1", "250.0.28.255", "250.0.27.9"] {
             assert!(chosen(&[], &[special], &[]).is_err(), "{special}");
         }

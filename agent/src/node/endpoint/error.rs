@@ -1,6 +1,6 @@
 use std::{fmt::Display, net::Ipv4Addr};
 
-use control::observed::TooLong;
+use control::{model::quoted, observed::TooLong};
 use ipnet::Ipv4Net;
 
 use crate::{
@@ -107,7 +107,8 @@ pub enum Error {
     },
     /// The name can't be used.
     #[error(
-        "name '{name}' can't be used; give one of 1 to {} characters without blanks with --name",
+        "name {} can't be used; give one of 1 to {} characters without blanks with --name",
+        quoted(.name),
         super::MAX_NAME
     )]
     BadName {

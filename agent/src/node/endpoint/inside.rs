@@ -34,6 +34,11 @@ async fn configure_here(chosen: &[(Place, Ipv4Addr)], routed: bool) -> netlink::
         netlink.add_address(Address { index: link.index, address: *address, prefix_len }).await?;
     }
     netlink.set_up(link.index, true).await?;
+    // A new namespace's loopback device is down, and programs expect 127.0.0.1.
+    let links = netlink.links().await?;
+    if let Some(loopback) = links.iter().find(|link| link.loopback && !link.up) {
+        netlink.set_up(loopback.index, true).await?;
+    }
     for (number, (place, address)) in chosen.iter().enumerate() {
         netlink.replace_route(&route(link.index, place, *address, number == 0)).await?;
     }

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::observed::{Entry, Observed, standing};
+use control::observed::{Entry, Observed, standing, surroundings};
+use ipnet::Ipv4Net;
 
 use super::error::Fault;
 use crate::kernel::{
@@ -41,37 +42,41 @@ impl Memory {
             return Ok(false);
         }
         let bridge = entry.mark.bridge();
-        self.entries.retain(|other| other.mark.bridge() != bridge);
-        self.entries.push(entry);
-        self.save().map(|()| true)
+        let others = self.entries.iter().filter(|other| other.mark.bridge() != bridge);
+        self.save(others.cloned().chain([entry]).collect()).map(|()| true)
     }
 
     pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Fault> {
-        self.entries.retain(|entry| entry.mark.bridge() != bridge);
-        self.save()
+        self.save(self.entries.iter().filter(|entry| entry.mark.bridge() != bridge).cloned().collect())
     }
 
-    fn save(&self) -> Result<(), Fault> {
-        let failed = |source| Fault::File { path: self.path.clone(), source };
-        if self.entries.is_empty() {
-            return remove(&self.path).map_err(failed);
-        }
-        let text = serde_json::to_vec_pretty(&self.entries).map_err(|error| failed(error.into()))?;
-        replace(&self.path, &text).map_err(failed)
+    /// What the file does not say is not remembered either: the next try writes it again.
+    fn save(&mut self, entries: Vec<Entry>) -> Result<(), Fault> {
+        write(&self.path, &entries).map_err(|source| Fault::File { path: self.path.clone(), source })?;
+        self.entries = entries;
+        Ok(())
     }
 }
 
-/// What the host has, and which fans stand on it.
-pub(super) async fn observe(netlink: &Netlink, memory: &Memory) -> Result<Observed, Fault> {
+/// Replaces the file; without entries there is none.
+fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
+    if entries.is_empty() {
+        return remove(path);
+    }
+    replace(path, &serde_json::to_vec_pretty(entries)?)
+}
+
+/// What the host has, and which fans stand on it; `sought` are overlays that may have no fan yet.
+pub(super) async fn observe(
+    netlink: &Netlink,
+    memory: &Memory,
+    sought: &[Ipv4Net],
+) -> Result<Observed, Fault> {
     let links = netlink.links().await?;
     let standing = standing(&links, memory.entries());
-    Ok(Observed {
-        addresses: netlink.addresses().await?,
-        routes: netlink.routes().await?,
-        rules: netlink.rules().await?,
-        standing,
-        links,
-    })
+    let addresses = netlink.addresses().await?;
+    let routes = netlink.routes_near(surroundings(&standing, &addresses, sought)).await?;
+    Ok(Observed { addresses, routes, rules: netlink.rules().await?, standing, links })
 }
 
 #[cfg(test)]
@@ -93,5 +98,18 @@ mod tests {
         assert_eq!(Memory::load(&path).unwrap().entries(), [changed]);
         memory.remove("fan-250-0-28").unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_at_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/fans.json");
+        let mut memory = Memory::load(&path).unwrap();
+        let entry = Entry { mark: Mark::example(), adopted: None };
+        fs::write(folder.path().join("run"), "no folder").unwrap();
+        memory.put(entry.clone()).unwrap_err();
+        fs::remove_file(folder.path().join("run")).unwrap();
+        assert!(memory.put(entry.clone()).unwrap());
+        assert_eq!(Memory::load(&path).unwrap().entries(), [entry]);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use control::{
-    model::{Fan, FanSpec, Origin, PortRange},
+    model::{Fan, FanSpec, Origin, PortRange, dns_words},
     observed::{Mark, Observed, Standing},
     reconcile::Host,
 };
@@ -96,8 +96,16 @@ impl Node {
     /// # Errors
     /// The kernel refuses to tell.
     pub async fn observe(&self) -> Result<Observed, Error> {
+        self.observe_for(&[]).await
+    }
+
+    /// The same for fans over these overlays, which need not stand.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub async fn observe_for(&self, overlays: &[Ipv4Net]) -> Result<Observed, Error> {
         let memory = Memory::load(&Path::new(super::RUN).join("fans.json"))?;
-        Ok(memory::observe(&self.netlink, &memory).await?)
+        Ok(memory::observe(&self.netlink, &memory, overlays).await?)
     }
 
     /// Brings a fan up. The same fan again is repaired; with other options it is refused. A failing step takes back
@@ -106,7 +114,7 @@ impl Node {
     /// # Errors
     /// What was asked for contradicts itself, this host, or the fan that is up; or a step failed.
     pub async fn up(&self, _lock: &Lock, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let standing = work.observed.fan(spec.overlay).cloned();
         let origin = standing.as_ref().map_or(origin, |standing| standing.mark.origin);
         let fan = resolve(&work.observed, &self.uplinks, spec, origin)?;
@@ -135,7 +143,7 @@ impl Node {
     /// The fan is not up, is up over another underlay, or is in use; or a step failed, after all were tried.
     pub async fn down(&self, _lock: &Lock, spec: &FanSpec) -> Result<Vec<String>, Error> {
         let overlay = spec.overlay;
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let victims: Vec<Standing> = work
             .observed
             .standing
@@ -168,7 +176,7 @@ impl Node {
     /// # Errors
     /// The host's state could not be read; what fails for one fan is in its [`Repair`].
     pub async fn repair(&self, _lock: &Lock, datapath: &Datapath) -> Result<Vec<Repair>, Error> {
-        let mut work = Work::begin(&self.netlink).await?;
+        let mut work = Work::begin(&self.netlink, &[]).await?;
         work.forget_stale()?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
         let mut repairs = Vec::new();
@@ -239,6 +247,7 @@ fn check_same(mark: &Mark, spec: &FanSpec, fan: &Fan) -> Result<(), Error> {
         ("egress", old.egress.to_string(), new.egress.to_string()),
         ("bridge", name(&old.bridge), name(&new.bridge)),
         ("dhcp", old.dhcp.to_string(), new.dhcp.to_string()),
+        ("dns", dns_words(&old.dns), dns_words(&new.dns)),
     ];
     if old.underlay != new.underlay && (fan.underlay, fan.address) != (mark.underlay(), mark.address) {
         pairs.push(("underlay", mark.underlay().to_string(), fan.underlay.to_string()));

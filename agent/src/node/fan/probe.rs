@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use control::observed::Mark;
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use super::{
@@ -13,8 +14,12 @@ use crate::kernel::icmp::{self, Answer, Echo};
 
 /// How long an answer may take, a first address resolution included.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the other host may take to find that nobody has an address: three requests of ARP, a second each.
+const NOBODY: Duration = Duration::from_secs(5);
 /// How often a lost request is repeated.
 const ATTEMPTS: u32 = 2;
+/// What is said of silence.
+const NO_ANSWER: &str = "no answer";
 /// Bytes of a small echo request, as `ping` sends it.
 const SMALL: usize = 84;
 
@@ -41,7 +46,8 @@ pub struct Step {
 
 impl Node {
     /// Sends packets to a host of a fan, by its underlay or any overlay address of its slice: to the host itself,
-    /// then from gateway to gateway, small and as large as the fan's MTU.
+    /// then from gateway to gateway, small and as large as the fan's MTU. A host that drops what is meant for itself
+    /// is asked for an address of its containers: what it forwards says whether the fan works.
     ///
     /// # Errors
     /// The address belongs to no fan or to this host, or no packet could be sent.
@@ -68,23 +74,66 @@ impl Node {
             }
             let answer = attempt(Echo { from, to, size, patience: PATIENCE })?;
             let reached = steps.first().is_some_and(|step| step.passed);
-            steps.push(step(name, from, to, size, answer, reached));
+            let mut step = step(name, from, to, size, answer, reached);
+            if name != "underlay" && answer == Answer::Silence && forwards(from, &remote, size)? {
+                let why = format!(
+                    "{to} itself does not answer, as behind a strict firewall; its containers are reached"
+                );
+                step.pass(why);
+            }
+            steps.push(step);
+        }
+        let is_through = steps.iter().any(|step| step.name == "tunnel" && step.passed);
+        if let Some(first) = steps.first_mut().filter(|first| is_through && first.detail == NO_ANSWER) {
+            first.pass(
+                "does not answer ping, as behind a strict firewall; the tunnel gets through".to_owned(),
+            );
         }
         Ok(steps)
     }
 }
 
-/// The two addresses of a remote host.
+impl Step {
+    /// It passed after all, as something else showed.
+    fn pass(&mut self, detail: String) {
+        self.passed = true;
+        self.detail = detail;
+        self.remedy.clear();
+    }
+}
+
+/// A remote host.
 struct Remote {
     underlay: Ipv4Addr,
     gateway: Ipv4Addr,
+    slice: Ipv4Net,
+}
+
+impl Remote {
+    /// The last address for a container.
+    fn last(&self) -> Ipv4Addr {
+        (self.slice.broadcast().to_bits() - 1).into()
+    }
 }
 
 fn remote(mark: &Mark, host: Ipv4Addr) -> Option<Remote> {
     let map = mark.map()?;
     let underlay = map.host_of(host.to_bits()).unwrap_or(host.to_bits());
-    let gateway = map.slice_of(underlay)? | 1;
-    Some(Remote { underlay: underlay.into(), gateway: gateway.into() })
+    let base = map.slice_of(underlay)?;
+    let slice = Ipv4Net::new(base.into(), map.slice_len()).ok()?;
+    Some(Remote { underlay: underlay.into(), gateway: (base | 1).into(), slice })
+}
+
+/// Whether the host forwards to its containers: somebody there answers, or the host says that nobody has the address.
+/// Neither passes its filter for what is meant for itself.
+fn forwards(from: Ipv4Addr, remote: &Remote, size: usize) -> Result<bool, Error> {
+    let to = remote.last();
+    let answer = icmp::echo(Echo { from, to, size, patience: NOBODY });
+    Ok(match answer.map_err(|source| Fault::Echo { from, to, source })? {
+        Answer::Reply(_) => true,
+        Answer::Unreachable(by, _) => remote.slice.contains(&by),
+        Answer::TooBig(_) | Answer::Silence => false,
+    })
 }
 
 fn attempt(echo: Echo) -> Result<Answer, Error> {
@@ -111,7 +160,7 @@ fn step(
         Answer::TooBig(0) => "the kernel knows that the path is smaller".to_owned(),
         Answer::TooBig(mtu) => format!("the path takes {mtu} bytes only"),
         Answer::Unreachable(by, code) => format!("{by} says unreachable (code {code})"),
-        Answer::Silence => "no answer".to_owned(),
+        Answer::Silence => NO_ANSWER.to_owned(),
     };
     let (passed, micros) = match answer {
         Answer::Reply(time) => (true, u64::try_from(time.as_micros()).ok()),
@@ -148,6 +197,7 @@ mod tests {
             let remote = remote(&Mark::example(), host.into()).unwrap();
             assert_eq!(remote.underlay, Ipv4Addr::new(172, 30, 0, 27));
             assert_eq!(remote.gateway, Ipv4Addr::new(250, 0, 27, 1));
+            assert_eq!(remote.last(), Ipv4Addr::new(250, 0, 27, 254));
         }
         assert!(remote(&Mark::example(), [10, 0, 0, 1].into()).is_none());
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::{
-    model::{Egress, Encapsulation, Origin, ROUTE_PROTOCOL},
+    model::{Egress, Encapsulation, Origin, ROUTE_PROTOCOL, dns_words},
     observed::{Mark, Observed, Standing},
 };
 use dataplane_common::{abi::FanRecord, outcome::Hook};
@@ -132,6 +132,9 @@ fn flags(standing: &Standing) -> Vec<String> {
     flags.extend(named.iter().filter(|(set, _)| *set).map(|&(_, name)| name.to_owned()));
     if spec.host_reserve != 1 {
         flags.push(format!("host-reserve {}", spec.host_reserve));
+    }
+    if !spec.dns.is_empty() {
+        flags.push(format!("dns {}", dns_words(&spec.dns)));
     }
     if spec.egress != Egress::default() {
         flags.push(format!("egress {}", spec.egress));

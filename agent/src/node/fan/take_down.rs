@@ -1,7 +1,7 @@
 //! Taking fans down: everything in reverse, all failures collected.
 
 use control::{
-    model::{Fan, HELPER, ROUTE_PROTOCOL},
+    model::{Fan, HELPER},
     observed::{Adopted, Link, Standing},
     reconcile::Host,
 };
@@ -71,9 +71,8 @@ impl Work<'_> {
     async fn routes_away(&self, victim: &Standing) -> Result<(), Fault> {
         let helper = self.netlink.link_by_name(HELPER[0]).await?.map(|link| link.index);
         let overlay = victim.mark.overlay();
-        for route in self.netlink.routes().await? {
-            let ours = route.protocol == ROUTE_PROTOCOL && route.oif == helper;
-            if ours && overlay.contains(&route.destination) {
+        for route in self.netlink.own_routes().await? {
+            if route.oif == helper && overlay.contains(&route.destination) {
                 self.netlink.delete_route(&route).await?;
             }
         }

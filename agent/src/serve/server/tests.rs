@@ -133,3 +133,25 @@ async fn a_backend_that_is_none_is_refused_before_the_loop_is_asked() {
     );
     assert!(requests.is_empty());
 }
+
+#[tokio::test]
+async fn readers_of_events_leave_connections_for_requests_and_one_too_many_is_refused() {
+    let Case { folder, events, client, _server, .. } = case().await;
+    let path = folder.path().join("api.sock");
+    let mut counted = events.readers();
+    let mut readers = vec![client.lines(paths::EVENTS).await.unwrap()];
+    while readers.len() < READERS {
+        readers.push(Client::connect_to(&path).await.unwrap().lines(paths::EVENTS).await.unwrap());
+    }
+    for _ in 0..3 {
+        let refused = Client::connect_to(&path).await.unwrap().lines(paths::EVENTS).await;
+        let Err(error) = refused else { panic!("one reader too many") };
+        let error = error.to_string();
+        assert!(error.starts_with("64 readers follow the events, and no more may; end one"), "{error}");
+    }
+    let asked = Client::connect_to(&path).await.unwrap().get::<()>("/v1/nothing").await;
+    assert_eq!(asked.unwrap_err().to_string(), "/v1/nothing: no such path");
+    readers.pop();
+    counted.wait_for(|&counted| counted < READERS).await.unwrap();
+    Client::connect_to(&path).await.unwrap().lines(paths::EVENTS).await.expect("a place is free");
+}

@@ -24,6 +24,9 @@ pub fn check_fan(spec: &FanSpec) -> Result<(), OperandError> {
     {
         return contradiction(format!("{name} is both underlay and bridge; name another bridge"));
     }
+    if let (false, Some(resolver)) = (spec.dhcp, spec.dns.first()) {
+        return contradiction(format!("dns {resolver} is offered by DHCP only; add dhcp, or leave dns out"));
+    }
     let Some(network) = known_underlay(underlay) else { return Ok(()) };
     let pair = |net: Ipv4Net| (net.addr(), net.prefix_len());
     let map = FanMap::new(pair(*overlay), pair(network))

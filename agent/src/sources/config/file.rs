@@ -1,14 +1,15 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::{ops::Range, path::PathBuf};
+use std::{net::Ipv4Addr, ops::Range, path::PathBuf};
 
-use control::model::{FanSpec, UnderlaySpec};
+use control::model::{FanSpec, UnderlaySpec, quoted};
 use dataplane_common::abi::ENTRIES_PER_CPU;
 use ipnet::Ipv4Net;
 
 use super::SOCKET;
 use super::{
     ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, UplinkHook, check,
+    format::Format,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
     section::{Keys, Section},
@@ -23,7 +24,7 @@ const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
     Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
 const FAN: Keys = Keys {
-    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress"],
+    known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress", "dhcp", "dns"],
     later: &["vni", "vxlan-port"],
 };
 
@@ -55,7 +56,7 @@ pub(super) struct Document {
 
 /// Parses and checks a whole file, or gives everything that is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
-    let mut problems = Problems::new(text);
+    let mut problems = Problems::new(text, Format::Toml);
     let Some(root) = tree::parse_toml(text, &mut problems) else { return Err(problems.into_sorted()) };
     let Value::Table(table) = &root.value else { return Err(problems.into_sorted()) };
     let root = Section::new("", root.span.clone(), table);
@@ -66,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         .table("datapath", &mut problems)
         .map(|section| datapath(&section, &mut problems))
         .unwrap_or_default();
-    let nat_ports = root.table("datapath", &mut Problems::new(text));
+    let nat_ports = root.table("datapath", &mut Problems::new(text, Format::Toml));
     let nat_ports = nat_ports.and_then(|section| section.get("nat-ports")).map(|(_, span)| span);
     let api =
         root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
@@ -87,7 +88,7 @@ fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
     let mut uplink: Vec<String> = Vec::new();
     for (device, span) in section.strings("uplink", problems) {
         let why = if !is_interface_name(&device) {
-            format!("'{device}' is no name of a device; use a name such as eth0")
+            format!("{} is no name of a device; use a name such as eth0", quoted(&device))
         } else if uplink.contains(&device) {
             format!("'{device}' is listed twice; list it once")
         } else {
@@ -104,7 +105,10 @@ fn node_name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= MAX_NODE_NAME && text.chars().all(valid) {
         return Ok(text.to_owned());
     }
-    Err(format!("'{text}' is no name of a node; use 1 to {MAX_NODE_NAME} letters, digits, '-', '_' and '.'"))
+    Err(format!(
+        "{} is no name of a node; use 1 to {MAX_NODE_NAME} letters, digits, '-', '_' and '.'",
+        quoted(text)
+    ))
 }
 
 fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathConfig {
@@ -115,7 +119,7 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
             "auto" => Ok(UplinkHook::Auto),
             "tc" => Ok(UplinkHook::Tc),
             "xdp" => Err("'xdp' is not supported by this version; use auto or tc".to_owned()),
-            other => Err(format!("'{other}' is unknown; use auto or tc")),
+            other => Err(format!("{} is unknown; use auto or tc", quoted(other))),
         },
         problems,
     );
@@ -130,7 +134,7 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
 fn vip_range(text: &str) -> Result<Ipv4Net, String> {
     let range: Ipv4Net = text
         .parse()
-        .map_err(|_other| format!("'{text}' is no IPv4 network; write one such as 11.0.0.0/8"))?;
+        .map_err(|_other| format!("{} is no IPv4 network; write one such as 11.0.0.0/8", quoted(text)))?;
     if range.trunc() != range {
         return Err(format!("{range} has host bits set; use {}", range.trunc()));
     }
@@ -148,13 +152,13 @@ fn vip_range(text: &str) -> Result<Ipv4Net, String> {
 fn nat_ports(text: &str) -> Result<PortRange, String> {
     let ends = text.split_once('-').map(|(first, last)| (first.trim().parse(), last.trim().parse()));
     let Some((Ok(first), Ok(last))) = ends else {
-        return Err(format!("'{text}' is no range of ports; write one such as 61000-65535"));
+        return Err(format!("{} is no range of ports; write one such as 61000-65535", quoted(text)));
     };
     if first < FIRST_NAT_PORT {
         return Err(format!("port {first} is a well-known one; start at {FIRST_NAT_PORT} or above"));
     }
     if first > last {
-        return Err(format!("'{text}' ends before it starts; write {last}-{first}"));
+        return Err(format!("{} ends before it starts; write {last}-{first}", quoted(text)));
     }
     Ok(PortRange(first, last))
 }
@@ -166,7 +170,7 @@ fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> 
             "flows",
             |text| match text {
                 "auto" => Ok(()),
-                other => Err(format!("'{other}' is unknown; use auto or a number, without quotes")),
+                other => Err(format!("{} is unknown; use auto or a number, without quotes", quoted(other))),
             },
             problems,
         );
@@ -188,10 +192,16 @@ fn api(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> ApiConfig {
 
 fn socket(text: &str) -> Result<PathBuf, String> {
     if !text.starts_with('/') || text.ends_with('/') {
-        return Err(format!("'{text}' is no path of a file from the root on; write one such as {SOCKET}"));
+        return Err(format!(
+            "{} is no path of a file from the root on; write one such as {SOCKET}",
+            quoted(text)
+        ));
     }
     if text.len() > MAX_SOCKET {
-        return Err(format!("'{text}' is too long for a socket; use at most {MAX_SOCKET} characters"));
+        return Err(format!(
+            "{} is too long for a socket; use at most {MAX_SOCKET} characters",
+            quoted(text)
+        ));
     }
     Ok(PathBuf::from(text))
 }
@@ -240,7 +250,8 @@ fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>
         host_reserve: host_reserve.unwrap_or(DEFAULT_HOST_RESERVE),
         egress: egress.unwrap_or_default(),
         bridge: None,
-        dhcp: false,
+        dhcp: section.switch("dhcp", problems).unwrap_or_default(),
+        dns: dns(section, problems),
     };
     if wrong {
         return None;
@@ -258,6 +269,16 @@ fn fan(section: &Section<'_, '_>, node: &NodeConfig, problems: &mut Problems<'_>
         .map_err(|error| problems.add(&place("overlay"), section.key("overlay"), error.to_string()))
         .ok()?;
     Some(spec)
+}
+
+/// The resolvers that DHCP offers: one or a list.
+fn dns(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Vec<Ipv4Addr> {
+    let words = section.strings("dns", problems);
+    let Some((_, first)) = words.first() else { return Vec::new() };
+    let text: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
+    operands::parse_dns(&text.join(","))
+        .map_err(|error| problems.add(first, section.key("dns"), error.to_string()))
+        .unwrap_or_default()
 }
 
 /// Where no underlay is given it is the uplink's network, and without an uplink that of the default route.

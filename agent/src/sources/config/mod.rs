@@ -5,6 +5,8 @@
 pub mod check;
 pub mod fans;
 mod file;
+pub mod format;
+mod json;
 pub mod operands;
 mod problem;
 mod section;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use control::model::{Egress, Encapsulation, FanSpec, UnderlaySpec};
+use control::model::{Egress, Encapsulation, FanSpec, UnderlaySpec, dns_words, quoted};
 use ipnet::Ipv4Net;
 use thiserror::Error;
 
@@ -10,6 +10,8 @@ use thiserror::Error;
 pub const DEFAULT_HOST_RESERVE: u32 = 1;
 /// Length of an underlay that is given as an address alone, as fanctl has it.
 const CLASSIC_UNDERLAY_LEN: u8 = 16;
+/// Resolvers that a client asks (`MAXNS`).
+const MAX_RESOLVERS: usize = 3;
 /// Bytes of the longest interface name (`IFNAMSIZ` less the terminator).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -58,6 +60,7 @@ pub fn parse_fan<S: AsRef<str>>(words: &[S]) -> Result<FanLine, OperandError> {
             egress: flags.egress.unwrap_or_default(),
             bridge: flags.bridge,
             dhcp: flags.dhcp.is_some(),
+            dns: flags.dns.unwrap_or_default(),
         },
         off: flags.off.is_some(),
         auto: flags.auto.is_some(),
@@ -66,12 +69,15 @@ pub fn parse_fan<S: AsRef<str>>(words: &[S]) -> Result<FanLine, OperandError> {
 
 /// The operands that [`parse_fan`] reads back as `line`.
 pub fn format_fan(line: &FanLine) -> String {
-    let FanSpec { overlay, underlay, encapsulation, host_reserve, egress, bridge, dhcp } = &line.spec;
+    let FanSpec { overlay, underlay, encapsulation, host_reserve, egress, bridge, dhcp, dns } = &line.spec;
     let mut words = format!("{overlay} {underlay}");
     for (given, word) in [(*dhcp, "dhcp"), (line.off, "off"), (line.auto, "auto")] {
         if given {
             words.push_str(&format!(" {word}"));
         }
+    }
+    if !dns.is_empty() {
+        words.push_str(&format!(" dns {}", dns_words(dns)));
     }
     if *host_reserve != DEFAULT_HOST_RESERVE {
         words.push_str(&format!(" host-reserve {host_reserve}"));
@@ -92,6 +98,7 @@ pub fn format_fan(line: &FanLine) -> String {
 #[derive(Default)]
 struct Flags {
     dhcp: Option<()>,
+    dns: Option<Vec<Ipv4Addr>>,
     off: Option<()>,
     auto: Option<()>,
     host_reserve: Option<u32>,
@@ -101,7 +108,7 @@ struct Flags {
 }
 
 impl Flags {
-    const NAMES: [&str; 7] = ["dhcp", "off", "auto", "host-reserve", "bridge", "encap", "egress"];
+    const NAMES: [&str; 8] = ["dhcp", "dns", "off", "auto", "host-reserve", "bridge", "encap", "egress"];
 
     fn take<'a>(&mut self, flag: &str, rest: &mut impl Iterator<Item = &'a str>) -> Result<(), OperandError> {
         let mut value = |example: &str| {
@@ -113,14 +120,19 @@ impl Flags {
             "dhcp" => once(&mut self.dhcp, (), flag),
             "off" => once(&mut self.off, (), flag),
             "auto" => once(&mut self.auto, (), flag),
-            "host-reserve" => once(&mut self.host_reserve, parse_host_reserve(value("1")?)?, flag),
+            "dns" => once(&mut self.dns, parse_dns(value("10.0.0.2")?)?, flag),
+            // fanctl's first word for it was 'local'.
+            "host-reserve" | "local" => {
+                once(&mut self.host_reserve, parse_host_reserve(value("1")?)?, "host-reserve")
+            }
             "bridge" => once(&mut self.bridge, parse_bridge(value("fan-250-0-28")?)?, flag),
             "encap" => once(&mut self.encapsulation, parse_encapsulation(value("ipip")?)?, flag),
             "egress" => once(&mut self.egress, parse_egress(value("masquerade")?)?, flag),
             other => Err(OperandError::Words(format!(
-                "'{other}' is no flag of a fan; {}",
+                "{} is no flag of a fan; {}",
+                quoted(other),
                 super::suggest(other, &Self::NAMES).unwrap_or_else(|| {
-                    "use dhcp, host-reserve N, bridge NAME, encap KIND, egress KIND, off or auto".to_owned()
+                    "use dhcp, dns ADDRESS, host-reserve N, bridge NAME, encap KIND, egress KIND, off or auto".to_owned()
                 })
             ))),
         }
@@ -141,30 +153,34 @@ pub fn parse_overlay(text: &str) -> Result<Ipv4Net, OperandError> {
     }
     if text.contains(':') {
         return Err(OperandError::Contradiction(format!(
-            "overlay '{text}': IPv6 overlays are not supported by this version; \
-             use an IPv4 network such as 250.0.0.0/8"
+            "overlay {}: IPv6 overlays are not supported by this version; \
+             use an IPv4 network such as 250.0.0.0/8",
+            quoted(text)
         )));
     }
     text.parse().map_err(|_reason| {
         OperandError::Words(format!(
-            "'{text}' is no overlay; use N for N.0.0.0/8, or a network such as 250.0.0.0/8"
+            "{} is no overlay; use N for N.0.0.0/8, or a network such as 250.0.0.0/8",
+            quoted(text)
         ))
     })
 }
 
 /// Parses an underlay: `default`, a device, or an address, each with an optional `/LENGTH`.
 ///
-/// An address alone is /16. One with host bits is this host's own ([`UnderlaySpec::Host`]).
+/// An address alone is /16, and so is `default`, as fanctl has them. An address with host bits is this host's own ([`UnderlaySpec::Host`]).
 pub fn parse_underlay(text: &str) -> Result<UnderlaySpec, OperandError> {
     let wrong = || {
         OperandError::Words(format!(
-            "'{text}' is no underlay; use a network such as 172.30.0.0/16, \
-             a device such as eth0 or eth0/16, or default"
+            "{} is no underlay; use a network such as 172.30.0.0/16, \
+             a device such as eth0 or eth0/16, or default",
+            quoted(text)
         ))
     };
     if text.contains(':') {
         return Err(OperandError::Contradiction(format!(
-            "underlay '{text}': underlays are IPv4; use a network such as 172.30.0.0/16"
+            "underlay {}: underlays are IPv4; use a network such as 172.30.0.0/16",
+            quoted(text)
         )));
     }
     let (name, len) = match text.split_once('/') {
@@ -180,7 +196,7 @@ pub fn parse_underlay(text: &str) -> Result<UnderlaySpec, OperandError> {
         return Err(wrong());
     }
     Ok(match name {
-        "default" => UnderlaySpec::Default { len },
+        "default" => UnderlaySpec::Default { len: len.or(Some(CLASSIC_UNDERLAY_LEN)) },
         name => UnderlaySpec::Device { name: name.to_owned(), len },
     })
 }
@@ -193,9 +209,34 @@ fn parse_len(text: &str) -> Option<u8> {
 fn parse_host_reserve(text: &str) -> Result<u32, OperandError> {
     text.parse().map_err(|_reason| {
         OperandError::Words(format!(
-            "host-reserve '{text}' is no number of addresses; use a number such as 1"
+            "host-reserve {} is no number of addresses; use a number such as 1",
+            quoted(text)
         ))
     })
+}
+
+/// Parses the resolvers that DHCP offers: addresses with commas between.
+pub fn parse_dns(text: &str) -> Result<Vec<Ipv4Addr>, OperandError> {
+    let mut resolvers: Vec<Ipv4Addr> = Vec::new();
+    for word in text.split(',') {
+        let resolver: Ipv4Addr = word.parse().map_err(|_reason| {
+            OperandError::Words(format!(
+                "dns {} is no address of a resolver; use IPv4 addresses such as 10.0.0.2,10.0.0.3",
+                quoted(word)
+            ))
+        })?;
+        if resolvers.contains(&resolver) {
+            return Err(OperandError::Words(format!("dns {resolver} is listed twice; list it once")));
+        }
+        resolvers.push(resolver);
+    }
+    if resolvers.len() > MAX_RESOLVERS {
+        return Err(OperandError::Words(format!(
+            "dns names {} resolvers; use at most {MAX_RESOLVERS}, as many as a client asks (resolv.conf(5))",
+            resolvers.len()
+        )));
+    }
+    Ok(resolvers)
 }
 
 /// Parses the name of a bridge.
@@ -204,8 +245,9 @@ pub fn parse_bridge(text: &str) -> Result<String, OperandError> {
         return Ok(text.to_owned());
     }
     Err(OperandError::Words(format!(
-        "'{text}' is no name of a device; \
-         use 1 to {MAX_INTERFACE_NAME} characters without '/', ':' and spaces"
+        "{} is no name of a device; \
+         use 1 to {MAX_INTERFACE_NAME} characters without '/', ':' and spaces",
+        quoted(text)
     )))
 }
 

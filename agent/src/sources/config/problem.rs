@@ -5,6 +5,8 @@ use std::{fmt, ops::Range, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::format::Format;
+
 /// One thing wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -71,15 +73,17 @@ impl ConfigError {
 /// Gathers the problems of one text.
 pub(super) struct Problems<'a> {
     text: &'a str,
+    /// What the text is written in: messages use its words.
+    pub(super) format: Format,
     /// Where each line but the first starts.
     lines: Vec<usize>,
     found: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str, format: Format) -> Self {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
-        Self { text, lines: ends.map(|(end, _)| end + 1).collect(), found: Vec::new() }
+        Self { text, format, lines: ends.map(|(end, _)| end + 1).collect(), found: Vec::new() }
     }
 
     /// The line that a byte range of the text starts in.

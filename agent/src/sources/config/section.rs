@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, ops::Range};
 
+use control::model::clipped;
+
 use super::{
     problem::Problems,
     suggest,
@@ -30,9 +32,14 @@ impl<'a, 'i> Section<'a, 'i> {
         Self { name: name.into(), span, table }
     }
 
+    fn is_nested(&self) -> bool {
+        !self.name.is_empty()
+    }
+
     /// The name of a key of this table in messages.
     pub(super) fn key(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        let key = clipped(key);
+        if self.name.is_empty() { key.into_owned() } else { format!("{}.{key}", self.name) }
     }
 
     /// Keys and values, in the order of the text.
@@ -71,7 +78,8 @@ impl<'a, 'i> Section<'a, 'i> {
         match value {
             Value::Table(table) => Some(Section::new(self.key(key), span, table)),
             other => {
-                self.wrong_type(key, &span, other, &format!("a table; write [{key}]"), problems);
+                let want = problems.format.table_of(key, self.is_nested());
+                self.wrong_type(key, &span, other, &want, problems);
                 None
             }
         }
@@ -80,11 +88,7 @@ impl<'a, 'i> Section<'a, 'i> {
     /// A list of tables below this one.
     pub(super) fn tables(&self, key: &'static str, problems: &mut Problems<'_>) -> Vec<Section<'a, 'i>> {
         let Some((value, span)) = self.get(key) else { return Vec::new() };
-        let want = if self.name.is_empty() {
-            format!("a list of tables; write [[{key}]]")
-        } else {
-            format!("a list of tables; write {key} = [ {{ .. }} ]")
-        };
+        let want = problems.format.tables_of(key, self.is_nested());
         let Value::Array(items) = value else {
             self.wrong_type(key, &span, value, &want, problems);
             return Vec::new();
@@ -123,9 +127,23 @@ impl<'a, 'i> Section<'a, 'i> {
         };
         let parsed = u32::from_str_radix(digits, *radix).ok();
         if parsed.is_none() {
-            problems.add(&span, self.key(key), format!("{digits} is out of range; use 0 to {}", u32::MAX));
+            problems.add(
+                &span,
+                self.key(key),
+                format!("{} is out of range; use 0 to {}", clipped(digits), u32::MAX),
+            );
         }
         parsed
+    }
+
+    /// Yes or no.
+    pub(super) fn switch(&self, key: &str, problems: &mut Problems<'_>) -> Option<bool> {
+        let (value, span) = self.get(key)?;
+        let Value::Boolean(value) = value else {
+            self.wrong_type(key, &span, value, "true or false, without quotes", problems);
+            return None;
+        };
+        Some(*value)
     }
 
     /// One string or a list of them, each with its place.
@@ -159,7 +177,7 @@ impl<'a, 'i> Section<'a, 'i> {
         want: &str,
         problems: &mut Problems<'_>,
     ) {
-        problems.add(span, self.key(key), format!("is {}, must be {want}", is.kind()));
+        problems.add(span, self.key(key), format!("is {}, must be {want}", is.kind(problems.format)));
     }
 }
 

@@ -7,10 +7,15 @@ use std::{
     ops::Range,
 };
 
-use control::service::{Algorithm, Backend, Forward, Service, Vip};
+use control::{
+    model::quoted,
+    service::{Algorithm, Backend, Forward, Service, Vip},
+};
 use dataplane_common::abi::{MAX_SERVICE_BACKENDS, MAX_SERVICES};
 
 use super::{
+    format::Format,
+    json,
     problem::{Problem, Problems},
     section::{Keys, Section},
     tree::{self, Value},
@@ -65,51 +70,13 @@ impl Placed {
     }
 }
 
-/// What services are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Tables `[[service]]`.
-    Toml,
-    /// A list under `service`.
-    Yaml,
-    /// The same.
-    Json,
-}
-
-impl Format {
-    /// All of them, with what they are called in HTTP.
-    pub const TYPES: [(Self, &str); 3] = [
-        (Self::Toml, "application/toml"),
-        (Self::Yaml, "application/yaml"),
-        (Self::Json, "application/json"),
-    ];
-
-    /// What it is called in HTTP.
-    pub fn media_type(self) -> &'static str {
-        Self::TYPES.into_iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)
-    }
-
-    /// The format of a text without a name, by its first line that is no comment.
-    pub fn guess(text: &str) -> Self {
-        let mut lines = text.lines().map(str::trim_start);
-        let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
-        match first.chars().next() {
-            Some('{') => Self::Json,
-            Some('[') => Self::Toml,
-            _ if first.find('=').is_some_and(|at| first.find(':').is_none_or(|colon| at < colon)) => {
-                Self::Toml
-            }
-            _ => Self::Yaml,
-        }
-    }
-}
-
 /// Parses and checks services that stand by themselves, or gives everything that is wrong with them.
 pub fn parse(text: &str, format: Format) -> Result<Vec<Placed>, Vec<Problem>> {
-    let mut problems = Problems::new(text);
+    let mut problems = Problems::new(text, format);
     let root = match format {
         Format::Toml => tree::parse_toml(text, &mut problems),
-        Format::Yaml | Format::Json => yaml::parse(text, &mut problems),
+        Format::Yaml => yaml::parse(text, &mut problems),
+        Format::Json => json::parse(text, &mut problems),
     };
     let mut found = Vec::new();
     if let Some(root) = &root {
@@ -117,11 +84,16 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<Placed>, Vec<Problem>> {
             let root = Section::new("", root.span.clone(), table);
             root.check_keys(&DOCUMENT, &mut problems);
             if root.get("service").is_none() {
-                problems.add(&root.span, "service", "is missing; write a list of services");
+                problems.add(
+                    &root.span,
+                    "service",
+                    format!("is missing; write {} of services", format.list()),
+                );
             }
             found = services(&root, &mut problems);
         } else {
-            let message = format!("is {}, must be a table with a list 'service'", root.value.kind());
+            let (kind, table, list) = (root.value.kind(format), format.table(), format.list());
+            let message = format!("is {kind}, must be {table} with {list} 'service'");
             problems.add(&root.span, "", message);
         }
     }
@@ -168,6 +140,13 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
     section.parsed("forward", parse_forward, problems);
     let algorithm = section.parsed("algorithm", parse_algorithm, problems);
     section.parsed("affinity", parse_affinity, problems);
+    if section.get("backends").is_none() {
+        let why = format!(
+            "is missing; list the backends, or write {} for a service that has none",
+            problems.format.empty("backends")
+        );
+        problems.add(&section.span, section.key("backends"), why);
+    }
     let backends = backends(section, vip, problems);
     let (backends, backend_lines) = backends.into_iter().unzip();
     let service = Service { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
@@ -175,38 +154,31 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
     Some(Placed { service, name_line, vip_line: problems.line(&vip_place), backend_lines })
 }
 
-/// The VIP, given as such or by a label, and where it stands.
+/// The VIP, given as such or by labels, and where it stands. All that name one name the same.
 fn vip(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Option<Vip>, Range<usize>) {
-    let mut labels = Vec::new();
+    let mut found: Vec<(Option<Vip>, Range<usize>)> = Vec::new();
+    if section.get("vip").is_some() {
+        found.push((section.parsed("vip", parse_vip, problems), section.place("vip")));
+    }
     if let Some(table) = section.table("labels", problems) {
         let is_vip = |name: &str| name.to_ascii_uppercase().contains("VIP");
-        let named = table.entries().filter(|(key, _)| is_vip(&key.name));
-        labels = named.map(|(key, node)| (table.key(&key.name), key, node)).collect();
-    }
-    let place = section.place("vip");
-    match (section.get("vip").is_some(), labels.as_slice()) {
-        (true, []) => (section.parsed("vip", parse_vip, problems), place),
-        (false, [(name, key, node)]) => {
-            let vip = match &node.value {
-                Value::String(text) => parse_label(text),
-                other => Err(format!("is {}, must be a string in quotes", other.kind())),
-            };
-            (vip.map_err(|why| problems.add(&key.span, name.clone(), why)).ok(), key.span.clone())
-        }
-        (false, []) => {
-            problems.add(
-                &section.span,
-                section.key("vip"),
-                "is missing; add one such as \"10.96.0.10:80/tcp\"",
-            );
-            (None, place)
-        }
-        (_, [.., (name, key, _)]) => {
-            let why = "names another VIP, and a service has one; make a service of each";
-            problems.add(&key.span, name.clone(), why);
-            (None, place)
+        for (key, _) in table.entries().filter(|(key, _)| is_vip(&key.name)) {
+            let vip = table.parsed(&key.name, parse_label, problems);
+            if let (Some(vip), Some(former)) = (vip, found.iter().find_map(|(former, _)| *former))
+                && vip != former
+            {
+                let why = format!("{vip} is another VIP than {former}; make a service of each");
+                problems.add(&key.span, table.key(&key.name), why);
+            }
+            found.push((vip, key.span.clone()));
         }
     }
+    if found.is_empty() {
+        let why = "is missing; add one such as \"10.96.0.10:80/tcp\"";
+        problems.add(&section.span, section.key("vip"), why);
+    }
+    let place = found.first().map_or_else(|| section.place("vip"), |(_, place)| place.clone());
+    (found.into_iter().find_map(|(vip, _)| vip), place)
 }
 
 /// The backends that are right, each with its line.
@@ -246,16 +218,19 @@ fn parse_name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(valid) {
         return Ok(text.to_owned());
     }
-    Err(format!("'{text}' is no name of a service; use 1 to {MAX_NAME} letters, digits, '-', '_' and '.'"))
+    Err(format!(
+        "{} is no name of a service; use 1 to {MAX_NAME} letters, digits, '-', '_' and '.'",
+        quoted(text)
+    ))
 }
 
 fn parse_vip(text: &str) -> Result<Vip, String> {
     if text.starts_with("auto:") {
-        return Err(format!("'{text}' is not supported by this version; give an address"));
+        return Err(format!("{} is not supported by this version; give an address", quoted(text)));
     }
     let vip: Vip = text.parse().map_err(|error: control::service::VipError| error.to_string())?;
     let IpAddr::V4(address) = vip.address else {
-        return Err(format!("'{text}': IPv6 is not supported by this version; give an IPv4 address"));
+        return Err(format!("{}: IPv6 is not supported by this version; give an IPv4 address", quoted(text)));
     };
     match unusable(address) {
         Some(why) => Err(format!("{address} is {why}; give an unused address")),
@@ -266,15 +241,20 @@ fn parse_vip(text: &str) -> Result<Vip, String> {
 /// A VIP as Minuteman's labels have it: `ADDRESS:PORT`, with `tcp://` or `udp://` before it; TCP without.
 fn parse_label(text: &str) -> Result<Vip, String> {
     if text.starts_with('/') {
-        return Err(format!("'{text}': names of VIPs are not supported by this version; give an address"));
-    }
-    let (protocol, socket) = text.split_once("://").unwrap_or(("tcp", text));
-    if socket.contains('/') || !["tcp", "udp"].contains(&protocol) {
         return Err(format!(
-            "'{text}' is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or udp://ADDRESS:PORT, such as 10.96.0.10:80"
+            "{}: names of VIPs are not supported by this version; give an address",
+            quoted(text)
         ));
     }
-    parse_vip(&format!("{socket}/{protocol}"))
+    let (protocol, socket) = text.split_once("://").unwrap_or(("tcp", text));
+    let vip = format!("{socket}/{protocol}");
+    if socket.starts_with("auto:") || vip.parse::<Vip>().is_ok() {
+        return parse_vip(&vip);
+    }
+    Err(format!(
+        "{} is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or udp://ADDRESS:PORT, such as 10.96.0.10:80",
+        quoted(text)
+    ))
 }
 
 /// Why an address can't be a VIP's or a backend's.
@@ -293,7 +273,7 @@ fn parse_forward(text: &str) -> Result<Forward, String> {
     match text {
         "nat" => Ok(Forward::Nat),
         "tunnel" => Err("'tunnel' is not supported by this version; use nat".to_owned()),
-        other => Err(format!("'{other}' is unknown; use nat")),
+        other => Err(format!("{} is unknown; use nat", quoted(other))),
     }
 }
 
@@ -304,7 +284,7 @@ fn parse_algorithm(text: &str) -> Result<Algorithm, String> {
         "least-loaded" => {
             Err("'least-loaded' is not supported by this version; use maglev or random".to_owned())
         }
-        other => Err(format!("'{other}' is unknown; use maglev or random")),
+        other => Err(format!("{} is unknown; use maglev or random", quoted(other))),
     }
 }
 
@@ -312,17 +292,16 @@ fn parse_affinity(text: &str) -> Result<(), String> {
     match text {
         "none" => Ok(()),
         "client" => Err("'client' is not supported by this version; use none".to_owned()),
-        other => Err(format!("'{other}' is unknown; use none")),
+        other => Err(format!("{} is unknown; use none", quoted(other))),
     }
 }
 
-/// Checked, so that a slip shows before affinity is used.
 fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
-    let address = text
-        .parse::<SocketAddr>()
-        .map_err(|_other| format!("'{text}' is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080"))?;
+    let address = text.parse::<SocketAddr>().map_err(|_other| {
+        format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(text))
+    })?;
     if address.is_ipv6() {
-        return Err(format!("'{text}': IPv6 is not supported by this version; give an IPv4 address"));
+        return Err(format!("{}: IPv6 is not supported by this version; give an IPv4 address", quoted(text)));
     }
     if let IpAddr::V4(host) = address.ip()
         && let Some(why) = unusable(host)

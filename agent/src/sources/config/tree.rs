@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::problem::Problems;
+use super::{format::Format, problem::Problems};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub(super) enum Value<'i> {
         digits: Cow<'i, str>,
         radix: u32,
     },
+    Boolean(bool),
     Array(Vec<Node<'i>>),
     Table(Table<'i>),
     /// Of a type that no key has.
@@ -56,13 +57,16 @@ pub(super) fn parse_toml<'i>(text: &'i str, problems: &mut Problems<'_>) -> Opti
 }
 
 impl Value<'_> {
-    /// What people call it, with the article.
-    pub(super) fn kind(&self) -> &'static str {
+    /// What the format calls it, with the article.
+    pub(super) fn kind(&self, format: Format) -> &'static str {
         match self {
             Self::String(_) => "a string",
+            Self::Integer { .. } if format == Format::Json => "a number",
             Self::Integer { .. } => "an integer",
-            Self::Array(_) => "an array",
-            Self::Table(_) => "a table",
+            Self::Boolean(_) => "a boolean",
+            Self::Array(_) if format == Format::Toml => "an array",
+            Self::Array(_) => format.list(),
+            Self::Table(_) => format.table(),
             Self::Other(kind) => kind,
         }
     }
@@ -99,7 +103,7 @@ impl<'i> From<Spanned<DeValue<'i>>> for Node<'i> {
             DeValue::Array(items) => Value::Array(items.into_iter().map(Self::from).collect()),
             DeValue::Table(table) => Value::Table(table.into()),
             DeValue::Float(_) => Value::Other("a float"),
-            DeValue::Boolean(_) => Value::Other("a boolean"),
+            DeValue::Boolean(value) => Value::Boolean(value),
             DeValue::Datetime(_) => Value::Other("a datetime"),
         };
         Self { span, value }

@@ -1,7 +1,8 @@
-//! YAML and JSON → [`Table`]. JSON is read as the YAML that it is.
+//! YAML → [`Table`].
 
 use std::{borrow::Cow, ops::Range};
 
+use control::model::quoted;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::{
@@ -32,7 +33,7 @@ pub(super) fn parse<'i>(text: &'i str, problems: &mut Problems<'_>) -> Option<No
             Ok((event, span)) => reader.take(event, &span)?,
             Err(error) => {
                 let place = reader.problems.start_of(error.marker().line());
-                reader.problems.add(&place, "", format!("not YAML or JSON: {}", error.info()));
+                reader.problems.add(&place, "", format!("not YAML: {}", error.info()));
                 return None;
             }
         }
@@ -94,7 +95,7 @@ impl<'i> Reader<'i, '_, '_> {
     fn scalar(&mut self, text: Cow<'i, str>, style: ScalarStyle, span: Range<usize>) -> Option<()> {
         if let Some(Open { kind: Kind::Table(table, key @ None), .. }) = self.open.last_mut() {
             if table.get(&text).is_some() {
-                let message = format!("the key '{text}' stands twice; write it once");
+                let message = format!("the key {} stands twice; write it once", quoted(&text));
                 return self.refuse(&span, &message);
             }
             *key = Some(Key { span, name: text });
@@ -129,7 +130,8 @@ fn plain(text: Cow<'_, str>) -> Value<'_> {
     let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
     match text.as_ref() {
         "" | "~" | "null" | "Null" | "NULL" => Value::Other("null"),
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Value::Other("a boolean"),
+        "true" | "True" | "TRUE" => Value::Boolean(true),
+        "false" | "False" | "FALSE" => Value::Boolean(false),
         _ if is_number && radix == 10 => Value::Integer { digits: text, radix },
         _ if is_number => Value::Integer { digits: Cow::Owned(digits.to_owned()), radix },
         _ if digits.starts_with(|first: char| first.is_ascii_digit()) && digits.parse::<f64>().is_ok() => {

@@ -51,6 +51,7 @@ fn spec(overlay: &str, underlay: UnderlaySpec) -> FanSpec {
         egress: Egress::Masquerade,
         bridge: None,
         dhcp: false,
+        dns: Vec::new(),
     }
 }
 

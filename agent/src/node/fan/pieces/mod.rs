@@ -14,6 +14,7 @@ use control::{
     reconcile::fan_record,
 };
 use dataplane_common::outcome::Hook;
+use ipnet::Ipv4Net;
 
 use super::{
     RUN,
@@ -48,10 +49,11 @@ pub(super) struct Work<'n> {
 }
 
 impl<'n> Work<'n> {
-    pub(super) async fn begin(netlink: &'n Netlink) -> Result<Self, Fault> {
+    /// `sought` are overlays of fans that may not stand yet.
+    pub(super) async fn begin(netlink: &'n Netlink, sought: &[Ipv4Net]) -> Result<Self, Fault> {
         let run = Path::new(RUN);
         let memory = Memory::load(&run.join("fans.json"))?;
-        let observed = memory::observe(netlink, &memory).await?;
+        let observed = memory::observe(netlink, &memory, sought).await?;
         let sysctls = Remembered::load(&run.join("sysctls.json"))?;
         Ok(Self {
             netlink,
@@ -161,7 +163,7 @@ impl<'n> Work<'n> {
             ..Route::default()
         };
         // The kernel drops the route silently when its source address goes: ask anew.
-        if !self.netlink.routes().await?.contains(&wanted) {
+        if !self.netlink.own_routes().await?.contains(&wanted) {
             self.netlink.replace_route(&wanted).await?;
             self.did(format!("route {} set", wanted.destination));
         }
@@ -229,6 +231,7 @@ fn dhcp_server(fan: &Fan) -> dhcp::Server<'_> {
         mask: fan.slice.netmask(),
         gateway: fan.gateway,
         mtu: fan.mtu,
+        resolvers: &fan.spec.dns,
     }
 }
 

@@ -47,8 +47,24 @@ egress = "route"
         egress: Egress::Route,
         bridge: None,
         dhcp: false,
+        dns: Vec::new(),
     };
     assert_eq!(fans.as_slice(), [want]);
+}
+
+#[test]
+fn dhcp_and_its_resolvers_are_keys_of_a_fan() {
+    let fan =
+        |text: &str| parse(&format!("[[fan]]\noverlay = '250'\n{text}")).unwrap().config.fans[0].clone();
+    let (one, two) =
+        (fan("dhcp = true\ndns = '10.0.0.2'\n"), fan("dhcp = true\ndns = ['10.0.0.2', '10.0.0.3']\n"));
+    assert!(one.dhcp && one.dns == [Ipv4Addr::new(10, 0, 0, 2)] && two.dns.len() == 2);
+    let wrong = |text: &str| problems(&format!("[[fan]]\noverlay = '250'\n{text}"));
+    assert_eq!(wrong("dhcp = 'yes'\n"), ["3: fan.dhcp: is a string, must be true or false, without quotes"]);
+    let alone = "2: fan.overlay: dns 10.0.0.2 is offered by DHCP only; add dhcp, or leave dns out";
+    assert_eq!(wrong("dns = '10.0.0.2'\n"), [alone]);
+    let text = wrong("dhcp = true\ndns = ['10.0.0.2', 'x']\n");
+    assert!(text[0].starts_with("4: fan.dns: dns 'x' is no address of a resolver"), "{text:?}");
 }
 
 #[test]

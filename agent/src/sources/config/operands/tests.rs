@@ -26,7 +26,7 @@ fn every_form_of_an_underlay_is_read() {
         ("10.0.0.0/12", UnderlaySpec::Network(net("10.0.0.0/12"))),
         ("eth0", device("eth0", None)),
         ("eth0/16", device("eth0", Some(16))),
-        ("default", UnderlaySpec::Default { len: None }),
+        ("default", UnderlaySpec::Default { len: Some(16) }),
         ("default/16", UnderlaySpec::Default { len: Some(16) }),
     ] {
         assert_eq!(parse_underlay(text), Ok(want), "{text}");
@@ -43,6 +43,22 @@ fn flags_may_come_in_any_order() {
         (a.spec.host_reserve, a.spec.egress, a.spec.bridge.as_deref()),
         (5, Egress::Drop, Some("br0"))
     );
+}
+
+#[test]
+fn dhcp_offers_the_resolvers_that_are_named() {
+    let spec = parse("250 eth0 dhcp dns 10.0.0.2,10.0.0.3").unwrap().spec;
+    assert_eq!(spec.dns, [[10, 0, 0, 2], [10, 0, 0, 3]].map(Ipv4Addr::from));
+    let error = crate::sources::config::check::check_fan(&parse("250 eth0 dns 10.0.0.2").unwrap().spec);
+    let want = "dns 10.0.0.2 is offered by DHCP only; add dhcp, or leave dns out";
+    assert_eq!(error.unwrap_err().to_string(), want);
+}
+
+#[test]
+fn the_older_word_local_is_a_host_reserve() {
+    assert_eq!(parse("250 eth0 dhcp local 5"), parse("250 eth0 dhcp host-reserve 5"));
+    let twice = parse("250 eth0 local 5 host-reserve 5").unwrap_err().to_string();
+    assert_eq!(twice, "'host-reserve' is given twice; give it once");
 }
 
 #[test]
@@ -70,13 +86,22 @@ fn slips_say_what_would_be_right() {
         ("250 eth0 host-reserv 2", "'host-reserv' is no flag of a fan; did you mean 'host-reserve'?"),
         (
             "250 eth0 xyzzy",
-            "'xyzzy' is no flag of a fan; use dhcp, host-reserve N, bridge NAME, encap KIND, egress KIND, off or auto",
+            "'xyzzy' is no flag of a fan; use dhcp, dns ADDRESS, host-reserve N, bridge NAME, encap KIND, egress KIND, off or auto",
         ),
         ("250 eth0 host-reserve", "'host-reserve' needs a value; write 'host-reserve 1'"),
         ("250 eth0 host-reserve -1", "host-reserve '-1' is no number of addresses; use a number such as 1"),
         ("250 eth0 egress nat", "egress 'nat' is unknown; use masquerade, route or drop"),
         ("250 eth0 encap ip", "encapsulation 'ip' is unknown; use ipip"),
         ("250 eth0 dhcp dhcp", "'dhcp' is given twice; give it once"),
+        (
+            "250 eth0 dhcp dns here",
+            "dns 'here' is no address of a resolver; use IPv4 addresses such as 10.0.0.2,10.0.0.3",
+        ),
+        ("250 eth0 dhcp dns 10.0.0.2,10.0.0.2", "dns 10.0.0.2 is listed twice; list it once"),
+        (
+            "250 eth0 dhcp dns 1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4",
+            "dns names 4 resolvers; use at most 3, as many as a client asks (resolv.conf(5))",
+        ),
         (
             "250 eth0 bridge a-name-that-is-too-long",
             "'a-name-that-is-too-long' is no name of a device; use 1 to 15 characters without '/', ':' and spaces",
@@ -108,7 +133,7 @@ fn any_net() -> impl Strategy<Value = Ipv4Net> {
 fn any_underlay() -> impl Strategy<Value = UnderlaySpec> {
     let len = prop::option::of(0..=32_u8);
     prop_oneof![
-        len.clone().prop_map(|len| UnderlaySpec::Default { len }),
+        (0..=32_u8).prop_map(|len| UnderlaySpec::Default { len: Some(len) }),
         ("[a-z][a-z0-9.@-]{0,14}", len)
             .prop_filter("a name of its own", |(name, _)| name != "default")
             .prop_map(|(name, len)| UnderlaySpec::Device { name, len }),
@@ -121,8 +146,9 @@ fn any_underlay() -> impl Strategy<Value = UnderlaySpec> {
 fn any_line() -> impl Strategy<Value = FanLine> {
     let egress = prop_oneof![Just(Egress::Masquerade), Just(Egress::Route), Just(Egress::Drop)];
     let bridge = prop::option::of("[a-z][a-z0-9-]{0,14}");
-    (any_net(), any_underlay(), any::<u32>(), egress, bridge, any::<[bool; 3]>()).prop_map(
-        |(overlay, underlay, host_reserve, egress, bridge, [dhcp, off, auto])| FanLine {
+    let dns = prop::collection::btree_set(any::<u32>(), 0..=3);
+    (any_net(), any_underlay(), any::<u32>(), egress, bridge, any::<[bool; 3]>(), dns).prop_map(
+        |(overlay, underlay, host_reserve, egress, bridge, [dhcp, off, auto], dns)| FanLine {
             spec: FanSpec {
                 overlay,
                 underlay,
@@ -131,6 +157,7 @@ fn any_line() -> impl Strategy<Value = FanLine> {
                 egress,
                 bridge,
                 dhcp,
+                dns: dns.into_iter().map(Ipv4Addr::from_bits).collect(),
             },
             off,
             auto,

@@ -17,9 +17,15 @@ fn services(text: &str) -> Vec<Service> {
     parse(text).unwrap().into_iter().map(|placed| placed.service).collect()
 }
 
+/// What is said of a service without a list of backends, which most of these texts lack.
+const NO_BACKENDS: &str =
+    "service.backends: is missing; list the backends, or write backends = [] for a service that has none";
+
 /// A file with a fan and a service that has these lines beside its name, from line 5 on.
 fn problems(lines: &str) -> Vec<String> {
-    parse(&format!("{FAN}[[service]]\nname = 'web'\n{lines}\n")).err().unwrap_or_default()
+    let mut found = parse(&format!("{FAN}[[service]]\nname = 'web'\n{lines}\n")).err().unwrap_or_default();
+    found.retain(|problem| !problem.ends_with(NO_BACKENDS));
+    found
 }
 
 #[test]
@@ -45,7 +51,89 @@ backends = [ { address = "250.0.27.3:8080", weight = 5 }, { address = "250.0.28.
 
 #[test]
 fn a_service_may_have_no_backend_yet() {
-    assert_eq!(services("[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\n")[0].backends, []);
+    let service = "[[service]]\nname = 'a'\nvip = '10.96.0.10:80/tcp'\nbackends = []\n";
+    assert_eq!(services(service)[0].backends, []);
+}
+
+#[test]
+fn a_service_without_a_list_of_backends_is_refused_in_the_words_of_its_format() {
+    let texts = [
+        (Format::Toml, "[[service]]\nname = 'a'\nvip = '10.0.0.1:80/tcp'\n", "backends = []"),
+        (Format::Toml, "[[service]]\nname = 'a'\nlabels = { VIP_0 = '10.0.0.1:80' }\n", "backends = []"),
+        (Format::Yaml, "service:\n- name: a\n  vip: 10.0.0.1:80/tcp\n", "backends: []"),
+        (Format::Yaml, "service:\n- name: a\n  labels: { VIP_0: '10.0.0.1:80' }\n", "backends: []"),
+        (Format::Json, r#"{"service": [{"name": "a", "vip": "10.0.0.1:80/tcp"}]}"#, "\"backends\": []"),
+    ];
+    for (format, text, empty) in texts {
+        let problems = super::parse(text, format).unwrap_err();
+        let want = format!(
+            "service.backends: is missing; list the backends, or write {empty} for a service that has none"
+        );
+        assert!(problems.len() == 1 && problems[0].to_string().ends_with(&want), "{format:?}: {problems:?}");
+    }
+    let file = file::parse(texts[0].1).unwrap_err();
+    assert_eq!(file[0].to_string(), format!("1: {NO_BACKENDS}"));
+    let null = super::parse("service:\n- name: a\n  vip: 10.0.0.1:80/tcp\n  backends:\n", Format::Yaml);
+    assert!(
+        null.unwrap_err()[0].to_string().contains("service.backends: is null, must be a list of mappings")
+    );
+}
+
+#[test]
+fn a_vip_may_be_named_twice_if_both_say_the_same() {
+    let text = |vip: &str, labels: &str| {
+        format!("[[service]]\nname = 'a'\n{vip}\nlabels = {{ {labels} }}\nbackends = []\n")
+    };
+    let same = [
+        ("vip = '10.0.0.1:80/tcp'", "VIP_0 = '10.0.0.1:80'"),
+        ("", "VIP_0 = 'tcp://10.0.0.1:80', VIP_1 = '10.0.0.1:80'"),
+    ];
+    for (vip, labels) in same {
+        assert_eq!(services(&text(vip, labels))[0].vip.to_string(), "10.0.0.1:80/tcp");
+    }
+    let found = parse(&text("vip = '10.0.0.1:80/tcp'", "VIP_0 = 'udp://10.0.0.1:80'")).unwrap_err();
+    let want = "4: service.labels.VIP_0: 10.0.0.1:80/udp is another VIP than 10.0.0.1:80/tcp; make a service of each";
+    assert_eq!(found, [want]);
+}
+
+#[test]
+fn what_is_long_is_cut_in_messages() {
+    let long = "a".repeat(5000);
+    for text in [
+        format!("[[service]]\nname = '{long}'\nvip = '{long}'\nbackends = [ {{ address = '{long}' }} ]\n"),
+        format!("[[service]]\n{long} = 1\n"),
+        format!("[[service]]\nname = 'a'\nlabels = {{ VIP_{long} = '{long}' }}\n"),
+        format!("[node]\nname = '{long}'\nuplink = '{long}'\n[api]\nsocket = '{long}'\n"),
+        format!(
+            "[[fan]]\noverlay = '{long}'\nunderlay = '{long}'\negress = '{long}'\nencapsulation = '{long}'\n"
+        ),
+        format!("[datapath]\nvip-range = '{long}'\nnat-ports = '{long}'\nflows = '{long}'\n"),
+        format!("[[fan]]\nhost-reserve = {}\n", "1".repeat(5000)),
+    ] {
+        for problem in parse(&text).unwrap_err() {
+            assert!(problem.len() < 300, "{problem}");
+        }
+    }
+}
+
+#[test]
+fn json_is_what_rfc_8259_says() {
+    let wrong = [
+        ("{\"service\": [\n],}", "2: not JSON: trailing comma"),
+        ("{\"service\": [{},\n]}", "2: not JSON: trailing comma"),
+        ("{service: []}", "1: not JSON: key must be a string"),
+        ("{\"service\": []} # done", "1: not JSON: trailing characters"),
+        ("{\"service\": [01]}", "1: not JSON: invalid number"),
+        ("", "1: not JSON: EOF while parsing a value"),
+    ];
+    for (text, want) in wrong {
+        let problems = super::parse(text, Format::Json).unwrap_err();
+        assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [want], "{text}");
+    }
+    // Escapes beyond the first plane are pairs, as in no YAML.
+    let text = r#"{"service": [{"name": "\ud83d\ude00", "vip": "10.0.0.1:80\u002ftcp", "backends": []}]}"#;
+    let problems = super::parse(text, Format::Json).unwrap_err();
+    assert!(problems[0].message.starts_with("'\u{1f600}' is no name of a service"), "{problems:?}");
 }
 
 #[test]
@@ -53,7 +141,12 @@ fn one_address_may_have_services_of_several_ports_and_protocols() {
     let ports = ["80/tcp", "80/udp", "81/tcp", "0/tcp"];
     let text: String = ports
         .iter()
-        .map(|port| format!("[[service]]\nname = '{}'\nvip = '10.96.0.10:{port}'\n", port.replace('/', "-")))
+        .map(|port| {
+            format!(
+                "[[service]]\nname = '{}'\nvip = '10.96.0.10:{port}'\nbackends = []\n",
+                port.replace('/', "-")
+            )
+        })
         .collect();
     assert_eq!(services(&text).len(), ports.len());
 }
@@ -80,7 +173,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "5: service.vip: 0.0.0.0 is no host's address (RFC 1122); give an unused address",
     ),
     (
-        "vip = '250.1.2.3:80/tcp'",
+        "vip = '250.1.2.3:80/tcp'\nbackends = []",
         "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
     ),
     (
@@ -94,7 +187,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "vip = '10.0.0.1:80/tcp'\nlabels = { VIP_0 = '10.0.0.2:80' }",
-        "6: service.labels.VIP_0: names another VIP, and a service has one; make a service of each",
+        "6: service.labels.VIP_0: 10.0.0.2:80/tcp is another VIP than 10.0.0.1:80/tcp; make a service of each",
     ),
     (
         "vip = '10.0.0.1:80/tcp'\nforward = 'tunnel'",
@@ -155,13 +248,13 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '250.0.0.2:80' },\n{ address = '10.0.0.2:80' } ]\n\
-             [[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'",
+             [[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'\nbackends = []",
         "7: service.backends.address: 10.0.0.2 is the VIP of service db; name its backends",
     ),
     (
-        "vip = '10.0.0.1:80/tcp'\n[[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'\n\
+        "vip = '10.0.0.1:80/tcp'\nbackends = []\n[[service]]\nname = 'db'\nvip = '10.0.0.2:5432/tcp'\n\
              backends = [ { address = '10.0.0.1:80' } ]",
-        "9: service.backends.address: 10.0.0.1 is the VIP of service web; name its backends",
+        "10: service.backends.address: 10.0.0.1 is the VIP of service web; name its backends",
     ),
     (
         "vip = '10.0.0.1:80/tcp'\nbackends = [ { address = '127.0.0.1:80' } ]",
@@ -220,7 +313,7 @@ fn a_label_may_name_the_vip_as_in_minuteman() {
         ("VIP_PORT1 = 'udp://10.96.0.10:53'", "10.96.0.10:53/udp"),
     ];
     for (labels, vip) in vips {
-        let found = services(&format!("[[service]]\nname = 'a'\nlabels = {{ {labels} }}\n"));
+        let found = services(&format!("[[service]]\nname = 'a'\nlabels = {{ {labels} }}\nbackends = []\n"));
         assert_eq!(found[0].vip.to_string(), vip);
     }
 }
@@ -249,7 +342,7 @@ const ALONE: &[(Format, &str, &str)] = &[
     (Format::Toml, "", "1: service: is missing; write a list of services"),
     (Format::Toml, "[[fan]]\n", "1: fan: unknown key; use one of service"),
     (Format::Yaml, "", "1: is empty; write a list 'service'"),
-    (Format::Yaml, "- a\n", "1: is an array, must be a table with a list 'service'"),
+    (Format::Yaml, "- a\n", "1: is a list, must be a mapping with a list 'service'"),
     (
         Format::Yaml,
         "service:\n- name: 80\n  vip: 10.0.0.1:80/tcp\n",
@@ -267,7 +360,29 @@ const ALONE: &[(Format, &str, &str)] = &[
     (
         Format::Json,
         "{\"service\":\n [{\"name\": \"a\",\n \"vip\": 1.5}]}",
-        "3: service.vip: is a float, must be a string in quotes",
+        "3: service.vip: is a number with a fraction or an exponent, must be a string in quotes",
+    ),
+    (
+        Format::Json,
+        "{\"service\": {}}",
+        "1: service: is an object, must be an array of objects; write \"service\": [ { .. } ]",
+    ),
+    (Format::Json, "{}", "1: service: is missing; write an array of services"),
+    (Format::Json, "[1]", "1: is an array, must be an object with an array 'service'"),
+    (
+        Format::Json,
+        "{\"service\": [{\"name\": \"a\",\n\"name\": \"b\"}]}",
+        "2: the key 'name' stands twice; write it once",
+    ),
+    (
+        Format::Yaml,
+        "service: 5\n",
+        "1: service: is an integer, must be a list of mappings; write 'service:' and '- ..' below for each",
+    ),
+    (
+        Format::Yaml,
+        "service:\n- name: a\n  labels: b\n",
+        "3: service.labels: is a string, must be a mapping; write 'labels:' and its keys below",
     ),
 ];
 
@@ -279,10 +394,40 @@ fn mistakes_of_services_by_themselves_are_named_in_every_format() {
         assert!(found.contains(&want.to_owned()), "{text}: {found:?}");
     }
     let broken = super::parse("{\"service\": [\n{\"name\" \"a\"}]}", Format::Json).map(drop).unwrap_err();
-    assert!(broken[0].to_string().starts_with("2: not YAML or JSON: "), "{}", broken[0]);
+    assert!(broken[0].to_string().starts_with("2: not JSON: "), "{}", broken[0]);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let problems = super::parse(&deep, Format::Json).map(drop).unwrap_err();
+    assert_eq!(problems[0].to_string(), "1: not JSON: recursion limit exceeded");
     let deep = format!("service: {}", "[".repeat(20));
     let problems = super::parse(&deep, Format::Yaml).map(drop).unwrap_err();
     assert_eq!(problems[0].to_string(), "1: is nested too deeply; write a list 'service'");
+}
+
+#[test]
+fn the_format_of_a_text_without_a_name_is_told_by_its_beginning() {
+    for (text, format) in [
+        ("[{\"name\": \"a\"}]", Format::Json),
+        ("[\n]", Format::Json),
+        ("[ [service]]\n", Format::Toml),
+        ("[api]\n", Format::Toml),
+        ("service = []\n", Format::Toml),
+        ("service: []\n", Format::Yaml),
+    ] {
+        assert_eq!(Format::guess(text), format, "{text}");
+    }
+}
+
+#[test]
+fn the_page_of_services_says_the_limits() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/services.md"));
+    let thousands = |number: u32| format!("{},{:03}", number / 1000, number % 1000);
+    for (what, most) in [
+        ("services of a node", thousands(MAX_SERVICES)),
+        ("backends of a service", thousands(MAX_SERVICE_BACKENDS)),
+        ("length of a service's name", format!("{MAX_NAME} characters")),
+    ] {
+        assert!(page.contains(&format!("| {what} | {most} |")), "{what}: {most}");
+    }
 }
 
 #[test]
@@ -298,7 +443,7 @@ fn one_backend_too_many_is_counted() {
 fn a_name_is_short_and_without_blanks() {
     for name in ["", "a b", "a/b", &"a".repeat(64)] {
         let found = parse(&format!("[[service]]\nname = '{name}'\nvip = '10.0.0.1:80/tcp'\n")).unwrap_err();
-        assert!(found[0].starts_with("2: service.name: "), "{found:?}");
+        assert!(found.iter().any(|problem| problem.starts_with("2: service.name: ")), "{found:?}");
     }
 }
 
@@ -308,6 +453,7 @@ proptest! {
         lines in prop::collection::vec("( {0,4}(- )?(service|name|vip|backends|address|weight): ?[a-z0-9.:/&*!|>'\"\\[\\]{},~-]{0,20}|[\\[\\]{}:,\"a-z0-9 \t-]{0,20})", 0..12)
     ) {
         let _result = super::parse(&lines.join("\n"), Format::Yaml);
+        let _result = super::parse(&lines.join("\n"), Format::Json);
     }
 
     #[test]
