@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{agent::Agent, command::Cmd, container::Container, counters::Counters, site::Site};
 
 /// Gives the namespace its own bpffs, its own /run, and its own fanlight directories in /etc and /var/lib. What
-/// else is in those two stays visible through symbolic links: nothing of the machine changes, and no mount point
+/// else is in those two stays visible through symbolic links, but the machine's settings of the kernel: nothing of the machine changes, and no mount point
 /// needs to exist beforehand.
 const MOUNTS: &str = r#"set -e
 mount -t tmpfs -o mode=755 fanlight /run
@@ -26,7 +26,7 @@ for below in /etc /var/lib; do
   mount -o bind "$below" "/run/machine$below"
   mount -t tmpfs -o mode=755 fanlight "$below"
   for entry in "/run/machine$below"/*; do [ ! -e "$entry" ] || ln -s "$entry" "$below/"; done
-  rm -f "$below/fanlight"
+  rm -f "$below/fanlight" "$below/sysctl.conf" "$below/sysctl.d"
   mkdir "$below/fanlight"
 done"#;
 

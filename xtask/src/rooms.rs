@@ -7,7 +7,7 @@ use crate::tidy::{File, files, none};
 /// The agent's rooms, and what each may import of the others.
 const AGENT: [(&str, &[&str]); 7] = [
     ("kernel", &[]),
-    ("sources", &[]),
+    ("sources", &["kernel"]),
     ("node", &["kernel"]),
     ("serve", &["kernel", "sources"]),
     ("inspect", &["kernel", "node", "serve"]),

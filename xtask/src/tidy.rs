@@ -154,3 +154,19 @@ fn pages_that_documents_name_exist() {
     }
     none("a page that is not there", missing);
 }
+
+#[test]
+fn the_agent_starts_programs_in_one_place_where_each_has_a_deadline() {
+    let starts =
+        [concat!("Command::", "new("), concat!("Command", "::output"), concat!("process::", "Command")];
+    let files = files();
+    let agent = |file: &&File| {
+        file.name.starts_with("agent/src/") && !file.is_test() && file.name != "agent/src/kernel/child.rs"
+    };
+    let lines = files.iter().filter(agent).flat_map(|file| {
+        let code = file.code().zip(1..);
+        let starting = code.filter(|(line, _)| starts.iter().any(|start| line.contains(start)));
+        starting.map(|(line, number)| format!("{}:{number}: {}", file.name, line.trim())).collect::<Vec<_>>()
+    });
+    none("use kernel::child", lines.collect());
+}

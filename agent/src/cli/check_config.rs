@@ -2,10 +2,14 @@
 
 use std::{path::Path, process::ExitCode};
 
+use control::model::PortRange;
 use serde::Serialize;
 
 use super::{args::CheckConfigArgs, failure::Failure, output::Output};
-use crate::sources::config::{self, FANS_FILE};
+use crate::{
+    kernel::reserved_ports,
+    sources::config::{self, FANS_FILE},
+};
 
 /// What a configuration that is right asks for.
 #[derive(Serialize)]
@@ -21,6 +25,10 @@ pub(super) fn run(args: &CheckConfigArgs, output: &mut Output<'_>) -> Result<Exi
 
 fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let sources = config::load(file, fans)?;
+    // A host without such a setting has its mistakes shown by the agent.
+    if let Ok((first, last)) = reserved_ports::local() {
+        sources.check_beside(file, PortRange(first, last))?;
+    }
     let bad: Vec<String> = config::bad_lines(fans, &sources.lines).iter().map(ToString::to_string).collect();
     if !bad.is_empty() {
         return Err(Failure::Many(bad));

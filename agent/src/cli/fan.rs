@@ -69,7 +69,7 @@ pub(super) fn node() -> anyhow::Result<Node> {
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {
-    Ok(node.up(spec, origin).await?)
+    Ok(node.up(&node.lock()?, spec, origin).await?)
 }
 
 /// Brings up every line of the file; a failing one does not stop the others.
@@ -112,8 +112,11 @@ pub(super) fn down(args: &DownArgs, output: &mut Output<'_>) -> Result<ExitCode,
     }
     let line = fan_line("fan down", &args.words())?;
     runtime::require_privileges("fan down")?;
-    runtime::block_on(async { node()?.down(&line.spec).await.context("fan down") })?;
-    tell_down(&[line.spec], output)
+    let remarks = runtime::block_on(async {
+        let node = node()?;
+        node.down(&node.lock().context("fan down")?, &line.spec).await.context("fan down")
+    })?;
+    tell_down(&[line.spec], &remarks, output)
 }
 
 /// Takes down the chosen fans; one that can't go does not stop the others.
@@ -123,23 +126,27 @@ fn down_all(
     output: &mut Output<'_>,
 ) -> Result<ExitCode, Failure> {
     runtime::require_privileges(command)?;
-    let (downs, failures) = runtime::block_on(async {
+    let (downs, remarks, failures) = runtime::block_on(async {
         let node = node()?;
         let observed = node.observe().await?;
-        let (mut downs, mut failures) = (Vec::new(), Vec::new());
+        let (mut downs, mut remarks, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         let marks = observed.standing.iter().map(|standing| &standing.mark);
         for mark in marks.filter(|mark| !mark.stale && is_chosen(mark)) {
-            match node.down(&mark.spec).await {
-                Ok(()) => downs.push(mark.spec.clone()),
+            let lock = node.lock().context(command.to_owned())?;
+            match node.down(&lock, &mark.spec).await {
+                Ok(more) => {
+                    downs.push(mark.spec.clone());
+                    remarks.extend(more);
+                }
                 Err(error) => failures.push(format!("{command}: {error}")),
             }
         }
-        Ok((downs, failures))
+        Ok((downs, remarks, failures))
     })?;
     if downs.is_empty() && failures.is_empty() {
         return tell_none("no such fan is up: nothing is taken down", output);
     }
-    tell_down(&downs, output)?;
+    tell_down(&downs, &remarks, output)?;
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Many(failures)) }
 }
 
@@ -203,10 +210,11 @@ fn tell_up(ups: &[Up], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_down(specs: &[FanSpec], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
+fn tell_down(specs: &[FanSpec], remarks: &[String], output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let overlays: Vec<_> = specs.iter().map(|spec| spec.overlay.to_string()).collect();
     output.print(overlays.as_slice(), |overlays, output| {
-        overlays.iter().try_for_each(|overlay| writeln!(output.writer, "fan {overlay} is down"))
+        overlays.iter().try_for_each(|overlay| writeln!(output.writer, "fan {overlay} is down"))?;
+        remarks.iter().try_for_each(|remark| writeln!(output.writer, "note: {remark}"))
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,16 +5,17 @@ use control::{model::quoted, service::ServiceState};
 
 use super::failure::Failure;
 use crate::{
-    kernel::privileges,
+    kernel::capabilities,
     serve::{Client, paths},
 };
 
 /// Refuses early what the kernel would refuse halfway.
 pub(super) fn require_privileges(command: &str) -> Result<(), Failure> {
-    let missing = privileges::missing().context("reading this process's capabilities")?;
+    let missing = capabilities::missing().context("reading this process's capabilities")?;
     if missing.is_empty() {
         return Ok(());
     }
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
     let missing = missing.join(", ");
     Err(anyhow::anyhow!("{command}: this process lacks {missing}; run it as root, or grant these").into())
 }

@@ -1,26 +1,32 @@
-//! Gives up what the agent doesn't need once it runs.
+//! Capabilities: what this process lacks, and what the agent gives up once it runs.
 
-use std::{io, mem::zeroed};
+use std::io;
 
-/// `_LINUX_CAPABILITY_VERSION_3`: two words of 32 bits a set.
-const VERSION_3: u32 = 0x2008_0522;
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-/// Numbers of `linux/capability.h`: KILL (the DHCP server has its own user), NET_ADMIN, NET_RAW, SYS_PTRACE
-/// (namespaces of processes), SYS_ADMIN (entering namespaces), PERFMON, BPF.
-const KEPT: [u32; 7] = [5, 12, 13, 19, 21, 38, 39];
+/// What changing and reading a datapath needs.
+const NEEDED: [Capability; 4] =
+    [Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN, Capability::CAP_PERFMON, Capability::CAP_BPF];
 
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: i32,
-}
+/// What the agent keeps: beside these KILL (the DHCP server has its own user), NET_RAW, and SYS_PTRACE (namespaces of
+/// processes).
+const KEPT: [Capability; 7] = [
+    Capability::CAP_KILL,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_BPF,
+];
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Word {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
+/// The needed capabilities that this thread lacks.
+///
+/// # Errors
+/// The kernel refuses to tell.
+pub fn missing() -> io::Result<Vec<Capability>> {
+    let held = caps::read(None, CapSet::Effective).map_err(failed)?;
+    Ok(NEEDED.into_iter().filter(|needed| !held.contains(needed)).collect())
 }
 
 /// Drops every capability of this thread, and of threads that it starts, that the agent doesn't use. Programs that it
@@ -29,24 +35,17 @@ struct Word {
 /// # Errors
 /// The kernel refuses.
 pub fn drop_unused() -> io::Result<()> {
-    let mut header = Header { version: VERSION_3, pid: 0 };
-    // SAFETY: the type holds integers only.
-    let mut words: [Word; 2] = unsafe { zeroed() };
-    // SAFETY: version 3 reads a header and writes two words; both live for the call.
-    let status = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
+    let kept: CapsHashSet = KEPT.into_iter().collect();
+    // None may be effective or inheritable that is not permitted; the kernel lowers the ambient set along.
+    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+        let held = caps::read(None, set).map_err(failed)?;
+        caps::set(None, set, &held.intersection(&kept).copied().collect()).map_err(failed)?;
     }
-    for (number, word) in words.iter_mut().enumerate() {
-        let kept = KEPT.iter().filter(|&&capability| capability as usize / 32 == number);
-        let mask = kept.fold(0, |mask, capability| mask | 1 << (capability % 32));
-        word.effective &= mask;
-        word.permitted &= mask;
-        word.inheritable &= mask;
-    }
-    // SAFETY: version 3 reads a header and two words; both live for the call.
-    let status = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(())
+}
+
+fn failed(error: CapsError) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 #[cfg(test)]
@@ -55,16 +54,51 @@ mod tests {
 
     use super::*;
 
+    /// A set of a thread as the kernel shows it.
+    fn shown(set: &str) -> u64 {
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let digits = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+        u64::from_str_radix(digits.trim_start_matches(':').trim(), 16).unwrap()
+    }
+
     #[test]
-    fn only_what_the_agent_uses_is_left() {
+    fn only_what_the_agent_uses_is_left_and_only_of_the_thread_that_gives_up() {
+        let before = shown("CapEff");
         // A thread of its own: the other tests keep what they have.
         let left = thread::spawn(|| {
             drop_unused().unwrap();
-            fs::read_to_string("/proc/thread-self/status").unwrap()
+            ["CapEff", "CapPrm", "CapInh", "CapAmb"].map(shown)
         });
-        let status = left.join().unwrap();
-        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-        let kept = KEPT.iter().fold(0, |mask, capability| mask | 1u64 << capability);
-        assert_eq!(u64::from_str_radix(effective.trim(), 16).unwrap() & !kept, 0);
+        let kept = KEPT.iter().fold(0, |mask, capability| mask | 1_u64 << capability.index());
+        let left = left.join().unwrap();
+        assert_eq!(left.map(|set| set & !kept), [0; 4]);
+        assert_eq!(left[0], before & kept);
+        assert_eq!(shown("CapEff"), before);
+    }
+
+    #[test]
+    fn ambient_capabilities_go_with_those_that_are_not_kept() {
+        let ambient = thread::spawn(|| {
+            for capability in [Capability::CAP_CHOWN, Capability::CAP_NET_ADMIN] {
+                if caps::has_cap(None, CapSet::Permitted, capability).unwrap() {
+                    caps::raise(None, CapSet::Inheritable, capability).unwrap();
+                    caps::raise(None, CapSet::Ambient, capability).unwrap();
+                }
+            }
+            drop_unused().unwrap();
+            shown("CapAmb")
+        });
+        let chown = 1_u64 << Capability::CAP_CHOWN.index();
+        assert_eq!(ambient.join().unwrap() & chown, 0);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let missing = thread::spawn(|| {
+            caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
+            missing().unwrap()
+        });
+        assert!(missing.join().unwrap().contains(&Capability::CAP_SYS_ADMIN));
+        assert_eq!(Capability::CAP_SYS_ADMIN.to_string(), "CAP_SYS_ADMIN");
     }
 }

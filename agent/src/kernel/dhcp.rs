@@ -7,7 +7,6 @@ use std::{
     fs, io,
     net::Ipv4Addr,
     path::PathBuf,
-    process::Command,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,7 +16,11 @@ use nix::{
     unistd::Pid,
 };
 
+use super::child::{self, ChildError};
+
 const FOLDER: &str = "/run/fanlight/dhcp";
+/// How long dnsmasq may take to go into the background.
+const LIMIT: Duration = Duration::from_secs(10);
 /// How long a server may take to end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -35,6 +38,9 @@ pub enum DhcpError {
         /// Its complaint.
         reason: String,
     },
+    /// It can't be run to its end.
+    #[error("dnsmasq: {0}")]
+    Run(ChildError),
     /// Its files can't be read or written, or it does not end.
     #[error("dnsmasq on {bridge}: {source}")]
     Io {
@@ -100,10 +106,7 @@ fn lease(line: &str, now: u64) -> Option<Lease> {
 /// # Errors
 /// It isn't.
 pub fn check() -> Result<(), DhcpError> {
-    match Command::new("dnsmasq").arg("--version").output() {
-        Ok(_) => Ok(()),
-        Err(_not_there) => Err(DhcpError::Missing),
-    }
+    run(&["--version"]).map(drop)
 }
 
 /// Makes a server run with these values. Whether one had to be started is returned.
@@ -121,16 +124,20 @@ pub fn ensure(server: &Server<'_>) -> Result<bool, DhcpError> {
         end(server.bridge)?;
     }
     fs::create_dir_all(FOLDER).and_then(|()| fs::write(&conf, wanted)).map_err(failed)?;
-    let output = Command::new("dnsmasq")
-        .arg(format!("--conf-file={}", conf.display()))
-        .output()
-        .map_err(|_not_there| DhcpError::Missing)?;
-    if output.status.success() {
+    let output = run(&[&format!("--conf-file={}", conf.display())])?;
+    if output.is_success() {
         return Ok(true);
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let reason = complaint.lines().last().unwrap_or("no reason given").trim().to_owned();
     Err(DhcpError::Refused { bridge: server.bridge.to_owned(), reason })
+}
+
+fn run(arguments: &[&str]) -> Result<child::Output, DhcpError> {
+    child::run("dnsmasq", arguments, "", LIMIT).map_err(|error| match error {
+        missing if missing.is_missing() => DhcpError::Missing,
+        other => DhcpError::Run(other),
+    })
 }
 
 /// Ends the server of a bridge, and removes its files. None running is fine.

@@ -1,18 +1,21 @@
 //! Rules of owners who use `iptables`: ours in a chain of the IPv4 filter table, and what nf_tables does not know.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, Write as _},
-    process::{Command, Output, Stdio},
+use std::{fmt::Write as _, fs, time::Duration};
+
+use super::{
+    child::{self, ChildError, Output},
+    nft::NftError,
 };
 
-use super::nft::NftError;
+/// How long another user's lock is waited for, in seconds.
+const WAIT: &str = "5";
+/// How long a change of a rule may take, with that wait.
+const LIMIT: Duration = Duration::from_secs(15);
+/// How long printing all rules may take.
+const PRINT: Duration = Duration::from_secs(30);
 
 /// Marks our rules.
 const MARK: &str = "-m comment --comment fanlight -j ACCEPT";
-/// How long another user of iptables may hold its lock, in seconds.
-const PATIENCE: &str = "5";
 
 /// One of the two programs that go by the name of iptables: each knows rules of its own in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Program {
 
     /// Whether it is there.
     pub fn is_installed(self) -> bool {
-        self.run(&["--version"]).is_ok_and(|output| output.status.success())
+        self.run(&["--version"]).is_ok_and(|output| output.is_success())
     }
 
     /// A chain of the filter table; `None` where there is none, or nobody who knows. A kernel that does not use a
@@ -58,18 +61,18 @@ impl Program {
         if self == Self::Legacy && !has_legacy("filter") {
             return Ok(None);
         }
-        let output = match self.run(&["-w", PATIENCE, "-S", name]) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let output = match self.run(&["-w", WAIT, "-S", name]) {
+            Err(error) if error.is_missing() => return Ok(None),
             other => other.map_err(NftError::Run)?,
         };
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = output.text();
         let head = format!("-A {name} ");
         let rules = text.lines().filter_map(|line| Some(line.strip_prefix(&head)?.to_owned())).collect();
-        Ok(output.status.success().then(|| Chain { program: self, name: name.to_owned(), rules }))
+        Ok(output.is_success().then(|| Chain { program: self, name: name.to_owned(), rules }))
     }
 
-    fn run(self, arguments: &[&str]) -> io::Result<Output> {
-        Command::new(self.name()).args(arguments).stdin(Stdio::null()).output()
+    fn run(self, arguments: &[&str]) -> Result<Output, ChildError> {
+        child::run(self.name(), arguments, "", LIMIT)
     }
 }
 
@@ -107,22 +110,9 @@ impl Chain {
 
     /// One transaction.
     fn restore(&self, script: &str) -> Result<(), NftError> {
-        let mut child = Command::new(format!("{}-restore", self.program.name()))
-            .args(["-w", PATIENCE, "--noflush"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(NftError::Run)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            match stdin.write_all(script.as_bytes()) {
-                // It ended early: its exit status and complaint say why.
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(NftError::Run(error)),
-                _ => {}
-            }
-        }
-        let output = child.wait_with_output().map_err(NftError::Run)?;
-        if output.status.success() { Ok(()) } else { Err(refused(&output)) }
+        let program = format!("{}-restore", self.program.name());
+        let output = child::run(&program, &["-w", WAIT, "--noflush"], script, LIMIT).map_err(NftError::Run)?;
+        if output.is_success() { Ok(()) } else { Err(refused(&output)) }
     }
 }
 
@@ -139,12 +129,10 @@ pub fn legacy(table: &str) -> Result<Option<String>, NftError> {
     if !has_legacy(table) {
         return Ok(None);
     }
-    match Command::new("iptables-legacy-save").args(["-t", table]).output() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match child::run("iptables-legacy-save", &["-t", table], "", PRINT) {
+        Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(NftError::Run(error)),
-        Ok(output) if output.status.success() => {
-            Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
-        }
+        Ok(output) if output.is_success() => Ok(Some(output.text())),
         Ok(output) => Err(refused(&output)),
     }
 }
@@ -155,6 +143,5 @@ fn has_legacy(table: &str) -> bool {
 }
 
 fn refused(output: &Output) -> NftError {
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    NftError::Refused(complaint.lines().next().unwrap_or("no reason given").trim().to_owned())
+    NftError::Refused(output.complaint())
 }

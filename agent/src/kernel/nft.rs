@@ -1,11 +1,13 @@
 //! nftables by the `nft` program, which applies a script as one transaction.
 
-use std::{
-    io::{self, Write as _},
-    process::{Command, Output, Stdio},
-};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use super::child::{self, ChildError};
+
+/// How long `nft` may take: listing the chains of 10,000 services of kube-proxy takes it 8 s.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a ruleset could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +15,9 @@ pub enum NftError {
     /// The program is not installed.
     #[error("`nft` is not installed; install the package nftables")]
     Missing,
-    /// It could not be run.
-    #[error("`nft` could not be run: {0}")]
-    Run(#[source] io::Error),
+    /// It could not be run to its end.
+    #[error(transparent)]
+    Run(ChildError),
     /// It refused.
     #[error("nftables: {0}")]
     Refused(String),
@@ -81,31 +83,9 @@ fn parse(text: &str) -> Result<Value, NftError> {
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let output = feed(arguments, input).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => NftError::Missing,
-        _ => NftError::Run(error),
+    let output = child::run("nft", arguments, input, LIMIT).map_err(|error| match error {
+        missing if missing.is_missing() => NftError::Missing,
+        other => NftError::Run(other),
     })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    // The first line says why; the others quote the script.
-    Err(NftError::Refused(complaint.lines().next().unwrap_or("no reason given").trim().to_owned()))
-}
-
-fn feed(arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(input.as_bytes()) {
-            // It ended early: its exit status and complaint say why.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
-            _ => {}
-        }
-    }
-    child.wait_with_output()
+    if output.is_success() { Ok(output.text()) } else { Err(NftError::Refused(output.complaint())) }
 }

@@ -1,12 +1,17 @@
 //! Kernel settings under `/proc/sys` of the current network namespace, and what they were before us.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::{
+    replace::{remove, replace},
+    reserved_ports,
+};
 
 /// Why a setting could not be read or written, or its former value not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +95,7 @@ impl Key {
         Ok(Some(former))
     }
 
-    fn failed(&self, source: io::Error) -> SysctlError {
+    pub(super) fn failed(&self, source: io::Error) -> SysctlError {
         SysctlError::Key { key: self.clone(), source }
     }
 }
@@ -115,12 +120,28 @@ struct Change {
     /// Former values of settings that the kernel changes along with this one.
     #[serde(default)]
     along: BTreeMap<Key, String>,
+    /// What could need it as we made it, and was there before.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    users: BTreeSet<String>,
+}
+
+/// What is to be known of the host before a setting is changed.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// Settings that the kernel changes along with it.
+    pub along: Vec<Key>,
+    /// What could need the new value.
+    pub users: BTreeSet<String>,
 }
 
 impl Change {
     /// Puts `key` back if it still holds what we set, and what changed along with it.
     fn undo(&self, key: &Key) -> Result<(), SysctlError> {
         match key.read() {
+            // A list: what others have added since stays.
+            Ok(now) if *key == reserved_ports::key() => {
+                return key.write(&reserved_ports::without(&now, &self.former, &self.ours)).map(drop);
+            }
             Ok(now) if now == self.ours => {}
             Ok(_) => return Ok(()),
             Err(error) if error.is_missing() => return Ok(()),
@@ -168,49 +189,80 @@ impl Remembered {
         &mut self,
         key: &Key,
         value: &str,
-        along: impl FnOnce() -> Vec<Key>,
+        before: impl FnOnce() -> Before,
     ) -> Result<bool, SysctlError> {
         let former = key.read()?;
         if former == value {
             return Ok(false);
         }
-        let along = along().into_iter().filter_map(|key| key.read().ok().map(|value| (key, value))).collect();
-        let fresh = Change { former, ours: String::new(), along };
+        let Before { along, users } = before();
+        let along = along.into_iter().filter_map(|key| key.read().ok().map(|value| (key, value))).collect();
+        let fresh = Change { former, ours: String::new(), along, users };
         value.clone_into(&mut self.changes.entry(key.clone()).or_insert(fresh).ours);
         self.save()?;
         key.write(value).map(|_| true)
     }
 
+    /// Keeps ports from sockets, in place of those that were kept so before. Whether anything changed is returned.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the file can't be written; then the setting is as it was.
+    pub fn reserve_ports(&mut self, first: u16, last: u16) -> Result<bool, SysctlError> {
+        let key = reserved_ports::key();
+        let now = key.read()?;
+        let others =
+            self.changes.get(&key).map(|change| reserved_ports::without(&now, &change.former, &change.ours));
+        let others = others.unwrap_or_else(|| now.clone());
+        let wanted = reserved_ports::with(&others, first, last);
+        if wanted == now {
+            return Ok(false);
+        }
+        let change =
+            Change { former: others, ours: wanted.clone(), along: BTreeMap::new(), users: BTreeSet::new() };
+        self.changes.insert(key.clone(), change);
+        self.save()?;
+        key.write(&wanted).map(|_| true)
+    }
+
+    /// What could need a setting as we made it and was there before; `None` for one that is not to be put back.
+    pub fn users(&self, key: &Key) -> Option<&BTreeSet<String>> {
+        self.changes.get(key).map(|change| &change.users)
+    }
+
+    /// Leaves a setting as it is.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn forget(&mut self, key: &Key) -> Result<(), SysctlError> {
+        self.changes.remove(key);
+        self.save()
+    }
+
     /// Puts every chosen setting back that still holds what we set, and forgets it. A setting whose interface is
-    /// gone is no failure.
+    /// gone is no failure; one that can't be put back is tried again the next time.
     ///
     /// # Errors
     /// The first failure, after all were tried.
     pub fn restore(&mut self, chosen: impl Fn(&Key) -> bool) -> Result<(), SysctlError> {
         let mut outcome = Ok(());
-        let (mine, kept) = std::mem::take(&mut self.changes).into_iter().partition(|(key, _)| chosen(key));
-        self.changes = kept;
-        let mine: BTreeMap<Key, Change> = mine;
-        for (key, change) in &mine {
-            outcome = outcome.and(change.undo(key));
-        }
+        self.changes.retain(|key, change| {
+            let undone = if chosen(key) { change.undo(key) } else { return true };
+            let has_failed = undone.is_err();
+            if outcome.is_ok() {
+                outcome = undone;
+            }
+            has_failed
+        });
         outcome.and(self.save())
     }
 
     fn save(&self) -> Result<(), SysctlError> {
         let failed = |source| SysctlError::File { path: self.path.clone(), source };
         if self.changes.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
+            return remove(&self.path).map_err(failed);
         }
         let text = serde_json::to_vec_pretty(&self.changes).map_err(|error| failed(error.into()))?;
-        let fresh = self.path.with_extension("new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(failed)
+        replace(&self.path, &text).map_err(failed)
     }
 }
 
@@ -239,5 +291,26 @@ mod tests {
     fn a_missing_setting_is_an_error_that_names_it() {
         let error = Key::new("net/ipv4/no_such_setting").read().unwrap_err();
         assert!(error.to_string().contains("net/ipv4/no_such_setting"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_put_back_stays_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sysctls.json");
+        // A value that the kernel refuses, of a setting that holds what we set.
+        let key = Key::new("net/ipv4/ip_forward");
+        let (gone, now) = (Key::conf("no-such-device", "forwarding"), key.read().unwrap());
+        let text = serde_json::json!({
+            (key.to_string()): { "former": "no number", "ours": now },
+            (gone.to_string()): { "former": "0", "ours": "1" },
+        });
+        fs::write(&path, text.to_string()).unwrap();
+        let mut remembered = Remembered::load(&path).unwrap();
+        for _ in 0..2 {
+            let error = remembered.restore(|_| true).unwrap_err().to_string();
+            assert!(error.starts_with("setting net/ipv4/ip_forward: "), "{error}");
+            remembered = Remembered::load(&path).unwrap();
+            assert_eq!(remembered.changes.keys().collect::<Vec<_>>(), [&key]);
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::kernel::{
     bpf::{Ended, FlowCount, FlowWalk, Gone, ServiceMap},
     capabilities,
     reset::Resetter,
+    tasks::Faults,
 };
 
 /// Between two steps of the walk, of which there are at most 64 a walk.
@@ -131,7 +132,7 @@ impl Keeper {
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub(crate) fn start(services: &ServiceMap) -> anyhow::Result<Self> {
+    pub(crate) fn start(services: &ServiceMap, faults: &Faults) -> anyhow::Result<Self> {
         let (orders, count) = <(Arc<Orders>, _)>::default();
         let mut work = Work {
             walk: services.walk(),
@@ -139,9 +140,9 @@ impl Keeper {
             resetter: None,
             count: Arc::clone(&count),
         };
-        let thread = thread::Builder::new().name("flows".to_owned());
         let ordered = Arc::clone(&orders);
-        thread.spawn(move || work.run(&ordered)).context("agent: a thread for the flow tables")?;
+        let kept = faults.keep_thread("flows", move || work.run(&ordered));
+        kept.context("agent: a thread for the flow tables")?;
         Ok(Self { orders, count })
     }
 

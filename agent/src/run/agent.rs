@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
-use control::model::{FanSpec, Origin};
+use control::model::{FanSpec, Origin, PortRange};
 use sd_notify::NotifyState;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -11,6 +11,7 @@ use super::{
     Options,
     api::Api,
     filters::Filters,
+    locking::{Held, lock_soon},
     pace::Pace,
     relevance::{Concern, Known},
     report::{Report, Topic, notify},
@@ -20,7 +21,9 @@ use super::{
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, host_name, read_services},
-    kernel::{bpf::Datapath, capabilities, netlink::Event},
+    kernel::{
+        bpf::Datapath, capabilities, lock::Lock, netlink::Event, reserved_ports, sole::Sole, tasks::Faults,
+    },
     node::fan::{Identities, Node},
     serve::{Refusal, Reloaded, Request},
     sources::{
@@ -61,29 +64,41 @@ pub(super) struct Agent {
     logs: Option<JoinHandle<()>>,
     monitor: Option<JoinHandle<()>>,
     /// Brings flows over from tables that others have replaced.
-    pub(super) moving: Option<JoinHandle<()>>,
+    pub(super) moving: Option<JoinHandle<Option<()>>>,
+    /// What failed in tasks beside this loop.
+    pub(super) faults: Faults,
     pub(super) pace: Pace,
     concern: Concern,
     /// When others' packet filters were looked at.
     pub(super) filters: Filters,
+    /// Looks are put off, because a command holds the lock.
+    pub(super) held: Option<Held>,
+    /// systemd waits to hear that the files are followed.
+    is_unready: bool,
+    sole: Sole,
 }
 
 /// Reads the configuration.
 pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
-    config::load(path, Path::new(FANS_FILE))
+    let sources = config::load(path, Path::new(FANS_FILE))?;
+    // Where the range can't be read, the ports are not reserved either, and that is reported.
+    if let Ok((first, last)) = reserved_ports::local() {
+        sources.check_beside(path, PortRange(first, last))?;
+    }
+    Ok(sources)
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()> {
+pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -> Result<()> {
     let (reasons, shadowed) = mpsc::channel(1);
-    let mut agent = Agent::new(options, files, shadowed)?;
+    let mut agent = Agent::new(options, files, shadowed, sole)?;
     agent.look().await;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
-    agent.shadows.start(reasons);
+    agent.shadows.start(reasons, &agent.faults);
     agent.api.open()?;
-    notify(&[NotifyState::Ready]);
+    agent.tell_ready();
     loop {
         match agent.sources.next(agent.pace.due(), &mut agent.services.keeping).await? {
             Wake::Time => agent.look().await,
@@ -121,7 +136,8 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
     }
     notify(&[NotifyState::Stopping]);
     if options.detach {
-        agent.take_down().await.context("agent: taking the datapath down")?;
+        let lock = lock_soon().await.context("agent: taking the datapath down")?;
+        agent.take_down(&lock).await.context("agent: taking the datapath down")?;
     }
     agent.services.tell_now().await;
     agent.report.stopped();
@@ -129,15 +145,20 @@ pub(super) async fn run(options: &Options, files: config::Sources) -> Result<()>
 }
 
 impl Agent {
-    fn new(options: &Options, files: config::Sources, shadowed: mpsc::Receiver<Vec<String>>) -> Result<Self> {
-        let now = Instant::now();
-        let services = Services::open(now).context("services")?;
+    fn new(
+        options: &Options,
+        files: config::Sources,
+        shadowed: mpsc::Receiver<Vec<String>>,
+        sole: Sole,
+    ) -> Result<Self> {
+        let (now, faults) = (Instant::now(), Faults::default());
+        let services = Services::open(now, faults.clone()).context("services")?;
         let (requests, asked) = mpsc::channel(REQUESTS);
         // A damaged record is written anew.
         let former = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
         let mut agent = Self {
             sources: Sources::open(asked, shadowed)?,
-            api: Api::new(requests),
+            api: Api::new(requests, faults.clone()),
             node: Node::open(files.config.node.uplink.clone())?,
             files: config::Sources::default(),
             wanted: Vec::new(),
@@ -155,9 +176,13 @@ impl Agent {
             logs: None,
             monitor: None,
             moving: None,
+            faults: faults.clone(),
             pace: Pace::new(now),
             concern: Concern::Fans,
             filters: Filters::default(),
+            held: None,
+            is_unready: false,
+            sole,
         };
         agent.take_over(&options.config, files)?;
         Ok(agent)
@@ -197,8 +222,16 @@ impl Agent {
         }
         self.concern = Concern::Fans;
         self.look().await;
-        notify(&[NotifyState::Ready]);
+        self.tell_ready();
         outcome.map_err(|lines| Refusal::invalid(lines.into_iter().map(Problem::general).collect()))
+    }
+
+    /// Tells systemd that the files are followed, as soon as that is so; at the latest when a command holds that up.
+    fn tell_ready(&mut self) {
+        self.is_unready = self.held.is_some() && !self.is_held_up();
+        if !self.is_unready {
+            notify(&[NotifyState::Ready]);
+        }
     }
 
     /// What is wrong, a line each, and nothing has changed; or what is used from now on.
@@ -229,9 +262,34 @@ impl Agent {
             self.pace.looked_away(Instant::now(), self.services.is_untold);
             return;
         }
+        let guards = self.sole.hold();
+        self.report.set(Topic::Sole, guards);
+        self.report.set(Topic::Api, self.api.repair());
+        self.report.set(Topic::Tasks, self.faults.reasons());
+        match self.take_lock() {
+            Ok(Some(lock)) => self.look_under(&lock, concern).await,
+            Ok(None) => {
+                // The periodic look is one at everything.
+                self.concern =
+                    self.concern.max(if concern == Concern::Nothing { Concern::Fans } else { concern });
+                self.pace.put_off(Instant::now());
+            }
+            Err(error) => {
+                self.concern = self.concern.max(Concern::Fans);
+                self.report.set(Topic::Lock, vec![error.to_string()]);
+                self.pace.looked(Instant::now(), true);
+            }
+        }
+        self.report.publish();
+        if self.is_unready {
+            self.tell_ready();
+        }
+    }
+
+    async fn look_under(&mut self, lock: &Lock, concern: Concern) {
         let mut failed = false;
         if concern != Concern::Endpoints {
-            let outcome = self.look_at_fans().await;
+            let outcome = self.look_at_fans(lock).await;
             failed |= self.failed(Topic::Fans, outcome);
             failed |= self.hear();
             if self.is_fresh {
@@ -239,7 +297,7 @@ impl Agent {
                 let outcome = self.look_at_endpoints().await;
                 failed |= self.failed(Topic::Endpoints, outcome);
             }
-            let outcome = self.look_at_services().await;
+            let outcome = self.look_at_services(lock).await;
             failed |= self.failed(Topic::Services, outcome);
         }
         let outcome = self.look_at_endpoints().await;
@@ -249,9 +307,7 @@ impl Agent {
             self.bring_flows_over();
         }
         self.look_at_filters().await;
-        self.report.set(Topic::Api, self.api.repair());
         self.report.set(Topic::Kernel, self.sources.unreadable().into_iter().collect());
-        self.report.publish();
         self.pace.looked(Instant::now(), failed);
     }
 
@@ -292,8 +348,8 @@ impl Agent {
         // Those of a former agent, whose devices may have gone since.
         self.presence.learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
         self.sources.set_paths(Some(paths));
-        self.monitor = Some(monitor.spawn());
-        self.logs = logs.map(tokio::spawn);
+        self.monitor = Some(monitor.spawn(&self.faults));
+        self.logs = logs.map(|logs| self.faults.once("logs", logs));
         self.is_subscribed = true;
         Ok(())
     }

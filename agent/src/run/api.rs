@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::monitor::Monitor;
 use crate::{
-    kernel::bpf::Datapath,
+    kernel::{bpf::Datapath, tasks::Faults},
     serve::{App, Events, Request, Server, Socket},
     sources::config::SOCKET,
 };
@@ -19,12 +19,13 @@ pub(super) struct Api {
     server: Option<Server>,
     /// From the first time on it is opened again where it ought to be and is not.
     is_open: bool,
+    faults: Faults,
 }
 
 impl Api {
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
+    pub(super) fn new(requests: mpsc::Sender<Request>, faults: Faults) -> Self {
         let app = App { requests, events: Events::default() };
-        Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false }
+        Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 
     /// A server for another socket than the present one, which goes on; none where that is not needed.
@@ -55,10 +56,15 @@ impl Api {
         self.is_open
     }
 
-    /// Listens where it ought to.
+    /// Listens where it ought to, and anew where clients find it no more.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;
-        if !self.is_at(&self.wanted) {
+        if self.server.as_ref().is_some_and(|server| !server.is_running()) {
+            self.faults.note("api", "its thread ended");
+            self.server = None;
+        }
+        let is_found = self.server.as_ref().is_some_and(|server| server.socket().is_in_place());
+        if !is_found || !self.is_at(&self.wanted) {
             self.server = Some(self.serve(&self.wanted)?);
         }
         Ok(())

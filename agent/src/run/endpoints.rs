@@ -1,42 +1,35 @@
 //! A look at endpoints: every port has its program, the table holds what the kernel knows, and hosts behind a small
 //! path have a route that says so.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use control::reconcile::{self, Learning, PortOp};
 
 use super::{agent::Agent, report::Topic};
 use crate::{
-    kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
+    kernel::{bpf::Datapath, netlink::Netlink},
     node::{
-        endpoint, fan,
+        endpoint,
         table::{self, Snapshot},
     },
 };
 
 /// How often neighbours that nothing else confirms are asked whether they are there.
 const PROBE: Duration = Duration::from_secs(30);
-/// How often the lock is tried while a command holds it: waiting in the kernel would stop this thread.
-const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 impl Agent {
-    /// Looks at endpoints; says whether anything failed.
+    /// Looks at endpoints, under the lock; says whether anything failed.
     pub(super) async fn look_at_endpoints(&mut self) -> Result<bool> {
         let mut reasons = Vec::new();
         if let Some(datapath) = &self.datapath {
             let netlink = self.node.netlink();
-            let lock = lock().await?;
             let snapshot = Snapshot::read(netlink, datapath).await?;
             serve_ports(&snapshot, netlink, datapath, self.is_fresh, &mut reasons).await?;
             let settled = table::settle(&snapshot, netlink, datapath, Learning::On).await;
             reasons.extend(settled.err().map(|error| format!("endpoint table: {error}")));
             follow_mtu(&snapshot, netlink, &mut reasons).await;
             set_path_routes(&snapshot, netlink, datapath, &mut reasons).await?;
-            drop(lock);
             let now = Instant::now();
             if now >= self.next_probe {
                 self.next_probe = now + PROBE;
@@ -60,16 +53,6 @@ impl Agent {
         if self.presence.learn(known) || has_lost {
             self.follow_presence();
         }
-    }
-}
-
-/// The lock around changes of fans and endpoints.
-pub(super) async fn lock() -> Result<Lock> {
-    loop {
-        if let Some(lock) = Lock::attempt(Path::new(fan::LOCK))? {
-            return Ok(lock);
-        }
-        tokio::time::sleep(LOCK_RETRY).await;
     }
 }
 

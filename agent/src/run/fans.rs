@@ -9,21 +9,24 @@ use control::{
     reconcile::{self, FanOp},
 };
 
-use super::{agent::Agent, endpoints::lock, report::Topic};
-use crate::{kernel::bpf::Datapath, node::fan};
+use super::{agent::Agent, report::Topic};
+use crate::{
+    kernel::{bpf::Datapath, lock::Lock},
+    node::fan,
+};
 
 impl Agent {
     /// Looks at fans; says whether anything failed. An error means that the host's state can't be read.
-    pub(super) async fn look_at_fans(&mut self) -> Result<bool> {
+    pub(super) async fn look_at_fans(&mut self, lock: &Lock) -> Result<bool> {
         let mut reasons = Vec::new();
         let observed = self.node.observe().await?;
         for op in reconcile::fans(&self.wanted, &standing(&observed)) {
-            if let Err(error) = self.apply(&observed, op).await {
+            if let Err(error) = self.apply(lock, &observed, op).await {
                 reasons.push(error.to_string());
             }
         }
-        let observed = self.adopt_datapath().await?;
-        self.repair(&mut reasons).await?;
+        let observed = self.adopt_datapath(lock).await?;
+        self.repair(lock, &mut reasons).await?;
         let failed = !reasons.is_empty();
         reasons.extend(observed.all_renumbered());
         reasons.dedup();
@@ -31,10 +34,11 @@ impl Agent {
         Ok(failed)
     }
 
-    async fn apply(&mut self, observed: &Observed, op: FanOp) -> Result<(), fan::Error> {
+    async fn apply(&mut self, lock: &Lock, observed: &Observed, op: FanOp) -> Result<(), fan::Error> {
         match op {
             FanOp::Down(spec) => {
-                self.node.down(&spec).await?;
+                let remarks = self.node.down(lock, &spec).await?;
+                remarks.iter().for_each(|remark| tracing::info!("{remark}"));
                 tracing::info!("fan {}: down, since the files don't have it any more", spec.overlay);
             }
             FanOp::Up { spec, origin, former } => {
@@ -44,7 +48,7 @@ impl Agent {
                 if same.as_ref().is_some_and(|same| self.accepted.contains(same)) {
                     return Ok(());
                 }
-                self.bring_up(&spec, origin, former.as_ref()).await?;
+                self.bring_up(lock, &spec, origin, former.as_ref()).await?;
                 self.accepted.extend(same);
             }
         }
@@ -54,14 +58,15 @@ impl Agent {
     /// Brings a fan up; where the files used to have another one over the same overlay, that goes first.
     async fn bring_up(
         &mut self,
+        lock: &Lock,
         spec: &FanSpec,
         origin: Origin,
         former: Option<&FanSpec>,
     ) -> Result<(), fan::Error> {
-        let up = match (self.node.up(spec, origin).await, former) {
+        let up = match (self.node.up(lock, spec, origin).await, former) {
             (Err(fan::Error::Different { .. }), Some(former)) => {
-                self.node.down(former).await?;
-                self.node.up(spec, origin).await?
+                self.node.down(lock, former).await?;
+                self.node.up(lock, spec, origin).await?
             }
             (up, _) => up?,
         };
@@ -70,10 +75,10 @@ impl Agent {
     }
 
     /// Repairs all fans that stand.
-    async fn repair(&mut self, reasons: &mut Vec<String>) -> Result<()> {
+    async fn repair(&mut self, lock: &Lock, reasons: &mut Vec<String>) -> Result<()> {
         let Some(datapath) = &self.datapath else { return Ok(()) };
         let (mut networks, mut is_whole) = (Vec::new(), true);
-        for repair in self.node.repair(datapath, &mut self.identities).await? {
+        for repair in self.node.repair(lock, datapath, &mut self.identities).await? {
             match repair.outcome {
                 Ok((fan, changed)) => {
                     self.known.add_uplinks(fan.uplinks().map(|uplink| uplink.name.clone()));
@@ -94,8 +99,7 @@ impl Agent {
 
     /// Has the programs loaded while any fan stands; gives what was observed. The command line may have taken the last
     /// fan down and brought another one up meanwhile: then the maps are others. Nothing is opened while it does so.
-    pub(super) async fn adopt_datapath(&mut self) -> Result<Observed> {
-        let _lock = lock().await?;
+    pub(super) async fn adopt_datapath(&mut self, _lock: &Lock) -> Result<Observed> {
         let observed = self.node.observe().await?;
         if observed.standing.is_empty() {
             self.set_datapath(None);
@@ -136,10 +140,10 @@ impl Agent {
     }
 
     /// Takes everything of ours down: the fans of the files, and the programs of those that stay.
-    pub(super) async fn take_down(&mut self) -> Result<()> {
+    pub(super) async fn take_down(&mut self, lock: &Lock) -> Result<()> {
         for (spec, origin) in standing(&self.node.observe().await?) {
             if origin != Origin::Manual
-                && let Err(error) = self.node.down(&spec).await
+                && let Err(error) = self.node.down(lock, &spec).await
             {
                 tracing::warn!("{error}");
             }

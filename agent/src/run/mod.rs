@@ -28,6 +28,7 @@ mod endpoints;
 mod fans;
 mod filters;
 mod keeping;
+mod locking;
 mod monitor;
 mod pace;
 mod presence;
@@ -42,16 +43,15 @@ mod sources;
 
 use std::{io, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    inspect::status::{AgentRecord, LOCK_FILE, RECORD_FILE},
-    kernel::lock::Lock,
+    inspect::status::{AGENT_NAME, LOCK_FILE},
+    kernel::sole::Sole,
 };
 
-/// How long the lock may be held before that means another agent: `status` holds it for a moment to see whether one
-/// runs.
+/// How long another agent may take to end, where this one follows it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the agent runs.
@@ -70,16 +70,12 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     log_to_stderr();
     let sources = agent::load(&options.config)?;
-    let Some(_lock) = Lock::attempt_for(LOCK_FILE.as_ref(), PATIENCE)? else {
-        let record = AgentRecord::read(RECORD_FILE.as_ref()).ok().flatten();
-        let pid = record.map_or(String::new(), |(record, _)| format!(" (process {})", record.pid));
-        bail!("agent: another one is running{pid}; stop it first");
-    };
+    let sole = Sole::claim(LOCK_FILE.as_ref(), AGENT_NAME, PATIENCE).context("agent")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("agent: the kernel gives no event queue")?;
-    runtime.block_on(agent::run(options, sources))
+    runtime.block_on(agent::run(options, sources, sole))
 }
 
 /// One line an event on standard error, without times where systemd's journal adds its own.

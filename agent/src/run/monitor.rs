@@ -1,17 +1,20 @@
 //! Tells readers of the API's events what the kernel programs see, for as long as there are readers.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     inspect::monitor::Names,
-    kernel::bpf::{ServiceMap, Watcher, uptime},
+    kernel::{
+        bpf::{ServiceMap, Watcher, uptime},
+        tasks::Faults,
+    },
     serve::{Events, Lost, Request},
 };
 
@@ -35,11 +38,15 @@ pub(super) struct Monitor {
 
 impl Monitor {
     /// Starts it.
-    pub(super) fn spawn(self) -> JoinHandle<()> {
-        tokio::spawn(self.run())
+    pub(super) fn spawn(self, faults: &Faults) -> JoinHandle<()> {
+        let monitor = Arc::new(Mutex::new(self));
+        faults.keep("monitor", move || {
+            let monitor = Arc::clone(&monitor);
+            async move { monitor.lock().await.run().await }
+        })
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let mut readers = self.events.readers();
         // The events outlive this task's need of them: an error means that the agent ends.
         while readers.wait_for(|&readers| readers > 0).await.is_ok() {

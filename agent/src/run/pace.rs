@@ -11,6 +11,10 @@ const REST: Duration = Duration::from_millis(80);
 const URGENT_REST: Duration = Duration::from_millis(40);
 /// Longest rest while something keeps failing; a device that is back must be served within 10 s.
 const LONGEST_REST: Duration = Duration::from_secs(4);
+/// First rest after a look was put off, which doubles: most commands end within a second.
+const DELAY: Duration = Duration::from_millis(20);
+/// Longest rest while looks are put off.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// The periodic check: finds what no event told of.
 const CHECK: Duration = Duration::from_secs(5);
 
@@ -24,12 +28,14 @@ pub(super) struct Pace {
     /// When the periodic check is due, whatever else is.
     check: Instant,
     failures: u32,
+    /// How often in a row a look was put off.
+    delays: u32,
 }
 
 impl Pace {
     /// The first look is due at once.
     pub(super) fn new(now: Instant) -> Self {
-        Self { earliest: now, urgent: now, due: now, check: now, failures: 0 }
+        Self { earliest: now, urgent: now, due: now, check: now, failures: 0, delays: 0 }
     }
 
     /// Something changed.
@@ -42,8 +48,16 @@ impl Pace {
         self.due = self.due.min(now.max(self.urgent));
     }
 
+    /// A look could not begin; it is tried again, each time later, whatever changes meanwhile.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.earliest = now + DELAY.saturating_mul(1 << self.delays.min(10)).min(LONGEST_DELAY);
+        self.delays = self.delays.saturating_add(1);
+        self.due = self.earliest;
+    }
+
     /// A look ended; with failures the next comes sooner than the periodic check, but each time later.
     pub(super) fn looked(&mut self, now: Instant, failed: bool) {
+        self.delays = 0;
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
         self.earliest = now + rest;
@@ -137,6 +151,24 @@ mod tests {
         let mut pace = Pace::new(start);
         pace.urgent(start + Duration::from_secs(1));
         assert_eq!(pace.due(), start);
+    }
+
+    #[test]
+    fn a_look_that_cannot_begin_is_tried_ever_more_rarely_but_every_second() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            pace.put_off(now);
+            pace.changed(now);
+            let rest = pace.due() - now;
+            assert!(rest >= last.min(LONGEST_DELAY) && rest <= LONGEST_DELAY + DEBOUNCE, "{rest:?}");
+            (now, last) = (pace.due(), rest);
+        }
+        assert_eq!(last, LONGEST_DELAY);
+        pace.looked(now, false);
+        pace.put_off(now);
+        assert_eq!(pace.due(), now + DELAY);
     }
 
     #[test]

@@ -17,12 +17,16 @@ use crate::kernel::bpf::FlowCount;
 pub(super) enum Topic {
     /// The files.
     Config,
+    /// That this is the only agent.
+    Sole,
     /// The API's socket.
     Api,
     /// What the kernel tells of its tables.
     Kernel,
     /// What the kernel programs tell.
     Programs,
+    /// The lock that commands hold.
+    Lock,
     /// Fans.
     Fans,
     /// Foreign packet filters.
@@ -33,6 +37,8 @@ pub(super) enum Topic {
     Services,
     /// VIPs that others translate.
     Shadows,
+    /// Tasks beside the main loop.
+    Tasks,
 }
 
 /// The agent's record and who is told about it.

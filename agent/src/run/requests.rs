@@ -19,6 +19,7 @@ use ipnet::Ipv4Net;
 use super::{
     agent::Agent,
     keeping::{Keeping, Kept, Waiting},
+    locking::lock_soon,
     relevance::Concern,
     services::v4,
 };
@@ -217,7 +218,7 @@ impl Agent {
                     !self.services.holds(address) && !range.is_some_and(|range| range.contains(&address))
                 });
                 needs_look |= self.set_routes(datapath, &set, &deleted, &mut faults).await;
-            } else if let Err(error) = self.look_at_services().await {
+            } else if let Err(error) = self.bring_all().await {
                 faults.push(format!("{error:#}"));
             }
         }
@@ -231,12 +232,17 @@ impl Agent {
         (inverse, faults)
     }
 
+    async fn bring_all(&mut self) -> anyhow::Result<()> {
+        let lock = lock_soon().await?;
+        self.look_at_services(&lock).await.map(drop)
+    }
+
     /// Replaces flow tables that are too small for services.
     async fn make_room(&mut self) -> anyhow::Result<()> {
         if let Some(datapath) = &self.datapath
             && self.services.needs_other_flows(datapath)?
         {
-            self.adopt_datapath().await?;
+            self.adopt_datapath(&lock_soon().await?).await?;
         }
         Ok(())
     }

@@ -24,7 +24,11 @@ use super::{
     services_room::RefusedFlows,
 };
 use crate::{
-    kernel::bpf::{Datapath, ServiceWriter},
+    kernel::{
+        bpf::{Datapath, ServiceWriter},
+        lock::Lock,
+        tasks::Faults,
+    },
     node::{
         fan::Node,
         flows::{Keeper, Local},
@@ -33,7 +37,7 @@ use crate::{
     },
     sources::{
         applied::{FOLDER, Store, StoreError},
-        config::{DatapathConfig, PortRange},
+        config::DatapathConfig,
     },
 };
 
@@ -62,6 +66,7 @@ pub(super) struct Services {
     /// Services may be in the kernel that nobody knows: what was applied could not be read.
     pub(super) has_lost: bool,
     teller: Teller,
+    faults: Faults,
     /// The record does not say what the latest requests changed.
     pub(super) is_untold: bool,
     /// The kernel may not hold what is wanted.
@@ -74,7 +79,7 @@ impl Services {
     ///
     /// # Errors
     /// The log of them can't be read.
-    pub(super) fn open(now: Instant) -> Result<Self, StoreError> {
+    pub(super) fn open(now: Instant, faults: Faults) -> Result<Self, StoreError> {
         let (store, changes) = Store::open(Path::new(FOLDER))?;
         let mut book = Book::default();
         book.make(&changes);
@@ -90,7 +95,8 @@ impl Services {
             reserved: Taken::default(),
             failed: Arc::default(),
             has_lost: false,
-            teller: Teller::default(),
+            teller: Teller::new(faults.clone()),
+            faults,
             is_untold: false,
             is_open: true,
             next_sweep: now + SWEEP,
@@ -192,7 +198,7 @@ impl Services {
     fn open_writer(&mut self, datapath: &Datapath) -> Result<()> {
         if self.writer.is_none() {
             self.writer = Some(datapath.services().writer(ring::build)?);
-            self.keeper = Some(Keeper::start(datapath.services())?);
+            self.keeper = Some(Keeper::start(datapath.services(), &self.faults)?);
         }
         Ok(())
     }
@@ -263,7 +269,7 @@ fn apply_all(
 
 impl Agent {
     /// Looks at services; says whether anything failed.
-    pub(super) async fn look_at_services(&mut self) -> Result<bool> {
+    pub(super) async fn look_at_services(&mut self, lock: &Lock) -> Result<bool> {
         let mut reasons = self.services.keep();
         let mut faults = Vec::new();
         let mut failed: HashSet<Vip> = self.services.wanted().map(|service| service.vip).collect();
@@ -274,7 +280,7 @@ impl Agent {
             let defaults = netlink.routes_near(Vec::new()).await?;
             reasons.extend(self.services.look_at_addresses(&netlink.addresses().await?, &links, &defaults));
             self.services.open_writer(datapath)?;
-            faults.extend(self.services.look_at_ports(&self.node, datapath).await);
+            faults.extend(self.services.look_at_ports(&self.node, lock, datapath));
             let vips = self.services.vips();
             let (helper, _) = datapath.config().helper();
             let routes = netlink.routes_to(vips.destinations()).await?;
@@ -340,13 +346,13 @@ impl Services {
 
     /// Tells the programs of the ports that a source is translated to, and keeps them from this host's sockets; says what
     /// failed.
-    async fn look_at_ports(&self, node: &Node, datapath: &Datapath) -> Option<String> {
-        let PortRange(first, last) = self.settings.nat_ports;
-        datapath.config().set_nat_ports([first, last]);
+    fn look_at_ports(&self, node: &Node, lock: &Lock, datapath: &Datapath) -> Option<String> {
+        let ports = self.settings.nat_ports;
+        datapath.config().set_nat_ports([ports.0, ports.1]);
         if self.book.entries().is_empty() {
             return None;
         }
-        node.reserve_ports(first, last).await.err().map(|error| error.to_string())
+        node.reserve_ports(lock, ports).err().map(|error| error.to_string())
     }
 
     /// Notes which VIPs this host needs itself, and says so.

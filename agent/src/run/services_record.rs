@@ -4,9 +4,13 @@
 use std::{collections::HashSet, path::Path, sync::Arc};
 
 use control::service::{Entry, ServiceState, Vip};
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
-use crate::inspect::status::{SERVICES_FILE, write_services};
+use crate::{
+    inspect::status::{SERVICES_FILE, write_services},
+    kernel::tasks::Faults,
+};
 
 /// What is said of services.
 #[derive(Debug, Default)]
@@ -28,14 +32,14 @@ impl Told {
             && pairs().all(|(own, other)| Arc::ptr_eq(own, other) || own == other)
     }
 
-    fn write(&self) {
+    /// Writes it; says whether that went well.
+    fn write(&self) -> bool {
         let states = self
             .entries
             .iter()
             .map(|entry| ServiceState::new(entry, !self.failed.contains(&entry.wanted.vip)));
-        if let Err(error) = write_services(Path::new(SERVICES_FILE), states) {
-            tracing::warn!("{SERVICES_FILE}: {error}");
-        }
+        let written = write_services(Path::new(SERVICES_FILE), states);
+        written.inspect_err(|error| tracing::warn!("{SERVICES_FILE}: {error}")).is_ok()
     }
 }
 
@@ -43,29 +47,41 @@ impl Told {
 #[derive(Debug, Default)]
 pub(super) struct Teller {
     told: Option<Arc<Told>>,
-    writing: Option<JoinHandle<()>>,
+    writing: Option<JoinHandle<Option<bool>>>,
+    faults: Faults,
 }
 
 impl Teller {
+    /// Writes nothing yet; a write that panics is noted here.
+    pub(super) fn new(faults: Faults) -> Self {
+        Self { faults, ..Self::default() }
+    }
+
     /// Has this written, if it says anything new; `false`: later, since the last is still being written.
     pub(super) fn tell(&mut self, told: Told) -> bool {
+        if let Some(mut ended) = self.writing.take_if(|writing| writing.is_finished())
+            && !matches!((&mut ended).now_or_never(), Some(Ok(Some(true))))
+        {
+            self.told = None;
+        }
         if self.told.as_ref().is_some_and(|last| last.is(&told)) {
             return true;
         }
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+        if self.writing.is_some() {
             return false;
         }
         let told = Arc::new(told);
         self.told = Some(Arc::clone(&told));
-        self.writing = Some(tokio::task::spawn_blocking(move || told.write()));
+        self.writing = Some(self.faults.blocking("services-record", move || told.write()));
         true
     }
 
     /// Writes this before anything else happens.
     pub(super) async fn tell_now(&mut self, told: Told) {
-        if let Some(writing) = self.writing.take() {
-            // One that panicked has said so.
-            let _ended = writing.await;
+        if let Some(writing) = self.writing.take()
+            && !matches!(writing.await, Ok(Some(true)))
+        {
+            self.told = None;
         }
         if self.told.as_ref().is_none_or(|last| !last.is(&told)) {
             told.write();

@@ -92,7 +92,7 @@ impl Agent {
     pub(super) fn bring_flows_over(&mut self) {
         let is_over = self.moving.as_ref().is_none_or(|moving| moving.is_finished());
         if is_over && self.datapath.as_ref().is_some_and(Datapath::has_former_flows) {
-            self.moving = Some(tokio::task::spawn_blocking(|| match Datapath::bring_flows_over() {
+            self.moving = Some(self.faults.blocking("moving-flows", || match Datapath::bring_flows_over() {
                 Ok(entries) => tracing::info!(entries, "flows: brought over to other tables"),
                 Err(error) => tracing::warn!("flows: {error}; it is tried again"),
             }));

@@ -26,8 +26,12 @@ use crate::{
         iptables_save::Saved,
         nft_rules::Ruleset,
         nft_watch::{self, NftWatch},
+        tasks::Faults,
     },
 };
+
+/// Its name.
+const TASK: &str = "shadows";
 
 /// Between two looks.
 const REST: Duration = Duration::from_secs(10);
@@ -62,12 +66,27 @@ impl Shadows {
     }
 
     /// Starts looking; reasons come whenever they are others than before.
-    pub(super) fn start(&self, reasons: mpsc::Sender<Vec<String>>) {
-        tokio::spawn(run(self.0.subscribe(), reasons));
+    pub(super) fn start(&self, reasons: mpsc::Sender<Vec<String>>, faults: &Faults) {
+        self.start_with(reasons, faults, look);
+    }
+
+    fn start_with(
+        &self,
+        reasons: mpsc::Sender<Vec<String>>,
+        faults: &Faults,
+        look: fn(&[Served]) -> Vec<String>,
+    ) {
+        let (services, blocking) = (self.0.subscribe(), faults.clone());
+        faults.keep(TASK, move || run(services.clone(), reasons.clone(), blocking.clone(), look));
     }
 }
 
-async fn run(mut services: watch::Receiver<Arc<[Served]>>, reasons: mpsc::Sender<Vec<String>>) {
+async fn run(
+    mut services: watch::Receiver<Arc<[Served]>>,
+    reasons: mpsc::Sender<Vec<String>>,
+    faults: Faults,
+    look: fn(&[Served]) -> Vec<String>,
+) {
     let mut changes = None;
     let mut told = Vec::new();
     let mut last: Option<Instant> = None;
@@ -82,10 +101,10 @@ async fn run(mut services: watch::Receiver<Arc<[Served]>>, reasons: mpsc::Sender
             Vec::new()
         } else {
             watch_from_now(&mut changes);
-            // One that panicked has said so.
-            let found = tokio::task::spawn_blocking(move || look(&served)).await.unwrap_or_default();
+            let found = faults.blocking(TASK, move || look(&served)).await;
             last = Some(Instant::now());
-            found
+            // One that panicked has found nothing out: what was told holds.
+            found.ok().flatten().unwrap_or_else(|| told.clone())
         };
         if found != told {
             told.clone_from(&found);
@@ -216,6 +235,19 @@ mod tests {
             algorithm: Algorithm::Maglev,
             backends: Vec::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_a_fault_and_not_the_news_that_nobody_translates() {
+        let (shadows, faults) = (Shadows::new(), Faults::default());
+        let (reasons, mut told) = mpsc::channel(1);
+        shadows.start_with(reasons, &faults, |_| panic!("half a rule"));
+        shadows.serve([service("web", "10.96.0.10:80/tcp")].iter());
+        while faults.reasons().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(faults.reasons()[0].starts_with("task-failed: shadows: panicked: half a rule; "));
+        assert!(told.try_recv().is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -66,6 +66,7 @@ pub struct App {
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
+    thread: JoinHandle<()>,
     _stop: oneshot::Sender<Infallible>,
 }
 
@@ -79,7 +80,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        thread::Builder::new().name("api".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("api".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     outcome = serve(listener, app, &places) => outcome.unwrap_or_else(|error| tracing::error!("API: {error}")),
@@ -89,7 +90,12 @@ impl Server {
                 drop(tokio::time::timeout(LINGER, places.acquire_many(CONNECTIONS as u32)).await);
             });
         })?;
-        Ok(Self { socket, _stop: stop })
+        Ok(Self { socket, thread, _stop: stop })
+    }
+
+    /// Whether it serves: it ends where the system gives it no event queue, or by a defect.
+    pub fn is_running(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// Where it listens.

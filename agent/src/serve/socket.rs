@@ -101,6 +101,11 @@ impl Socket {
         Placed::at(path).is_ok_and(|there| self.files.iter().any(|own| own.id == there.id))
     }
 
+    /// Whether clients still find it.
+    pub fn is_in_place(&self) -> bool {
+        self.files.iter().all(|own| Placed::at(&own.path).is_ok_and(|there| there.id == own.id))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -203,5 +208,20 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert!(bind(&path).unwrap_err().to_string().contains("a file is there"));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_deleted_socket_or_link_is_noticed_and_bound_again_beside_the_former() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, usual) = (folder.path().join("api.sock"), folder.path().join("usual.sock"));
+        let mut socket = Socket::bind_with_link(&path, &usual, None).unwrap();
+        for deleted in [&path, &usual, &path] {
+            assert!(socket.is_in_place());
+            fs::remove_file(deleted).unwrap();
+            assert!(!socket.is_in_place());
+            // The former goes after its successor has come, and takes nothing of it along.
+            socket = Socket::bind_with_link(&path, &usual, Some(&socket)).unwrap();
+            assert!(UnixStream::connect(&usual).is_ok());
+        }
     }
 }

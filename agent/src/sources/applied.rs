@@ -13,8 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::service::Change;
+use control::{model::fnv1a, service::Change};
 use thiserror::Error;
+
+use crate::kernel::replace::{put_synced, sync_folder};
 
 /// Where the agent keeps what it must not forget.
 pub(crate) const FOLDER: &str = "/var/lib/fanlight";
@@ -178,19 +180,10 @@ impl Store {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let fresh = self.path().with_extension("new");
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
-        file.write_all(bytes)?;
-        (self.sync)(&file)?;
-        fs::rename(&fresh, self.path())?;
-        self.file = Some(file);
+        self.file = Some(put_synced(&self.path(), bytes, self.sync)?);
         (self.length, self.fresh) = (bytes.len() as u64, bytes.len() as u64);
         self.has_failed = false;
-        File::open(&self.folder)?.sync_all()
+        sync_folder(&self.path())
     }
 
     /// Where it is.
@@ -217,7 +210,7 @@ pub(crate) fn damaged(folder: &Path) -> Vec<PathBuf> {
 
 fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(changes)?;
-    let mut line = format!("{:016x} ", hash(&json)).into_bytes();
+    let mut line = format!("{:016x} ", fnv1a(&json)).into_bytes();
     line.extend(json);
     line.push(b'\n');
     Ok(line)
@@ -250,15 +243,8 @@ fn version(lines: &[u8]) -> Option<u32> {
 fn parse(line: &[u8]) -> Option<Vec<Change>> {
     let (hashed, json) = line.strip_suffix(b"\n")?.split_at_checked(17)?;
     let hashed = std::str::from_utf8(hashed).ok()?.strip_suffix(' ')?;
-    let is_whole = u64::from_str_radix(hashed, 16).is_ok_and(|hashed| hashed == hash(json));
+    let is_whole = u64::from_str_radix(hashed, 16).is_ok_and(|hashed| hashed == fnv1a(json));
     if is_whole { serde_json::from_slice(json).ok() } else { None }
-}
-
-/// FNV-1a: finds what changed by accident.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 mod bridge_name;
 mod fan;
+mod hash;
+mod ports;
 mod quoted;
 
 use std::net::Ipv4Addr;
@@ -9,8 +11,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 pub(crate) use bridge_name::check_bridge_name;
-pub use bridge_name::{HELPER, bridge_name, fnv1a};
+pub use bridge_name::{HELPER, bridge_name};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference, dns_words};
+pub use hash::fnv1a;
+pub use ports::PortRange;
 pub use quoted::{clipped, quoted};
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.

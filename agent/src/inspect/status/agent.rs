@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use serde::Serialize;
 
 use super::record::AgentRecord;
-use crate::kernel::lock::Lock;
+use crate::kernel::sole;
 
 /// The agent, as far as can be told from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,13 +48,13 @@ impl Seen {
     }
 }
 
-/// Looks at the agent's lock and record.
+/// Looks at the agent's guards and record. Nothing is held for it: an agent that starts meanwhile finds all free.
 ///
 /// # Errors
 /// The record can't be read.
-pub(super) fn look(lock: &Path, record: &Path) -> io::Result<Seen> {
+pub(super) fn look(lock: &Path, name: &str, record: &Path) -> io::Result<Seen> {
     let read = AgentRecord::read(record)?;
-    let runs = lock.exists() && Lock::attempt(lock).map_err(io::Error::other)?.is_none();
+    let runs = sole::running(lock, name).is_some();
     // A record of the agent before it says nothing of one that only starts.
     let current = |record: &AgentRecord| {
         record.stopped.is_none() && Path::new("/proc").join(record.pid.to_string()).exists()
@@ -94,7 +94,12 @@ pub(crate) fn utc(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::kernel::lock::Lock;
+
+    const NAME: &str = "fanlight-test/status";
 
     #[test]
     fn times_are_told_in_utc() {
@@ -108,24 +113,41 @@ mod tests {
     fn an_agent_runs_exactly_while_its_lock_is_held() {
         let folder = tempfile::tempdir().unwrap();
         let (lock, path) = (folder.path().join("agent.lock"), folder.path().join("agent.json"));
-        assert_eq!(look(&lock, &path).unwrap().state.state, Life::None);
+        assert_eq!(look(&lock, NAME, &path).unwrap().state.state, Life::None);
 
-        let held = Lock::wait(&lock).unwrap();
+        let held = Lock::wait(&lock, Duration::ZERO).unwrap();
         AgentRecord { stopped: Some(0), ..Default::default() }.write(&path).unwrap();
-        let seen = look(&lock, &path).unwrap();
+        let seen = look(&lock, NAME, &path).unwrap();
         assert_eq!((seen.state.state, seen.state.pid), (Life::Running, None), "it only starts");
         let pid = std::process::id();
         AgentRecord { pid, ..Default::default() }.write(&path).unwrap();
-        let seen = look(&lock, &path).unwrap();
+        let seen = look(&lock, NAME, &path).unwrap();
         assert_eq!((seen.state.state, seen.state.pid), (Life::Running, Some(pid)));
 
         drop(held);
-        let seen = look(&lock, &path).unwrap();
+        let seen = look(&lock, NAME, &path).unwrap();
         assert_eq!((seen.state.state, seen.died), (Life::Stale, true));
 
         AgentRecord { stopped: Some(0), ..Default::default() }.write(&path).unwrap();
-        let seen = look(&lock, &path).unwrap();
+        let seen = look(&lock, NAME, &path).unwrap();
         assert_eq!((seen.state.state, seen.died), (Life::Stale, false));
         assert_eq!(seen.state.since.as_deref(), Some("1970-01-01 00:00:00Z"));
+    }
+
+    #[test]
+    fn a_look_at_the_agent_keeps_none_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, path) = (folder.path().join("agent.lock"), folder.path().join("agent.json"));
+        let end = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                    look(&lock, NAME, &path).unwrap();
+                }
+            });
+            let free = (0..5_000).filter(|_| Lock::attempt(&lock).unwrap().is_some()).count();
+            end.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(free, 5_000);
+        });
     }
 }

@@ -19,7 +19,8 @@ pub use self::{
     agent::{AgentState, Life, Seen},
     flows::FlowsState,
     record::{
-        AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds, write_services,
+        AGENT_NAME, AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds,
+        write_services,
     },
 };
 use crate::{
@@ -125,7 +126,7 @@ impl Serialize for Outcomes {
 /// # Errors
 /// Its record can't be read.
 pub fn look() -> Result<Seen, StatusError> {
-    Ok(agent::look(Path::new(LOCK_FILE), Path::new(RECORD_FILE))?)
+    Ok(agent::look(Path::new(LOCK_FILE), AGENT_NAME, Path::new(RECORD_FILE))?)
 }
 
 /// Reads the rest of the node's state; `name` is the node's, where the agent tells none.

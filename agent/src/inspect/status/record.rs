@@ -9,7 +9,7 @@ use std::{
 use control::service::ServiceState;
 use serde::{Deserialize, Serialize, Serializer as _};
 
-use crate::kernel::bpf::FlowCount;
+use crate::kernel::{bpf::FlowCount, replace::replace};
 
 /// Where the agent's record is.
 pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
@@ -17,6 +17,8 @@ pub const RECORD_FILE: &str = "/run/fanlight/agent.json";
 pub const SERVICES_FILE: &str = "/run/fanlight/services.json";
 /// The lock that a running agent holds.
 pub const LOCK_FILE: &str = "/run/fanlight/agent.lock";
+/// The abstract name that a running agent holds in its network namespace.
+pub const AGENT_NAME: &str = "fanlight/agent";
 
 /// The agent's record; times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,15 +84,6 @@ pub fn write_services(path: &Path, services: impl Iterator<Item = ServiceState>)
     let mut text = Vec::new();
     serde_json::Serializer::new(&mut text).collect_seq(services)?;
     replace(path, &text)
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, text)?;
-    fs::rename(&fresh, path)
 }
 
 /// Seconds since 1970.

@@ -22,7 +22,7 @@ use crate::{kernel::lock::Lock, node::fan};
 pub const MAX_NAME: usize = 63;
 
 fn lock() -> Result<Lock, Error> {
-    Ok(Lock::wait(Path::new(fan::LOCK))?)
+    Ok(Lock::wait(Path::new(fan::LOCK), fan::PATIENCE)?)
 }
 
 /// Name of an endpoint's host-side device: the address tells which, and no other has it.

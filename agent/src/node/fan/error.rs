@@ -143,6 +143,9 @@ pub enum Fault {
         /// Why.
         source: io::Error,
     },
+    /// Ports that the host can't spare.
+    #[error("datapath.nat-ports: {0}")]
+    Ports(String),
     /// An echo request could not be sent.
     #[error("echo request from {from} to {to}: {source}")]
     Echo {

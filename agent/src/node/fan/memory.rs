@@ -9,7 +9,10 @@ use control::observed::{Entry, Observed, standing, surroundings};
 use ipnet::Ipv4Net;
 
 use super::error::Fault;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::{
+    netlink::Netlink,
+    replace::{remove, replace},
+};
 
 /// The file of remembered fans, one entry a bridge.
 #[derive(Debug)]
@@ -58,14 +61,9 @@ impl Memory {
 /// Replaces the file; without entries there is none.
 fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
     if entries.is_empty() {
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        return remove(path);
     }
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, serde_json::to_vec_pretty(entries)?)?;
-    fs::rename(&fresh, path)
+    replace(path, &serde_json::to_vec_pretty(entries)?)
 }
 
 /// What the host has, and which fans stand on it; `sought` are overlays that may have no fan yet.
@@ -108,8 +106,9 @@ mod tests {
         let path = folder.path().join("run/fans.json");
         let mut memory = Memory::load(&path).unwrap();
         let entry = Entry { mark: Mark::example(), adopted: None };
+        fs::write(folder.path().join("run"), "no folder").unwrap();
         memory.put(entry.clone()).unwrap_err();
-        fs::create_dir(folder.path().join("run")).unwrap();
+        fs::remove_file(folder.path().join("run")).unwrap();
         assert!(memory.put(entry.clone()).unwrap());
         assert_eq!(Memory::load(&path).unwrap().entries(), [entry]);
     }

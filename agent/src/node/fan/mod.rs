@@ -9,6 +9,7 @@
 mod error;
 mod firewall;
 mod forward;
+mod forwarding;
 mod identity;
 mod memory;
 mod node;
@@ -16,6 +17,8 @@ mod pieces;
 mod probe;
 mod show;
 mod take_down;
+
+use std::time::Duration;
 
 pub use error::{Error, Fault};
 pub use identity::Identities;
@@ -27,5 +30,8 @@ pub use show::FanState;
 pub const RUN: &str = "/run/fanlight";
 /// Held around every change of fans and endpoints, by command line and agent alike.
 pub const LOCK: &str = "/run/fanlight/lock";
+/// How long a command waits for it: the agent's first look has the kernel verify all programs, ten seconds where it is
+/// emulated.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Interface that overlay routes point to.
 pub const HELPER: &str = control::model::HELPER[0];

@@ -3,21 +3,23 @@
 use std::{path::Path, time::Instant};
 
 use control::{
-    model::{Fan, FanSpec, Origin, dns_words},
+    model::{Fan, FanSpec, Origin, PortRange, dns_words},
     observed::{Mark, Observed, Standing},
     reconcile::Host,
 };
 use ipnet::Ipv4Net;
 
 use super::{
-    LOCK,
+    LOCK, PATIENCE,
     error::{Error, Fault},
     forward,
     identity::{Identities, Identity},
     memory::{self, Memory},
     pieces::Work,
 };
-use crate::kernel::{bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports};
+use crate::kernel::{
+    bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports, sysctl::Remembered,
+};
 
 /// This node's fans, in the network and mount namespace of the thread that opened it.
 #[derive(Clone, Debug)]
@@ -70,25 +72,25 @@ impl Node {
         &self.netlink
     }
 
-    /// The lock around every change of fans and endpoints. The operations here take it themselves.
+    /// The lock around every change of fans and endpoints, waited for as long as a command does. It stops the thread.
     ///
     /// # Errors
-    /// The lock's file can't be opened.
+    /// Another process holds it, or its file can't be opened.
     pub fn lock(&self) -> Result<Lock, Error> {
-        Ok(Lock::wait(Path::new(LOCK)).map_err(Fault::from)?)
+        Ok(Lock::wait(Path::new(LOCK), PATIENCE).map_err(Fault::from)?)
     }
 
-    /// Keeps ports from the sockets of this host, as long as any fan stands. Says whether anything changed.
+    /// Keeps ports from the sockets of this host, as long as any fan stands, in place of those of an earlier call. Says
+    /// whether anything changed.
     ///
     /// # Errors
-    /// The setting can't be read or written.
-    pub async fn reserve_ports(&self, first: u16, last: u16) -> Result<bool, Error> {
-        let key = reserved_ports::key();
-        let held = key.read().map_err(Fault::from)?;
-        let Some(list) = reserved_ports::with(&held, first, last) else { return Ok(false) };
-        let _lock = self.lock()?;
-        let mut work = Work::begin(&self.netlink, &[]).await?;
-        Ok(work.sysctls.set(&key, &list, Vec::new).map_err(Fault::from)?)
+    /// The host would be left without ports, or the setting can't be read or written.
+    pub fn reserve_ports(&self, _lock: &Lock, ports: PortRange) -> Result<bool, Error> {
+        let (first, last) = reserved_ports::local().map_err(Fault::from)?;
+        ports.check_beside(PortRange(first, last)).map_err(Fault::Ports)?;
+        let mut sysctls =
+            Remembered::load(&Path::new(super::RUN).join("sysctls.json")).map_err(Fault::from)?;
+        Ok(sysctls.reserve_ports(ports.0, ports.1).map_err(Fault::from)?)
     }
 
     /// What the host has and which fans stand.
@@ -113,8 +115,7 @@ impl Node {
     ///
     /// # Errors
     /// What was asked for contradicts itself, this host, or the fan that is up; or a step failed.
-    pub async fn up(&self, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
-        let _lock = self.lock()?;
+    pub async fn up(&self, _lock: &Lock, spec: &FanSpec, origin: Origin) -> Result<Up, Error> {
         let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let standing = work.observed.fan(spec.overlay).cloned();
         let origin = standing.as_ref().map_or(origin, |standing| standing.mark.origin);
@@ -142,12 +143,11 @@ impl Node {
     }
 
     /// Takes a fan down, with what is left of it under former addresses; the host is as it was before. Options
-    /// beside the two networks are not looked at.
+    /// beside the two networks are not looked at. Gives what is left as it is, and why.
     ///
     /// # Errors
     /// The fan is not up, is up over another underlay, or is in use; or a step failed, after all were tried.
-    pub async fn down(&self, spec: &FanSpec) -> Result<(), Error> {
-        let _lock = self.lock()?;
+    pub async fn down(&self, _lock: &Lock, spec: &FanSpec) -> Result<Vec<String>, Error> {
         let overlay = spec.overlay;
         let mut work = Work::begin(&self.netlink, &[spec.overlay]).await?;
         let victims: Vec<Standing> = work
@@ -173,7 +173,7 @@ impl Node {
         let datapath = Datapath::open_existing().or_else(|_half_made| Datapath::open().map(Some));
         let datapath = datapath.map_err(|error| failed(error.into()))?;
         let faults = work.take_down(&self.uplinks, &victims, datapath).await;
-        if faults.is_empty() { Ok(()) } else { Err(Error::Incomplete { overlay, faults }) }
+        if faults.is_empty() { Ok(work.remarks) } else { Err(Error::Incomplete { overlay, faults }) }
     }
 
     /// Brings every fan that is up back to what it ought to be: after a lost route, a flushed ruleset, a new uplink
@@ -183,10 +183,10 @@ impl Node {
     /// The host's state could not be read; what fails for one fan is in its [`Repair`].
     pub async fn repair(
         &self,
+        _lock: &Lock,
         datapath: &Datapath,
         identities: &mut Identities,
     ) -> Result<Vec<Repair>, Error> {
-        let _lock = self.lock()?;
         let mut work = Work::begin(&self.netlink, &[]).await?;
         let marks: Vec<Mark> = work.standing_marks().into_iter().cloned().collect();
         let mut repairs = Vec::new();

@@ -9,7 +9,7 @@ use dataplane_common::outcome::Hook;
 
 use super::{
     error::Fault,
-    firewall, forward,
+    firewall, forward, forwarding,
     pieces::{Work, is_helper},
 };
 use crate::kernel::{bpf::Datapath, dhcp};
@@ -55,7 +55,7 @@ impl Work<'_> {
         if last {
             note(&mut faults, forward::undo());
             note(&mut faults, self.helper_away().await);
-            note(&mut faults, self.sysctls.restore(|_| true).map_err(Fault::from));
+            note(&mut faults, self.settings_back().await);
         }
         if faults.is_empty() {
             for victim in victims {
@@ -152,6 +152,21 @@ impl Work<'_> {
             self.netlink.set_mtu(bridge.index, mtu).await?;
         }
         Ok(self.sysctls.restore(|key| key.is_of(&bridge.name))?)
+    }
+
+    /// Puts every setting back, except forwarding where others have come that need it.
+    async fn settings_back(&mut self) -> Result<(), Fault> {
+        let key = forwarding::key();
+        if let Some(before) = self.sysctls.users(&key) {
+            let users = forwarding::users(&self.netlink.links().await?)?;
+            let new: Vec<&str> = users.difference(before).map(String::as_str).collect();
+            if !new.is_empty() {
+                self.remarks
+                    .push(format!("{key} stays 1, because these may need it by now: {}", new.join(", ")));
+                self.sysctls.forget(&key)?;
+            }
+        }
+        Ok(self.sysctls.restore(|_| true)?)
     }
 
     async fn helper_away(&self) -> Result<(), Fault> {

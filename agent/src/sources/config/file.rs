@@ -50,6 +50,7 @@ const MAX_NODE_NAME: usize = 63;
 pub(super) struct Document {
     pub(super) config: Config,
     pub(super) fan_lines: Vec<usize>,
+    pub(super) nat_ports_line: Option<usize>,
     pub(super) services: Vec<Placed>,
 }
 
@@ -66,6 +67,8 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         .table("datapath", &mut problems)
         .map(|section| datapath(&section, &mut problems))
         .unwrap_or_default();
+    let nat_ports = root.table("datapath", &mut Problems::new(text, Format::Toml));
+    let nat_ports = nat_ports.and_then(|section| section.get("nat-ports")).map(|(_, span)| span);
     let api =
         root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
     let fans = fans(&root, &node, &mut problems);
@@ -74,7 +77,9 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         return Err(problems.into_sorted());
     }
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
-    Ok(Document { config: Config { node, datapath, api, fans, services: Vec::new() }, fan_lines, services })
+    let nat_ports_line = nat_ports.map(|span| problems.line(&span));
+    let config = Config { node, datapath, api, fans, services: Vec::new() };
+    Ok(Document { config, fan_lines, nat_ports_line, services })
 }
 
 fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {

@@ -19,13 +19,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::problem::{ConfigError, FileProblem, Problem};
-use ipnet::Ipv4Net;
-
+pub use control::model::PortRange;
 use control::{
     model::{FanSpec, Origin, difference},
     service::Service,
 };
+use ipnet::Ipv4Net;
+
+pub use self::problem::{ConfigError, FileProblem, Problem};
 
 use self::{
     fans::{FileLine, wanted},
@@ -90,18 +91,6 @@ impl Default for ApiConfig {
     }
 }
 
-/// Ports, first and last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange(pub u16, pub u16);
-
-impl Default for PortRange {
-    /// Above those that Linux gives to sockets.
-    fn default() -> Self {
-        let [first, last] = dataplane_common::abi::Config::NAT_PORTS;
-        Self(first, last)
-    }
-}
-
 /// Where the uplink's program is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UplinkHook {
@@ -119,6 +108,8 @@ pub struct Sources {
     pub config: Config,
     /// The lines of the file of fans; a bad one concerns that fan only.
     pub lines: Vec<FileLine>,
+    /// The line of `datapath.nat-ports`, where it is given.
+    nat_ports_line: Option<usize>,
 }
 
 impl Sources {
@@ -129,6 +120,19 @@ impl Sources {
             .filter(|(_, line)| self.config.fans.iter().all(|spec| spec.overlay != line.spec.overlay))
             .map(|(_, line)| (line.spec.clone(), Origin::File));
         config.chain(file).collect()
+    }
+
+    /// Checks what depends on the host: that a given range of ports leaves it enough of those that its sockets get. The
+    /// default's trouble is shown when it is put to use.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub fn check_beside(&self, config: &Path, local: PortRange) -> Result<(), ConfigError> {
+        let Some(line) = self.nat_ports_line else { return Ok(()) };
+        self.config.datapath.nat_ports.check_beside(local).map_err(|message| {
+            let problem = Problem { line: Some(line), key: "datapath.nat-ports".to_owned(), message };
+            ConfigError { problems: vec![FileProblem { file: config.to_owned(), problem }] }
+        })
     }
 }
 
@@ -188,7 +192,7 @@ fn combine(
             }
         }
     }
-    let mut sources = Sources { config: document.config, lines };
+    let mut sources = Sources { config: document.config, lines, nat_ports_line: document.nat_ports_line };
     let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
     if let Some(range) = sources.config.datapath.vip_range
         && let Some(overlay) = overlays.iter().find(|overlay| check::share_addresses(**overlay, range))

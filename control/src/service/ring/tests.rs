@@ -16,8 +16,7 @@ fn equal(count: u32) -> Vec<Backend> {
 
 /// FNV-1a over the slots, low byte first.
 fn digest(ring: &[u16]) -> u64 {
-    let bytes = ring.iter().flat_map(|slot| slot.to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    crate::model::fnv1a(ring.iter().flat_map(|slot| slot.to_le_bytes()).collect::<Vec<u8>>())
 }
 
 fn shares_of(ring: &[u16], backends: usize) -> Vec<usize> {

@@ -9,7 +9,11 @@ use control::{
 
 use super::{Work, made_by_us};
 use crate::{
-    kernel::{dhcp, netlink::BridgeRequest, sysctl::Key},
+    kernel::{
+        dhcp,
+        netlink::BridgeRequest,
+        sysctl::{Before, Key},
+    },
     node::fan::error::Fault,
 };
 
@@ -158,7 +162,7 @@ impl Work<'_> {
         for (key, value) in settings {
             if ours {
                 self.own_setting(&key, value)?;
-            } else if self.sysctls.set(&key, value, Vec::new)? {
+            } else if self.sysctls.set(&key, value, Before::default)? {
                 self.did(format!("{key} set to {value}"));
             }
         }

@@ -19,7 +19,7 @@ use ipnet::Ipv4Net;
 use super::{
     RUN,
     error::Fault,
-    firewall, forward,
+    firewall, forward, forwarding,
     memory::{self, Memory},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         bpf::{Attached, Datapath},
         dhcp,
         netlink::Netlink,
-        sysctl::{Key, Remembered, conf_entries},
+        sysctl::{Before, Key, Remembered, conf_entries},
     },
     node::table,
 };
@@ -39,6 +39,8 @@ pub(super) struct Work<'n> {
     pub(super) memory: Memory,
     pub(super) sysctls: Remembered,
     pub(super) changed: Vec<String>,
+    /// What is left as it is, and why.
+    pub(super) remarks: Vec<String>,
     /// The maps are ours to remove when the only fan is taken back: there were none, or they could be used.
     pub(super) owns_maps: bool,
 }
@@ -50,7 +52,15 @@ impl<'n> Work<'n> {
         let memory = Memory::load(&run.join("fans.json"))?;
         let observed = memory::observe(netlink, &memory, sought).await?;
         let sysctls = Remembered::load(&run.join("sysctls.json"))?;
-        Ok(Self { netlink, observed, memory, sysctls, changed: Vec::new(), owns_maps: false })
+        Ok(Self {
+            netlink,
+            observed,
+            memory,
+            sysctls,
+            changed: Vec::new(),
+            remarks: Vec::new(),
+            owns_maps: false,
+        })
     }
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
@@ -108,12 +118,18 @@ impl<'n> Work<'n> {
     /// Lets the stack forward. Along with the switch the kernel changes every interface's own, and whether
     /// redirects are believed.
     fn forwarding(&mut self) -> Result<(), Fault> {
-        let along = || {
+        let key = forwarding::key();
+        if key.read()? == "1" {
+            return Ok(());
+        }
+        let users = forwarding::users(&self.observed.links)?;
+        let before = || {
             let interfaces = conf_entries().filter(|name| name != "all");
             let forwarding = interfaces.map(|name| Key::conf(&name, "forwarding"));
-            std::iter::once(Key::conf("all", "accept_redirects")).chain(forwarding).collect()
+            let along = std::iter::once(Key::conf("all", "accept_redirects")).chain(forwarding).collect();
+            Before { along, users }
         };
-        if self.sysctls.set(&Key::new("net/ipv4/ip_forward"), "1", along)? {
+        if self.sysctls.set(&key, "1", before)? {
             self.did("forwarding switched on");
         }
         Ok(())
