@@ -111,7 +111,8 @@ impl Chain {
     /// One transaction.
     fn restore(&self, script: &str) -> Result<(), NftError> {
         let program = format!("{}-restore", self.program.name());
-        let output = child::run(&program, &["-w", WAIT, "--noflush"], script, LIMIT).map_err(NftError::Run)?;
+        let output =
+            child::run(&program, &["-w", WAIT, "--noflush"], script, LIMIT).map_err(NftError::Run)?;
         if output.is_success() { Ok(()) } else { Err(refused(&output)) }
     }
 }

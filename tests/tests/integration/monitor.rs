@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    thread,
     time::Duration,
 };
 
@@ -164,7 +163,11 @@ fn nothing_is_told_when_nobody_listens_any_more_and_when_the_agent_is_dead() {
     let first = Monitor::start(&fleet[0], 0, "");
     let second = Monitor::start(&fleet[0], 1, "");
     first.stop();
-    thread::sleep(Duration::from_millis(300));
+    let told = second.text().len();
+    eventually("the one that still listens is told more", SOON, || {
+        refused(&fleet[0]);
+        (second.text().len() > told).then_some(())
+    });
     assert!(is_watched(&fleet[0]), "one still listens");
     second.stop();
     eventually("nobody listens", SOON, || (!is_watched(&fleet[0])).then_some(()));

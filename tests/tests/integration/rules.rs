@@ -307,6 +307,18 @@ fn our_rules_move_behind_what_the_operator_appends() {
 }
 
 #[test]
+fn a_fan_that_goes_takes_its_own_rules_along() {
+    let fleet = Fleet::up(1);
+    let host = &fleet[0];
+    iptables(host, "iptables-nft", &DOCKER_28);
+    host.run("fan up 251.0.0.0/8 eth0");
+    let rules = |of: &str| host.sh("iptables-nft -S DOCKER-USER").matches(of).count();
+    assert_eq!((rules("fan-250-0-27"), rules("fan-251-0-27")), (4, 4));
+    host.run("fan down 251.0.0.0/8 eth0");
+    assert_eq!((rules("fan-250-0-27"), rules("fan-251-0-27")), (4, 0));
+}
+
+#[test]
 fn what_docker_28_drops_before_a_container_has_spoken_is_named_with_the_remedy() {
     for program in VARIANTS {
         let fleet = fleet();

@@ -56,6 +56,9 @@ impl Work<'_> {
             note(&mut faults, forward::undo());
             note(&mut faults, self.helper_away().await);
             note(&mut faults, self.settings_back().await);
+        } else {
+            // The accept rules of the others alone.
+            note(&mut faults, forward::check(&self.observed).map(drop));
         }
         if faults.is_empty() {
             for victim in victims {
