@@ -4,12 +4,15 @@
 //! (address → MAC) joined with the bridge's forwarding table (MAC → port). The forwarding table alone removes
 //! nothing: redirected frames never pass the bridge, so that its entries age although the endpoint is alive.
 
+mod inquiry;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
 };
 
 use dataplane_common::abi::{EndpointRecord, FanRecord};
+pub use inquiry::{Findings, Inquiry, Question};
 
 use super::{endpoint_address, fan_of_endpoint};
 use crate::observed::{FdbEntry, Link, Neighbour, NeighbourState, Wired};

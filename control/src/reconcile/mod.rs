@@ -18,7 +18,9 @@ mod vips;
 use std::net::Ipv4Addr;
 
 use dataplane_common::abi::FanRecord;
-pub use endpoints::{EndpointOp, Learning, Observed, devices, plan as endpoints, suspects};
+pub use endpoints::{
+    EndpointOp, Findings, Inquiry, Learning, Observed, Question, devices, plan as endpoints, suspects,
+};
 pub use fan_record::fan_record;
 pub use fans::{FanOp, plan as fans};
 pub use mtus::{mtu_of, outdated, small};
