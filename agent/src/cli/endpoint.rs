@@ -13,7 +13,7 @@ use super::{
     runtime,
 };
 use crate::{
-    node::endpoint::{self, Request, Row},
+    node::endpoint::{self, Request, Row, Source},
     sources::config::operands,
 };
 
@@ -91,16 +91,22 @@ fn print_rows(rows: &[Row], output: &mut Output<'_>) -> std::io::Result<()> {
     let cells = rows.iter().map(|row| {
         let fan = row.fan.map_or_else(|| "down".to_owned(), |fan| fan.to_string());
         let way = if row.routed { "routed" } else { "bridged" };
+        let source = match row.source {
+            Source::Added => "added",
+            Source::Learnt => "learnt",
+        };
+        let known = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".to_owned());
         [
-            row.name.clone(),
-            row.netns.clone(),
+            known(&row.name),
+            known(&row.netns),
             row.address.to_string(),
             row.device.clone(),
             fan,
             way.to_owned(),
+            source.to_owned(),
         ]
     });
-    output.table(["NAME", "NETNS", "ADDRESS", "DEVICE", "FAN", "WAY"], cells)
+    output.table(["NAME", "NETNS", "ADDRESS", "DEVICE", "FAN", "WAY", "SOURCE"], cells)
 }
 
 #[cfg(test)]
@@ -109,13 +115,19 @@ mod tests {
 
     fn row(name: &str, fan: Option<&str>) -> Row {
         Row {
-            name: name.to_owned(),
-            netns: "blue".to_owned(),
+            name: Some(name.to_owned()),
+            netns: Some("blue".to_owned()),
             address: Ipv4Addr::new(250, 0, 28, 2),
             device: "flfa001c02".to_owned(),
             fan: fan.map(|fan| fan.parse().unwrap()),
             routed: false,
+            source: Source::Added,
         }
+    }
+
+    fn learnt() -> Row {
+        let device = "vethe1f2a3".to_owned();
+        Row { name: None, netns: None, device, source: Source::Learnt, ..row("", Some("250.0.0.0/8")) }
     }
 
     fn printed(rows: &[Row], json: bool) -> String {
@@ -127,21 +139,26 @@ mod tests {
     #[test]
     fn endpoints_are_listed_with_their_fan() {
         assert_eq!(
-            printed(&[row("web", Some("250.0.0.0/8")), row("db", None)], false),
-            "NAME  NETNS  ADDRESS     DEVICE      FAN          WAY\n\
-             web   blue   250.0.28.2  flfa001c02  250.0.0.0/8  bridged\n\
-             db    blue   250.0.28.2  flfa001c02  down         bridged\n"
+            printed(&[row("web", Some("250.0.0.0/8")), row("db", None), learnt()], false),
+            "NAME  NETNS  ADDRESS     DEVICE      FAN          WAY      SOURCE\n\
+             web   blue   250.0.28.2  flfa001c02  250.0.0.0/8  bridged  added\n\
+             db    blue   250.0.28.2  flfa001c02  down         bridged  added\n\
+             -     -      250.0.28.2  vethe1f2a3  250.0.0.0/8  bridged  learnt\n"
         );
     }
 
     #[test]
     fn the_list_in_json_has_the_keys_that_scripts_rely_on() {
-        let json: serde_json::Value = serde_json::from_str(&printed(&[row("web", None)], true)).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&printed(&[row("web", None), learnt()], true)).unwrap();
         assert_eq!(
             json,
             serde_json::json!([{
                 "name": "web", "netns": "blue", "address": "250.0.28.2", "device": "flfa001c02", "fan": null,
-                "routed": false,
+                "routed": false, "source": "added",
+            }, {
+                "name": null, "netns": null, "address": "250.0.28.2", "device": "vethe1f2a3",
+                "fan": "250.0.0.0/8", "routed": false, "source": "learnt",
             }])
         );
     }

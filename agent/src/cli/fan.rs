@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     kernel::bpf::IDLE_FLOWS,
-    node::fan::{FanState, Node, Step, Up},
+    node::{
+        endpoint,
+        fan::{FanState, Node, Step, Up},
+    },
     sources::config::{
         self, CONFIG_FILE, FANS_FILE, FileProblem, Problem, check,
         fans::wanted,
@@ -221,7 +224,11 @@ fn tell_down(specs: &[FanSpec], remarks: &[String], output: &mut Output<'_>) -> 
 
 fn show(output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     runtime::require_privileges("fan show")?;
-    let fans = runtime::block_on(async { node()?.show().await.context("fan show") })?;
+    let fans = runtime::block_on(async {
+        let node = node()?;
+        endpoint::forget_dead(node.netlink()).await;
+        node.show().await.context("fan show")
+    })?;
     output.print(fans.as_slice(), fan_table)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
 //! `fanlight endpoint`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanlight_tests::{
     Host, eventually,
-    fleet::{Fleet, OVERLAY, overlay},
+    fleet::{Fleet, OVERLAY, bridge, overlay},
     load::assert_reaches,
 };
 
@@ -122,6 +122,67 @@ fn the_sudden_death_of_a_namespace_leaves_nothing_without_an_agent() {
     fleet[0].run("endpoint add --netns c");
     assert!(again.ip("-4 -o address show eth0").contains("250.0.27.2/24"));
     assert_reaches(&fleet[0], overlay(0, 2));
+}
+
+#[test]
+fn an_address_of_the_dead_works_for_its_next_holder_once_somebody_has_looked() {
+    let fleet = Fleet::up(2);
+    for (look, octet) in ["endpoint list", "fan show", "status"].into_iter().zip(5..) {
+        fleet.endpoint(0, octet).die();
+        let device = format!("flfa001b{octet:02x}");
+        eventually("its device is gone", Duration::from_secs(5), || {
+            (!devices(&fleet[0]).contains(&device)).then_some(())
+        });
+        fleet[0].fanlight(look.split(' ')).ok();
+        let next = fleet.port(0, octet);
+        assert_reaches(&fleet[1], overlay(0, octet));
+        next.die();
+    }
+}
+
+#[test]
+fn a_look_does_not_wait_for_a_lock_that_somebody_keeps() {
+    let fleet = Fleet::up(1);
+    fleet.endpoint(0, 5).die();
+    eventually("its device is gone", Duration::from_secs(5), || devices(&fleet[0]).is_empty().then_some(()));
+    let holder = fleet[0].command("flock").args(["/run/fanlight/lock", "sleep", "60"]).spawn();
+    eventually("the lock is held", Duration::from_secs(5), || {
+        let free = fleet[0].command("flock").args(["-n", "/run/fanlight/lock", "true"]).run();
+        (!free.status.success()).then_some(())
+    });
+    for look in ["endpoint list", "fan show", "status"] {
+        let start = Instant::now();
+        fleet[0].fanlight(look.split(' ')).ok();
+        assert!(start.elapsed() < Duration::from_secs(10), "{look}: {:?}", start.elapsed());
+    }
+    drop(holder);
+}
+
+#[test]
+fn what_is_behind_a_port_is_listed_too_with_an_agent_and_without() {
+    let fleet = Fleet::up(1);
+    let _added = fleet.endpoint(0, 5);
+    let joined = fleet.port(0, 9);
+    assert_reaches(&joined, overlay(0, 1));
+    let ends = || {
+        let listed = fleet[0].json("endpoint list");
+        let [added, learnt] = listed.as_array().expect("a list").as_slice() else { return None };
+        assert_eq!(added["source"], "added", "{listed}");
+        Some(learnt.clone())
+    };
+    let without = ends().expect("two endpoints");
+    let device = without["device"].as_str().expect("a name").to_owned();
+    assert!(fleet[0].ip(&format!("-o link show {device}")).contains(&format!("master {}", bridge(0))));
+    let want = serde_json::json!({
+        "name": null, "netns": null, "address": overlay(0, 9), "device": device, "fan": OVERLAY,
+        "routed": false, "source": "learnt",
+    });
+    assert_eq!(without, want);
+    let _agent = fleet[0].agent();
+    assert_reaches(&joined, overlay(0, 1));
+    assert_eq!(ends(), Some(want));
+    joined.die();
+    eventually("it is gone from the list", Duration::from_secs(10), || ends().is_none().then_some(()));
 }
 
 #[test]

@@ -25,7 +25,10 @@ pub use self::{
 };
 use crate::{
     kernel::bpf::{Attachment, Counters, Datapath},
-    node::fan::{FanState, Node},
+    node::{
+        endpoint::forget_dead,
+        fan::{FanState, Node},
+    },
     serve::{Client, paths},
 };
 
@@ -136,6 +139,7 @@ pub fn look() -> Result<Seen, StatusError> {
 pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, StatusError> {
     // The agent writes its answer while the kernel is asked.
     let kernel = async {
+        forget_dead(node.netlink()).await;
         let observed = node.observe().await?;
         Ok::<_, StatusError>((node.show().await?, observed, Datapath::open_existing()?))
     };

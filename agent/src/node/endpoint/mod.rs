@@ -5,16 +5,20 @@
 
 mod add;
 mod address;
+mod dead;
 mod error;
 mod inside;
+mod list;
 mod remove;
 
 use std::{net::Ipv4Addr, path::Path};
 
 pub use add::{Added, Request, add};
+pub use dead::forget_dead;
 pub use error::Error;
 pub use inside::follow_mtu;
-pub use remove::{Row, list, remove};
+pub use list::{Row, Source, list};
+pub use remove::remove;
 
 use crate::{kernel::lock::Lock, node::fan};
 
