@@ -145,7 +145,7 @@ fn a_look_does_not_wait_for_a_lock_that_somebody_keeps() {
     let fleet = Fleet::up(1);
     fleet.endpoint(0, 5).die();
     eventually("its device is gone", Duration::from_secs(5), || devices(&fleet[0]).is_empty().then_some(()));
-    let holder = fleet[0].command("flock").args(["/run/fanlight/lock", "sleep", "60"]).spawn();
+    let holder = fleet[0].command("flock").args(["--no-fork", "/run/fanlight/lock", "sleep", "60"]).spawn();
     eventually("the lock is held", Duration::from_secs(5), || {
         let free = fleet[0].command("flock").args(["-n", "/run/fanlight/lock", "true"]).run();
         (!free.status.success()).then_some(())
