@@ -1,11 +1,13 @@
-//! What a node is to be like ([`model`], [`service`]), what it is like ([`observed`]), and the operations that lead from
-//! one to the other ([`reconcile`]), and what packet filters do to packets ([`filter`]): values and pure functions.
+//! What a node is to be like ([`desired`], of [`model`] and [`service`]), what it is like ([`observed`]), the operations
+//! that lead from one to the other ([`reconcile`]), and what packet filters do to packets ([`filter`]): values and pure
+//! functions.
 //!
 //! Nothing here does I/O, reads a clock or starts a thread; time comes in as an argument. `clippy.toml` beside this crate
 //! says so to the compiler.
 
 #![forbid(unsafe_code)]
 
+pub mod desired;
 pub mod filter;
 pub mod model;
 pub mod observed;

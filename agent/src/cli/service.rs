@@ -228,6 +228,7 @@ mod tests {
             address: ([250, 0, 28, last], 80).into(),
             weight: 1,
             state,
+            reason: None,
             node: (last == 2).then(|| "host-28".to_owned()),
             flows: Some(flows),
         };

@@ -152,6 +152,7 @@ mod tests {
                 algorithm: Algorithm::Maglev,
                 state: ServiceLife::Up,
                 backends: vec![BackendState {
+                    reason: None,
                     address: ([250, 0, 28, 2], 80).into(),
                     weight: 1,
                     state: BackendLife::Up,

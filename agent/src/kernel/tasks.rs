@@ -1,4 +1,4 @@
-//! Tasks and threads beside the main loop: a panic in one is told and the task begins anew, instead of silence that
+//! Tasks and threads beside the event loop: a panic in one is told and the task begins anew, instead of silence that
 //! reads as "nothing found".
 
 use std::{

@@ -6,3 +6,4 @@ pub(crate) mod flows;
 pub(crate) mod routes;
 pub mod table;
 pub(crate) mod taken;
+pub(crate) mod writer;

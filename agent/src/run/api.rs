@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::monitor::Monitor;
 use crate::{
-    kernel::{bpf::Datapath, tasks::Faults},
-    serve::{App, Events, Request, Server, Socket},
+    kernel::tasks::Faults,
+    serve::{App, Events, Request, Server, Socket, View},
     sources::config::SOCKET,
 };
 
@@ -23,8 +22,8 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(requests: mpsc::Sender<Request>, faults: Faults) -> Self {
-        let app = App { requests, events: Events::default() };
+    pub(super) fn new(requests: mpsc::Sender<Request>, view: watch::Receiver<View>, faults: Faults) -> Self {
+        let app = App { requests, view, events: Events::default() };
         Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 
@@ -42,8 +41,10 @@ impl Api {
         }
     }
 
-    fn is_at(&self, socket: &Path) -> bool {
-        self.server.as_ref().is_some_and(|server| server.socket().path() == socket)
+    /// Whether clients find it there.
+    fn is_at(&self, path: &Path) -> bool {
+        let is_at = |server: &Server| server.socket().path() == path && server.socket().is_in_place();
+        self.server.as_ref().is_some_and(|server| server.is_running() && is_at(server))
     }
 
     fn serve(&self, path: &Path) -> Result<Server> {
@@ -51,29 +52,23 @@ impl Api {
         Server::start(socket, self.app.clone()).context("API: no thread for it")
     }
 
-    /// Whether it listens, or ought to.
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open
-    }
-
-    /// Listens where it ought to, and anew where clients find it no more.
+    /// Listens where it ought to, and anew where clients find it no more. The former socket goes when its successor is
+    /// there.
     pub(super) fn open(&mut self) -> Result<()> {
         self.is_open = true;
         if self.server.as_ref().is_some_and(|server| !server.is_running()) {
             self.faults.note("api", "its thread ended");
             self.server = None;
         }
-        let is_found = self.server.as_ref().is_some_and(|server| server.socket().is_in_place());
-        if !is_found || !self.is_at(&self.wanted) {
+        if !self.is_at(&self.wanted) {
             self.server = Some(self.serve(&self.wanted)?);
         }
         Ok(())
     }
 
-    /// What tells its readers of a datapath's events.
-    pub(super) fn monitor(&self, datapath: &Datapath) -> Result<Monitor> {
-        let App { requests, events } = self.app.clone();
-        Ok(Monitor { watcher: datapath.watcher()?, services: datapath.services().clone(), events, requests })
+    /// Where what happens is told.
+    pub(super) fn events(&self) -> Events {
+        self.app.events.clone()
     }
 
     /// Listens again where that is not so; says why it can't.

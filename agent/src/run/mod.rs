@@ -1,45 +1,38 @@
-//! The agent: keeps fans and endpoints as they ought to be. Packets don't need it.
+//! The agent: keeps fans, endpoints and services as they ought to be. Packets don't need it.
 //!
 //! # Task map
-//! Everything but the API and the flow tables' keeper runs on one thread.
 //!
 //! | task | waits for | on cancellation |
 //! |---|---|---|
-//! | main loop ([`agent`]) | a change ([`sources`]) or the time of the next look ([`pace`]); looks: reads the kernel, plans ([`reconcile`](control::reconcile)), applies | ends the process; the datapath stays |
-//! | netlink connection (of [`Node`](crate::node::fan::Node)) | answers to requests | ends with the main loop |
-//! | API ([`Server`](crate::serve::Server)), a thread of its own | clients, and answers of the main loop | ends with the process |
-//! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | ends with the datapath it reads; the programs then stop telling |
-//! | a change of services on its way to the disk | the disk | nobody was told that it is kept |
-//! | the keeper of the flow tables ([`flows`](crate::node::flows)), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
-//! | the look for others that translate VIPs ([`shadows`]), with a blocking thread for each | services that change, changes of the packet filter, a minute | `status` keeps what it said |
+//! | event loop ([`event_loop`]), on the main thread | signals, what the kernel holds now, requests, the stages of the change on its way ([`changes`]) | ends the process; the datapath stays |
+//! | writer ([`Writer`](crate::node::writer)), a thread of its own | orders of the event loop, changes in the kernel, time; it alone waits for locks, programs that it runs, and the kernel | ends after the step under way |
+//! | API ([`Server`](crate::serve::Server)), a thread of its own | clients; answers reads by itself, from the latest [`View`](crate::serve::View) | ends with the process |
+//! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |
+//! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
+//! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | the programs then stop telling |
+//! | shadows ([`shadows`]), with a blocking thread for each search | services that change, changes of the packet filter, a minute | `status` keeps what it said |
+//! | flow tables ([`flows`](crate::node::flows)), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
-//! A look at fans ([`fans`]) brings those of the files up and down and repairs all that stand; a look at endpoints
-//! ([`endpoints`]) attaches ports, fills the endpoint table and sets path routes; a look at services ([`services`])
-//! brings VIPs, rings and backends to the kernel. What fails is retried with growing pauses and stands in the agent's
-//! record ([`report`]) until it works.
+//! A panic beside the loop is a reason to be degraded, and the task begins anew ([`Faults`](crate::kernel::tasks::Faults));
+//! one of the writer ends the agent.
 //!
-//! Nothing is flushed, at start neither: the agent reads what is there and changes what differs. Programs are
-//! replaced in place, never detached first, so that a restart or an upgrade loses no packet.
+//! Nothing is flushed, at start neither: what is there is read, and what differs is changed. Programs are replaced in
+//! place, never detached first, so that a restart or an upgrade loses no packet.
 
-mod agent;
 mod api;
-mod endpoints;
-mod fans;
-mod filters;
-mod keeping;
-mod locking;
+mod changes;
+mod event_loop;
+mod files;
+mod log;
 mod monitor;
-mod pace;
-mod presence;
-mod relevance;
+mod plan;
+mod records;
 mod report;
-mod requests;
-mod services;
-mod services_record;
-mod services_room;
 mod shadows;
-mod sources;
+mod signals;
+mod stage;
+mod state;
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -69,13 +62,13 @@ pub struct Options {
 /// The configuration is invalid, another agent runs, or the kernel refuses what an agent can't do without.
 pub fn run(options: &Options) -> Result<()> {
     log_to_stderr();
-    let sources = agent::load(&options.config)?;
+    let sources = files::load(&options.config)?;
     let sole = Sole::claim(LOCK_FILE.as_ref(), AGENT_NAME, PATIENCE).context("agent")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("agent: the kernel gives no event queue")?;
-    runtime.block_on(agent::run(options, sources, sole))
+    runtime.block_on(event_loop::run(options, sources, sole))
 }
 
 /// One line an event on standard error, without times where systemd's journal adds its own.

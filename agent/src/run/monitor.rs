@@ -2,104 +2,106 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    task::JoinHandle,
+    sync::{Mutex, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     inspect::monitor::Names,
-    kernel::{
-        bpf::{ServiceMap, Watcher, uptime},
-        tasks::Faults,
-    },
-    serve::{Events, Lost, Request},
+    kernel::{bpf::uptime, tasks::Faults},
+    node::writer::Watched,
+    serve::{Events, Lost, View},
 };
 
 /// How long events may wait in the ring: the programs wake nobody.
-const LOOK: Duration = Duration::from_millis(50);
+const PERIOD: Duration = Duration::from_millis(50);
 /// How often the programs are asked anew, and names are.
 const ASK: Duration = Duration::from_secs(1);
-/// For how long they are asked: longer than a look at everything takes.
+/// For how long they are asked: longer than a pass takes.
 const ASKED: Duration = Duration::from_secs(5);
 /// Rest after something failed.
 const REST: Duration = Duration::from_secs(1);
 
 /// What it reads and where that goes.
 pub(super) struct Monitor {
-    pub(super) watcher: Watcher,
-    pub(super) services: ServiceMap,
+    /// The programs to ask; others with each datapath.
+    pub(super) watched: mpsc::Receiver<Option<Watched>>,
+    /// Those that are asked.
+    pub(super) current: Option<Watched>,
+    /// The services' names.
+    pub(super) view: watch::Receiver<View>,
     pub(super) events: Events,
-    /// To the main loop, which knows the services' names.
-    pub(super) requests: mpsc::Sender<Request>,
 }
 
 impl Monitor {
-    /// Starts it.
-    pub(super) fn spawn(self, faults: &Faults) -> JoinHandle<()> {
+    /// Starts it; it ends when no datapath can come any more.
+    pub(super) fn start(self, faults: &Faults) {
         let monitor = Arc::new(Mutex::new(self));
-        faults.keep("monitor", move || {
+        drop(faults.keep("monitor", move || {
             let monitor = Arc::clone(&monitor);
             async move { monitor.lock().await.run().await }
-        })
+        }));
     }
 
     async fn run(&mut self) {
-        let mut readers = self.events.readers();
-        // The events outlive this task's need of them: an error means that the agent ends.
-        while readers.wait_for(|&readers| readers > 0).await.is_ok() {
-            if let Err(error) = self.follow().await {
-                tracing::warn!("events of the kernel programs: {error:#}");
-                sleep(REST).await;
+        loop {
+            tokio::select! {
+                other = self.watched.recv() => match other {
+                    Some(other) => self.current = other,
+                    None => return,
+                },
+                () = follow(self.current.as_mut(), &self.events, &self.view) => {}
             }
         }
     }
+}
 
-    /// Until the last reader has gone.
-    async fn follow(&mut self) -> Result<()> {
-        // What a predecessor has left is old.
-        self.watcher.rest()?;
-        let mut names = self.names().await?;
-        let mut ticks = interval(LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due = Instant::now();
-        while *self.events.readers().borrow() > 0 {
-            if Instant::now() >= due {
-                due = Instant::now() + ASK;
-                self.watcher.ask(ASKED)?;
-                names = self.names().await?;
-                self.tell_lost()?;
+/// Follows one datapath for ever.
+async fn follow(watched: Option<&mut Watched>, events: &Events, view: &watch::Receiver<View>) {
+    let Some(watched) = watched else { return std::future::pending().await };
+    let mut readers = events.readers();
+    // The events outlive this task's need of them: an error means that the agent ends.
+    while readers.wait_for(|&readers| readers > 0).await.is_ok() {
+        if let Err(error) = tell_readers(watched, events, view).await {
+            tracing::warn!("events of the kernel programs: {error:#}");
+            sleep(REST).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Until the last reader has gone.
+async fn tell_readers(watched: &mut Watched, events: &Events, view: &watch::Receiver<View>) -> Result<()> {
+    // What a predecessor has left is old.
+    watched.watcher.rest()?;
+    let mut names = names(view)?;
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
+    while *events.readers().borrow() > 0 {
+        if Instant::now() >= due {
+            due = Instant::now() + ASK;
+            watched.watcher.ask(ASKED)?;
+            names = self::names(view)?;
+            match watched.watcher.untold()? {
+                0 => {}
+                lost => events.tell(&Lost::new(lost)),
             }
-            ticks.tick().await;
-            self.tell(&names);
         }
-        Ok(self.watcher.rest()?)
-    }
-
-    fn tell(&mut self, names: &Names) {
-        while let Some(sighting) = self.watcher.take() {
-            if let Some(event) = names.tell(&sighting, |index| self.services.vip_of(index)) {
-                self.events.tell(&event);
+        ticks.tick().await;
+        while let Some(sighting) = watched.watcher.take() {
+            if let Some(event) = names.tell(&sighting, |index| watched.services.vip_of(index)) {
+                events.tell(&event);
             }
         }
     }
+    Ok(watched.watcher.rest()?)
+}
 
-    fn tell_lost(&mut self) -> Result<()> {
-        match self.watcher.untold()? {
-            0 => {}
-            lost => self.events.tell(&Lost::new(lost)),
-        }
-        Ok(())
-    }
-
-    async fn names(&self) -> Result<Names> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Services(answer)).await.context("asking for the services' names")?;
-        let services = answered.await.context("asking for the services' names")?;
-        let entries = services.map(|snapshot| snapshot.entries).unwrap_or_default();
-        let named = entries.iter().map(|entry| (entry.wanted.vip, entry.wanted.name.clone()));
-        Ok(Names::new(named.collect::<HashMap<_, _>>(), uptime()?))
-    }
+fn names(view: &watch::Receiver<View>) -> Result<Names> {
+    let desired = view.borrow().desired.clone();
+    let named = desired.entries().map(|entry| (entry.wanted.vip, entry.wanted.name.clone()));
+    Ok(Names::new(named.collect::<HashMap<_, _>>(), uptime()?))
 }

@@ -1,58 +1,47 @@
 //! What the agent says of itself: its record for `status`, and notices for systemd.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, process, time::SystemTime};
 
 use sd_notify::NotifyState;
+use tokio::sync::watch;
 
-use crate::inspect::status::{AgentRecord, seconds};
-use crate::kernel::bpf::FlowCount;
+use crate::{
+    inspect::status::{AgentRecord, seconds},
+    node::{self, writer::Applied},
+};
 
-/// What a degraded reason is about. Each part of a look replaces its own reasons.
+/// What a degraded reason is about. Each part of the agent replaces its own reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
     /// The files.
     Config,
     /// That this is the only agent.
     Sole,
+    /// Tasks that ended.
+    Tasks,
     /// The API's socket.
     Api,
-    /// What the kernel tells of its tables.
-    Kernel,
-    /// What the kernel programs tell.
-    Programs,
-    /// The lock that commands hold.
-    Lock,
-    /// Fans.
-    Fans,
-    /// Foreign packet filters.
-    Forward,
-    /// Endpoints, ports, path routes.
-    Endpoints,
-    /// Services and their routes.
-    Services,
+    /// That the kernel is written to.
+    Writer,
+    /// What the writer says.
+    Kernel(node::writer::Topic),
+    /// What was applied, and the log of it.
+    Applied,
     /// VIPs that others translate.
     Shadows,
-    /// Tasks beside the main loop.
-    Tasks,
 }
 
-/// The agent's record and who is told about it.
+/// What the agent says of itself.
 #[derive(Debug)]
 pub(super) struct Report {
-    path: PathBuf,
     record: AgentRecord,
-    written: Option<AgentRecord>,
+    output: watch::Sender<AgentRecord>,
     reasons: BTreeMap<Topic, Vec<String>>,
 }
 
 impl Report {
-    /// A record of this process, not yet written.
-    pub(super) fn new(path: &Path, node: String) -> Self {
+    /// A record of this process.
+    pub(super) fn new(node: String) -> Self {
         let record = AgentRecord {
             node,
             pid: process::id(),
@@ -60,7 +49,12 @@ impl Report {
             started: seconds(SystemTime::now()),
             ..AgentRecord::default()
         };
-        Self { path: path.to_owned(), record, written: None, reasons: BTreeMap::new() }
+        Self { output: watch::Sender::new(record.clone()), record, reasons: BTreeMap::new() }
+    }
+
+    /// The record, whenever it says something new.
+    pub(super) fn record(&self) -> watch::Receiver<AgentRecord> {
+        self.output.subscribe()
     }
 
     /// The node's name, after a reload.
@@ -68,18 +62,11 @@ impl Report {
         self.record.node = node;
     }
 
-    /// The node's name.
-    pub(super) fn node(&self) -> &str {
-        &self.record.node
-    }
-
-    /// What the flow tables hold.
-    pub(super) fn set_flow_count(&mut self, count: Option<FlowCount>) {
-        self.record.flow_count = count;
-    }
-
     /// Replaces the reasons of a topic. New ones are logged, once.
     pub(super) fn set(&mut self, topic: Topic, reasons: Vec<String>) {
+        if self.reasons.get(&topic).is_some_and(|old| *old == reasons) {
+            return;
+        }
         let old = self.reasons.insert(topic, reasons).unwrap_or_default();
         let new = &self.reasons[&topic];
         for reason in new.iter().filter(|reason| !old.contains(reason)) {
@@ -90,15 +77,28 @@ impl Report {
         }
     }
 
-    /// Writes the record, if it says anything new, and tells systemd.
+    /// Takes over what the writer says.
+    pub(super) fn set_applied(&mut self, applied: &Applied) {
+        for (&topic, reasons) in &*applied.reasons {
+            self.set(Topic::Kernel(topic), reasons.clone());
+        }
+        self.record.flow_count = applied.flow_count;
+        self.publish();
+    }
+
+    /// Hands the record out, if it says anything new, and tells systemd.
     pub(super) fn publish(&mut self) {
         self.record.degraded = self.reasons.values().flatten().cloned().collect();
-        if self.written.as_ref() == Some(&self.record) {
+        let record = &self.record;
+        let is_news = self.output.send_if_modified(|former| {
+            let is_news = former != record;
+            if is_news {
+                former.clone_from(record);
+            }
+            is_news
+        });
+        if !is_news {
             return;
-        }
-        match self.record.write(&self.path) {
-            Ok(()) => self.written = Some(self.record.clone()),
-            Err(error) => tracing::warn!("{}: {error}", self.path.display()),
         }
         let status = match self.record.degraded.as_slice() {
             [] => "as it ought to be".to_owned(),
@@ -126,35 +126,27 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
 mod tests {
     use super::*;
 
-    fn read(path: &Path) -> AgentRecord {
-        AgentRecord::read(path).unwrap().unwrap().0
-    }
-
     #[test]
     fn reasons_stay_until_their_topic_says_otherwise() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.json");
-        let mut report = Report::new(&path, "a".to_owned());
-        report.set(Topic::Fans, vec!["fan".to_owned()]);
+        let mut report = Report::new("a".to_owned());
+        let record = report.record();
+        report.set(Topic::Shadows, vec!["shadow".to_owned()]);
         report.set(Topic::Config, vec!["config-invalid".to_owned()]);
         report.publish();
-        assert_eq!(read(&path).degraded, ["config-invalid", "fan"]);
+        assert_eq!(record.borrow().degraded, ["config-invalid", "shadow"]);
         report.set(Topic::Config, vec![]);
         report.publish();
-        assert_eq!(read(&path).degraded, ["fan"]);
+        assert_eq!(record.borrow().degraded, ["shadow"]);
     }
 
     #[test]
-    fn a_record_is_written_only_when_it_says_something_new() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.json");
-        let mut report = Report::new(&path, "a".to_owned());
+    fn a_record_is_handed_out_only_when_it_says_something_new() {
+        let mut report = Report::new("a".to_owned());
+        let record = report.record();
+        report.set(Topic::Shadows, vec![]);
         report.publish();
-        std::fs::remove_file(&path).unwrap();
-        report.set(Topic::Fans, vec![]);
-        report.publish();
-        assert!(!path.exists());
+        assert!(!record.has_changed().unwrap());
         report.stopped();
-        assert!(read(&path).stopped.is_some());
+        assert!(record.borrow().stopped.is_some());
     }
 }

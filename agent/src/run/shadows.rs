@@ -1,4 +1,4 @@
-//! Looks for others that translate VIPs, beside the main loop: what they have may be large.
+//! Finds others that translate VIPs, beside the event loop: what they have may be large.
 
 use std::{
     collections::HashMap,
@@ -10,10 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use control::{
-    filter,
-    service::{Protocol, Service},
-};
+use control::{filter, service::Protocol};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -28,99 +25,96 @@ use crate::{
         nft_watch::{self, NftWatch},
         tasks::Faults,
     },
+    serve::View,
 };
 
-/// Its name.
-const TASK: &str = "shadows";
-
-/// Between two looks.
+/// Between two searches.
 const REST: Duration = Duration::from_secs(10);
-/// What tells nobody of changes (IPVS, control groups, iptables beside nf_tables) is asked so often.
+/// What tells nobody of changes (IPVS, control groups, iptables beside nf_tables) is searched so often.
 const PERIOD: Duration = Duration::from_secs(60);
+/// Its name among tasks.
+const TASK: &str = "shadows";
 /// Our own table.
 const OWN: &str = "fanlight";
 
-/// The services to look for.
-#[derive(Debug)]
-pub(super) struct Shadows(watch::Sender<Arc<[Served]>>);
+/// Rest after services changed: many do at once.
+const BURST: Duration = Duration::from_millis(100);
 
-impl Shadows {
-    /// Nothing is looked for until [`watch`] runs.
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Arc::default()))
-    }
+/// Finds others that translate the services' VIPs, as long as the agent runs; reasons come whenever they are others than
+/// before.
+pub(super) fn start(view: watch::Receiver<View>, reasons: mpsc::Sender<Vec<String>>, faults: &Faults) {
+    start_with(view, reasons, faults, find);
+}
 
-    /// Looks for these from now on.
-    pub(super) fn serve<'a>(&self, services: impl Iterator<Item = &'a Service> + Clone) {
-        self.0.send_if_modified(|former| {
-            let is_same = |(former, service): (&Served, &Service)| {
-                former.vip == service.vip && former.name == service.name
-            };
-            if former.len() == services.clone().count() && former.iter().zip(services.clone()).all(is_same) {
-                return false;
-            }
-            *former =
-                services.map(|Service { name, vip, .. }| Served { name: name.clone(), vip: *vip }).collect();
-            true
-        });
-    }
-
-    /// Starts looking; reasons come whenever they are others than before.
-    pub(super) fn start(&self, reasons: mpsc::Sender<Vec<String>>, faults: &Faults) {
-        self.start_with(reasons, faults, look);
-    }
-
-    fn start_with(
-        &self,
-        reasons: mpsc::Sender<Vec<String>>,
-        faults: &Faults,
-        look: fn(&[Served]) -> Vec<String>,
-    ) {
-        let (services, blocking) = (self.0.subscribe(), faults.clone());
-        faults.keep(TASK, move || run(services.clone(), reasons.clone(), blocking.clone(), look));
-    }
+fn start_with(
+    view: watch::Receiver<View>,
+    reasons: mpsc::Sender<Vec<String>>,
+    faults: &Faults,
+    find: fn(&[Served]) -> Vec<String>,
+) {
+    let blocking = faults.clone();
+    drop(faults.keep(TASK, move || run(view.clone(), reasons.clone(), blocking.clone(), find)));
 }
 
 async fn run(
-    mut services: watch::Receiver<Arc<[Served]>>,
+    mut view: watch::Receiver<View>,
     reasons: mpsc::Sender<Vec<String>>,
     faults: Faults,
-    look: fn(&[Served]) -> Vec<String>,
+    find: fn(&[Served]) -> Vec<String>,
 ) {
     let mut changes = None;
-    let mut told = Vec::new();
+    let mut former = Vec::new();
     let mut last: Option<Instant> = None;
     loop {
-        if let Some(last) = last.filter(|_| !services.borrow().is_empty()) {
+        if let Some(last) = last {
             sleep((last + REST).saturating_duration_since(Instant::now())).await;
         }
-        let served = Arc::clone(&services.borrow_and_update());
+        let served = served(&view.borrow_and_update());
         let is_idle = served.is_empty();
         let found = if is_idle {
-            changes = None;
+            (changes, last) = (None, None);
             Vec::new()
         } else {
             watch_from_now(&mut changes);
-            let found = faults.blocking(TASK, move || look(&served)).await;
+            let sought = Arc::clone(&served);
+            let found = faults.blocking(TASK, move || find(&sought)).await;
             last = Some(Instant::now());
-            // One that panicked has found nothing out: what was told holds.
-            found.ok().flatten().unwrap_or_else(|| told.clone())
+            // One that panicked has found nothing out: what was found before holds.
+            found.ok().flatten().unwrap_or_else(|| former.clone())
         };
-        if found != told {
-            told.clone_from(&found);
+        if found != former {
+            former.clone_from(&found);
             if reasons.send(found).await.is_err() {
                 return;
             }
         }
         tokio::select! {
-            changed = services.changed() => if changed.is_err() { return },
+            changed = changed(&mut view, &served) => if changed.is_err() { return },
             () = next_change(&mut changes) => {}
             () = sleep(PERIOD), if !is_idle => {}
         }
     }
 }
 
-/// Watches the packet filter, from before the next look on.
+/// The services that the kernel serves.
+fn served(view: &View) -> Arc<[Served]> {
+    let services = view.desired.entries().map(|entry| &entry.wanted);
+    let served = services.filter(|service| !view.failed.contains(&service.vip));
+    served.map(|service| Served { name: service.name.clone(), vip: service.vip }).collect()
+}
+
+/// Waits until services of other names or VIPs are served.
+async fn changed(view: &mut watch::Receiver<View>, former: &[Served]) -> Result<(), watch::error::RecvError> {
+    loop {
+        view.changed().await?;
+        sleep(BURST).await;
+        if *served(&view.borrow_and_update()) != *former {
+            return Ok(());
+        }
+    }
+}
+
+/// Watches the packet filter, from before the next search on.
 fn watch_from_now(changes: &mut Option<NftWatch>) {
     if changes.as_mut().is_some_and(|changes| changes.forget().is_ok()) {
         return;
@@ -142,25 +136,25 @@ async fn next_change(changes: &mut Option<NftWatch>) {
 }
 
 /// What others do to these services, one line a reason.
-fn look(services: &[Served]) -> Vec<String> {
+fn find(services: &[Served]) -> Vec<String> {
     let start = Instant::now();
     let vips = Vips::new(services);
     let mut reasons = Reasons::default();
     let mut failures = Vec::new();
-    let looks =
-        [("nftables", nftables as Look), ("iptables", legacy), ("ip_vs", ipvs), ("connect()", programs)];
-    for (who, look) in looks {
-        if let Err(error) = look(&vips, &mut reasons) {
-            failures.push(format!("shadowed: whether {who} translates VIPs can't be told: {error:#}"));
+    let places =
+        [("nftables", nftables as Find), ("iptables", legacy), ("ip_vs", ipvs), ("connect()", programs)];
+    for (place, find) in places {
+        if let Err(error) = find(&vips, &mut reasons) {
+            failures.push(format!("shadowed: whether {place} translates VIPs can't be told: {error:#}"));
         }
     }
-    tracing::debug!(services = services.len(), time = ?start.elapsed(), "looked for who else translates VIPs");
+    tracing::debug!(services = services.len(), time = ?start.elapsed(), "searched for others that translate VIPs");
     let mut lines = reasons.lines(services);
     lines.extend(failures);
     lines
 }
 
-type Look = fn(&Vips<'_>, &mut Reasons) -> Result<()>;
+type Find = fn(&Vips<'_>, &mut Reasons) -> Result<()>;
 
 fn nftables(vips: &Vips<'_>, reasons: &mut Reasons) -> Result<()> {
     let ruleset = Ruleset::open()?;
@@ -224,48 +218,49 @@ fn programs(vips: &Vips<'_>, reasons: &mut Reasons) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use control::service::Algorithm;
+    use control::{
+        desired::{Desired, Dirty, Input, Inputs, SourceId, desired},
+        service::{Algorithm, Service},
+    };
 
     use super::*;
 
-    fn service(name: &str, vip: &str) -> Service {
-        Service {
+    fn view(services: &[(&str, &str)], algorithm: Algorithm) -> View {
+        let service = |&(name, vip): &(&str, &str)| Service {
             name: name.to_owned(),
             vip: vip.parse().unwrap(),
-            algorithm: Algorithm::Maglev,
+            algorithm,
             backends: Vec::new(),
-        }
+        };
+        let services: Vec<Service> = services.iter().map(service).collect();
+        let mut inputs = Inputs::default();
+        inputs.replace(SourceId::File, Input::defining("a file", &services));
+        View { desired: desired(&inputs, &Desired::default(), &Dirty::All).0, ..View::default() }
     }
 
     #[tokio::test]
-    async fn a_look_that_panics_is_a_fault_and_not_the_news_that_nobody_translates() {
-        let (shadows, faults) = (Shadows::new(), Faults::default());
-        let (reasons, mut told) = mpsc::channel(1);
-        shadows.start_with(reasons, &faults, |_| panic!("half a rule"));
-        shadows.serve([service("web", "10.96.0.10:80/tcp")].iter());
+    async fn a_search_that_panics_is_a_fault_and_not_the_news_that_nobody_translates() {
+        let faults = Faults::default();
+        let (reasons, mut found) = mpsc::channel(1);
+        let (_sender, views) = watch::channel(view(&[("web", "10.96.0.10:80/tcp")], Algorithm::Maglev));
+        start_with(views, reasons, &faults, |_| panic!("half a rule"));
         while faults.reasons().is_empty() {
             sleep(Duration::from_millis(5)).await;
         }
         assert!(faults.reasons()[0].starts_with("task-failed: shadows: panicked: half a rule; "));
-        assert!(told.try_recv().is_err());
+        assert!(found.try_recv().is_err());
     }
 
     #[test]
-    fn only_other_names_and_vips_have_them_looked_for_again() {
-        let shadows = Shadows::new();
-        let mut seen = shadows.0.subscribe();
-        let mut is_news = |services: &[Service]| {
-            shadows.serve(services.iter());
-            let is_news = seen.has_changed().unwrap();
-            seen.mark_unchanged();
-            is_news
-        };
-        let (web, dns) = (service("web", "10.96.0.10:80/tcp"), service("dns", "10.96.0.10:53/udp"));
-        assert!(!is_news(&[]));
-        assert!(is_news(std::slice::from_ref(&web)));
-        let other_choice = Service { algorithm: Algorithm::Random, ..web.clone() };
-        assert!(!is_news(&[other_choice]));
-        assert!(is_news(&[web.clone(), dns]));
-        assert!(is_news(&[service("web", "10.96.0.10:81/tcp")]));
+    fn only_other_names_and_vips_are_searched_for_again() {
+        let of = |services, algorithm| served(&view(services, algorithm));
+        let web = of(&[("web", "10.96.0.10:80/tcp")], Algorithm::Maglev);
+        assert_eq!(web.len(), 1);
+        assert_eq!(web, of(&[("web", "10.96.0.10:80/tcp")], Algorithm::Random));
+        assert_ne!(web, of(&[("web", "10.96.0.10:81/tcp")], Algorithm::Maglev));
+        let failed = Arc::new([web[0].vip].into());
+        assert!(
+            served(&View { failed, ..view(&[("web", "10.96.0.10:80/tcp")], Algorithm::Maglev) }).is_empty()
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The agent's API: HTTP/1.1 with JSON on a Unix socket, for the command line and for scripts.
 //!
-//! It has a thread of its own ([`Server`]), so that neither waits for the other's work: what only the agent's loop
-//! knows is asked for over a bounded channel ([`Request`]) and answered once; what happens is told by a broadcast
+//! It has a thread of its own ([`Server`]). Reads are answered there and at once, from the latest [`View`]; changes go to
+//! the event loop over a bounded channel ([`Request`]) and are answered once; what happens is told by a broadcast
 //! ([`Events`]) that no reader can slow down.
 
 mod client;
@@ -13,7 +13,7 @@ mod socket;
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
-use control::service::{Entry, Vip};
+use control::{desired::Desired, service::Vip};
 use dataplane_common::abi::FanRecord;
 use tokio::sync::oneshot;
 
@@ -46,11 +46,9 @@ pub mod paths {
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// What only the agent's loop can answer.
+/// A change that the event loop is asked for.
 #[derive(Debug)]
 pub enum Request {
-    /// All services.
-    Services(Answer<Snapshot>),
     /// The configuration is to be read again.
     Reload(Answer<Reloaded>),
     /// These services are to be there, in place of former ones of their names.
@@ -70,17 +68,17 @@ pub enum Request {
     },
 }
 
-/// All services at one time: the work of telling them is not the loop's.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// The services, in the order of their names.
-    pub entries: Vec<Arc<Entry>>,
-    /// VIPs of those that the kernel does not hold as they are wanted.
+/// What reads are answered from, at one time; clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// What the kernel was brought to.
+    pub desired: Arc<Desired>,
+    /// VIPs of services that the kernel does not hold as they are wanted.
     pub failed: Arc<HashSet<Vip>>,
     /// The node's name.
-    pub node: String,
+    pub node: Arc<str>,
     /// Its fans.
-    pub fans: Vec<FanRecord>,
+    pub fans: Arc<[FanRecord]>,
     /// What the kernel holds; `None` while no fan is up.
     pub map: Option<ServiceMap>,
 }

@@ -1,5 +1,7 @@
 //! Requests that are not fulfilled: a status, and why.
 
+use std::fmt;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -51,6 +53,13 @@ impl Refusal {
 
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, problems: vec![Problem::general(message)] }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        f.write_str(&problems.join("; "))
     }
 }
 

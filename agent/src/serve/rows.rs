@@ -5,13 +5,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
-use control::service::{
-    Algorithm, BackendLife, BackendState, Entry, Forward, ServiceLife, ServiceState, Vip,
+use control::{
+    desired::Entry,
+    service::{Algorithm, BackendLife, BackendState, Down, Forward, ServiceLife, ServiceState, Vip},
 };
 use dataplane_common::{abi::FanRecord, fan::host_of};
 use serde::{Deserialize, Serialize};
 
-use super::Snapshot;
+use super::View;
 use crate::kernel::bpf;
 
 /// What `service apply` and `service remove` did.
@@ -87,6 +88,9 @@ pub struct BackendRow {
     pub weight: u32,
     /// Whether it takes new flows.
     pub state: BackendLife,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Down>,
     /// The node that it is on: this one's name, or another's address in the underlay; none outside the fans.
     pub node: Option<String>,
     /// Established flows of this node's clients, where they were counted.
@@ -97,11 +101,26 @@ pub struct BackendRow {
 /// Established flows of each service and backend.
 type Flows = HashMap<(Vip, SocketAddrV4), u64>;
 
-impl Snapshot {
+impl View {
+    /// All services with their state.
+    pub fn states(&self) -> impl Iterator<Item = ServiceState> {
+        self.desired.entries().map(|entry| entry.state(self.is_held(entry)))
+    }
+
+    fn is_held(&self, entry: &Entry) -> bool {
+        self.map.is_some() && !self.failed.contains(&entry.wanted.vip)
+    }
+
     /// All services, with their flows where they are to be `counted`.
     pub(super) fn rows(&self, counted: bool) -> bpf::Result<Vec<ServiceRow>> {
         let flows = if counted { Some(self.flows()?) } else { None };
-        Ok(self.entries.iter().map(|entry| self.row(entry, flows.as_ref())).collect())
+        Ok(self.desired.entries().map(|entry| self.row(entry, flows.as_ref())).collect())
+    }
+
+    /// The service of a name, with its flows.
+    pub(super) fn named(&self, name: &str) -> bpf::Result<Option<ServiceRow>> {
+        let Some(entry) = self.desired.get(name) else { return Ok(None) };
+        Ok(Some(self.row(entry, Some(&self.flows()?))))
     }
 
     fn flows(&self) -> bpf::Result<Flows> {
@@ -110,22 +129,20 @@ impl Snapshot {
 
     fn row(&self, entry: &Entry, flows: Option<&Flows>) -> ServiceRow {
         let vip = entry.wanted.vip;
-        let is_held = self.map.is_some() && !self.failed.contains(&vip);
-        let ServiceState { name, forward, algorithm, state, backends, .. } =
-            ServiceState::new(entry, is_held);
+        let ServiceState { name, forward, algorithm, state, backends, .. } = entry.state(self.is_held(entry));
         let backends = backends.into_iter().map(|backend| self.backend(vip, backend, flows)).collect();
         let affinity = Affinity::default();
         ServiceRow { name, vip: vip.to_string(), forward, algorithm, affinity, state, backends }
     }
 
     fn backend(&self, vip: Vip, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
-        let BackendState { address, weight, state } = backend;
+        let BackendState { address, weight, state, reason } = backend;
         let counted = |flows: &Flows| match address {
             SocketAddr::V4(address) => flows.get(&(vip, address)).copied().unwrap_or_default(),
             SocketAddr::V6(_) => 0,
         };
         let node = node_of(&self.fans, address.ip(), &self.node);
-        BackendRow { address, weight, state, node, flows: flows.map(counted) }
+        BackendRow { address, weight, state, reason, node, flows: flows.map(counted) }
     }
 }
 

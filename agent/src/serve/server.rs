@@ -16,8 +16,8 @@ use axum::{
     routing::{get, post, put},
 };
 use control::{
+    desired::ChangeError,
     model::{clipped, quoted},
-    service::BookError,
 };
 use futures_util::stream;
 use hyper::{StatusCode, Uri, header::CONTENT_TYPE, server::conn::http1};
@@ -27,14 +27,17 @@ use hyper_util::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
 };
 
 use super::{
-    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Snapshot, Socket,
-    events::READERS, paths,
+    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View, events::READERS,
+    paths,
 };
-use crate::sources::config::{Problem, format::Format, service::parse};
+use crate::{
+    kernel::bpf,
+    sources::config::{Problem, format::Format, service::parse},
+};
 
 /// Connections at a time; further ones wait to be accepted. Those of readers of events stay: others have as many beside.
 const CONNECTIONS: usize = READERS + 64;
@@ -53,11 +56,13 @@ const LINGER: Duration = ANSWER;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What requests are answered from.
+/// What the API is made of.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// To the agent's loop.
+    /// Changes, to the event loop.
     pub requests: mpsc::Sender<Request>,
+    /// What reads are answered from.
+    pub view: watch::Receiver<View>,
     /// What happens.
     pub events: Events,
 }
@@ -151,23 +156,14 @@ fn router(app: App) -> Router {
 }
 
 async fn services(State(app): State<App>, uri: Uri) -> Result<Json<Vec<ServiceRow>>, Refusal> {
-    let snapshot = app.ask(Request::Services).await?;
     let is_counted = uri.query() != Some("flows=no");
-    Ok(Json(rows(snapshot, is_counted).await?))
+    app.read(move |view| view.rows(is_counted)).await.map(Json)
 }
 
 async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
-    let mut snapshot = app.ask(Request::Services).await?;
-    snapshot.entries.retain(|entry| entry.defined.name == name);
-    let row = rows(snapshot, true).await?.pop();
-    row.map(Json).ok_or_else(|| Refusal::not_found(BookError::NoService(name).to_string()))
-}
-
-/// Counting flows reads the whole table: not on the thread that serves.
-async fn rows(snapshot: Snapshot, is_counted: bool) -> Result<Vec<ServiceRow>, Refusal> {
-    let rows = tokio::task::spawn_blocking(move || snapshot.rows(is_counted)).await;
-    rows.map_err(|error| Refusal::failed(error.to_string()))?
-        .map_err(|error| Refusal::failed(error.to_string()))
+    let sought = name.clone();
+    let row = app.read(move |view| view.named(&sought)).await?;
+    row.map(Json).ok_or_else(|| Refusal::not_found(ChangeError::NoService(name).to_string()))
 }
 
 async fn apply(State(app): State<App>, request: HttpRequest) -> Result<Json<Applied>, Refusal> {
@@ -261,7 +257,18 @@ async fn not_allowed(request: HttpRequest) -> Refusal {
 }
 
 impl App {
-    /// Has the agent's loop answer; it may be busy, but nobody waits for ever.
+    /// Answers from the latest view. Counting flows reads the whole table: not on the thread that serves.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> bpf::Result<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let view = self.view.borrow().clone();
+        let answer = tokio::task::spawn_blocking(move || read(&view)).await;
+        let answer = answer.map_err(|error| Refusal::failed(error.to_string()))?;
+        answer.map_err(|error| Refusal::failed(error.to_string()))
+    }
+
+    /// Has the event loop answer; it may be busy, but nobody waits for ever.
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Refusal> {
         const BUSY: &str = "the agent is busy; try again, and see 'fanlight status'";
         let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY);

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::{model::fnv1a, service::Change};
+use control::{desired::Change, model::fnv1a};
 use thiserror::Error;
 
 use crate::kernel::replace::{put_synced, sync_folder};

@@ -5,6 +5,7 @@ mod fan;
 mod hash;
 mod ports;
 mod quoted;
+mod time;
 
 use std::net::Ipv4Addr;
 
@@ -16,6 +17,7 @@ pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink,
 pub use hash::fnv1a;
 pub use ports::PortRange;
 pub use quoted::{clipped, quoted};
+pub use time::utc;
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
 pub const ROUTE_PROTOCOL: u8 = 250;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Algorithm, Backend, Entry, Forward, Vip};
+use crate::service::{Algorithm, Forward, Vip};
 
 /// A service; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct BackendState {
     pub weight: u32,
     /// Whether it takes new flows.
     pub state: BackendLife,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Down>,
 }
 
 /// Whether a backend takes new flows.
@@ -55,39 +58,16 @@ pub enum BackendLife {
     Up,
     /// Its flows go on, and it gets no new ones.
     Drained,
-    /// Its endpoint on this host has gone, and it gets no new flows until it is back.
+    /// It can't be reached, and gets no new flows until it can.
     Down,
 }
 
-impl ServiceState {
-    /// A service that is wanted; `is_held`: the kernel holds it so.
-    pub fn new(entry: &Entry, is_held: bool) -> Self {
-        let service = &entry.defined;
-        let state = |backend: &Backend| match backend.weight {
-            _ if entry.absent.contains(&backend.socket()) => BackendLife::Down,
-            1.. if !entry.drained.contains(&backend.socket()) => BackendLife::Up,
-            _ => BackendLife::Drained,
-        };
-        let backend = |backend: &Backend| BackendState {
-            address: backend.socket(),
-            weight: backend.weight,
-            state: state(backend),
-        };
-        let backends: Vec<_> = service.backends.iter().map(backend).collect();
-        let has_usable = backends.iter().any(|backend| backend.state == BackendLife::Up);
-        Self {
-            name: service.name.clone(),
-            vip: service.vip.to_string(),
-            forward: Forward::Nat,
-            algorithm: service.algorithm,
-            state: match (is_held, has_usable) {
-                (false, _) => ServiceLife::Failed,
-                (true, true) => ServiceLife::Up,
-                (true, false) => ServiceLife::Down,
-            },
-            backends,
-        }
-    }
+/// Why a backend can't be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Down {
+    /// Its endpoint on this node has gone.
+    EndpointGone,
 }
 
 /// What an agent said of services, against the VIPs that packets find now.
@@ -105,42 +85,44 @@ pub fn against(reported: Vec<ServiceState>, vips: &[Vip]) -> Vec<ServiceState> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Origin, Service};
 
-    fn service(weights: &[u32]) -> Entry {
-        let backend = |(&weight, last)| Backend { address: [250, 0, 28, last].into(), port: 80, weight };
-        let service = Service {
-            name: "web".to_owned(),
-            vip: "10.96.0.10:80/tcp".parse().unwrap(),
-            algorithm: Algorithm::Maglev,
-            backends: weights.iter().zip(2..).map(backend).collect(),
+    fn service(state: ServiceLife) -> ServiceState {
+        let backend = |last, weight, state, reason| BackendState {
+            address: ([250, 0, 28, last], 80).into(),
+            weight,
+            state,
+            reason,
         };
-        Entry::new(service, Origin::File, None)
-    }
-
-    #[test]
-    fn a_service_is_up_while_a_backend_takes_new_flows() {
-        let states =
-            [vec![1, 0], vec![0], vec![]].map(|weights| ServiceState::new(&service(&weights), true).state);
-        assert_eq!(states, [ServiceLife::Up, ServiceLife::Down, ServiceLife::Down]);
-        assert_eq!(ServiceState::new(&service(&[1]), false).state, ServiceLife::Failed);
+        ServiceState {
+            name: "web".to_owned(),
+            vip: "10.96.0.10:80/tcp".to_owned(),
+            forward: Forward::Nat,
+            algorithm: Algorithm::Maglev,
+            state,
+            backends: vec![
+                backend(2, 3, BackendLife::Up, None),
+                backend(3, 0, BackendLife::Drained, None),
+                backend(4, 1, BackendLife::Down, Some(Down::EndpointGone)),
+            ],
+        }
     }
 
     #[test]
     fn a_service_that_packets_do_not_find_is_missing() {
-        let reported = || vec![ServiceState::new(&service(&[1]), true)];
-        assert_eq!(against(reported(), &[service(&[]).wanted.vip])[0].state, ServiceLife::Up);
+        let reported = || vec![service(ServiceLife::Up)];
+        assert_eq!(against(reported(), &["10.96.0.10:80/tcp".parse().unwrap()])[0].state, ServiceLife::Up);
         assert_eq!(against(reported(), &[])[0].state, ServiceLife::Missing);
     }
 
     #[test]
     fn the_json_has_the_keys_that_scripts_rely_on() {
-        let json = serde_json::to_value(ServiceState::new(&service(&[3, 0]), true)).unwrap();
+        let json = serde_json::to_value(service(ServiceLife::Up)).unwrap();
         let expected = serde_json::json!({
             "name": "web", "vip": "10.96.0.10:80/tcp", "forward": "nat", "algorithm": "maglev", "state": "up",
             "backends": [
                 {"address": "250.0.28.2:80", "weight": 3, "state": "up"},
                 {"address": "250.0.28.3:80", "weight": 0, "state": "drained"},
+                {"address": "250.0.28.4:80", "weight": 1, "state": "down", "reason": "endpoint-gone"},
             ],
         });
         assert_eq!(json, expected);

@@ -19,43 +19,50 @@ async fn case() -> Case {
     let events = Events::default();
     let server = Server::start(
         Socket::bind_with_link(&path, &folder.path().join("usual.sock"), None).unwrap(),
-        App { requests: sender, events: events.clone() },
+        App { requests: sender, view: watch::channel(View::default()).1, events: events.clone() },
     );
     let client = Client::connect_to(&path).await.unwrap();
     Case { folder, _server: server.unwrap(), requests, events, client }
 }
 
-fn empty() -> Snapshot {
-    Snapshot {
-        entries: Vec::new(),
-        failed: Arc::default(),
-        node: "a".to_owned(),
-        fans: Vec::new(),
-        map: None,
+#[tokio::test]
+async fn reads_are_answered_while_the_event_loop_takes_no_request() {
+    let Case { requests, mut client, folder, _server, .. } = case().await;
+    let waiting =
+        tokio::spawn(async move { client.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await });
+    while requests.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    let mut second = Client::connect_to(&folder.path().join("usual.sock")).await.unwrap();
+    let services: Vec<ServiceRow> = second.get(paths::SERVICES).await.unwrap();
+    assert_eq!(services, []);
+    let unknown = second.get::<ServiceRow>("/v1/services/web").await.unwrap_err();
+    assert!(unknown.to_string().starts_with("no service 'web'"), "{unknown}");
+    waiting.abort();
 }
 
 #[tokio::test]
-async fn the_agents_loop_answers() {
+async fn the_event_loop_makes_changes() {
     let Case { mut requests, mut client, _server, .. } = case().await;
     let answered = tokio::spawn(async move {
-        let Some(Request::Services(answer)) = requests.recv().await else { panic!() };
-        answer.send(Ok(empty())).unwrap();
+        let Some(Request::Reload(answer)) = requests.recv().await else { panic!() };
+        answer.send(Ok(Reloaded { changed: true, fans: 1, services: 2 })).unwrap();
     });
-    let services: Vec<ServiceRow> = client.get(paths::SERVICES).await.unwrap();
-    assert_eq!(services, []);
+    let reloaded: Reloaded = client.call(hyper::Method::POST, paths::RELOAD, None).await.unwrap();
+    assert_eq!(reloaded.services, 2);
     answered.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_loop_with_too_much_to_do_is_not_waited_for() {
     let Case { requests, mut client, folder, _server, .. } = case().await;
-    let waiting = tokio::spawn(async move { client.get::<Vec<ServiceRow>>(paths::SERVICES).await });
+    let waiting =
+        tokio::spawn(async move { client.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await });
     while requests.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut second = Client::connect_to(&folder.path().join("usual.sock")).await.unwrap();
-    let error = second.get::<Vec<ServiceRow>>(paths::SERVICES).await.unwrap_err();
+    let error = second.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await.unwrap_err();
     assert!(error.to_string().starts_with("the agent is busy"), "{error}");
     waiting.abort();
 }

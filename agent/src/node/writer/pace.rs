@@ -1,24 +1,24 @@
-//! When to look at everything again: soon after a change, not too often, ever more rarely while something keeps
+//! When everything is reconciled again: soon after a change, not too often, ever more rarely while something keeps
 //! failing, and every few seconds in any case. Time comes in as values.
 
 use std::time::{Duration, Instant};
 
-/// A burst of changes (a container that comes up makes a dozen) is looked at once.
+/// A burst of changes (a container that comes up makes a dozen) is one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Rest between two looks, because what we do makes changes itself.
+/// Rest between two passes, because what we do makes changes itself.
 const REST: Duration = Duration::from_millis(80);
-/// Rest before a look that can't wait: packets are lost until then, but a storm of such reasons must leave time for others.
+/// Rest before a pass that can't wait: packets are lost until then, but a storm of such reasons must leave time for others.
 const URGENT_REST: Duration = Duration::from_millis(40);
 /// Longest rest while something keeps failing; a device that is back must be served within 10 s.
 const LONGEST_REST: Duration = Duration::from_secs(4);
-/// First rest after a look was put off, which doubles: most commands end within a second.
+/// First rest after a pass was put off, which doubles: most commands end within a second.
 const DELAY: Duration = Duration::from_millis(20);
-/// Longest rest while looks are put off.
+/// Longest rest while passes are put off.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// The periodic check: finds what no event told of.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// The times of looks.
+/// The times of passes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     earliest: Instant,
@@ -28,12 +28,12 @@ pub(super) struct Pace {
     /// When the periodic check is due, whatever else is.
     check: Instant,
     failures: u32,
-    /// How often in a row a look was put off.
+    /// How often in a row a pass was put off.
     delays: u32,
 }
 
 impl Pace {
-    /// The first look is due at once.
+    /// The first pass is due at once.
     pub(super) fn new(now: Instant) -> Self {
         Self { earliest: now, urgent: now, due: now, check: now, failures: 0, delays: 0 }
     }
@@ -48,15 +48,15 @@ impl Pace {
         self.due = self.due.min(now.max(self.urgent));
     }
 
-    /// A look could not begin; it is tried again, each time later, whatever changes meanwhile.
+    /// A pass could not begin; it is tried again, each time later, whatever changes meanwhile.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.earliest = now + DELAY.saturating_mul(1 << self.delays.min(10)).min(LONGEST_DELAY);
         self.delays = self.delays.saturating_add(1);
         self.due = self.earliest;
     }
 
-    /// A look ended; with failures the next comes sooner than the periodic check, but each time later.
-    pub(super) fn looked(&mut self, now: Instant, failed: bool) {
+    /// A pass ended; with failures the next comes sooner than the periodic check, but each time later.
+    pub(super) fn passed(&mut self, now: Instant, failed: bool) {
         self.delays = 0;
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
@@ -71,14 +71,14 @@ impl Pace {
         now >= self.check
     }
 
-    /// What was due needed no look; the periodic check stays where it was. `again`: not all of it is done.
-    pub(super) fn looked_away(&mut self, now: Instant, again: bool) {
+    /// What was due needed no pass; the periodic check stays where it was. `again`: not all of it is done.
+    pub(super) fn skipped(&mut self, now: Instant, again: bool) {
         self.earliest = self.earliest.max(now + REST);
         self.urgent = now + URGENT_REST;
         self.due = if again { self.check.min(self.earliest) } else { self.check };
     }
 
-    /// When the next look is due.
+    /// When the next pass is due.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
@@ -89,11 +89,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_of_changes_is_one_look() {
+    fn a_burst_of_changes_is_one_pass() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         assert_eq!(pace.due(), start);
-        pace.looked(start, false);
+        pace.passed(start, false);
         assert_eq!(pace.due(), start + CHECK);
         let first = start + Duration::from_secs(1);
         pace.changed(first);
@@ -102,23 +102,23 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_look_does_not_put_the_periodic_check_off() {
+    fn what_needs_no_pass_does_not_put_the_periodic_check_off() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        pace.looked(start, false);
+        pace.passed(start, false);
         let change = start + CHECK - DEBOUNCE;
         pace.changed(change - DEBOUNCE);
         assert!(!pace.is_periodic(change));
-        pace.looked_away(change, false);
+        pace.skipped(change, false);
         assert_eq!(pace.due(), start + CHECK);
         assert!(pace.is_periodic(pace.due()));
     }
 
     #[test]
-    fn changes_that_a_look_made_itself_wait_for_the_rest_to_end() {
+    fn changes_that_a_pass_made_itself_wait_for_the_rest_to_end() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        pace.looked(start, false);
+        pace.passed(start, false);
         pace.changed(start);
         assert_eq!(pace.due(), start + REST);
         pace.urgent(start);
@@ -126,23 +126,23 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_wait_is_looked_at_at_once_but_a_storm_of_it_leaves_time_for_others() {
+    fn what_cannot_wait_is_done_at_once_but_a_storm_of_it_leaves_time_for_others() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.looked(now, false);
+        pace.passed(now, false);
         now += Duration::from_secs(1);
         pace.urgent(now);
         assert_eq!(pace.due(), now);
-        let (end, mut looks) = (now + Duration::from_secs(1), 0);
+        let (end, mut passes) = (now + Duration::from_secs(1), 0);
         while now < end {
             pace.urgent(now);
             if now >= pace.due() {
-                looks += 1;
-                pace.looked(now, looks % 2 == 0);
+                passes += 1;
+                pace.passed(now, passes % 2 == 0);
             }
             now += Duration::from_micros(100);
         }
-        assert!((20..=25).contains(&looks), "{looks} looks a second");
+        assert!((20..=25).contains(&passes), "{passes} passes a second");
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_cannot_begin_is_tried_ever_more_rarely_but_every_second() {
+    fn a_pass_that_cannot_begin_is_tried_ever_more_rarely_but_every_second() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         let mut last = Duration::ZERO;
@@ -166,7 +166,7 @@ mod tests {
             (now, last) = (pace.due(), rest);
         }
         assert_eq!(last, LONGEST_DELAY);
-        pace.looked(now, false);
+        pace.passed(now, false);
         pace.put_off(now);
         assert_eq!(pace.due(), now + DELAY);
     }
@@ -177,13 +177,13 @@ mod tests {
         let mut pace = Pace::new(start);
         let mut last = Duration::ZERO;
         for _ in 0..20 {
-            pace.looked(start, true);
+            pace.passed(start, true);
             let rest = pace.due() - start;
             assert!(rest >= last && rest <= LONGEST_REST, "{rest:?}");
             last = rest;
         }
         assert_eq!(last, LONGEST_REST);
-        pace.looked(start, false);
+        pace.passed(start, false);
         pace.changed(start);
         assert_eq!(pace.due(), start + REST);
     }

@@ -1,15 +1,15 @@
-//! When others' packet filters have to be looked at again.
+//! When others' packet filters are read again.
 
 use std::time::{Duration, Instant};
 
 use crate::kernel::nft_rules::Ruleset;
 
-/// Between two looks: container engines change rules with every container.
+/// Between two readings: container engines change rules with every container.
 const REST: Duration = Duration::from_secs(5);
 /// Changes of iptables beside nf_tables are told to nobody.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The last look.
+/// The last reading.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
     last: Option<Instant>,
@@ -25,7 +25,7 @@ impl Filters {
     }
 
     /// One ended; what was changed by it is seen.
-    pub(super) fn looked(&mut self, now: Instant) {
+    pub(super) fn read(&mut self, now: Instant) {
         *self = Self { last: Some(now), generation: generation() };
     }
 }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use crate::{kernel::netlink::Event, node::table::Snapshot};
 
-/// What has to be looked at.
+/// What has to be reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Concern {
     /// Nothing of ours.
@@ -59,7 +59,7 @@ impl Known {
         overlays.chain(self.uplink_networks.iter().copied()).collect()
     }
 
-    /// Takes over what a look saw.
+    /// Takes over what a pass saw.
     pub(super) fn learn(&mut self, snapshot: &Snapshot) {
         let bridges = snapshot.fans.iter().map(|fan| fan.bridge);
         let routed = snapshot.wired.iter().filter(|wired| wired.record.routed).map(|wired| wired.index);

@@ -1,0 +1,349 @@
+//! The event loop: it brings the sources together, has the writer work, and answers. It waits for nothing else.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use control::{model::utc, service::Down};
+use sd_notify::NotifyState;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+use super::{
+    Options,
+    api::Api,
+    changes::{Changes, Next},
+    files::name,
+    log::Log,
+    monitor::Monitor,
+    records::Records,
+    report::{Report, Topic, notify},
+    shadows,
+    signals::{Signal, Signals},
+    stage::{Ended, Reply},
+    state::State,
+};
+use crate::{
+    inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
+    kernel::{capabilities, sole::Sole, tasks::Faults},
+    node::writer::{Applied, Watched, Writer},
+    serve::{Answer, Refusal, Reloaded, Request, View},
+    sources::{
+        config::{self, FANS_FILE, Problem},
+        presence,
+    },
+};
+
+/// Requests that wait for their turn; further ones are turned away.
+const REQUESTS: usize = 64;
+/// Datapaths that the monitor has not come to.
+const WATCHED: usize = 4;
+/// How often what nothing tells of is checked: the socket, the guards, the log.
+const CHECK: Duration = Duration::from_secs(5);
+/// How long the first pass may take until the agent answers without it.
+const START: Duration = Duration::from_secs(30);
+/// How long the writer may be at one thing until that is a reason to be degraded.
+const LONG: Duration = Duration::from_secs(10);
+/// How long taking everything down may take.
+const TAKE_DOWN: Duration = Duration::from_secs(60);
+
+/// What the event loop holds.
+pub(super) struct Agent {
+    options: Options,
+    /// The files, as they are followed.
+    files: config::Sources,
+    node: Arc<str>,
+    changes: Changes,
+    applied: watch::Receiver<Applied>,
+    /// The absent endpoints that the state follows.
+    absent: Arc<BTreeMap<Ipv4Addr, Down>>,
+    view: watch::Sender<View>,
+    api: Api,
+    requests: mpsc::Receiver<Request>,
+    /// The files are to be read when that is done.
+    is_reload_due: bool,
+    report: Report,
+    records: Records,
+    signals: Signals,
+    faults: Faults,
+    shadowed: mpsc::Receiver<Vec<String>>,
+    sole: Sole,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Signal(Signal),
+    Applied(bool),
+    Stage(Result<Ended>),
+    Request(Request),
+    Shadowed(Vec<String>),
+    Check,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -> Result<()> {
+    let mut agent = Agent::open(options, files, sole)?;
+    agent.wait_for_first_pass().await?;
+    agent.records.write_now().await;
+    agent.records.start(&agent.faults);
+    agent.api.open()?;
+    agent.check();
+    agent.report.publish();
+    notify(&[NotifyState::Ready]);
+    agent.serve().await?;
+    notify(&[NotifyState::Stopping]);
+    agent.stop().await
+}
+
+impl Agent {
+    fn open(options: &Options, files: config::Sources, sole: Sole) -> Result<Self> {
+        let signals = Signals::open()?;
+        let (log, changes) = Log::open().context("services")?;
+        // A damaged record is written anew.
+        let absent = presence::absent(&read_services(Path::new(SERVICES_FILE)).unwrap_or_default());
+        let node = name(&files)?;
+        let mut state = State::default();
+        state.set_absent(&absent);
+        state.set_files(&options.config, &files, &node, log.has_lost());
+        state.change(&changes);
+        let (watchers, watched) = mpsc::channel(WATCHED);
+        let faults = Faults::default();
+        let writer =
+            Writer::start(Arc::clone(&state.desired), absent, watchers, faults.clone()).context("agent")?;
+        let applied = writer.applied();
+        // The writer gives up its own when it has begun.
+        if let Err(error) = capabilities::drop_unused() {
+            tracing::warn!("capabilities are kept: {error}");
+        }
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let view = watch::Sender::new(view_of(&node, &applied.borrow()));
+        let mut api = Api::new(requests, view.subscribe(), faults.clone());
+        api.move_to(&files.config.api.socket, None);
+        let report = Report::new(node.to_string());
+        let records =
+            Records { agent: report.record(), services: view.subscribe(), path: RECORD_FILE.into() };
+        let shadowed = start_tasks(&faults, watched, &view, &api);
+        let absent = Arc::clone(&applied.borrow().absent);
+        let mut agent = Self {
+            options: options.clone(),
+            node,
+            changes: Changes::new(state, writer, log),
+            applied,
+            absent,
+            view,
+            api,
+            requests: asked,
+            is_reload_due: false,
+            report,
+            records,
+            signals,
+            faults,
+            shadowed,
+            sole,
+            files: config::Sources::default(),
+        };
+        agent.follow_files(files);
+        agent.changes.drop_stale_marks();
+        Ok(agent)
+    }
+
+    /// Until the kernel is as desired for the first time, or a command holds that up.
+    async fn wait_for_first_pass(&mut self) -> Result<()> {
+        let is_through = |applied: &Applied| applied.passes > 0 || applied.is_held_up();
+        match timeout(START, self.applied.wait_for(is_through)).await {
+            Ok(Ok(_applied)) => {}
+            Ok(Err(_gone)) => return Err(writer_ended()),
+            Err(_late) => tracing::warn!("the first pass over the kernel takes long; requests are answered"),
+        }
+        self.follow_applied();
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> Result<()> {
+        let mut checks = interval_at(Instant::now() + CHECK, CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.changes.is_free() && std::mem::take(&mut self.is_reload_due) {
+                // Nobody waits for the answer of a signal.
+                self.begin(Request::Reload(oneshot::channel().0));
+            }
+            let is_free = self.changes.is_free();
+            let wake = tokio::select! {
+                biased;
+                signal = self.signals.next() => Wake::Signal(signal),
+                changed = self.applied.changed() => Wake::Applied(changed.is_ok()),
+                ended = self.changes.end() => Wake::Stage(ended),
+                Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
+                Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
+                _ = checks.tick() => Wake::Check,
+            };
+            match wake {
+                Wake::Signal(Signal::Stop) => return Ok(()),
+                Wake::Signal(Signal::Reload) => self.is_reload_due = true,
+                Wake::Applied(true) => self.follow_applied(),
+                Wake::Applied(false) => return Err(writer_ended()),
+                Wake::Stage(ended) => self.go_on(ended?),
+                Wake::Request(request) => self.begin(request),
+                Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
+                Wake::Check => self.check(),
+            }
+            self.report.publish();
+        }
+    }
+
+    async fn stop(mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        if self.options.detach {
+            let taken_down = timeout(TAKE_DOWN, self.changes.writer.take_down()).await;
+            outcome = taken_down
+                .map_err(|_late| anyhow!("it takes longer than {} s", TAKE_DOWN.as_secs()))
+                .and_then(|taken_down| taken_down.unwrap_or_else(|_gone| Err(writer_ended())))
+                .context("agent: taking the datapath down");
+        }
+        self.follow_applied();
+        self.report.stopped();
+        self.records.write_now().await;
+        outcome
+    }
+
+    /// Takes over what the kernel holds now.
+    fn follow_applied(&mut self) {
+        let applied = self.applied.borrow_and_update().clone();
+        self.report.set_applied(&applied);
+        if !Arc::ptr_eq(&self.absent, &applied.absent) {
+            self.absent = Arc::clone(&applied.absent);
+            self.changes.set_absent(&applied.absent);
+        }
+        self.view.send_replace(view_of(&self.node, &applied));
+    }
+
+    /// What nothing tells of.
+    fn check(&mut self) {
+        let reasons = self.sole.hold();
+        self.report.set(Topic::Sole, reasons);
+        self.report.set(Topic::Tasks, self.faults.reasons());
+        let reasons = self.api.repair();
+        self.report.set(Topic::Api, reasons);
+        let busy =
+            self.changes.writer.busy_since().filter(|since| since.elapsed().is_ok_and(|time| time > LONG));
+        let reason = busy.map(|since| {
+            let since = utc(seconds(since));
+            format!(
+                "writer-busy: one change of the kernel takes since {since}; see the log for what holds it up"
+            )
+        });
+        self.report.set(Topic::Writer, reason.into_iter().collect());
+        self.report_applied();
+        self.changes.mend();
+    }
+
+    fn report_applied(&mut self) {
+        self.report.set(Topic::Applied, self.changes.reasons());
+    }
+
+    /// Begins to do what a request asks for.
+    fn begin(&mut self, request: Request) {
+        if matches!(request, Request::Reload(_)) {
+            let mut states = vec![NotifyState::Reloading];
+            states.extend(NotifyState::monotonic_usec_now().ok());
+            notify(&states);
+            tracing::info!("reading the configuration again");
+        }
+        let held = self.applied.borrow().clone();
+        self.changes.begin(request, &held, self.options.config.clone());
+    }
+
+    /// Goes on with a change when a stage of it has ended.
+    fn go_on(&mut self, ended: Ended) {
+        match self.changes.go_on(ended) {
+            Next::Follow(files, answer) => self.reload(files, answer),
+            Next::Reloaded(reloaded, answer) => {
+                notify(&[NotifyState::Ready]);
+                // Whoever asked may have given up meanwhile.
+                drop(answer.send(Ok(reloaded)));
+                self.changes.drop_stale_marks();
+            }
+            Next::Answer(reply, outcome) => self.answer(reply, outcome),
+            Next::Tell => self.report_applied(),
+            Next::Wait => {}
+        }
+    }
+
+    /// Answers a change: readers see what the kernel holds by then.
+    fn answer(&mut self, reply: Reply, outcome: Result<(), Refusal>) {
+        self.follow_applied();
+        self.report_applied();
+        reply.send(outcome);
+    }
+
+    /// Follows files that were read, or nothing of them: what is wrong is told.
+    fn reload(&mut self, files: Result<config::Sources, Vec<String>>, answer: Answer<Reloaded>) {
+        match files.and_then(|files| self.take_over(files)) {
+            Ok(reloaded) => self.changes.bring_files(reloaded, answer),
+            Err(lines) => {
+                let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();
+                self.report.set(Topic::Config, reasons);
+                notify(&[NotifyState::Ready]);
+                let problems = lines.into_iter().map(Problem::general).collect();
+                drop(answer.send(Err(Refusal::invalid(problems))));
+            }
+        }
+    }
+
+    /// Uses these files from now on, or none of what they say: whatever can fail comes first.
+    fn take_over(&mut self, files: config::Sources) -> Result<Reloaded, Vec<String>> {
+        let bad = config::bad_lines(Path::new(FANS_FILE), &files.lines);
+        if !bad.is_empty() {
+            return Err(bad.iter().map(ToString::to_string).collect());
+        }
+        let failed = |error: anyhow::Error| vec![format!("{error:#}")];
+        let node = name(&files).map_err(failed)?;
+        let server = self.api.prepare(&files.config.api.socket).map_err(failed)?;
+        let changed = files != self.files;
+        let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
+        self.api.move_to(&files.config.api.socket, server);
+        self.node = node;
+        self.report.set_node(self.node.to_string());
+        let keeps_unknown = self.changes.log.has_lost();
+        self.changes.state.set_files(&self.options.config, &files, &self.node, keeps_unknown);
+        self.follow_files(files);
+        Ok(reloaded)
+    }
+
+    /// Says what is wrong with files that are followed.
+    fn follow_files(&mut self, files: config::Sources) {
+        let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
+        let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
+        self.report.set(Topic::Config, reasons);
+        self.files = files;
+        self.report_applied();
+    }
+}
+
+/// Starts what runs beside the loop; gives where reasons come of VIPs that others translate.
+fn start_tasks(
+    faults: &Faults,
+    watched: mpsc::Receiver<Option<Watched>>,
+    view: &watch::Sender<View>,
+    api: &Api,
+) -> mpsc::Receiver<Vec<String>> {
+    let (reasons, shadowed) = mpsc::channel(1);
+    shadows::start(view.subscribe(), reasons, faults);
+    Monitor { watched, current: None, view: view.subscribe(), events: api.events() }.start(faults);
+    shadowed
+}
+
+fn view_of(node: &Arc<str>, applied: &Applied) -> View {
+    View {
+        desired: Arc::clone(&applied.desired),
+        failed: Arc::clone(&applied.failed),
+        node: Arc::clone(node),
+        fans: Arc::clone(&applied.fans),
+        map: applied.services.clone(),
+    }
+}
+
+fn writer_ended() -> anyhow::Error {
+    anyhow!("agent: the thread that writes to the kernel has ended; see the log, and start the agent again")
+}

@@ -1,0 +1,28 @@
+//! The files of the configuration.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use control::model::PortRange;
+
+use crate::{
+    inspect::status::host_name,
+    kernel::reserved_ports,
+    sources::config::{self, ConfigError, FANS_FILE},
+};
+
+/// Reads the configuration.
+pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
+    let sources = config::load(path, Path::new(FANS_FILE))?;
+    // Where the range can't be read, the ports are not reserved either, and that is reported.
+    if let Ok((first, last)) = reserved_ports::local() {
+        sources.check_beside(path, PortRange(first, last))?;
+    }
+    Ok(sources)
+}
+
+/// The node's name.
+pub(super) fn name(files: &config::Sources) -> Result<Arc<str>> {
+    let name = files.config.node.name.clone().map_or_else(host_name, Ok);
+    Ok(name.context("agent: the host's name")?.into())
+}

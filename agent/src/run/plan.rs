@@ -1,0 +1,108 @@
+//! What a request asks for, as changes; or why it is refused.
+
+use std::net::SocketAddr;
+
+use control::{
+    desired::{self, Change, ChangeError, Desired, Inputs},
+    model::network,
+    service::{Backend, BackendLife, Service, Vip},
+};
+use ipnet::Ipv4Net;
+
+use crate::{
+    node::writer::Applied as Held,
+    serve::{Applied, Drained, Refusal},
+    sources::config::{
+        Problem,
+        service::{Placed, check_addresses, check_beside},
+    },
+};
+
+/// What a request is answered from.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'k> {
+    pub(super) inputs: &'k Inputs,
+    pub(super) desired: &'k Desired,
+    pub(super) held: &'k Held,
+}
+
+impl Known<'_> {
+    /// Services are to be there, in place of former ones of their names.
+    pub(super) fn apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
+        let problems = check_addresses(placed, &self.overlays());
+        if !problems.is_empty() {
+            return Err(Refusal::invalid(problems));
+        }
+        let standing: Vec<&Service> = self.desired.entries().map(|entry| &entry.wanted).collect();
+        let all = placed.iter().map(|placed| &placed.service).chain(standing.iter().copied());
+        let taken = placed.iter().filter_map(|placed| {
+            let Vip { address, .. } = placed.service.vip;
+            let why = self.held.taken.why(placed.service.vip, all.clone())?;
+            Some(placed.wrong_vip(format!("{address} {why}; give the service another VIP")))
+        });
+        let taken: Vec<Problem> = taken.collect();
+        if !taken.is_empty() {
+            return Err(Refusal::conflicts(taken));
+        }
+        let problems = check_beside(placed, standing.iter().copied());
+        if !problems.is_empty() {
+            return Err(Refusal::conflicts(problems));
+        }
+        let services: Vec<&Service> = placed.iter().map(|placed| &placed.service).collect();
+        let changed = desired::check(self.inputs, self.desired, &services).map_err(|problems| {
+            let problem = |(place, error): (usize, ChangeError)| match error {
+                ChangeError::VipTaken { .. } => placed[place].wrong_vip(error.to_string()),
+                _ => placed[place].wrong_name(error.to_string()),
+            };
+            Refusal::conflicts(problems.into_iter().map(problem).collect())
+        })?;
+        let changes: Vec<Change> =
+            changed.iter().map(|&place| Change::Set(services[place].clone())).collect();
+        if self.held.services.is_none() && !changes.is_empty() {
+            return Err(Refusal::conflict(
+                "no fan is up, so that no service can be served; bring one up first",
+            ));
+        }
+        let applied = changes.len();
+        Ok((changes, Applied { applied, unchanged: services.len() - applied, ..Applied::default() }))
+    }
+
+    /// An applied service is to go.
+    pub(super) fn remove(&self, name: &str) -> Result<(Vec<Change>, Applied), Refusal> {
+        let change = desired::remove(self.inputs, name).map_err(refuse)?;
+        Ok((vec![change], Applied { removed: 1, ..Applied::default() }))
+    }
+
+    /// A backend is to take no new flows, or to take them again.
+    pub(super) fn drain(
+        &self,
+        service: String,
+        backend: SocketAddr,
+        drain: bool,
+    ) -> Result<(Vec<Change>, Drained), Refusal> {
+        let change = desired::drain(self.desired, &service, backend, drain).map_err(refuse)?;
+        let entry = self.desired.get(&service);
+        let weighs = |own: &Backend| own.socket() == backend && own.weight > 0;
+        let state = match entry {
+            Some(entry) if !drain && entry.down.contains_key(&backend) => BackendLife::Down,
+            Some(entry) if !drain && entry.defined.backends.iter().any(weighs) => BackendLife::Up,
+            _ => BackendLife::Drained,
+        };
+        let changed = change.is_some();
+        Ok((change.into_iter().collect(), Drained { service, backend, state, changed }))
+    }
+
+    /// Networks that backends may live in: those of all fans, of the files or by hand.
+    fn overlays(&self) -> Vec<Ipv4Net> {
+        let wanted = self.desired.settings.fans.iter().map(|(spec, _)| spec.overlay);
+        let standing = self.held.fans.iter().map(|fan| network(fan.overlay, fan.overlay_mask));
+        wanted.chain(standing).collect()
+    }
+}
+
+fn refuse(error: ChangeError) -> Refusal {
+    match error {
+        ChangeError::NoService(_) | ChangeError::NoBackend { .. } => Refusal::not_found(error.to_string()),
+        _ => Refusal::conflict(error.to_string()),
+    }
+}

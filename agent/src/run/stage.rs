@@ -1,0 +1,164 @@
+//! How far a change is, and what it waits for.
+
+use std::{future::pending, io, time::Duration};
+
+use anyhow::Result;
+use control::desired::Change;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::log::{Damaged, Log, Writing, Written};
+use crate::{
+    serve::{Answer, Applied, Drained, Refusal, Reloaded},
+    sources::config::{self, ConfigError},
+};
+
+/// How long an answer to a reload waits for the kernel: what a command with the lock holds up is followed later.
+const RELOADED: Duration = Duration::from_secs(2);
+
+/// Where the outcome of changes goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// Services are applied or removed.
+    Applied(Answer<Applied>, Applied),
+    /// A backend is drained or undrained.
+    Drained(Answer<Drained>, Drained),
+    /// The agent itself asked.
+    Nobody,
+}
+
+impl Reply {
+    /// Answers; the client may have given up meanwhile.
+    pub(super) fn send(self, outcome: Result<(), Refusal>) {
+        match self {
+            Self::Applied(answer, applied) => drop(answer.send(outcome.map(|()| applied))),
+            Self::Drained(answer, drained) => drop(answer.send(outcome.map(|()| drained))),
+            Self::Nobody => {
+                if let Err(refusal) = outcome {
+                    tracing::warn!("{refusal}");
+                }
+            }
+        }
+    }
+}
+
+/// How far a change is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The files are read.
+    Loading(JoinHandle<(Result<config::Sources, ConfigError>, Damaged)>, Answer<Reloaded>),
+    /// What the files say is brought to the kernel.
+    Reloading {
+        outcome: oneshot::Receiver<Vec<String>>,
+        end: Instant,
+        reloaded: Reloaded,
+        answer: Answer<Reloaded>,
+    },
+    /// The log is put right.
+    Mending(Writing),
+    /// Changes are written to the log.
+    Writing { writing: Writing, changes: Vec<Change>, reply: Reply },
+    /// They are brought to the kernel.
+    Bringing { outcome: oneshot::Receiver<Vec<String>>, inverse: Vec<Change>, reply: Reply },
+    /// What takes them back is written to the log.
+    Withdrawing { writing: Option<Writing>, inverse: Vec<Change>, fault: String, reply: Reply },
+    /// They are taken out of the kernel.
+    Undoing { outcome: oneshot::Receiver<Vec<String>>, fault: String, is_written: bool, reply: Reply },
+}
+
+/// A stage that ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>, Answer<Reloaded>),
+    Reloaded(Reloaded, Answer<Reloaded>),
+    Mended(Written),
+    Written(Written, Vec<Change>, Reply),
+    Brought { faults: Vec<String>, inverse: Vec<Change>, reply: Reply },
+    Withdrawn { written: Option<Written>, inverse: Vec<Change>, fault: String, reply: Reply },
+    Undone { faults: Vec<String>, fault: String, is_written: bool, reply: Reply },
+}
+
+impl Stage {
+    /// Begins to bring the files' state to the kernel.
+    pub(super) fn reloading(
+        outcome: oneshot::Receiver<Vec<String>>,
+        reloaded: Reloaded,
+        answer: Answer<Reloaded>,
+    ) -> Self {
+        Self::Reloading { outcome, end: Instant::now() + RELOADED, reloaded, answer }
+    }
+
+    /// Waits for the end of a stage, for ever where there is none. Dropping this loses nothing.
+    pub(super) async fn end(stage: &mut Option<Self>) -> Result<Ended> {
+        let result = match stage {
+            None => return pending().await,
+            Some(stage) => stage.result().await?,
+        };
+        // It has ended: what it carried goes on.
+        let Some(stage) = stage.take() else { return pending().await };
+        Ok(match (stage, result) {
+            (Self::Loading(_, answer), Outcome::Loaded(loaded, damaged)) => {
+                Ended::Loaded(loaded, damaged, answer)
+            }
+            (Self::Reloading { reloaded, answer, .. }, _) => Ended::Reloaded(reloaded, answer),
+            (Self::Mending(_), Outcome::Written(Some(written))) => Ended::Mended(written),
+            (Self::Writing { changes, reply, .. }, Outcome::Written(Some(written))) => {
+                Ended::Written(written, changes, reply)
+            }
+            (Self::Bringing { inverse, reply, .. }, Outcome::Faults(faults)) => {
+                Ended::Brought { faults, inverse, reply }
+            }
+            (Self::Withdrawing { inverse, fault, reply, .. }, Outcome::Written(written)) => {
+                Ended::Withdrawn { written, inverse, fault, reply }
+            }
+            (Self::Undoing { fault, is_written, reply, .. }, Outcome::Faults(faults)) => {
+                Ended::Undone { faults, fault, is_written, reply }
+            }
+            (stage, result) => anyhow::bail!("agent: {stage:?} ended with {result:?}"),
+        })
+    }
+
+    async fn result(&mut self) -> Result<Outcome> {
+        Ok(match self {
+            Self::Loading(task, _) => match task.await {
+                Ok((loaded, damaged)) => {
+                    Outcome::Loaded(loaded.map_err(|error| error.lines()), Some(damaged))
+                }
+                Err(error) => Outcome::Loaded(Err(vec![format!("reading the configuration: {error}")]), None),
+            },
+            Self::Reloading { outcome, end, .. } => {
+                // What failed is among the reasons to be degraded.
+                drop(timeout_at(*end, outcome).await);
+                Outcome::Faults(Vec::new())
+            }
+            Self::Mending(writing) | Self::Writing { writing, .. } => {
+                Outcome::Written(Some(Log::end(writing).await?))
+            }
+            Self::Withdrawing { writing: None, .. } => Outcome::Written(None),
+            Self::Withdrawing { writing: Some(writing), .. } => {
+                Outcome::Written(Some(Log::end(writing).await?))
+            }
+            Self::Bringing { outcome, .. } | Self::Undoing { outcome, .. } => {
+                // Without a writer the loop ends.
+                Outcome::Faults(outcome.await.unwrap_or_else(|_gone| vec!["the writer has ended".to_owned()]))
+            }
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>),
+    Written(Option<Written>),
+    Faults(Vec<String>),
+}
+
+/// Why nothing was changed: the log could not be written.
+pub(super) fn unwritten(log: &Log, error: &io::Error) -> Refusal {
+    let path = log.path().display();
+    tracing::warn!("{path}: {error}");
+    Refusal::failed(format!("nothing was changed: {path}: {error}; see whether the disk is full"))
+}

@@ -1,0 +1,255 @@
+//! Changes of what was applied: whether they may be made, making them, and what takes them back.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use dataplane_common::abi::MAX_SERVICES;
+use serde::{Deserialize, Serialize};
+
+use super::{Desired, Dirty, Inputs, Name, SourceId, Statement};
+use crate::{
+    model::quoted,
+    service::{Backend, Service, Vip},
+};
+
+/// The source that these change.
+const OWN: SourceId = SourceId::Applied;
+
+/// A change that is kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Change {
+    /// A service is applied, in place of a former one of its name.
+    Set(Service),
+    /// An applied service goes.
+    Remove(String),
+    /// A backend takes no new flows.
+    Drain(String, SocketAddr),
+    /// It does again.
+    Undrain(String, SocketAddr),
+}
+
+impl Change {
+    /// The service that it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set(service) => &service.name,
+            Self::Remove(name) | Self::Drain(name, _) | Self::Undrain(name, _) => name,
+        }
+    }
+}
+
+/// Why a change can't be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// No service has the name.
+    #[error("no service {}; see 'fanlight service list'", quoted(.0))]
+    NoService(String),
+    /// The service has no such backend.
+    #[error("service {service} has no backend {backend}; it has {}", list(.has))]
+    NoBackend {
+        /// The service.
+        service: String,
+        /// What was asked for.
+        backend: SocketAddr,
+        /// What there is.
+        has: Vec<SocketAddr>,
+    },
+    /// An earlier source defines it.
+    #[error("service {name} is of {label}; change it there")]
+    OfSource {
+        /// The service.
+        name: String,
+        /// Where the source's services are changed.
+        label: String,
+    },
+    /// Another service has the VIP.
+    #[error("{vip} is the VIP of service {other}{}; give each its own", of(label.as_deref()))]
+    VipTaken {
+        /// The VIP.
+        vip: Vip,
+        /// The service that has it.
+        other: String,
+        /// Where that is changed, when it was not applied.
+        label: Option<String>,
+    },
+    /// The table is full.
+    #[error("a node has at most {MAX_SERVICES} services; remove some")]
+    TooMany,
+}
+
+fn of(label: Option<&str>) -> String {
+    label.map_or_else(String::new, |label| format!(" of {label}"))
+}
+
+fn list(backends: &[SocketAddr]) -> String {
+    let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
+    if backends.is_empty() { "none".to_owned() } else { backends.join(", ") }
+}
+
+/// Which of these services, by place, differ from what is applied.
+///
+/// # Errors
+/// What stands in the way of applying them, by place.
+pub fn check(
+    inputs: &Inputs,
+    desired: &Desired,
+    services: &[&Service],
+) -> Result<Vec<usize>, Vec<(usize, ChangeError)>> {
+    let named: HashSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
+    let mut problems = Vec::new();
+    for (place, service) in services.iter().enumerate() {
+        problems.extend(obstacle(inputs, desired, service, &named).map(|error| (place, error)));
+    }
+    let applied =
+        |service: &Service| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
+    let new = services.iter().filter(|service| applied(service).is_none());
+    if inputs.definitions() + new.count() > MAX_SERVICES as usize {
+        problems.push((0, ChangeError::TooMany));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let differs = |service: &Service| applied(service).is_none_or(|applied| !applied.is_same_as(service));
+    Ok((0..services.len()).filter(|&place| differs(services[place])).collect())
+}
+
+fn obstacle(
+    inputs: &Inputs,
+    desired: &Desired,
+    service: &Service,
+    named: &HashSet<&str>,
+) -> Option<ChangeError> {
+    if let Some(source) = inputs.defined_before(OWN, &service.name) {
+        let label = inputs.label(source).to_owned();
+        return Some(ChangeError::OfSource { name: service.name.clone(), label });
+    }
+    let entry = desired.at(service.vip)?;
+    let other = &entry.defined.name;
+    let label = (entry.origin < OWN).then(|| inputs.label(entry.origin).to_owned());
+    // Its own, or one that is replaced as well and was compared with this one.
+    if label.is_none() && named.contains(other.as_str()) {
+        return None;
+    }
+    Some(ChangeError::VipTaken { vip: service.vip, other: other.clone(), label })
+}
+
+/// The change that removes an applied service.
+///
+/// # Errors
+/// It was not applied.
+pub fn remove(inputs: &Inputs, name: &str) -> Result<Change, ChangeError> {
+    if inputs.get(OWN, name).is_some_and(|own| own.definition.is_some()) {
+        return Ok(Change::Remove(name.to_owned()));
+    }
+    Err(match inputs.defined_before(OWN, name) {
+        Some(source) => {
+            ChangeError::OfSource { name: name.to_owned(), label: inputs.label(source).to_owned() }
+        }
+        None => ChangeError::NoService(name.to_owned()),
+    })
+}
+
+/// The change that drains a backend, or undrains it; `None` when it is so already.
+///
+/// # Errors
+/// There is no such service or backend.
+pub fn drain(
+    desired: &Desired,
+    name: &str,
+    backend: SocketAddr,
+    drain: bool,
+) -> Result<Option<Change>, ChangeError> {
+    let entry = desired.get(name).ok_or_else(|| ChangeError::NoService(name.to_owned()))?;
+    if !entry.defined.has(backend) {
+        let has = entry.defined.backends.iter().map(Backend::socket).collect();
+        return Err(ChangeError::NoBackend { service: name.to_owned(), backend, has });
+    }
+    if entry.drained.contains(&backend) == drain {
+        return Ok(None);
+    }
+    let change = if drain { Change::Drain } else { Change::Undrain };
+    Ok(Some(change(name.to_owned(), backend)))
+}
+
+/// Makes changes; gives those that take them back, and what they concern.
+pub fn make(inputs: &mut Inputs, changes: &[Change]) -> (Vec<Change>, Dirty) {
+    let names: BTreeSet<Name> = changes.iter().map(|change| Name::from(change.name())).collect();
+    let former: Vec<Option<Arc<Statement>>> =
+        names.iter().map(|name| inputs.get(OWN, name).cloned()).collect();
+    for change in changes {
+        let name = Name::from(change.name());
+        let mut statement = inputs.get(OWN, &name).map_or_else(Statement::default, |own| (**own).clone());
+        note(&mut statement, change, inputs.defined_before(OWN, &name).is_some());
+        inputs.state(OWN, &name, Some(Arc::new(statement)));
+    }
+    let pairs = names.iter().zip(&former);
+    let inverse = pairs
+        .flat_map(|(name, former)| way(name, inputs.get(OWN, name).map(AsRef::as_ref), former.as_deref()));
+    (inverse.collect(), Dirty::Names(names))
+}
+
+/// What a change says. Marks go with their backend; where another source defines the service they may be for its.
+fn note(statement: &mut Statement, change: &Change, is_defined_elsewhere: bool) {
+    match change {
+        Change::Set(service) => {
+            let mut drained = std::mem::take(&mut statement.drained);
+            drained.retain(|&backend| service.has(backend));
+            *statement = Statement { drained, ..Statement::of(service) };
+        }
+        Change::Remove(_) => {
+            let drained = std::mem::take(&mut statement.drained);
+            let drained = if is_defined_elsewhere { drained } else { BTreeSet::new() };
+            *statement = Statement { drained, ..Statement::default() };
+        }
+        Change::Drain(_, backend) => {
+            statement.drained.insert(*backend);
+        }
+        Change::Undrain(_, backend) => {
+            statement.drained.remove(backend);
+        }
+    }
+}
+
+/// The changes that lead from one statement to another.
+fn way(name: &str, from: Option<&Statement>, to: Option<&Statement>) -> Vec<Change> {
+    let service = |own: Option<&Statement>| own.and_then(|own| own.service(name));
+    let mut changes = Vec::new();
+    match (service(from), service(to)) {
+        (from, Some(to)) if from.as_ref() != Some(&to) => changes.push(Change::Set(to)),
+        (Some(_), None) => changes.push(Change::Remove(name.to_owned())),
+        _ => {}
+    }
+    let marks = |own: Option<&Statement>| own.map(|own| own.drained.clone()).unwrap_or_default();
+    let (was, is) = (marks(from), marks(to));
+    changes.extend(was.difference(&is).map(|&backend| Change::Undrain(name.to_owned(), backend)));
+    // A definition that is replaced takes its marks along.
+    let lost = if changes.is_empty() { &is - &was } else { is };
+    changes.extend(lost.into_iter().map(|backend| Change::Drain(name.to_owned(), backend)));
+    changes
+}
+
+/// The changes that lead from nothing to what is applied.
+pub fn all_changes<'s>(
+    stated: impl IntoIterator<Item = (&'s Name, &'s Arc<Statement>)> + Clone,
+) -> Vec<Change> {
+    let services = stated.clone().into_iter().filter_map(|(name, own)| own.service(name)).map(Change::Set);
+    let marks = stated
+        .into_iter()
+        .flat_map(|(name, own)| own.drained.iter().map(|&backend| Change::Drain(name.to_string(), backend)));
+    services.chain(marks).collect()
+}
+
+/// The changes that take marks away whose backends are no more.
+pub fn stale_marks(inputs: &Inputs) -> Vec<Change> {
+    let is_stale = |name: &str, backend| {
+        !SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, name)).any(|own| own.has(backend))
+    };
+    let marks =
+        inputs.services(OWN).flat_map(|(name, own)| own.drained.iter().map(move |&mark| (name, mark)));
+    let stale = marks.filter(|&(name, backend)| is_stale(name, backend));
+    stale.map(|(name, backend)| Change::Undrain(name.to_string(), backend)).collect()
+}

@@ -1,0 +1,65 @@
+//! Definitions that contradict an earlier one, in words.
+
+use std::net::IpAddr;
+
+use super::{Definition, Desired, Entry, Inputs, Name, SourceId, Statement};
+
+/// Why a definition is hidden beside those that were taken before it, as a sentence.
+pub(super) fn obstacle(
+    inputs: &Inputs,
+    taken: &Desired,
+    (source, name): (SourceId, &Name),
+    definition: Definition,
+    statement: &Statement,
+) -> Option<String> {
+    let of = |entry: &Entry| of(inputs, source, entry.origin);
+    if let Some(other) = taken.get(name) {
+        let label = inputs.label(other.origin);
+        return Some(format!(
+            "service {name}: {label} has it too, and is followed; remove it there, or the applied one with 'fanlight \
+             service remove {name}'"
+        ));
+    }
+    if let Some(other) = taken.at(definition.vip) {
+        return Some(format!(
+            "service {name}: {} is the VIP of service {}{}, which is followed; give one of them another",
+            definition.vip,
+            other.defined.name,
+            of(other)
+        ));
+    }
+    let (address, what, other) = mistaken(inputs, taken, source, definition, statement)?;
+    Some(format!(
+        "service {name}: {address} is {what} of service {}{}, which is followed; give one of them another",
+        other.defined.name,
+        of(other)
+    ))
+}
+
+/// Where another source's service is defined.
+fn of(inputs: &Inputs, source: SourceId, other: SourceId) -> String {
+    if other == source { String::new() } else { format!(" of {}", inputs.label(other)) }
+}
+
+/// The address by which packets of a service would be taken for those of an earlier source's service.
+fn mistaken<'d>(
+    inputs: &Inputs,
+    taken: &'d Desired,
+    source: SourceId,
+    definition: Definition,
+    statement: &Statement,
+) -> Option<(IpAddr, &'static str, &'d Entry)> {
+    let vip = definition.vip.address;
+    let earlier = |name: &Name| taken.get(name).map(AsRef::as_ref).filter(|entry| entry.origin < source);
+    let serves = |entry: &&Entry| entry.defined.backends.iter().any(|backend| backend.address == vip);
+    let served = inputs.index.with_backend(vip).find_map(|(_, name)| earlier(name).filter(serves));
+    if let Some(other) = served {
+        return Some((vip, "a backend's address", other));
+    }
+    statement.backends.iter().find_map(|backend| {
+        let is_its = |entry: &&Entry| entry.defined.vip.address == backend.address;
+        let mut others = inputs.index.with_vip_address(backend.address);
+        let other = others.find_map(|(_, name)| earlier(name).filter(is_its))?;
+        Some((backend.address, "the VIP's address", other))
+    })
+}

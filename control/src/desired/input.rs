@@ -1,0 +1,232 @@
+//! What sources say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+
+use super::{Dirty, Name, index::Index};
+use crate::{
+    model::{FanSpec, Origin, PortRange},
+    service::{Algorithm, Backend, Down, Service, Vip},
+};
+
+/// The sources, in the order of their precedence.
+///
+/// A further one is a line here, a module that makes its [`Input`] (in the agent's room `sources`), and its wiring in the
+/// event loop: [`Inputs::replace`] whenever it says something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceId {
+    /// The configuration file.
+    File,
+    /// What was applied by request.
+    Applied,
+    /// Which endpoints of this node are there.
+    Presence,
+}
+
+impl SourceId {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::File, Self::Applied, Self::Presence];
+}
+
+/// What a service is, beside its backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Where clients find it.
+    pub vip: Vip,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+}
+
+/// What a source says of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statement {
+    /// What the service is.
+    pub definition: Option<Definition>,
+    /// Backends that the source's node contributes.
+    pub backends: Vec<Backend>,
+    /// Backends that take no new flows.
+    pub drained: BTreeSet<SocketAddr>,
+}
+
+impl Statement {
+    /// A service with its backends.
+    pub fn of(service: &Service) -> Self {
+        let definition = Definition { vip: service.vip, algorithm: service.algorithm };
+        Self { definition: Some(definition), backends: service.backends.clone(), drained: BTreeSet::new() }
+    }
+
+    /// The service that it defines.
+    pub fn service(&self, name: &str) -> Option<Service> {
+        let Definition { vip, algorithm } = self.definition?;
+        Some(Service { name: name.to_owned(), vip, algorithm, backends: self.backends.clone() })
+    }
+
+    /// Whether it names a backend.
+    pub fn has(&self, backend: SocketAddr) -> bool {
+        self.backends.iter().any(|own| own.socket() == backend)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.definition.is_none() && self.backends.is_empty() && self.drained.is_empty()
+    }
+}
+
+/// All that one source says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// Where its services are changed, for messages.
+    pub label: String,
+    /// The node that contributes its backends.
+    pub node: Name,
+    /// Its part of each service.
+    pub services: BTreeMap<Name, Arc<Statement>>,
+    /// Backends' addresses that can't be reached, and why.
+    pub down: BTreeMap<IpAddr, Down>,
+}
+
+impl Input {
+    /// A source that defines these services.
+    pub fn defining<'s>(label: &str, services: impl IntoIterator<Item = &'s Service>) -> Self {
+        let stated = services
+            .into_iter()
+            .map(|service| (Name::from(service.name.as_str()), Arc::new(Statement::of(service))));
+        Self { label: label.to_owned(), services: stated.collect(), ..Self::default() }
+    }
+}
+
+/// What does not concern single services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The fans of the files.
+    pub fans: Vec<(FanSpec, Origin)>,
+    /// The uplinks; empty for automatic choice.
+    pub uplinks: Vec<String>,
+    /// How many flows the tables hold; `None`: as the memory allows.
+    pub flows: Option<u32>,
+    /// Source ports for flows to backends off the overlays.
+    pub nat_ports: PortRange,
+    /// The network whose addresses are all routed to the datapath while there are services.
+    pub vip_range: Option<Ipv4Net>,
+    /// Services that the kernel holds and no source names stay: what was applied could not be read.
+    pub keeps_unknown: bool,
+}
+
+/// What all sources say.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// What does not concern single services.
+    pub settings: Arc<Settings>,
+    inputs: BTreeMap<SourceId, Input>,
+    /// Of all sources together.
+    down: Arc<BTreeMap<IpAddr, Down>>,
+    pub(super) index: Index,
+}
+
+impl Inputs {
+    /// Replaces what a source says; gives what that concerns.
+    pub fn replace(&mut self, source: SourceId, input: Input) -> Dirty {
+        let Input { label, node, services, down } = input;
+        let own = self.inputs.entry(source).or_default();
+        let is_other = (&own.label, &own.node) != (&label, &node);
+        (own.label, own.node) = (label, node);
+        let gone: Vec<Name> =
+            own.services.keys().filter(|name| !services.contains_key(*name)).cloned().collect();
+        let mut names = BTreeSet::new();
+        for (name, statement) in gone
+            .into_iter()
+            .map(|name| (name, None))
+            .chain(services.into_iter().map(|(name, statement)| (name, Some(statement))))
+        {
+            if self.state(source, &name, statement) {
+                names.insert(name);
+            }
+        }
+        let dirty = self.set_down(source, down).and(Dirty::Names(names));
+        if is_other { Dirty::All } else { dirty }
+    }
+
+    /// Replaces what a source says of one service; says whether that is anything else than before.
+    pub fn state(&mut self, source: SourceId, name: &Name, statement: Option<Arc<Statement>>) -> bool {
+        let own = &mut self.inputs.entry(source).or_default().services;
+        let statement = statement.filter(|statement| !statement.is_empty());
+        if own.get(name) == statement.as_ref() {
+            return false;
+        }
+        if let Some(former) = own.remove(name) {
+            self.index.remove(source, name, &former);
+        }
+        if let Some(statement) = statement {
+            self.index.add(source, name, &statement);
+            own.insert(Arc::clone(name), statement);
+        }
+        true
+    }
+
+    /// Replaces what a source says of backends' health; gives the services that it concerns.
+    pub fn set_down(&mut self, source: SourceId, down: BTreeMap<IpAddr, Down>) -> Dirty {
+        let own = &mut self.inputs.entry(source).or_default().down;
+        if *own == down {
+            return Dirty::default();
+        }
+        *own = down;
+        let all = self.inputs.values().rev().flat_map(|input| input.down.clone()).collect();
+        let former = std::mem::replace(&mut self.down, Arc::new(all));
+        let now = &self.down;
+        let changed =
+            former.keys().chain(now.keys()).filter(|address| former.get(address) != now.get(address));
+        let index = &self.index;
+        let names =
+            changed.flat_map(|address| index.with_backend(*address)).map(|(_, name)| Arc::clone(name));
+        Dirty::Names(names.collect())
+    }
+
+    /// What a source says of a service.
+    pub fn get(&self, source: SourceId, name: &str) -> Option<&Arc<Statement>> {
+        self.inputs.get(&source)?.services.get(name)
+    }
+
+    /// All that a source says of services.
+    pub fn services(&self, source: SourceId) -> impl Iterator<Item = (&Name, &Arc<Statement>)> + Clone {
+        self.inputs.get(&source).into_iter().flat_map(|input| &input.services)
+    }
+
+    /// Where a source's services are changed.
+    pub fn label(&self, source: SourceId) -> &str {
+        self.inputs.get(&source).map_or("", |input| &input.label)
+    }
+
+    /// The source before `source` that defines a service of a name.
+    pub fn defined_before(&self, source: SourceId, name: &str) -> Option<SourceId> {
+        let defines = |source: &SourceId| self.get(*source, name).is_some_and(|own| own.definition.is_some());
+        SourceId::ALL.into_iter().take_while(|other| *other < source).find(defines)
+    }
+
+    /// How many definitions there are, hidden ones too.
+    pub fn definitions(&self) -> usize {
+        let statements = self.inputs.values().flat_map(|input| input.services.values());
+        statements.filter(|statement| statement.definition.is_some()).count()
+    }
+
+    /// Names of all that is said.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.inputs.values().flat_map(|input| input.services.keys())
+    }
+
+    /// The sources, in the order of the nodes that contribute.
+    pub(super) fn contributors(&self) -> Vec<SourceId> {
+        let mut sources: Vec<(&Name, SourceId)> =
+            self.inputs.iter().map(|(source, input)| (&input.node, *source)).collect();
+        sources.sort_unstable();
+        sources.into_iter().map(|(_, source)| source).collect()
+    }
+
+    /// All addresses that can't be reached, and why: of several sources the first says so.
+    pub(super) fn all_down(&self) -> &Arc<BTreeMap<IpAddr, Down>> {
+        &self.down
+    }
+}

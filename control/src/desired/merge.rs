@@ -1,0 +1,115 @@
+//! The one function that brings all inputs together.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use super::{Definition, Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, clash::obstacle};
+use crate::service::{Backend, Service};
+
+/// What a node is to be like by what its sources say, and the names of the services that are others than in `former`.
+///
+/// `dirty` are the services of which anything was said since `former` was made; [`Dirty::All`] makes everything anew.
+/// Whatever the way, the value is the same.
+pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired>, BTreeSet<Name>) {
+    let names: BTreeSet<Name> = match dirty {
+        Dirty::All => inputs.names().chain(former.entries.keys()).cloned().collect(),
+        Dirty::Names(names) => touched(inputs, former, names),
+    };
+    let mut next = former.clone();
+    next.generation += 1;
+    next.settings = Arc::clone(&inputs.settings);
+    next.down = Arc::clone(inputs.all_down());
+    for name in &names {
+        next.forget(name);
+    }
+    if *dirty == Dirty::All {
+        next.clashes = Default::default();
+    }
+    let contributors = inputs.contributors();
+    for source in SourceId::ALL {
+        for name in &names {
+            let Some(statement) = inputs.get(source, name) else { continue };
+            let Some(definition) = statement.definition else { continue };
+            match obstacle(inputs, &next, (source, name), definition, statement) {
+                Some(why) => next.clashes.insert_mut((Arc::clone(name), source), why),
+                None => next.take(former, name, entry(inputs, &contributors, source, name, definition)),
+            }
+        }
+    }
+    let changed = names.into_iter().filter(|name| !is_same(next.get(name), former.get(name)));
+    let changed = changed.collect();
+    (Arc::new(next), changed)
+}
+
+fn is_same(entry: Option<&Arc<Entry>>, former: Option<&Arc<Entry>>) -> bool {
+    match (entry, former) {
+        (Some(entry), Some(former)) => Arc::ptr_eq(entry, former),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+impl Desired {
+    fn forget(&mut self, name: &Name) {
+        if let Some(entry) = self.entries.get(name) {
+            let vip = entry.defined.vip;
+            self.names.remove_mut(&vip);
+            self.entries.remove_mut(name);
+        }
+        for source in SourceId::ALL {
+            self.clashes.remove_mut(&(Arc::clone(name), source));
+        }
+    }
+
+    /// An entry that is as before stays the same one.
+    fn take(&mut self, former: &Self, name: &Name, entry: Entry) {
+        let same = former.get(name).filter(|former| ***former == entry);
+        let entry = same.map_or_else(|| Arc::new(entry), Arc::clone);
+        self.names.insert_mut(entry.defined.vip, Arc::clone(name));
+        self.entries.insert_mut(Arc::clone(name), entry);
+    }
+}
+
+/// These names and those whose definitions one of them may hide or uncover, now or before, and so on.
+fn touched(inputs: &Inputs, former: &Desired, names: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let mut touched = BTreeSet::new();
+    let mut open: Vec<Name> = names.iter().cloned().collect();
+    while let Some(name) = open.pop() {
+        if touched.contains(&name) {
+            continue;
+        }
+        let was = former.get(&name).map(|entry| (entry.defined.vip, &entry.defined.backends));
+        let is = SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, &name));
+        let is = is.filter_map(|own| own.definition.map(|definition| (definition.vip, &own.backends)));
+        for (vip, backends) in was.into_iter().chain(is) {
+            let index = &inputs.index;
+            let beside = index.with_vip(vip).chain(index.with_backend(vip.address));
+            let beside =
+                beside.chain(backends.iter().flat_map(|backend| index.with_vip_address(backend.address)));
+            open.extend(beside.map(|(_, name)| name).filter(|name| !touched.contains(*name)).cloned());
+        }
+        touched.insert(name);
+    }
+    touched
+}
+
+/// A service by its definition and what the sources contribute.
+fn entry(
+    inputs: &Inputs,
+    contributors: &[SourceId],
+    origin: SourceId,
+    name: &Name,
+    Definition { vip, algorithm }: Definition,
+) -> Entry {
+    let counts = |source: SourceId, own: &Statement| source == origin || own.definition.is_none();
+    let mut sockets = BTreeSet::new();
+    let mut backends: Vec<Backend> = Vec::new();
+    for &source in contributors {
+        let Some(own) = inputs.get(source, name).filter(|own| counts(source, own)) else { continue };
+        backends.extend(own.backends.iter().filter(|backend| sockets.insert(backend.socket())));
+    }
+    let statements: Vec<&Arc<Statement>> =
+        SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, name)).collect();
+    let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
+    let defined = Service { name: name.to_string(), vip, algorithm, backends };
+    Entry::new(defined, origin, is_drained, |backend| inputs.all_down().get(&backend.address).copied())
+}

@@ -1,0 +1,404 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::service::{Algorithm, Backend, BackendLife, Down, Service, ServiceLife};
+
+const FILE: &str = "/etc/fanlight/fanlight.toml";
+
+fn socket(last: u8) -> SocketAddr {
+    ([250, 0, 28, last], 80).into()
+}
+
+fn service(name: &str, vip: u8, backends: &[u8]) -> Service {
+    let backend = |&last: &u8| Backend { address: [250, 0, 28, last].into(), port: 80, weight: 1 };
+    Service {
+        name: name.to_owned(),
+        vip: format!("10.96.0.{vip}:80/tcp").parse().unwrap(),
+        algorithm: Algorithm::Maglev,
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
+fn set(service: &Service) -> Change {
+    Change::Set(service.clone())
+}
+
+/// Inputs with what follows from them.
+#[derive(Clone, Default)]
+struct Node {
+    inputs: Inputs,
+    desired: Arc<Desired>,
+}
+
+impl Node {
+    fn new(file: &[Service], applied: &[Service]) -> Self {
+        let mut node = Self::default();
+        node.set_file(file);
+        node.make(&applied.iter().map(set).collect::<Vec<_>>());
+        node
+    }
+
+    /// Follows what changed; the names of the services that are others now.
+    fn follow(&mut self, dirty: &Dirty) -> Vec<String> {
+        let (desired, changed) = desired(&self.inputs, &self.desired, dirty);
+        self.desired = desired;
+        changed.iter().map(ToString::to_string).collect()
+    }
+
+    fn set_file(&mut self, services: &[Service]) -> Vec<String> {
+        let dirty = self.inputs.replace(SourceId::File, Input::defining(FILE, services));
+        self.follow(&dirty)
+    }
+
+    fn set_absent(&mut self, lasts: &[u8]) -> Vec<String> {
+        let address = |&last: &u8| (IpAddr::from(Ipv4Addr::new(250, 0, 28, last)), Down::EndpointGone);
+        let dirty = self.inputs.set_down(SourceId::Presence, lasts.iter().map(address).collect());
+        self.follow(&dirty)
+    }
+
+    fn make(&mut self, changes: &[Change]) -> Vec<Change> {
+        let (inverse, dirty) = make(&mut self.inputs, changes);
+        self.follow(&dirty);
+        inverse
+    }
+
+    fn drain(&mut self, name: &str, last: u8) {
+        let change = drain(&self.desired, name, socket(last), true).unwrap().unwrap();
+        self.make(&[change]);
+    }
+
+    fn prune(&mut self) {
+        let stale = stale_marks(&self.inputs);
+        self.make(&stale);
+    }
+
+    fn weights(&self, name: &str) -> Vec<u32> {
+        self.desired.get(name).unwrap().wanted.backends.iter().map(|backend| backend.weight).collect()
+    }
+
+    fn clashes(&self) -> Vec<&str> {
+        self.desired.clashes().collect()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.desired.entries().map(|entry| entry.defined.name.as_str()).collect()
+    }
+
+    /// What stands in the way of applying these.
+    fn obstacles(&self, services: &[&Service]) -> Vec<String> {
+        let problems = check(&self.inputs, &self.desired, services).unwrap_err();
+        problems.iter().map(|(place, error)| format!("{place}: {error}")).collect()
+    }
+
+    fn applied(&self) -> impl Iterator<Item = (&Name, &Arc<Statement>)> + Clone {
+        self.inputs.services(SourceId::Applied)
+    }
+
+    fn state(&self) -> (Vec<Change>, Desired) {
+        (all_changes(self.applied()), Desired { generation: 0, ..(*self.desired).clone() })
+    }
+}
+
+#[test]
+fn the_files_services_are_changed_only_there() {
+    let web = service("web", 1, &[2]);
+    let node = Node::new(std::slice::from_ref(&web), &[]);
+    let why = format!("service web is of {FILE}; change it there");
+    assert_eq!(node.obstacles(&[&web]), [format!("0: {why}")]);
+    assert_eq!(remove(&node.inputs, "web").unwrap_err().to_string(), why);
+    let unknown = remove(&node.inputs, "db").unwrap_err().to_string();
+    assert_eq!(unknown, "no service 'db'; see 'fanlight service list'");
+}
+
+#[test]
+fn backends_that_are_down_weigh_nothing_until_they_are_back() {
+    let mut node = Node::new(&[service("web", 1, &[2, 3]), service("db", 2, &[4])], &[]);
+    assert_eq!(node.set_absent(&[2, 99]), ["web"]);
+    assert_eq!((node.weights("web"), node.weights("db")), (vec![0, 1], vec![1]));
+    assert_eq!(node.desired.get("web").unwrap().down, BTreeMap::from([(socket(2), Down::EndpointGone)]));
+    assert!(node.set_absent(&[2, 99]).is_empty());
+    node.make(&[set(&service("new", 3, &[2]))]);
+    assert_eq!(node.weights("new"), [0], "also of services that come later");
+    assert_eq!(node.set_absent(&[]), ["new", "web"]);
+    assert_eq!((node.weights("web"), node.weights("new")), (vec![1, 1], vec![1]));
+}
+
+#[test]
+fn a_vip_belongs_to_one_service() {
+    let node = Node::new(&[service("web", 1, &[])], &[service("db", 2, &[])]);
+    let (first, second) = (service("a", 1, &[]), service("b", 2, &[]));
+    assert_eq!(
+        node.obstacles(&[&first, &second]),
+        [
+            format!("0: 10.96.0.1:80/tcp is the VIP of service web of {FILE}; give each its own"),
+            "1: 10.96.0.2:80/tcp is the VIP of service db; give each its own".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn an_applied_service_that_contradicts_the_files_addresses_waits_until_one_of_them_goes() {
+    let at = |vip: &str, service: Service| Service { vip: vip.parse().unwrap(), ..service };
+    let web = service("web", 1, &[2]);
+    let shadowing = at("250.0.28.2:53/udp", service("shadowing", 2, &[3]));
+    let nested = Service {
+        backends: vec![Backend { address: web.vip.address, port: 80, weight: 1 }],
+        ..service("nested", 3, &[])
+    };
+    let mut node = Node::new(&[], &[shadowing, nested]);
+    assert_eq!(node.desired.len(), 2);
+    assert_eq!(node.set_file(&[web]), ["nested", "shadowing", "web"]);
+    let followed = format!("of service web of {FILE}, which is followed; give one of them another");
+    assert_eq!(
+        node.clashes(),
+        [
+            format!("service nested: 10.96.0.1 is the VIP's address {followed}"),
+            format!("service shadowing: 250.0.28.2 is a backend's address {followed}"),
+        ]
+    );
+    assert_eq!(node.names(), ["web"]);
+    node.set_file(&[]);
+    assert_eq!((node.clashes().len(), node.desired.len()), (0, 2));
+}
+
+#[test]
+fn services_may_change_their_vips_with_each_other() {
+    let mut node = Node::new(&[], &[service("a", 1, &[]), service("b", 2, &[])]);
+    let (a, b) = (service("a", 2, &[]), service("b", 1, &[]));
+    assert_eq!(check(&node.inputs, &node.desired, &[&a, &b]), Ok(vec![0, 1]));
+    node.make(&[set(&a), set(&b)]);
+    assert_eq!(node.desired.at(a.vip).unwrap().wanted, a);
+    assert_eq!(node.desired.at(b.vip).unwrap().wanted, b);
+    assert_eq!(node.clashes(), [""; 0]);
+}
+
+#[test]
+fn the_same_again_is_no_change_whatever_the_order_of_backends() {
+    let node = Node::new(&[], &[service("a", 1, &[2, 3])]);
+    let (a, b) = (service("a", 1, &[3, 2]), service("b", 3, &[]));
+    assert_eq!(check(&node.inputs, &node.desired, &[&a, &b]), Ok(vec![1]));
+}
+
+#[test]
+fn a_drained_backend_weighs_nothing_until_it_is_undrained() {
+    let mut node = Node::new(&[service("web", 1, &[2, 3])], &[]);
+    node.drain("web", 3);
+    assert_eq!(node.weights("web"), [1, 0]);
+    assert_eq!(node.desired.get("web").unwrap().defined.backends[1].weight, 1);
+    assert_eq!(drain(&node.desired, "web", socket(3), true), Ok(None));
+    let change = drain(&node.desired, "web", socket(3), false).unwrap().unwrap();
+    node.make(&[change]);
+    assert_eq!(node.weights("web"), [1, 1]);
+    assert_eq!(
+        drain(&node.desired, "web", socket(9), true).unwrap_err().to_string(),
+        "service web has no backend 250.0.28.9:80; it has 250.0.28.2:80, 250.0.28.3:80"
+    );
+}
+
+#[test]
+fn marks_outlive_changes_of_the_file_and_go_with_their_backend() {
+    let mut node = Node::new(&[service("web", 1, &[2, 3])], &[service("db", 2, &[4, 5])]);
+    node.drain("web", 3);
+    node.drain("db", 5);
+    node.set_file(&[service("web", 1, &[3, 4])]);
+    node.prune();
+    assert_eq!(node.weights("web"), [0, 1]);
+    node.make(&[set(&service("db", 2, &[4]))]);
+    node.make(&[set(&service("db", 2, &[4, 5]))]);
+    assert_eq!(node.weights("db"), [1, 1]);
+    node.set_file(&[]);
+    node.prune();
+    assert_eq!(all_changes(node.applied()), [set(&service("db", 2, &[4, 5]))]);
+}
+
+#[test]
+fn the_file_is_followed_where_it_clashes_and_what_was_applied_comes_back_after_it() {
+    let (web, db) = (service("web", 1, &[2]), service("db", 2, &[2]));
+    let mut node = Node::new(&[], &[web.clone(), db.clone()]);
+    node.set_file(&[service("web", 3, &[4]), service("other", 2, &[4])]);
+    assert_eq!(node.desired.get("web").unwrap().wanted.vip, service("", 3, &[]).vip);
+    assert!(node.desired.get("db").is_none());
+    assert_eq!(
+        node.clashes(),
+        [
+            format!(
+                "service db: 10.96.0.2:80/tcp is the VIP of service other of {FILE}, which is followed; give one of \
+                 them another"
+            ),
+            format!(
+                "service web: {FILE} has it too, and is followed; remove it there, or the applied one with 'fanlight \
+                 service remove web'"
+            ),
+        ]
+    );
+    let removed = remove(&node.inputs, "web").unwrap();
+    node.make(&[removed]);
+    assert_eq!(node.clashes().len(), 1);
+    node.set_file(&[]);
+    assert_eq!(node.desired.get("db").unwrap().wanted, db);
+    assert!(node.desired.get("web").is_none());
+}
+
+#[test]
+fn an_applied_service_comes_back_when_the_applied_one_that_hid_it_goes() {
+    let mut node = Node::new(&[service("a", 3, &[])], &[]);
+    // The first is hidden by the file's, so that its VIP is free.
+    node.make(&[set(&service("a", 1, &[2]))]);
+    node.make(&[set(&service("b", 1, &[3]))]);
+    assert_eq!(node.set_file(&[]), ["a", "b"]);
+    assert_eq!(node.names(), ["a"]);
+    let removed = remove(&node.inputs, "a").unwrap();
+    node.make(&[removed]);
+    assert_eq!((node.names(), node.clashes().len()), (vec!["b"], 0));
+}
+
+#[test]
+fn one_address_of_several_nodes_is_one_backend_of_the_smallest_names_weight() {
+    let weighing = |node: &str, weight| {
+        let backends = vec![Backend { address: [250, 0, 28, 2].into(), port: 80, weight }];
+        let statement = Statement { backends, ..Statement::default() };
+        let services = BTreeMap::from([(Name::from("web"), Arc::new(statement))]);
+        Input { node: node.into(), services, ..Input::default() }
+    };
+    let mut node = Node::new(&[service("web", 1, &[])], &[]);
+    let of_b = node.inputs.replace(SourceId::Presence, weighing("b", 5));
+    node.follow(&of_b);
+    assert_eq!(node.weights("web"), [5]);
+    let of_a = node.inputs.replace(SourceId::Applied, weighing("a", 7));
+    node.follow(&of_a);
+    assert_eq!(node.weights("web"), [7]);
+}
+
+#[test]
+fn a_service_is_up_while_a_backend_takes_new_flows() {
+    let mut node = Node::new(&[service("web", 1, &[2, 3])], &[]);
+    let state = |node: &Node, is_held| node.desired.get("web").unwrap().state(is_held);
+    assert_eq!((state(&node, true).state, state(&node, false).state), (ServiceLife::Up, ServiceLife::Failed));
+    node.drain("web", 2);
+    node.set_absent(&[3]);
+    let seen = state(&node, true);
+    let backends: Vec<_> = seen.backends.iter().map(|backend| (backend.state, backend.reason)).collect();
+    assert_eq!(
+        (seen.state, backends),
+        (
+            ServiceLife::Down,
+            vec![(BackendLife::Drained, None), (BackendLife::Down, Some(Down::EndpointGone))]
+        )
+    );
+}
+
+/// Any change among few names, VIPs and backends.
+fn any_change() -> impl Strategy<Value = Change> {
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    prop_oneof![
+        any_service().prop_map(Change::Set),
+        name().prop_map(|name| Change::Remove(name.to_owned())),
+        (name(), 1..4_u8).prop_map(|(name, last)| Change::Drain(name.to_owned(), socket(last))),
+        (name(), 1..4_u8).prop_map(|(name, last)| Change::Undrain(name.to_owned(), socket(last))),
+    ]
+}
+
+/// A service whose VIP may be another's, or a backend's address.
+fn any_service() -> impl Strategy<Value = Service> {
+    let name = prop::sample::select(vec!["a", "b", "c", "d"]);
+    let vip = prop_oneof![
+        (1..4_u8).prop_map(|last| format!("10.96.0.{last}:80/tcp")),
+        (1..3_u8).prop_map(|last| format!("250.0.28.{last}:80/tcp")),
+    ];
+    let backends = prop::collection::btree_set(
+        prop_oneof![
+            4 => (1..4_u8).prop_map(|last| IpAddr::from([250, 0, 28, last])),
+            1 => (1..4_u8).prop_map(|last| IpAddr::from([10, 96, 0, last])),
+        ],
+        0..3,
+    );
+    (name, vip, backends).prop_map(|(name, vip, backends)| Service {
+        vip: vip.parse().unwrap(),
+        backends: backends.into_iter().map(|address| Backend { address, port: 80, weight: 1 }).collect(),
+        ..service(name, 1, &[])
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    File(Vec<Service>),
+    Applied(Vec<Change>),
+    Down(BTreeSet<u8>),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => prop::collection::vec(any_service(), 0..3).prop_map(Step::File),
+        4 => prop::collection::vec(any_change(), 1..4).prop_map(Step::Applied),
+        1 => prop::collection::btree_set(1..4_u8, 0..3).prop_map(Step::Down),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_follows_from_changes_follows_from_nothing_too(steps in prop::collection::vec(any_step(), 0..24)) {
+        let mut node = Node::default();
+        for step in steps {
+            let before = node.clone();
+            match step {
+                Step::File(services) => drop(node.set_file(&services)),
+                Step::Applied(changes) => drop(node.make(&changes)),
+                Step::Down(lasts) => drop(node.set_absent(&lasts.into_iter().collect::<Vec<_>>())),
+            }
+            let (anew, _) = desired(&node.inputs, &Desired::default(), &Dirty::All);
+            prop_assert_eq!(node.state().1, Desired { generation: 0, ..(*anew).clone() });
+            // What is as before is the same value.
+            for entry in before.desired.entries() {
+                if let Some(now) = node.desired.get(&entry.defined.name).filter(|now| *now == entry) {
+                    prop_assert!(Arc::ptr_eq(now, entry));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_names_that_changed_are_told(steps in prop::collection::vec(any_step(), 0..12)) {
+        let mut node = Node::default();
+        for step in steps {
+            let before = node.desired.clone();
+            let dirty = match step {
+                Step::File(services) => node.inputs.replace(SourceId::File, Input::defining(FILE, &services)),
+                Step::Applied(changes) => make(&mut node.inputs, &changes).1,
+                Step::Down(_) => Dirty::All,
+            };
+            let told: BTreeSet<String> = node.follow(&dirty).into_iter().collect();
+            let names = before.entries().chain(node.desired.entries()).map(|entry| &entry.defined.name);
+            let changed = names.filter(|name| before.get(name) != node.desired.get(name));
+            prop_assert_eq!(told, changed.cloned().collect::<BTreeSet<_>>());
+        }
+    }
+
+    #[test]
+    fn a_change_taken_back_leaves_all_as_it_was(
+        file in prop::collection::vec(any_service(), 0..2),
+        before in prop::collection::vec(any_change(), 0..12),
+        changes in prop::collection::vec(any_change(), 1..4),
+    ) {
+        let mut node = Node::new(&file, &[]);
+        before.iter().for_each(|change| drop(node.make(std::slice::from_ref(change))));
+        node.prune();
+        let was = node.state();
+        let inverse = node.make(&changes);
+        node.make(&inverse);
+        prop_assert_eq!(node.state(), was);
+    }
+
+    #[test]
+    fn what_is_applied_is_reached_again_from_nothing(changes in prop::collection::vec(any_change(), 0..12)) {
+        let mut first = Node::new(&[], &[]);
+        changes.iter().for_each(|change| drop(first.make(std::slice::from_ref(change))));
+        let mut second = Node::new(&[], &[]);
+        second.make(&all_changes(first.applied()));
+        prop_assert_eq!(first.state(), second.state());
+    }
+}
