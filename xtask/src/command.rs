@@ -3,39 +3,12 @@
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 use ebpf_build::Place;
-
-/// How many tests ran, from a test runner's closing lines.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) passed: usize,
-    pub(crate) failed: usize,
-    pub(crate) ignored: usize,
-}
-
-impl Totals {
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
-    fn parse(line: &str) -> Option<Self> {
-        let counts = line.strip_prefix("test result: ")?;
-        let count = |what: &str| {
-            let part = counts.split(['.', ';']).map(str::trim).find(|part| part.ends_with(what))?;
-            part.split_whitespace().next()?.parse().ok()
-        };
-        Some(Self { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.ignored += other.ignored;
-    }
-}
 
 /// A task of cargo's, on this workspace and target directory, whatever the caller's directory and options.
 pub(crate) fn cargo(place: &Place, task: &str) -> Command {
@@ -71,32 +44,20 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// Runs tests, showing their output as it comes, and adds up their closing lines.
-pub(crate) fn run_tests(command: &mut Command) -> Result<Totals> {
-    let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting `{}`", shown(command)))?;
-    let totals = child.stdout.take().map(show_tests).unwrap_or_default();
-    let status = child.wait().context("waiting for the tests")?;
-    if !status.success() {
-        bail!("`{}` failed: {status} ({} passed, {} failed)", shown(command), totals.passed, totals.failed);
-    }
-    Ok(totals)
+/// An executable that cargo made.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    /// Its target's name.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    /// The package's directory.
+    pub(crate) package: PathBuf,
+    /// Whether it is a test binary.
+    pub(crate) tests: bool,
 }
 
-/// Passes a test runner's output on as it comes, and adds up its closing lines.
-pub(crate) fn show_tests(output: impl Read) -> Totals {
-    let mut totals = Totals::default();
-    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_end_matches('\r');
-        println!("{line}");
-        totals.add(Totals::parse(line).unwrap_or_default());
-    }
-    totals
-}
-
-/// Builds a binary or test and returns where cargo put it; `task` is a build or `test --no-run` with its options.
-pub(crate) fn build_executable(task: &mut Command, name: &str) -> Result<PathBuf> {
+/// Builds, and returns the executables that cargo made; `task` is a build with its options.
+pub(crate) fn build_executables(task: &mut Command) -> Result<Vec<Executable>> {
     let output = task.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("starting `{}`", shown(task)))?;
     if !output.status.success() {
@@ -104,9 +65,23 @@ pub(crate) fn build_executable(task: &mut Command, name: &str) -> Result<PathBuf
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut named = messages.filter(|message| message["target"]["name"] == name);
-    let path = named.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    path.with_context(|| format!("`{}` made no {name}", shown(task)))
+    let executable = |message: serde_json::Value| {
+        let manifest = Path::new(message["manifest_path"].as_str()?);
+        Some(Executable {
+            name: message["target"]["name"].as_str()?.to_owned(),
+            path: message["executable"].as_str()?.into(),
+            package: manifest.parent()?.to_path_buf(),
+            tests: message["profile"]["test"].as_bool()?,
+        })
+    };
+    Ok(messages.filter_map(executable).collect())
+}
+
+/// Builds a binary and returns where cargo put it.
+pub(crate) fn build_executable(task: &mut Command, name: &str) -> Result<PathBuf> {
+    let made = build_executables(task)?;
+    let named = made.into_iter().find(|made| made.name == name && !made.tests);
+    Ok(named.with_context(|| format!("`{}` made no {name}", shown(task)))?.path)
 }
 
 /// The program's path, searched where root's PATH may not look.
@@ -137,22 +112,8 @@ pub(crate) fn is_root() -> bool {
     Path::new("/proc/self").metadata().is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-fn shown(command: &Command) -> String {
+/// A command as it is typed.
+pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_test_runners_closing_line_is_added_up() {
-        let line =
-            "test result: ok. 212 passed; 0 failed; 3 ignored; 0 measured; 1 filtered out; finished in 2.10s";
-        assert_eq!(Totals::parse(line), Some(Totals { passed: 212, failed: 0, ignored: 3 }));
-        let line = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(Totals::parse(line), Some(Totals { passed: 1, failed: 2, ignored: 0 }));
-        assert_eq!(Totals::parse("test a_name ... ok"), None);
-    }
 }

@@ -1,18 +1,23 @@
 //! `test`, `demo` and `bench`: what runs real programs in network namespaces.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use ebpf_build::Place;
 
 use crate::{
-    command::{Totals, build_executable, cargo, is_root, run, run_tests, search_path},
+    command::{Executable, build_executable, build_executables, cargo, is_root, run, search_path},
     leaks::Snapshot,
+    runner::{self, Outcome, Steps},
     setup::{self, Scope},
 };
 
 /// The agent's binary.
 pub(crate) const AGENT: &str = "fanlight";
+/// The benchmarks' binary.
+pub(crate) const BENCH: &str = "bench";
+/// The integration tests' binary.
+pub(crate) const INTEGRATION: &str = "integration";
 
 /// Names the agent's binary for tests, demo and benchmarks.
 const AGENT_VARIABLE: &str = "FANLIGHT_BIN";
@@ -35,33 +40,72 @@ impl Profile {
     }
 }
 
-/// `cargo xtask test`: unit tests, integration tests, and that they left nothing behind.
-pub(crate) fn test(place: &Place, install: bool, filter: &[String]) -> Result<Totals> {
-    need_root("the integration tests")?;
-    setup::ensure(place, Scope::Tests, install)?;
-    let before = Snapshot::take();
-    let mut totals = Totals::default();
-    if filter.is_empty() {
-        totals.add(unit_tests(place)?);
+/// Everything that tests and guests run, of one build.
+#[derive(Debug)]
+pub(crate) struct Built(Vec<Executable>);
+
+impl Built {
+    /// Builds all binaries and tests of the workspace.
+    pub(crate) fn make(place: &Place) -> Result<Self> {
+        build_executables(cargo(place, "build").args(["--workspace", "--all-targets"])).map(Self)
     }
-    totals.add(integration_tests(place, filter)?);
+
+    /// Where a binary is.
+    pub(crate) fn binary(&self, name: &str) -> Result<PathBuf> {
+        let found = self.0.iter().find(|made| made.name == name && !made.tests);
+        Ok(found.with_context(|| format!("cargo made no {name}"))?.path.clone())
+    }
+
+    /// The integration tests.
+    pub(crate) fn integration(&self) -> Result<&Executable> {
+        let found = self.0.iter().find(|made| made.name == INTEGRATION && made.tests);
+        found.context("cargo made no integration tests")
+    }
+
+    fn unit_tests(&self) -> impl Iterator<Item = &Executable> {
+        self.0.iter().filter(|made| made.tests && made.name != INTEGRATION)
+    }
+}
+
+/// `cargo xtask test`: unit tests, integration tests, and that they left nothing behind.
+pub(crate) fn test(place: &Place, install: bool, filter: &[String]) -> Result<()> {
+    need_root("the integration tests")?;
+    let mut steps = Steps::new(Duration::ZERO);
+    steps.step("setup", || setup::ensure(place, Scope::Tests, install))?;
+    build_and_test(place, filter, &mut steps)?;
+    steps.close();
+    Ok(())
+}
+
+/// The steps of `test` from the build on.
+pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps) -> Result<Built> {
+    need_root("the integration tests")?;
+    let later = steps.step("build of an agent with other flow records", || build_later(place))?;
+    let built = steps.step("build", || Built::make(place))?;
+    let before = Snapshot::take();
+    if filter.is_empty() {
+        steps.tests("unit tests", || unit_tests(&built))?;
+    }
+    steps.tests("integration tests", || integration_tests(&built, &later, filter))?;
     Snapshot::take().check_since(&before)?;
-    Ok(totals)
+    Ok(built)
 }
 
 /// Everything that needs no privilege.
-pub(crate) fn unit_tests(place: &Place) -> Result<Totals> {
-    run_tests(cargo(place, "test").args(["--workspace", "--lib", "--bins"]))
+fn unit_tests(built: &Built) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for binary in built.unit_tests() {
+        outcome.add(runner::run(&mut runner::command(binary))?);
+    }
+    Ok(outcome)
 }
 
 /// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at once.
-fn integration_tests(place: &Place, filter: &[String]) -> Result<Totals> {
-    let later = build_later(place)?;
-    let agent = build(place, Profile::Dev, AGENT)?;
-    let mut tests = cargo(place, "test");
-    tests.args(["--workspace", "--test", "integration", "--", "--test-threads=4"]).args(filter);
-    tests.env(AGENT_VARIABLE, agent).env(LATER_VARIABLE, later);
-    run_tests(tests.env("PATH", search_path()))
+fn integration_tests(built: &Built, later: &PathBuf, filter: &[String]) -> Result<Outcome> {
+    let mut tests = runner::command(built.integration()?);
+    tests.arg("--test-threads=4").args(filter);
+    tests.env(AGENT_VARIABLE, built.binary(AGENT)?).env(LATER_VARIABLE, later);
+    runner::run(tests.env("PATH", search_path()))
 }
 
 /// Builds the agent with another layout of flow records, beside which the usual one is built next.
@@ -86,7 +130,7 @@ pub(crate) fn demo(place: &Place, install: bool, arguments: &[String]) -> Result
 pub(crate) fn bench(place: &Place, install: bool, arguments: &[String]) -> Result<()> {
     need_root("the benchmarks")?;
     setup::ensure(place, Scope::Lab, install)?;
-    run_lab(place, Profile::Release, "bench", arguments)
+    run_lab(place, Profile::Release, BENCH, arguments)
 }
 
 fn run_lab(place: &Place, profile: Profile, binary: &str, arguments: &[String]) -> Result<()> {

@@ -4,10 +4,12 @@ mod build;
 mod ci;
 mod clock;
 mod command;
+mod guests;
 mod lab;
 mod leaks;
 #[cfg(test)]
 mod rooms;
+mod runner;
 mod setup;
 #[cfg(test)]
 mod tidy;
@@ -54,16 +56,19 @@ enum Task {
         #[arg(long, conflicts_with = "keep")]
         clean: bool,
     },
-    /// Boot supported kernels under emulation: load every program, run the fan's tests
+    /// Boot supported kernels under emulation, and run the tests that are marked for them
     Vm {
         #[command(flatten)]
         install: Install,
         /// Kernel series, like 6.1
         #[arg(required = true)]
         kernels: Vec<String>,
-        /// Run these integration tests instead of the usual
+        /// Run the integration tests whose names contain this instead
         #[arg(long = "test", value_name = "FILTER")]
         tests: Vec<String>,
+        /// Run all tests that can run in a guest
+        #[arg(long, conflicts_with = "tests")]
+        full: bool,
         /// Take the measured numbers of verified instructions as the new table
         #[arg(long)]
         bless: bool,
@@ -73,9 +78,12 @@ enum Task {
     },
     /// Check everything: format, lints, tests, supported kernels, instruction clock (root)
     Ci {
-        /// `cargo xtask test` has just passed: leave it out
+        /// Run all tests that can run in a guest on every kernel
         #[arg(long)]
-        tested: bool,
+        full: bool,
+        /// When the run began, in seconds since 1970: what building this command took counts, too
+        #[arg(long, value_name = "TIME")]
+        since: Option<u64>,
     },
     /// Run benchmarks (root); `bench --help` lists them
     #[command(disable_help_flag = true)]
@@ -98,17 +106,17 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Setup(install) => setup::setup(&place, !install.no_install),
         Task::BuildEbpf { log } => build::build_ebpf(&place, log),
-        Task::Test { install, filter } => lab::test(&place, !install.no_install, &filter).map(drop),
+        Task::Test { install, filter } => lab::test(&place, !install.no_install, &filter),
         Task::Demo { install, keep, clean } => {
             let options = [("--keep", keep), ("--clean", clean)].into_iter().filter(|(_, given)| *given);
             let arguments: Vec<_> = options.map(|(option, _)| option.to_owned()).collect();
             lab::demo(&place, !install.no_install, &arguments)
         }
-        Task::Vm { install, kernels, tests, bless, shell } => {
-            let request = vm::Request { kernels, tests, bless, shell };
-            vm::matrix(&place, !install.no_install, &request).map(drop)
+        Task::Vm { install, kernels, tests, full, bless, shell } => {
+            let request = vm::Request { kernels, tests, full, bless, shell };
+            vm::matrix(&place, !install.no_install, &request)
         }
-        Task::Ci { tested } => ci::ci(&place, tested),
+        Task::Ci { full, since } => ci::ci(&place, full, since),
         Task::Bench { arguments } if arguments.first().is_some_and(|name| name == "clock") => {
             clock::bench(&place, &arguments[1..])
         }

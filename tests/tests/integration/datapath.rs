@@ -1,5 +1,7 @@
 //! Loading, pinning and attaching: what is in the kernel afterwards.
 
+//@ guest: 6.1
+
 use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use aya::maps::{HashMap, MapData};
@@ -45,6 +47,7 @@ fn fan(network: u8) -> FanRecord {
     FanRecord { overlay: u32::from(network) << 24, overlay_mask: mask(8), mtu: 1480, ..FanRecord::zeroed() }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn fan_programs_stay_attached_without_a_process_and_are_taken_over_unchanged() {
     on_host(|_| {
@@ -64,6 +67,7 @@ fn fan_programs_stay_attached_without_a_process_and_are_taken_over_unchanged() {
     });
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn fan_a_program_on_tables_that_are_pinned_no_more_is_replaced_in_place() {
     on_host(|_| {

@@ -87,6 +87,7 @@ fn serving<'f>(fleet: &'f Fleet) -> (Vec<Container<'f>>, Vec<Named>, fanlight_te
     (containers, servers, fleet[0].agent())
 }
 
+//@ guest
 #[test]
 fn the_backend_that_is_foretold_is_the_one_that_a_connection_meets_and_keeps() {
     let fleet = Fleet::up(2);

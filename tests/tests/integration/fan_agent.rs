@@ -52,6 +52,7 @@ fn fans_of_both_files_come_up_and_leave_with_them() {
     assert!(agent.stop().status.success());
 }
 
+//@ guest: 6.1
 #[test]
 fn a_fan_brought_up_by_hand_is_kept_in_repair_and_never_removed() {
     let fleet = Fleet::up(1);
@@ -128,6 +129,7 @@ fn a_bad_line_of_the_file_of_fans_is_reported_and_the_others_come_up() {
     assert!(reasons.contains("nowhere") && reasons.contains("/etc/fanlight/fans:3"), "{reasons}");
 }
 
+//@ guest
 #[test]
 fn a_fan_taken_down_and_brought_up_anew_under_the_agent_is_served() {
     let fleet = Fleet::up(2);
@@ -144,6 +146,7 @@ fn a_fan_taken_down_and_brought_up_anew_under_the_agent_is_served() {
     });
 }
 
+//@ guest: 6.1
 #[test]
 fn with_detach_nothing_is_left_behind() {
     let fleet = Fleet::bare(1);

@@ -1,5 +1,7 @@
 //! ECN as RFC 6040 (normal mode) and DSCP as RFC 2983 (uniform) want it.
 
+//@ guest: 6.1
+
 use std::time::Duration;
 
 use fanlight_tests::{

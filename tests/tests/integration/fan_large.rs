@@ -10,6 +10,7 @@ use fanlight_tests::{
 };
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
+//@ guest: 6.1
 #[test]
 fn udp_super_packets_arrive_as_all_their_datagrams() {
     const DATAGRAM: usize = 1200;
@@ -47,6 +48,7 @@ fn udp_super_packets_arrive_as_all_their_datagrams() {
     }
 }
 
+//@ guest
 #[test]
 fn a_wire_of_jumbo_frames_carries_jumbo_packets() {
     let fleet = Fleet::on(Switch::with_mtu("wire", 9000), 2);

@@ -52,6 +52,7 @@ fn checksum_errors(site: &Site) -> u64 {
     errors
 }
 
+//@ guest: 6.1
 #[test]
 fn a_full_sized_packet_that_must_not_be_fragmented_is_answered_by_the_gateway() {
     let fleet = Fleet::up(2);
@@ -72,6 +73,7 @@ fn a_full_sized_packet_that_must_not_be_fragmented_is_answered_by_the_gateway() 
     assert_eq!(counted.total("answered-too-big"), 1, "{counted}");
 }
 
+//@ guest: 6.1
 #[test]
 fn a_packet_that_may_be_fragmented_is() {
     let fleet = Fleet::up(2);
@@ -84,6 +86,7 @@ fn a_packet_that_may_be_fragmented_is() {
     assert_eq!(ping(&one, overlay(0, 1), 3, &["-M", "dont", "-s", "4000"]).lost(), 0);
 }
 
+//@ guest: 6.1
 #[test]
 fn fragments_of_which_some_must_be_cut_again_arrive_together() {
     let fleet = Fleet::up(2);
@@ -98,6 +101,7 @@ fn fragments_of_which_some_must_be_cut_again_arrive_together() {
     }
 }
 
+//@ guest
 #[test]
 fn tcp_from_a_container_with_too_large_an_mtu_finds_its_way() {
     let fleet = Fleet::up(2);
@@ -106,6 +110,7 @@ fn tcp_from_a_container_with_too_large_an_mtu_finds_its_way() {
     transfer(&one, overlay(1, 2), echo.port(), 4 << 20);
 }
 
+//@ guest
 #[test]
 fn a_container_that_raises_its_own_mtu_is_told_the_right_one() {
     let fleet = Fleet::up(2);
@@ -132,6 +137,7 @@ fn a_container_that_raises_its_own_mtu_is_told_the_right_one() {
     }
 }
 
+//@ guest
 #[test]
 fn the_host_and_its_bridge_keep_the_fans_mtu_beside_larger_ports() {
     let fleet = Fleet::up(1);
@@ -148,6 +154,7 @@ fn the_host_and_its_bridge_keep_the_fans_mtu_beside_larger_ports() {
     }
 }
 
+//@ guest
 #[test]
 fn an_adopted_bridge_keeps_its_mtu_beside_larger_ports() {
     let fleet = Fleet::on(Switch::with_mtu("wire", 9000), 1);
@@ -169,6 +176,7 @@ fn age(host: &Host, netns: &str) {
     host.command("ip").args(["link", "set", device, "mtu", "1480", "alias", &record.to_string()]).ok();
 }
 
+//@ guest
 #[test]
 fn the_hosts_end_of_an_older_versions_endpoint_is_raised_by_the_next_command_or_the_agent() {
     let fleet = Fleet::up(2);
@@ -185,6 +193,7 @@ fn the_hosts_end_of_an_older_versions_endpoint_is_raised_by_the_next_command_or_
     assert!(container.ip("-o link show eth0").contains("mtu 9000"));
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn tcp_is_intact_with_any_offload_switched_off() {
     let fleet = Fleet::up(2);
@@ -206,6 +215,7 @@ fn tcp_is_intact_with_any_offload_switched_off() {
     }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn a_smaller_link_on_the_way_is_learnt_and_told_to_the_sender() {
     let narrow = Narrow::new();
@@ -220,6 +230,7 @@ fn a_smaller_link_on_the_way_is_learnt_and_told_to_the_sender() {
     assert!(counted.of("endpoint-ingress", "answered-too-big") >= 1, "{counted}");
 }
 
+//@ guest
 #[test]
 fn tcp_crosses_a_smaller_link() {
     let narrow = Narrow::new();
@@ -229,6 +240,7 @@ fn tcp_crosses_a_smaller_link() {
     transfer(&narrow.hosts[0], Narrow::B, echo.port(), 1 << 20);
 }
 
+//@ guest: 6.1
 #[test]
 fn with_an_agent_larger_packets_are_fragmented_to_fit_a_smaller_link() {
     let narrow = Narrow::new();

@@ -16,6 +16,7 @@ fn assert_served(fleet: &Fleet, container: &Container<'_>, octet: u8, remote: &C
     assert_reaches(&fleet[0], overlay(0, octet));
 }
 
+//@ guest: 6.1
 #[test]
 fn ports_are_served_without_an_agent() {
     let fleet = Fleet::up(2);
@@ -29,6 +30,7 @@ fn ports_are_served_without_an_agent() {
     assert!(counted.of("bridge-ingress", "encapsulated") > 0, "{counted}");
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn ports_that_were_there_before_the_agent_and_that_come_later_get_a_hook() {
     let fleet = Fleet::up(2);
@@ -60,6 +62,7 @@ fn ports_that_were_there_before_the_agent_and_that_come_later_get_a_hook() {
     assert_served(&fleet, &first, 5, &remote);
 }
 
+//@ guest
 #[test]
 fn a_fan_on_a_bridge_that_somebody_else_made_serves_its_ports() {
     let fleet = Fleet::bare(2);
@@ -74,6 +77,7 @@ fn a_fan_on_a_bridge_that_somebody_else_made_serves_its_ports() {
     assert_served(&fleet, &early, 5, &remote);
 }
 
+//@ guest: 6.1
 #[test]
 fn a_container_that_moves_to_another_port_or_takes_over_an_address_is_followed() {
     let fleet = Fleet::up(2);
@@ -95,6 +99,7 @@ fn a_container_that_moves_to_another_port_or_takes_over_an_address_is_followed()
     });
 }
 
+//@ guest
 #[test]
 fn a_silent_container_is_found_when_somebody_asks_for_it() {
     let fleet = Fleet::up(2);
@@ -104,6 +109,7 @@ fn a_silent_container_is_found_when_somebody_asks_for_it() {
     assert_reaches(&remote, overlay(0, 9));
 }
 
+//@ guest
 #[test]
 fn bulk_tcp_flows_between_bridge_ports_of_two_hosts() {
     let fleet = Fleet::up(2);

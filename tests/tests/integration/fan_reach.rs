@@ -9,6 +9,7 @@ use fanlight_tests::{
     tools,
 };
 
+//@ guest: 6.1, 6.12
 #[test]
 fn containers_on_different_hosts_ping_each_other() {
     let fleet = Fleet::up(2);
@@ -23,6 +24,7 @@ fn containers_on_different_hosts_ping_each_other() {
     counters::assert_counted(&before.0, &fleet[0].counters(), &[]);
 }
 
+//@ guest
 #[test]
 fn containers_of_three_hosts_with_agents_all_reach_each_other() {
     let fleet = Fleet::bare(3);
@@ -42,6 +44,7 @@ fn containers_of_three_hosts_with_agents_all_reach_each_other() {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn hosts_and_containers_reach_each_other_in_both_directions() {
     let fleet = Fleet::up(2);
@@ -53,6 +56,7 @@ fn hosts_and_containers_reach_each_other_in_both_directions() {
     assert_reaches(&one, overlay(1, 1));
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn the_first_packet_to_a_host_whose_link_layer_address_is_not_known_is_not_lost() {
     let fleet = Fleet::up(2);
@@ -64,6 +68,7 @@ fn the_first_packet_to_a_host_whose_link_layer_address_is_not_known_is_not_lost(
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn containers_of_one_host_reach_each_other_bridged_and_routed() {
     let fleet = Fleet::up(1);
@@ -82,6 +87,7 @@ fn containers_of_one_host_reach_each_other_bridged_and_routed() {
     assert_reaches(&fleet[0], overlay(0, 3));
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn tcp_streams_cross_the_fan_with_segmentation_left_to_the_device() {
     let fleet = Fleet::up(2);
@@ -99,6 +105,7 @@ fn tcp_streams_cross_the_fan_with_segmentation_left_to_the_device() {
     assert!(datagrams.bits_per_second() > 1e7, "{datagrams:?}");
 }
 
+//@ guest
 #[test]
 fn a_web_page_is_fetched_and_netcat_talks_across_the_fan() {
     if !tools::available(&["curl", "nginx", "nc"]) {
@@ -124,6 +131,7 @@ fn a_web_page_is_fetched_and_netcat_talks_across_the_fan() {
     assert_eq!(listener.finish(Duration::from_secs(10)).stdout, "hello\n");
 }
 
+//@ guest: 6.1
 #[test]
 fn two_fans_share_an_uplink_and_a_container_has_an_address_in_each() {
     let fleet = Fleet::up(2);
@@ -147,6 +155,7 @@ fn two_fans_share_an_uplink_and_a_container_has_an_address_in_each() {
     assert_eq!(shown.as_array().map(Vec::len), Some(2), "{shown}");
 }
 
+//@ guest
 #[test]
 fn other_widths_of_overlay_and_underlay_work_alike() {
     let switch = Switch::new("wire");
@@ -164,6 +173,7 @@ fn other_widths_of_overlay_and_underlay_work_alike() {
     assert_reaches(&containers[1], "100.66.128.1".parse().expect("an address"));
 }
 
+//@ guest: 6.1
 #[test]
 fn an_address_that_nobody_has_is_answered_by_the_gateway_that_owns_it() {
     let fleet = Fleet::up(2);
@@ -175,6 +185,7 @@ fn an_address_that_nobody_has_is_answered_by_the_gateway_that_owns_it() {
     assert!(answer.stdout.contains(&expected), "{answer}");
 }
 
+//@ guest
 #[test]
 fn an_address_that_no_host_can_own_is_answered_by_the_own_gateway() {
     let fleet = Fleet::up(1);
@@ -212,21 +223,25 @@ fn seen_outside(egress: &str) -> Option<String> {
     seen
 }
 
+//@ guest: 6.1
 #[test]
 fn egress_masquerade_leaves_with_the_hosts_address() {
     assert_eq!(seen_outside("masquerade"), Some(underlay(0).to_string()));
 }
 
+//@ guest
 #[test]
 fn egress_route_leaves_with_the_containers_address() {
     assert_eq!(seen_outside("route"), Some(overlay(0, 2).to_string()));
 }
 
+//@ guest
 #[test]
 fn egress_drop_leaves_not_at_all() {
     assert_eq!(seen_outside("drop"), None);
 }
 
+//@ guest
 #[test]
 fn hosts_on_two_networks_behind_a_router_carry_one_fan() {
     let (left, right) = (Switch::new("left"), Switch::new("right"));

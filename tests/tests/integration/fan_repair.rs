@@ -24,6 +24,7 @@ fn fan_route(site: &Site) -> String {
     site.ip("route show 250.0.0.0/8")
 }
 
+//@ guest: 6.1
 #[test]
 fn an_uplink_that_flaps_is_no_lasting_harm() {
     let fleet = Fleet::up(2);
@@ -38,6 +39,7 @@ fn an_uplink_that_flaps_is_no_lasting_harm() {
     eventually("the fan works again", Duration::from_secs(5), || reaches(&one, overlay(1, 2)));
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn an_uplink_that_is_deleted_and_made_again_gets_its_program_back() {
     let fleet = Fleet::up(2);
@@ -63,6 +65,7 @@ fn without_an_agent_the_next_up_repairs_a_new_uplink() {
     eventually("the fan works again", Duration::from_secs(3), || reaches(&one, overlay(1, 2)));
 }
 
+//@ guest: 6.1
 #[test]
 fn an_uplink_that_is_renamed_and_renamed_back_stays_served() {
     let fleet = Fleet::up(2);

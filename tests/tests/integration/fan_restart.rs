@@ -38,6 +38,7 @@ pub(crate) fn agents(fleet: &Fleet) -> Vec<Agent> {
     fleet.hosts().iter().map(Host::agent).collect()
 }
 
+//@ guest: 6.1
 #[test]
 fn killing_the_agent_loses_no_packet() {
     let fleet = Fleet::up(2);
@@ -66,6 +67,7 @@ fn killing_and_starting_it_again_several_times_loses_no_packet() {
     });
 }
 
+//@ guest
 #[test]
 fn an_orderly_restart_and_a_reload_lose_no_packet() {
     let fleet = Fleet::bare(2);
@@ -89,6 +91,7 @@ fn an_orderly_restart_and_a_reload_lose_no_packet() {
     });
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn an_upgrade_to_another_binary_loses_no_packet() {
     let fleet = Fleet::up(2);

@@ -9,6 +9,7 @@ use fanlight_tests::{
     tools,
 };
 
+//@ guest
 #[test]
 fn the_sending_host_takes_one_from_the_ttl_and_nobody_else_does() {
     let fleet = Fleet::up(2);
@@ -27,6 +28,7 @@ fn the_sending_host_takes_one_from_the_ttl_and_nobody_else_does() {
     assert_eq!(got.map(|packet| packet.ttl), Some(19));
 }
 
+//@ guest: 6.1
 #[test]
 fn a_packet_whose_ttl_runs_out_is_answered_by_the_own_gateway() {
     let fleet = Fleet::up(2);
@@ -41,6 +43,7 @@ fn a_packet_whose_ttl_runs_out_is_answered_by_the_own_gateway() {
     assert!(passed.contains("1 received"));
 }
 
+//@ guest
 #[test]
 fn traceroute_shows_the_own_gateway_and_then_the_container() {
     if !tools::available(&["traceroute"]) {

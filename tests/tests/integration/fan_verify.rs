@@ -63,6 +63,7 @@ fn tunnelled(inner: &Ipv4) -> Ipv4 {
     inner.inside(underlay(0), underlay(1))
 }
 
+//@ guest
 #[test]
 fn a_right_packet_is_delivered() {
     let range = Range::new();
@@ -77,6 +78,7 @@ fn a_right_packet_is_delivered() {
     assert_eq!((got.src, got.dst, got.ttl), (overlay(0, 2), overlay(1, 2), 64));
 }
 
+//@ guest
 #[test]
 fn an_inner_source_that_does_not_compute_to_the_outer_one_is_spoofed() {
     let range = Range::new();
@@ -91,6 +93,7 @@ fn an_inner_source_that_does_not_compute_to_the_outer_one_is_spoofed() {
     range.offer(&own, "drop-spoofed-source");
 }
 
+//@ guest
 #[test]
 fn an_inner_destination_that_is_not_ours_is_refused() {
     let range = Range::new();
@@ -100,6 +103,7 @@ fn an_inner_destination_that_is_not_ours_is_refused() {
     }
 }
 
+//@ guest
 #[test]
 fn a_tunnel_packet_of_somebody_else_is_handed_on() {
     let range = Range::new();
@@ -110,6 +114,7 @@ fn a_tunnel_packet_of_somebody_else_is_handed_on() {
     range.offer(&datagram().inside(underlay(0), underlay(7)), "pass-not-ours");
 }
 
+//@ guest: 6.1
 #[test]
 fn malformed_packets_are_dropped_each_with_its_reason() {
     let range = Range::new();
@@ -131,6 +136,7 @@ fn malformed_packets_are_dropped_each_with_its_reason() {
     range.offer(&right.clone().with(|packet| packet.payload.truncate(10)), "drop-truncated");
 }
 
+//@ guest: 6.1
 #[test]
 fn a_packet_cut_at_any_byte_is_counted_as_truncated_and_never_delivered() {
     const HEADERS: usize = 14 + 20;
@@ -152,6 +158,7 @@ fn a_packet_cut_at_any_byte_is_counted_as_truncated_and_never_delivered() {
     assert!(delivered.iter().all(|packet| packet.src != overlay(0, 2)), "{delivered:?}");
 }
 
+//@ guest
 #[test]
 fn options_and_inner_fragments_are_not_malformed() {
     let range = Range::new();
@@ -175,6 +182,7 @@ fn header(packet: &[u8]) -> Vec<u8> {
     kept.map(|(_, &byte)| byte).collect()
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn random_tunnel_packets_are_counted_every_one_and_only_a_right_one_after_them_is_delivered() {
     const RANDOM: usize = 5000;
@@ -219,6 +227,7 @@ fn random_tunnel_packets_are_counted_every_one_and_only_a_right_one_after_them_i
     assert_eq!(delivered, [header(&datagram().bytes())]);
 }
 
+//@ guest
 #[test]
 fn a_container_may_not_send_with_anothers_address() {
     let fleet = Fleet::up(2);

@@ -1,5 +1,7 @@
 //! VLAN tags on the uplink.
 
+//@ guest: 6.1
+
 use std::time::Duration;
 
 use fanlight_tests::{

@@ -12,6 +12,7 @@ use fanlight_tests::{
     tools,
 };
 
+//@ guest: 6.1
 #[test]
 fn tunnel_packets_are_well_formed_in_every_field() {
     let fleet = Fleet::up(2);
@@ -44,6 +45,7 @@ fn tunnel_packets_are_well_formed_in_every_field() {
     }
 }
 
+//@ guest
 #[test]
 fn tcpdump_finds_no_fault_with_the_packets() {
     if !tools::available(&["tcpdump"]) {
@@ -70,6 +72,7 @@ fn tcpdump_finds_no_fault_with_the_packets() {
     }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn a_stock_ipip_device_exchanges_packets_with_the_fan_both_ways() {
     if !tools::kernel_has_device("ipip") {

@@ -1,6 +1,6 @@
 //! Integration tests: real programs between real namespaces. One binary, one module per area.
 //!
-//! Modules named `fan_*` run in the guests of the VM matrix too.
+//! `//@ guest: 6.1` above a test has it run on that kernel too: `xtask/src/guests.rs`.
 
 mod addresses;
 mod datapath;

@@ -155,6 +155,7 @@ fn a_monitor_of_one_service_shows_no_other_and_a_name_that_none_has_is_refused()
     all.stop();
 }
 
+//@ guest
 #[test]
 fn nothing_is_told_when_nobody_listens_any_more_and_when_the_agent_is_dead() {
     let fleet = Fleet::up(1);

@@ -1,6 +1,9 @@
 //! The real programs, packet by packet, through the replay engine.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
 use bytemuck::Zeroable;
 use dataplane_common::{
@@ -77,9 +80,21 @@ fn setup() -> Setup {
     }
 }
 
-/// Only the programs that a test needs: under emulation the verifier takes seconds for each.
-fn engine(hooks: &[Hook]) -> Engine {
-    Engine::new(&setup(), hooks).expect("the programs load")
+/// The programs on [`setup`], loaded once for all tests: verifying them takes seconds. Nothing is learnt yet.
+fn engine() -> MutexGuard<'static, Engine> {
+    static ENGINE: OnceLock<Mutex<Engine>> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| {
+        let engine = Engine::new(&setup(), Hook::ALL);
+        Mutex::new(engine.expect("the programs load"))
+    });
+    // A test that failed left it whole: what a run changes is undone here.
+    let engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+    let tables = engine.datapath();
+    for (host, _) in tables.paths().list().expect("the map reads") {
+        tables.paths().remove(host).expect("it goes");
+    }
+    tables.config().set_smallest_path(u32::MAX);
+    engine
 }
 
 fn udp(src: Ipv4Addr, dst: Ipv4Addr) -> Ipv4 {

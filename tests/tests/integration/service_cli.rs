@@ -184,6 +184,7 @@ fn met(client: &Container<'_>, count: usize) -> BTreeSet<String> {
     (0..count).map(|_| Greeted::connect(client, WEB).expect("a backend answers").name).collect()
 }
 
+//@ guest
 #[test]
 fn an_applied_service_is_served_listed_and_gone_when_it_is_removed() {
     let fleet = Fleet::up(2);

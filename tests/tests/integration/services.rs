@@ -1,5 +1,7 @@
 //! Services in real maps: what the kernel holds after changes, and after the process that made them.
 
+//@ guest
+
 use std::{
     net::Ipv4Addr,
     time::{Duration, Instant},

@@ -40,6 +40,7 @@ fn mechanism(host: &Host) -> Mechanism {
     host.inside(|| Datapath::open_existing().expect("it opens").expect("a fan is up").mechanism())
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn a_program_of_another_owner_before_ours_is_reported_with_and_without_an_agent() {
     let fleet = Fleet::up(1);
@@ -60,6 +61,7 @@ fn a_program_of_another_owner_before_ours_is_reported_with_and_without_an_agent(
     drop(agent);
 }
 
+//@ guest: 6.1
 #[test]
 fn a_filter_of_another_owner_before_ours_is_reported_where_the_kernel_has_no_tcx() {
     let fleet = Fleet::up(1);
@@ -112,6 +114,7 @@ const KUBE_PROXY: &str = "table ip kube-proxy {
 /// How a service's chain spreads connections.
 const CHOICE: &str = "numgen random mod 2 vmap { 0 : goto endpoint-1, 1 : goto endpoint-2 }";
 
+//@ guest
 #[test]
 fn a_vip_in_a_map_of_nftables_is_reported_until_its_element_is_gone() {
     let fleet = Fleet::bare(1);
@@ -248,6 +251,7 @@ fn a_program_on_connect_is_reported_without_any_packet_to_the_vip() {
     drop(agent);
 }
 
+//@ guest
 #[test]
 fn a_service_of_ip_vs_is_reported_with_the_command_that_removes_it() {
     let fleet = Fleet::bare(1);

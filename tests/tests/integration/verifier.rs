@@ -1,5 +1,7 @@
 //! Every program loads on this kernel, and does not cost its verifier more than the table allows.
 
+//@ guest: 6.1, 6.12
+
 use std::{collections::BTreeMap, env, fs};
 
 use dataplane_common::outcome::Hook;

@@ -29,6 +29,7 @@ fn addresses(servers: &[Named]) -> Vec<String> {
     servers.iter().map(Named::backend).collect()
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn connections_of_a_container_reach_every_backend_and_keep_the_clients_address() {
     let fleet = Fleet::up(3);
@@ -47,6 +48,7 @@ fn connections_of_a_container_reach_every_backend_and_keep_the_clients_address()
     assert!(met.values().all(|&count| count >= 5), "{met:?}");
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn processes_of_the_host_reach_local_and_remote_backends() {
     let fleet = Fleet::up(2);
@@ -69,6 +71,7 @@ fn processes_of_the_host_reach_local_and_remote_backends() {
     assert_eq!(met.len(), 4, "{met:?}");
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn datagrams_are_answered_from_the_vip() {
     let fleet = Fleet::up(3);
@@ -85,6 +88,7 @@ fn datagrams_are_answered_from_the_vip() {
     assert_eq!(met.len(), 3, "{met:?}");
 }
 
+//@ guest
 #[test]
 fn a_backend_that_calls_its_own_service_meets_itself_as_the_vip() {
     let fleet = Fleet::up(1);
@@ -103,6 +107,7 @@ fn a_backend_that_calls_its_own_service_meets_itself_as_the_vip() {
     assert_eq!(seen_as.ip(), VIP);
 }
 
+//@ guest: 6.1
 #[test]
 fn ports_of_one_bridge_without_hooks_reach_each_other_through_a_vip() {
     let fleet = Fleet::up(1);
@@ -115,6 +120,7 @@ fn ports_of_one_bridge_without_hooks_reach_each_other_through_a_vip() {
     greeted.echo(&[7; 100_000]).expect("bytes come back");
 }
 
+//@ guest: 6.1
 #[test]
 fn a_closed_port_of_a_vip_and_a_service_without_backends_refuse_at_once() {
     let fleet = Fleet::up(1);
@@ -143,6 +149,7 @@ fn a_closed_port_of_a_vip_and_a_service_without_backends_refuse_at_once() {
     );
 }
 
+//@ guest
 #[test]
 fn a_vip_answers_pings_of_containers_and_of_the_host() {
     let fleet = Fleet::up(1);
@@ -154,6 +161,7 @@ fn a_vip_answers_pings_of_containers_and_of_the_host() {
     }
 }
 
+//@ guest
 #[test]
 fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
     let fleet = Fleet::up(2);
@@ -174,6 +182,7 @@ fn one_port_to_two_vips_that_share_a_backend_makes_two_connections() {
     assert_ne!(first.seen_as.port(), second.seen_as.port());
 }
 
+//@ guest
 #[test]
 fn a_connection_straight_to_the_backend_works_beside_one_through_the_vip() {
     let fleet = Fleet::up(2);
@@ -188,6 +197,7 @@ fn a_connection_straight_to_the_backend_works_beside_one_through_the_vip() {
     }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn bulk_tcp_flows_through_a_vip_in_both_directions() {
     let fleet = Fleet::up(2);
@@ -201,6 +211,7 @@ fn bulk_tcp_flows_through_a_vip_in_both_directions() {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn connections_end_with_their_backend_and_new_ones_go_elsewhere() {
     let fleet = Fleet::up(3);
@@ -224,6 +235,7 @@ fn connections_end_with_their_backend_and_new_ones_go_elsewhere() {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn connections_outlive_the_agent_and_its_successor_changes_nothing() {
     let fleet = Fleet::up(3);
@@ -244,6 +256,7 @@ fn connections_outlive_the_agent_and_its_successor_changes_nothing() {
     check(&mut open);
 }
 
+//@ guest
 #[test]
 fn a_service_that_leaves_the_file_takes_its_route_along() {
     let fleet = Fleet::up(1);

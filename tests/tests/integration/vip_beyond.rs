@@ -30,6 +30,7 @@ fn serve(fleet: &Fleet, datapath: &str, backends: &[String]) -> Agent {
     fleet[0].agent()
 }
 
+//@ guest: 6.1
 #[test]
 fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_address() {
     let fleet = Fleet::up(1);
@@ -49,6 +50,7 @@ fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_addre
     }
 }
 
+//@ guest
 #[test]
 fn a_connection_that_finds_no_free_port_towards_one_backend_goes_to_another() {
     let fleet = Fleet::up(1);
@@ -71,6 +73,7 @@ fn a_connection_that_finds_no_free_port_towards_one_backend_goes_to_another() {
     }
 }
 
+//@ guest
 #[test]
 fn a_server_of_the_host_itself_is_a_backend_too() {
     let fleet = Fleet::up(1);
@@ -86,6 +89,7 @@ fn a_server_of_the_host_itself_is_a_backend_too() {
     }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn a_client_without_a_fan_reaches_every_backend_through_the_node_it_routes_the_vip_to() {
     let fleet = Fleet::up(2);
@@ -110,6 +114,7 @@ fn a_client_without_a_fan_reaches_every_backend_through_the_node_it_routes_the_v
     assert!(client.sh(&format!("ping -c 1 -W 2 {VIP}")).contains("1 received"));
 }
 
+//@ guest
 #[test]
 fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
     let fleet = Fleet::up(2);
@@ -130,6 +135,7 @@ fn a_closed_port_of_a_backend_is_told_to_its_client_at_once() {
     }
 }
 
+//@ guest
 #[test]
 fn a_backend_that_nothing_routes_is_unreachable_at_once() {
     let fleet = Fleet::up(1);
@@ -161,6 +167,7 @@ fn reflect(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn fragmented_datagrams_cross_a_vip_in_both_directions() {
     let fleet = Fleet::up(2);
@@ -194,6 +201,7 @@ fn fragmented_datagrams_cross_a_vip_in_both_directions() {
     }
 }
 
+//@ guest
 #[test]
 fn a_range_of_vips_is_one_route_and_an_address_that_none_has_is_unreachable() {
     let fleet = Fleet::up(1);
@@ -212,6 +220,7 @@ fn a_range_of_vips_is_one_route_and_an_address_that_none_has_is_unreachable() {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn options_are_removed_from_what_goes_to_a_vip() {
     let fleet = Fleet::up(2);

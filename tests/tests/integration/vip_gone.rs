@@ -50,6 +50,7 @@ fn heard(greeted: &mut Greeted) -> Option<ErrorKind> {
     greeted.stream().read(&mut [0]).err().map(|error| error.kind())
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
     let fleet = Fleet::up(2);
@@ -76,6 +77,7 @@ fn idle_connections_are_reset_within_a_second_when_their_backend_is_removed() {
     }
 }
 
+//@ guest: 6.1
 #[test]
 fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_it() {
     let fleet = Fleet::up(2);
@@ -184,6 +186,7 @@ fn a_backend_whose_device_went_gets_no_new_flow_after_less_than_100_ms() {
     assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
 }
 
+//@ guest
 #[test]
 fn datagrams_of_a_flow_move_on_when_the_device_of_their_backend_went() {
     const DNS: SocketAddrV4 = SocketAddrV4::new(*WEB.ip(), 53);

@@ -58,6 +58,7 @@ pub(crate) fn nothing_fails_while(disturb: impl FnOnce(&Fleet, Agent) -> Agent) 
     }
 }
 
+//@ guest: 6.1, 6.12
 #[test]
 fn no_connection_fails_while_the_agent_is_killed_and_started_again() {
     nothing_fails_while(|fleet, agent| {
@@ -90,6 +91,7 @@ fn no_connection_fails_while_another_binary_takes_over() {
     });
 }
 
+//@ guest
 #[test]
 fn no_connection_fails_while_the_flow_table_gets_another_size() {
     nothing_fails_while(|fleet, mut agent| {
@@ -136,6 +138,7 @@ fn a_flood_harms_nobody(forged: Forged) {
     assert!(coming.answers >= 30 && failed * 100 <= coming.answers, "{coming:?}");
 }
 
+//@ guest: 6.1
 #[test]
 fn a_flood_of_syns_evicts_no_established_flow_and_shuts_no_client_out() {
     a_flood_harms_nobody(Forged::Syns);

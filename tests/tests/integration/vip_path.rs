@@ -50,6 +50,7 @@ fn learns(client: &Site, to: SocketAddrV4, size: i32) {
     });
 }
 
+//@ guest: 6.1
 #[test]
 fn a_smaller_link_to_the_backend_is_crossed_through_a_vip_and_told_to_its_clients() {
     let narrow = Narrow::new();
@@ -73,6 +74,7 @@ fn a_smaller_link_to_the_backend_is_crossed_through_a_vip_and_told_to_its_client
     }
 }
 
+//@ guest
 #[test]
 fn an_exact_port_comes_before_any_port_of_the_same_address() {
     let fleet = Fleet::up(2);
@@ -115,6 +117,7 @@ fn answered_too_late(client: &Site, server: &Site, address: Ipv4Addr) -> io::Err
     backend.recv(&mut [0; 16]).expect_err("the client is gone")
 }
 
+//@ guest
 #[test]
 fn a_backend_that_answers_a_client_which_is_gone_is_told_so() {
     let fleet = Fleet::up(2);

@@ -1,5 +1,7 @@
 //! Real servers behind VIPs, and real clients of them: in a container, on the host, in a container of another host.
 
+//@ guest
+
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use fanlight_tests::{

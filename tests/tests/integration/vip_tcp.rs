@@ -1,5 +1,7 @@
 //! What TCP may do through a VIP besides opening, speaking and closing in turn.
 
+//@ guest: 6.1
+
 use std::{
     fs,
     io::{Read as _, Write as _},

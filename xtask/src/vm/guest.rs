@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Output, VmSpec, root};
-use crate::command::{run, show_tests};
+use crate::{
+    command::run,
+    runner::{self, Outcome, Pipe},
+};
 
 const REPORT: &str = "report";
 const LOG: &str = "log";
@@ -30,10 +33,15 @@ pub(super) fn boot(spec: &VmSpec<'_>, directory: &Path) -> Result<Output> {
     let start = Instant::now();
     let mut qemu = emulator(spec, directory);
     let mut child = qemu.spawn().context("starting qemu-system-x86_64")?;
-    let stdout = child.stdout.take();
-    let output = thread::spawn(move || stdout.map(show_tests).unwrap_or_default());
+    let (stdout, place) = (child.stdout.take(), spec.kernel.series.clone());
+    let output = thread::spawn(move || {
+        // Several guests may run at once.
+        let show = |line: &str| println!("{place:5}| {line}");
+        let stdout = stdout.map(|stdout| Box::new(stdout) as Pipe);
+        runner::follow(stdout, &place, show)
+    });
     let in_time = wait(&mut child, spec.limit)?;
-    let totals = output.join().unwrap_or_default();
+    let tests: Outcome = output.join().unwrap_or_default();
     fs::remove_file(&initramfs).with_context(|| format!("removing {}", initramfs.display()))?;
     if !in_time {
         bail!(
@@ -46,7 +54,7 @@ pub(super) fn boot(spec: &VmSpec<'_>, directory: &Path) -> Result<Output> {
     let status = report(directory)?.with_context(|| {
         format!("{} ended without a report{}", spec.kernel.release, last_words(directory))
     })?;
-    Ok(Output { status, totals, files: directory.join("out"), took: start.elapsed() })
+    Ok(Output { status, tests, files: directory.join("out"), took: start.elapsed() })
 }
 
 fn emulator(spec: &VmSpec<'_>, directory: &Path) -> Command {

@@ -15,9 +15,9 @@ use ebpf_build::Place;
 
 pub(crate) use self::{
     kernel::Kernel,
-    matrix::{Request, matrix},
+    matrix::{Request, matrix, run_tests},
 };
-use crate::command::Totals;
+use crate::runner::Outcome;
 
 /// What to run in which guest.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub(crate) struct VmSpec<'a> {
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) status: i32,
-    /// What test runners among its output counted.
-    pub(crate) totals: Totals,
+    /// What test binaries among its output came to.
+    pub(crate) tests: Outcome,
     /// What it left in `/out`.
     pub(crate) files: PathBuf,
     pub(crate) took: Duration,
@@ -56,7 +56,7 @@ impl<'a> VmSpec<'a> {
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             instruction_clock: false,
             interactive: false,
-            cpus: 2,
+            cpus: 1,
             memory_mib: 1536,
             limit: Duration::from_secs(1800),
         }

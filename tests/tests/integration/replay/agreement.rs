@@ -1,5 +1,7 @@
 //! Any frame at all: the kernel's programs never fail, count it once, and decide as the same functions do here.
 
+//@ guest: 6.1, 6.12
+
 use std::collections::HashMap;
 
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};

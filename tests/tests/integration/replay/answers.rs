@@ -1,5 +1,7 @@
 //! ICMP errors: those that the programs send, and those that they learn from.
 
+//@ guest: 6.1
+
 use dataplane_common::outcome::{Hook, Outcome};
 use fanlight_tests::packet::{self, Ipv4};
 
@@ -11,7 +13,7 @@ fn large(src: Ipv4Addr, dst: Ipv4Addr, length: usize, frags: u16) -> Ipv4 {
 
 #[test]
 fn fan_a_packet_on_its_last_hop_is_answered_by_the_gateway() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     for destination in [REMOTE, NEIGHBOUR] {
         let packet = udp(LOCAL, destination).with(|packet| packet.ttl = 1);
         let answer = error(11, 0, 0, &packet).frame(LOCAL_MAC, BRIDGE_MAC);
@@ -22,7 +24,7 @@ fn fan_a_packet_on_its_last_hop_is_answered_by_the_gateway() {
 
 #[test]
 fn fan_errors_and_later_fragments_are_not_answered() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     let about = udp(REMOTE, LOCAL);
     let error = error(3, 1, 0, &about).with(|packet| {
         (packet.src, packet.dst, packet.ttl) = (LOCAL, REMOTE, 1);
@@ -35,7 +37,7 @@ fn fan_errors_and_later_fragments_are_not_answered() {
 
 #[test]
 fn fan_an_address_that_no_host_can_own_is_answered_as_unreachable() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     for destination in [Ipv4Addr::new(250, 0, 0, 9), Ipv4Addr::new(250, 255, 255, 9)] {
         let packet = udp(LOCAL, destination);
         let answer = error(3, 1, 0, &packet).frame(LOCAL_MAC, BRIDGE_MAC);
@@ -48,7 +50,7 @@ fn fan_an_address_that_no_host_can_own_is_answered_as_unreachable() {
 fn fan_a_packet_that_is_too_big_is_answered_or_left_to_be_fragmented() {
     let forbidden = large(LOCAL, REMOTE, 1500, Ipv4::DF);
     let answer = error(3, 4, 1480, &forbidden).frame(LOCAL_MAC, BRIDGE_MAC);
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::HostEgress]);
+    let mut engine = engine();
     expect(&mut engine, Hook::EndpointIngress, sent(&forbidden), Outcome::AnsweredTooBig, Some(answer));
     let allowed = large(LOCAL, REMOTE, 1500, 0);
     expect(&mut engine, Hook::EndpointIngress, sent(&allowed), Outcome::PassSlowPath, None);
@@ -59,7 +61,7 @@ fn fan_a_packet_that_is_too_big_is_answered_or_left_to_be_fragmented() {
 
 #[test]
 fn fan_a_smaller_path_is_learnt_for_its_host_and_kept() {
-    let mut engine = engine(&[Hook::UplinkIngress, Hook::EndpointIngress]);
+    let mut engine = engine();
     let outer = carried(&udp(LOCAL, REMOTE));
     let needed = Ipv4::fragmentation_needed(ROUTER, 1300, &outer, 48);
     let uplink = Hook::UplinkIngress;
@@ -86,7 +88,7 @@ fn fan_a_smaller_path_is_learnt_for_its_host_and_kept() {
 
 #[test]
 fn fan_errors_that_cannot_be_about_our_packets_teach_nothing() {
-    let mut engine = engine(&[Hook::UplinkIngress]);
+    let mut engine = engine();
     let inner = udp(LOCAL, REMOTE);
     let outer = carried(&inner);
     let needed = |about: &Ipv4, mtu| Ipv4::fragmentation_needed(ROUTER, mtu, about, 48);

@@ -1,5 +1,7 @@
 //! From endpoints and from the host's stack.
 
+//@ guest: 6.1
+
 use dataplane_common::outcome::{Hook, Outcome};
 use fanlight_tests::packet::{self, Ipv4};
 
@@ -11,7 +13,7 @@ fn one_hop_less(packet: Ipv4) -> Ipv4 {
 
 #[test]
 fn fan_an_endpoints_packet_is_encapsulated_with_one_hop_less() {
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
+    let mut engine = engine();
     let packet = udp(LOCAL, REMOTE).with(|packet| {
         packet.tos = 0xb9;
         packet.frags = Ipv4::DF;
@@ -24,7 +26,7 @@ fn fan_an_endpoints_packet_is_encapsulated_with_one_hop_less() {
 
 #[test]
 fn fan_a_fragment_is_encapsulated_as_it_is_and_the_outer_packet_forbids_more() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     let fragment = udp(LOCAL, REMOTE).with(|packet| packet.frags = Ipv4::MF | 185);
     let out = carried(&one_hop_less(fragment.clone()));
     assert_eq!(out.frags, Ipv4::DF);
@@ -34,7 +36,7 @@ fn fan_a_fragment_is_encapsulated_as_it_is_and_the_outer_packet_forbids_more() {
 
 #[test]
 fn fan_the_largest_packet_fits() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     let largest = Ipv4::udp((LOCAL, 1), (REMOTE, 2), &[7; 1452]).with(|packet| packet.frags = Ipv4::DF);
     assert_eq!(largest.bytes().len(), 1480);
     let out = carried(&one_hop_less(largest.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
@@ -43,7 +45,7 @@ fn fan_the_largest_packet_fits() {
 
 #[test]
 fn fan_a_neighbour_on_the_same_host_gets_the_packet_directly() {
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
+    let mut engine = engine();
     let packet = udp(LOCAL, NEIGHBOUR);
     let out = one_hop_less(packet.clone()).frame(NEIGHBOUR_MAC, BRIDGE_MAC);
     for hook in [Hook::EndpointIngress, Hook::BridgeIngress] {
@@ -53,7 +55,7 @@ fn fan_a_neighbour_on_the_same_host_gets_the_packet_directly() {
 
 #[test]
 fn fan_what_an_endpoint_says_to_the_host_or_to_the_rest_of_the_world_passes() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     let hook = Hook::EndpointIngress;
     expect(&mut engine, hook, sent(&udp(LOCAL, GATEWAY)), Outcome::PassToHost, None);
     expect(&mut engine, hook, sent(&udp(LOCAL, OUTSIDE)), Outcome::PassNotOurs, None);
@@ -67,7 +69,7 @@ fn fan_what_an_endpoint_says_to_the_host_or_to_the_rest_of_the_world_passes() {
 
 #[test]
 fn fan_a_source_that_is_not_the_endpoints_is_refused() {
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::BridgeIngress]);
+    let mut engine = engine();
     let foreign = sent(&udp(REMOTE, REMOTE));
     expect(&mut engine, Hook::EndpointIngress, foreign.clone(), Outcome::DropForeignSource, None);
     expect(&mut engine, Hook::BridgeIngress, foreign, Outcome::DropForeignSource, None);
@@ -77,7 +79,7 @@ fn fan_a_source_that_is_not_the_endpoints_is_refused() {
 
 #[test]
 fn fan_the_stacks_packet_is_encapsulated_with_its_ttl() {
-    let mut engine = engine(&[Hook::HostEgress]);
+    let mut engine = engine();
     let packet = udp(GATEWAY, REMOTE).with(|packet| packet.ttl = 1);
     let out = carried(&packet).frame(BRIDGE_MAC, LOCAL_MAC);
     expect(&mut engine, Hook::HostEgress, sent(&packet), Outcome::Encapsulated, Some(out));
@@ -85,7 +87,7 @@ fn fan_the_stacks_packet_is_encapsulated_with_its_ttl() {
 
 #[test]
 fn fan_the_stacks_packets_that_no_host_could_take_are_dropped_with_their_reason() {
-    let mut engine = engine(&[Hook::HostEgress]);
+    let mut engine = engine();
     for (packet, outcome) in [
         (udp(GATEWAY, OUTSIDE), Outcome::DropNoFan),
         (udp(GATEWAY, LOCAL), Outcome::DropLoop),
@@ -149,7 +151,7 @@ fn fan_each_of_two_fans_takes_its_own_packets_and_a_withdrawn_one_takes_none() {
 
 #[test]
 fn fan_a_super_packet_is_judged_by_its_segments() {
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let mut engine = engine();
     let mut segment = vec![0; 3000];
     segment[12] = 0x50;
     let packet =
@@ -170,7 +172,7 @@ fn fan_a_super_packet_is_judged_by_its_segments() {
 
 #[test]
 fn fan_a_frame_longer_than_a_page_runs_as_well() {
-    let mut engine = engine(&[Hook::EndpointIngress, Hook::UplinkIngress]);
+    let mut engine = engine();
     let inner = Ipv4::udp((REMOTE, 1), (LOCAL, 2), &[0xa5; 15_000]);
     let delivered = inner.frame(LOCAL_MAC, BRIDGE_MAC);
     let outcome = Outcome::Decapsulated;
@@ -182,7 +184,7 @@ fn fan_a_frame_longer_than_a_page_runs_as_well() {
 
 #[test]
 fn a_frame_that_cannot_run_is_an_error_with_its_number() {
-    let mut engine = engine(&[Hook::EndpointIngress]);
+    let mut engine = engine();
     let packet = Packet { number: 7, frame: sent(&udp(LOCAL, REMOTE)), ..Packet::default() };
     let mut error =
         |packet| engine.run(Hook::EndpointIngress, &packet).expect_err("it can't run").to_string();

@@ -1,16 +1,18 @@
 //! From the underlay.
 
+//@ guest: 6.1
+
 use dataplane_common::outcome::{Hook, Outcome};
 use fanlight_tests::packet::{self, Ipv4};
 
 use super::*;
 
 /// The program on the uplink.
-struct Uplink(Engine);
+struct Uplink(MutexGuard<'static, Engine>);
 
 impl Uplink {
     fn new() -> Self {
-        Self(engine(&[Hook::UplinkIngress]))
+        Self(engine())
     }
 
     #[track_caller]
@@ -116,7 +118,7 @@ fn fan_a_vlan_tag_makes_a_packet_somebody_elses_unless_it_only_carries_a_priorit
     let inner = udp(REMOTE, LOCAL);
     let tagged =
         |vlan| Packet { number: 1, frame: arrived(&received(&inner)), vlan: Some(vlan), ..Packet::default() };
-    let mut engine = engine(&[Hook::UplinkIngress]);
+    let mut engine = engine();
     let foreign = engine.run(Hook::UplinkIngress, &tagged(5)).expect("it runs");
     assert_eq!((foreign.outcome, foreign.output), (Outcome::PassNotOurs, None));
     let priority = engine.run(Hook::UplinkIngress, &tagged(0)).expect("it runs");

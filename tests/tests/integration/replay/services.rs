@@ -1,5 +1,7 @@
 //! What the answers say of services and backends.
 
+//@ guest: 6.1
+
 use std::net::SocketAddrV4;
 
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};
