@@ -1,8 +1,8 @@
 //! The usual set-up: hosts on one wire, a fan on each, containers with addresses from the host's slice.
 
-use std::{net::Ipv4Addr, ops::Index};
+use std::{net::Ipv4Addr, ops::Index, thread};
 
-use crate::{container::Container, host::Host, network::Switch, site::Site};
+use crate::{container::Container, host::Host, kit::Kit, network::Switch, site::Site};
 
 /// Overlay of the usual fan.
 pub const OVERLAY: &str = "250.0.0.0/8";
@@ -12,6 +12,8 @@ pub const UNDERLAY: &str = "172.30.0.0/16";
 /// Hosts 172.30.0.27, .28, ... on one switch; their slices are 250.0.27.0/24, 250.0.28.0/24, ...
 pub struct Fleet {
     hosts: Vec<Host>,
+    /// What the hosts have that others may have after them.
+    kits: Vec<Kit>,
     /// What joins them.
     pub switch: Switch,
 }
@@ -31,15 +33,17 @@ impl Fleet {
             switch.join(&host, "eth0", &format!("{}/16", underlay(index)));
             host
         });
-        Self { hosts: hosts.collect(), switch }
+        Self { hosts: hosts.collect(), kits: Vec::new(), switch }
     }
 
-    /// So many hosts with the usual fan, brought up by hand.
+    /// So many hosts with the usual fan, brought up by hand. Programs and tables may be another host's, emptied.
     #[track_caller]
     pub fn up(hosts: usize) -> Self {
-        let fleet = Self::bare(hosts);
+        let mut fleet = Self::bare(hosts);
         for host in &fleet.hosts {
+            let lent = Kit::lend(host);
             host.run(&format!("fan up {OVERLAY} eth0"));
+            fleet.kits.push(lent.unwrap_or_else(|| Kit::of(host)));
         }
         fleet
     }
@@ -81,6 +85,15 @@ impl Fleet {
         let site = self.stranger("outside", OUTSIDE);
         site.ip(&format!("route add {vip} via {}", underlay(0)));
         site
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Who knows what a test left that failed.
+        if !thread::panicking() {
+            self.kits.drain(..).zip(&self.hosts).for_each(|(kit, host)| kit.give_back(host));
+        }
     }
 }
 

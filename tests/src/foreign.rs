@@ -2,16 +2,19 @@
 
 use std::{
     fs::{self, File},
-    io,
     net::Ipv4Addr,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use bytemuck::{Pod, Zeroable};
 use nix::net::if_::if_nametoindex;
 
-use crate::{host::Host, lab};
+use crate::{
+    host::Host,
+    lab,
+    sys::{bpf, bpf_fd},
+};
 
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
@@ -182,18 +185,4 @@ const EXIT: Insn = Insn { code: 0x95, registers: 0, offset: 0, immediate: 0 };
 /// Sets a register to a number.
 const fn set(register: u8, immediate: i32) -> Insn {
     Insn { code: 0xb7, registers: register, offset: 0, immediate }
-}
-
-fn bpf<T: Pod>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
-    let pointer: *mut T = attr;
-    // SAFETY: `pointer` is valid for the size given; addresses in it are of slices and strings that callers hold through
-    // the call, with the lengths beside them.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-fn bpf_fd<T: Pod>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
-    let fd = bpf(command, attr)?;
-    // SAFETY: the command returned a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -3,32 +3,43 @@
 use std::{
     env,
     ffi::OsStr,
-    fs,
+    fs, io,
     ops::Deref,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::{agent::Agent, command::Cmd, container::Container, counters::Counters, site::Site};
 
-/// Gives the namespace its own bpffs, its own /run, and its own fanlight directories in /etc and /var/lib. What
-/// else is in those two stays visible through symbolic links, but the machine's settings of the kernel: nothing of the machine changes, and no mount point
-/// needs to exist beforehand.
-const MOUNTS: &str = r#"set -e
-mount -t tmpfs -o mode=755 fanlight /run
-mkdir -p /run/netns /run/fanlight
-mount -t bpf bpf /sys/fs/bpf
-for below in /etc /var/lib; do
-  mkdir -p "/run/machine$below"
-  mount -o bind "$below" "/run/machine$below"
-  mount -t tmpfs -o mode=755 fanlight "$below"
-  for entry in "/run/machine$below"/*; do [ ! -e "$entry" ] || ln -s "$entry" "$below/"; done
-  rm -f "$below/fanlight" "$below/sysctl.conf" "$below/sysctl.d"
-  mkdir "$below/fanlight"
-done"#;
+/// Gives the calling thread's mount namespace its own bpffs, its own /run, and its own fanlight directories in /etc and
+/// /var/lib. What else is in those two stays visible through symbolic links, but for the machine's settings of the kernel:
+/// nothing of the machine changes, and no mount point needs to exist beforehand.
+fn own_mounts() -> io::Result<()> {
+    let none = None::<&str>;
+    let tmpfs = |at: &str| mount(Some("fanlight"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=755"));
+    tmpfs("/run")?;
+    fs::create_dir("/run/netns")?;
+    fs::create_dir("/run/fanlight")?;
+    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none)?;
+    for below in ["/etc", "/var/lib"].map(Path::new) {
+        let machine = Path::new("/run/machine").join(below.strip_prefix("/").unwrap_or(below));
+        fs::create_dir_all(&machine)?;
+        mount(Some(below), &machine, none, MsFlags::MS_BIND, none)?;
+        tmpfs(&below.to_string_lossy())?;
+        for entry in fs::read_dir(&machine)? {
+            let name = entry?.file_name();
+            if !["fanlight", "sysctl.conf", "sysctl.d"].iter().any(|own| name == *own) {
+                symlink(machine.join(&name), below.join(&name))?;
+            }
+        }
+        fs::create_dir(below.join("fanlight"))?;
+    }
+    Ok(())
+}
 
 /// A network and mount namespace in which `fanlight` believes itself alone.
 pub struct Host {
@@ -41,7 +52,7 @@ impl Host {
     #[track_caller]
     pub fn new(name: &str) -> Self {
         let host = Self { site: Site::with_mounts(name), binary: Mutex::new(binary()) };
-        host.command("sh").args(["-c", MOUNTS]).ok();
+        host.inside(own_mounts).unwrap_or_else(|error| panic!("mounts of {name}: {error}"));
         host
     }
 

@@ -19,6 +19,7 @@ pub mod flows;
 pub mod foreign;
 pub mod host;
 pub mod http;
+mod kit;
 pub mod lab;
 pub mod load;
 pub mod narrow;

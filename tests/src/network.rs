@@ -21,8 +21,10 @@ impl Switch {
     #[track_caller]
     pub fn with_mtu(name: &str, mtu: u32) -> Self {
         let site = Site::bare(name);
-        site.ip(&format!("link add name wire mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"));
-        site.ip("link set wire up");
+        site.ip_lines(&[
+            format!("link add name wire mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"),
+            "link set wire up".into(),
+        ]);
         // Where the machine has br_netfilter, bridges drop what looks malformed; a wire does not look.
         site.sysctl_if_known("net.bridge.bridge-nf-call-iptables", "0");
         Self { site, mtu }
@@ -34,12 +36,11 @@ impl Switch {
         let port = format!("p-{}-{device}", host.name());
         let port = port.get(..port.len().min(15)).unwrap_or(&port);
         let (own, other, mtu) = (self.holder(), host.holder(), self.mtu);
-        self.ip(&format!(
-            "link add name {port} mtu {mtu} netns {own} type veth peer name {device} mtu {mtu} netns {other}"
-        ));
-        self.ip(&format!("link set {port} master wire up"));
-        host.ip(&format!("address add {address} dev {device}"));
-        host.ip(&format!("link set {device} up"));
+        self.ip_lines(&[
+            format!("link add name {port} mtu {mtu} netns {own} type veth peer name {device} mtu {mtu} netns {other}"),
+            format!("link set {port} master wire up"),
+        ]);
+        host.ip_lines(&[format!("address add {address} dev {device}"), format!("link set {device} up")]);
     }
 }
 
@@ -60,8 +61,7 @@ pub fn wire(mtu: u32, one: (&Site, &str, &str), other: (&Site, &str, &str)) {
         one.1, other.1
     ));
     for (site, device, address) in [one, other] {
-        site.ip(&format!("address add {address} dev {device}"));
-        site.ip(&format!("link set {device} up"));
+        site.ip_lines(&[format!("address add {address} dev {device}"), format!("link set {device} up")]);
     }
 }
 

@@ -114,6 +114,12 @@ impl Site {
         self.command("ip").args(words.split_whitespace()).ok()
     }
 
+    /// Several lines for `ip`, by one process; all must succeed.
+    #[track_caller]
+    pub fn ip_lines(&self, lines: &[String]) {
+        self.command("ip").args(["-batch", "-"]).input(lines.join("\n")).ok();
+    }
+
     /// Sets `/proc/sys/KEY`, with dots in the key as sysctl(8) writes them.
     #[track_caller]
     pub fn sysctl(&self, key: &str, value: &str) {

@@ -1,16 +1,19 @@
-//! The harness's unsafe code: entering namespaces between fork and exec, and two ioctls.
+//! The harness's unsafe code: entering namespaces between fork and exec, two ioctls, and bpf(2).
 
 use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::process::CommandExt,
+        fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, process::CommandExt},
     },
+    path::Path,
     process::Command,
+    ptr,
     sync::Arc,
 };
 
+use bytemuck::{Pod, Zeroable};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
@@ -141,5 +144,130 @@ pub(crate) fn bind_packet_socket(socket: &OwnedFd, index: u32) -> io::Result<()>
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: pointer and length describe the address above.
     let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What a map is, as `struct bpf_map_info` begins.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MapShape {
+    pub(crate) kind: u32,
+    id: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) entries: u32,
+    pub(crate) flags: u32,
+}
+
+/// `union bpf_attr` for an element of a map.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for a path, and the other way round for what an object is.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Pinned {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct About {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// bpf(2) with the head of its `union bpf_attr`.
+pub(crate) fn bpf<T: Pod>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    let pointer: *mut T = attr;
+    // SAFETY: `pointer` is valid for the size given; addresses in it are of slices and strings that callers hold through
+    // the call, with the lengths beside them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// The same for commands that return a descriptor.
+pub(crate) fn bpf_fd<T: Pod>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the command returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The program or map that is pinned at a path.
+pub(crate) fn bpf_pinned(path: &Path) -> io::Result<OwnedFd> {
+    const OBJ_GET: libc::c_long = 7;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf_fd(OBJ_GET, &mut Pinned { path: path.as_ptr().expose_provenance() as u64, ..Zeroable::zeroed() })
+}
+
+/// Pins a program or map.
+pub(crate) fn bpf_pin(object: &impl AsRawFd, path: &Path) -> io::Result<()> {
+    const OBJ_PIN: libc::c_long = 6;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let path = path.as_ptr().expose_provenance() as u64;
+    bpf(OBJ_PIN, &mut Pinned { path, fd: object.as_raw_fd() as u32, flags: 0 }).map(drop)
+}
+
+/// What a map is.
+pub(crate) fn bpf_map_shape(map: &OwnedFd) -> io::Result<MapShape> {
+    const OBJ_GET_INFO: libc::c_long = 15;
+    let mut shape = MapShape::zeroed();
+    let info = (&raw mut shape).expose_provenance() as u64;
+    let length = size_of::<MapShape>() as u32;
+    bpf(OBJ_GET_INFO, &mut About { fd: map.as_raw_fd() as u32, length, info })?;
+    Ok(shape)
+}
+
+/// Some key of a map that is not empty.
+pub(crate) fn bpf_first_key(map: &OwnedFd, size: u32) -> io::Result<Option<Vec<u8>>> {
+    const NEXT_KEY: libc::c_long = 4;
+    let mut key = vec![0_u8; size as usize];
+    // The next key is written where a value would be read from; after no key comes the first.
+    let value = key.as_mut_ptr().expose_provenance() as u64;
+    match bpf(NEXT_KEY, &mut Element { map: map.as_raw_fd() as u32, value, ..Zeroable::zeroed() }) {
+        Ok(_) => Ok(Some(key)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes an element of a map.
+pub(crate) fn bpf_delete(map: &OwnedFd, key: &[u8]) -> io::Result<()> {
+    const DELETE: libc::c_long = 3;
+    let key = key.as_ptr().expose_provenance() as u64;
+    bpf(DELETE, &mut Element { map: map.as_raw_fd() as u32, key, ..Zeroable::zeroed() }).map(drop)
+}
+
+/// Sets an element of a map.
+pub(crate) fn bpf_update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    const UPDATE: libc::c_long = 2;
+    let (key, value) = (key.as_ptr().expose_provenance() as u64, value.as_ptr().expose_provenance() as u64);
+    bpf(UPDATE, &mut Element { map: map.as_raw_fd() as u32, key, value, ..Zeroable::zeroed() }).map(drop)
+}
+
+/// Makes all values of an array zero that can be mapped into memory.
+pub(crate) fn bpf_zero(map: &OwnedFd, shape: MapShape) -> io::Result<()> {
+    let length = shape.value_size.next_multiple_of(8) as usize * shape.entries as usize;
+    let (access, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping where the kernel likes; nothing else in this process refers to it.
+    let start = unsafe { libc::mmap(ptr::null_mut(), length, access, shared, map.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping has `length` bytes and is gone after the second call.
+    let done = unsafe {
+        ptr::write_bytes(start.cast::<u8>(), 0, length);
+        libc::munmap(start, length)
+    };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

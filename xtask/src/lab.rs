@@ -24,6 +24,9 @@ const AGENT_VARIABLE: &str = "FANLIGHT_BIN";
 /// Names another, whose flow records have another layout, for the tests of an upgrade.
 const LATER_VARIABLE: &str = "FANLIGHT_LATER_BIN";
 
+/// Tests of an upgrade to it.
+const UPGRADE: &str = "upgrade::";
+
 /// Debug or release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -80,13 +83,19 @@ pub(crate) fn test(place: &Place, install: bool, filter: &[String]) -> Result<()
 /// The steps of `test` from the build on.
 pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps) -> Result<Built> {
     need_root("the integration tests")?;
-    let later = steps.step("build of an agent with other flow records", || build_later(place))?;
-    let built = steps.step("build", || Built::make(place))?;
+    let mut built = steps.step("build", || Built::make(place))?;
+    let chosen = runner::tests(built.integration()?, filter)?;
+    let mut later = None;
+    if chosen.iter().any(|test| test.starts_with(UPGRADE)) {
+        let build = || Ok((build_later(place)?, Built::make(place)?));
+        let (path, again) = steps.step("build of an agent with other flow records", build)?;
+        (later, built) = (Some(path), again);
+    }
     let before = Snapshot::take();
     if filter.is_empty() {
         steps.tests("unit tests", || unit_tests(&built))?;
     }
-    steps.tests("integration tests", || integration_tests(&built, &later, filter))?;
+    steps.tests("integration tests", || integration_tests(&built, later, filter))?;
     Snapshot::take().check_since(&before)?;
     Ok(built)
 }
@@ -101,14 +110,15 @@ fn unit_tests(built: &Built) -> Result<Outcome> {
 }
 
 /// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at once.
-fn integration_tests(built: &Built, later: &PathBuf, filter: &[String]) -> Result<Outcome> {
+fn integration_tests(built: &Built, later: Option<PathBuf>, filter: &[String]) -> Result<Outcome> {
     let mut tests = runner::command(built.integration()?);
     tests.arg("--test-threads=4").args(filter);
-    tests.env(AGENT_VARIABLE, built.binary(AGENT)?).env(LATER_VARIABLE, later);
+    tests.env(AGENT_VARIABLE, built.binary(AGENT)?);
+    tests.envs(later.map(|later| (LATER_VARIABLE, later)));
     runner::run(tests.env("PATH", search_path()))
 }
 
-/// Builds the agent with another layout of flow records, beside which the usual one is built next.
+/// Builds the agent with another layout of flow records. It stands in the usual one's place until that is built again.
 fn build_later(place: &Place) -> Result<PathBuf> {
     let mut build = cargo(place, "build");
     build.args(["--workspace", "--bin", AGENT, "--features", "fanlight/trial-flow-layout"]);

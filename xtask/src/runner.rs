@@ -137,9 +137,9 @@ pub(crate) fn command(binary: &Executable) -> Command {
     command
 }
 
-/// Names of a test binary's tests.
-pub(crate) fn tests(binary: &Executable) -> Result<Vec<String>> {
-    let listed = capture(command(binary).args(["--list", "--format", "terse"]))?;
+/// Names of a test binary's tests, of all or of those whose names contain one of `filter`.
+pub(crate) fn tests(binary: &Executable, filter: &[String]) -> Result<Vec<String>> {
+    let listed = capture(command(binary).args(["--list", "--format", "terse"]).args(filter))?;
     Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 

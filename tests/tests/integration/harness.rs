@@ -2,6 +2,8 @@
 
 use std::{panic, path::Path, sync::Mutex, time::Duration};
 
+use dataplane_common::abi::{EndpointRecord, FanRecord};
+use fanlight::kernel::bpf::Datapath;
 use fanlight_tests::{
     Host, Router, Site, Switch,
     fleet::{self, Fleet},
@@ -32,6 +34,32 @@ fn fan_a_host_sees_its_own_directories_and_the_machine_sees_none_of_them() {
     one.sh("ls /etc/passwd");
     one.sh("mkdir /sys/fs/bpf/fanlight");
     assert!(!other.path("/sys/fs/bpf/fanlight").exists());
+}
+
+#[test]
+fn fan_a_host_finds_nothing_in_its_tables_of_the_host_whose_programs_it_has() {
+    for round in 0..3 {
+        let fleet = Fleet::up(1);
+        let counted = fleet[0].counters();
+        // The host's own packets to its neighbours pass as soon as its devices are up.
+        assert!(
+            counted.iter().all(|(_, outcome, _)| outcome.starts_with("pass-")),
+            "round {round}\n{counted}"
+        );
+        fleet[0].inside(|| {
+            let datapath = Datapath::open_existing().expect("it is asked").expect("the fan is up");
+            assert_eq!(datapath.endpoints().list().expect("it is listed"), [], "round {round}");
+            assert_eq!(datapath.paths().list().expect("it is listed"), [], "round {round}");
+            let fans = datapath.config().fans();
+            assert_eq!(fans.len(), 1, "round {round}: {fans:?}");
+            // What the next host must not find.
+            let record = EndpointRecord { address: 7, ifindex: 7, mac: [2; 6], flags: EndpointRecord::PEER };
+            datapath.endpoints().insert(record).expect("there is room");
+            datapath.config().publish(&FanRecord { overlay: 9 << 24, ..fans[0] }).expect("there is a slot");
+        });
+        let _endpoint = fleet.endpoint(0, 2);
+        load::assert_reaches(&fleet[0], fleet::overlay(0, 2));
+    }
 }
 
 #[test]

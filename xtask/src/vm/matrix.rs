@@ -53,7 +53,7 @@ pub(crate) fn run_tests(place: &Place, series: &str, built: &Built, request: &Re
     let mut spec = VmSpec::new(&kernel, &[]);
     let tests = built.integration()?;
     spec.payload = vec![(built.binary(AGENT)?, AGENT.into()), (tests.path.clone(), INTEGRATION.into())];
-    prepare(&mut spec, request, &Tags::read(&place.root)?, &runner::tests(tests)?)?;
+    prepare(&mut spec, request, &Tags::read(&place.root)?, &runner::tests(tests, &[])?)?;
     let output = run(place, &spec)?;
     let (release, took) = (&kernel.release, output.took.as_secs_f32());
     println!("--- Linux {release}: {took:.0} s, exit status {}", output.status);
