@@ -139,6 +139,8 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
     /// What the kernel knows of it.
     pub state: NeighbourState,
+    /// Somebody has entered it for good: the kernel does not ask for it.
+    pub is_static: bool,
 }
 
 /// An entry of a bridge's forwarding table.

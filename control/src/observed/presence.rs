@@ -1,8 +1,11 @@
-//! Which endpoints of this node are there, and which are no more.
+//! Which endpoints of this node are there, and which are not.
 //!
-//! An address that never was an endpoint's is not absent: a container that has not spoken yet is not known either.
+//! An address that never was an endpoint's is absent once it was asked for and nothing answered.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use crate::service::Down;
 
@@ -12,12 +15,14 @@ pub struct Presence {
     /// Devices of those that were there when they were looked at last.
     known: BTreeMap<Ipv4Addr, u32>,
     absent: BTreeMap<Ipv4Addr, Down>,
+    /// Backends for which nothing answers.
+    silent: BTreeSet<Ipv4Addr>,
 }
 
 impl Presence {
     /// With endpoints that are known to be absent.
     pub fn without(absent: BTreeMap<Ipv4Addr, Down>) -> Self {
-        Self { known: BTreeMap::new(), absent }
+        Self { absent, ..Self::default() }
     }
 
     /// Endpoints whose device has gone; says whether there are such.
@@ -36,9 +41,15 @@ impl Presence {
         self.absent.len() != before
     }
 
-    /// Addresses of endpoints that are no more, and why.
-    pub fn absent(&self) -> &BTreeMap<Ipv4Addr, Down> {
-        &self.absent
+    /// These backends, and no others, do not answer.
+    pub fn hear(&mut self, silent: BTreeSet<Ipv4Addr>) {
+        self.silent = silent;
+    }
+
+    /// Addresses of endpoints that are not there, and why.
+    pub fn absent(&self) -> BTreeMap<Ipv4Addr, Down> {
+        let silent = self.silent.iter().map(|&address| (address, Down::NoAnswer));
+        silent.chain(self.absent.iter().map(|(&address, &why)| (address, why))).collect()
     }
 }
 
@@ -62,11 +73,11 @@ mod tests {
         assert!(!presence.lose(|device| device == 9), "nobody's device");
         assert!(presence.lose(|device| device == 7));
         assert!(!presence.lose(|device| device == 7), "it is known to be gone");
-        assert_eq!(presence.absent(), &gone);
+        assert_eq!(presence.absent(), gone);
         assert!(!presence.learn(known(&[(3, 8)])), "it stays absent");
-        assert_eq!(presence.absent(), &gone);
+        assert_eq!(presence.absent(), gone);
         assert!(presence.learn(known(&[(2, 11), (3, 8)])));
-        assert_eq!(presence.absent(), &BTreeMap::new());
+        assert_eq!(presence.absent(), BTreeMap::new());
     }
 
     #[test]
@@ -75,6 +86,20 @@ mod tests {
         presence.learn(known(&[(2, 7)]));
         presence.learn(known(&[]));
         assert!(!presence.lose(|device| device == 7));
-        assert_eq!(presence.absent(), &BTreeMap::new());
+        assert_eq!(presence.absent(), BTreeMap::new());
+    }
+
+    #[test]
+    fn what_is_silent_is_absent_until_it_answers_whatever_its_device() {
+        let mut presence = Presence::default();
+        presence.learn(known(&[(2, 7)]));
+        presence.hear([address(2), address(9)].into());
+        let silent = [address(2), address(9)].map(|address| (address, Down::NoAnswer));
+        assert_eq!(presence.absent(), BTreeMap::from(silent));
+        presence.lose(|device| device == 7);
+        assert_eq!(presence.absent()[&address(2)], Down::EndpointGone);
+        presence.learn(known(&[(2, 8)]));
+        presence.hear(BTreeSet::new());
+        assert_eq!(presence.absent(), BTreeMap::new());
     }
 }

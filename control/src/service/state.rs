@@ -68,6 +68,8 @@ pub enum BackendLife {
 pub enum Down {
     /// Its endpoint on this node has gone.
     EndpointGone,
+    /// Nothing answers for its address in this node's slice, or its device has no carrier.
+    NoAnswer,
 }
 
 /// What an agent said of services, against the VIPs that packets find now.

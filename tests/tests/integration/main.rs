@@ -29,6 +29,7 @@ mod locks;
 mod monitor;
 mod neighbours;
 mod packaging;
+mod presence;
 mod replay;
 mod rules;
 mod service_cli;

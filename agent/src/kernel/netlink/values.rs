@@ -173,7 +173,8 @@ impl FromMessage<NeighbourMessage> for Neighbour {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
             _ => None,
         })?;
-        Some(Self { index: message.header.ifindex, address, mac: mac(message), state })
+        let is_static = message.header.state == Kernel::Permanent;
+        Some(Self { index: message.header.ifindex, address, mac: mac(message), state, is_static })
     }
 }
 

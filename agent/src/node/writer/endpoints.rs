@@ -1,12 +1,17 @@
 //! Endpoints: every port has its program, the table holds what the kernel knows, and hosts behind a small path have a
 //! route that says so.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use control::{
+    desired::Desired,
     observed::Presence,
-    reconcile::{self, Learning, PortOp},
+    reconcile::{self, Inquiry, Learning, PortOp, Question},
 };
 
 use super::{events::Events, programs::Programs, relevance::Known};
@@ -25,13 +30,36 @@ const PROBE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) presence: Presence,
+    /// Which backends are asked for, and which do not answer.
+    inquiry: Inquiry,
+    /// The moment from which the inquiry's times count.
+    start: Instant,
+    /// Addresses of backends, and the desired state that they were read from.
+    backends: (u64, BTreeSet<Ipv4Addr>),
+    /// When to look for backends again, if nothing happens before.
+    pub(super) next_look: Option<Instant>,
     /// When neighbours are asked next whether they are there.
     next_probe: Instant,
 }
 
 impl Endpoints {
     pub(super) fn new(presence: Presence) -> Self {
-        Self { presence, next_probe: Instant::now() }
+        let now = Instant::now();
+        let inquiry = Inquiry::default();
+        Self { presence, inquiry, start: now, backends: Default::default(), next_look: None, next_probe: now }
+    }
+
+    /// Notes which addresses backends have.
+    pub(super) fn follow(&mut self, desired: &Desired) {
+        if self.backends.0 == desired.generation {
+            return;
+        }
+        let backends = desired.entries().flat_map(|entry| &entry.defined.backends);
+        let addresses = backends.filter_map(|backend| match backend.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        self.backends = (desired.generation, addresses.collect());
     }
 
     /// Brings ports, table, MTUs and path routes to what is there; gives what failed.
@@ -62,6 +90,10 @@ impl Endpoints {
         events.follow_routes(known.networks())?;
         self.presence.lose(|device| !snapshot.links.iter().any(|link| link.index == device));
         self.presence.learn(reconcile::devices(&snapshot.observed()));
+        let findings = self.inquiry.look(&snapshot.observed(), &self.backends.1, now - self.start);
+        ask(&findings.ask, netlink).await;
+        self.presence.hear(findings.down);
+        self.next_look = findings.next.map(|next| self.start + next);
         Ok(faults)
     }
 }
@@ -126,6 +158,18 @@ async fn set_path_routes(
 /// Has the kernel ask for neighbours that may be gone; the answer, or its lack, is a change that wakes the writer.
 async fn probe(snapshot: &Snapshot, netlink: &Netlink) {
     for (device, address) in reconcile::suspects(&snapshot.observed()) {
+        if let Err(error) = netlink.probe_neighbour(device, address).await {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
+/// Has the kernel ask for backends; an answer, or its lack, is a change that wakes the writer.
+async fn ask(questions: &[Question], netlink: &Netlink) {
+    for &Question { device, address, anew } in questions {
+        if anew && let Err(error) = netlink.delete_neighbour(device, address).await {
+            tracing::debug!("{error}");
+        }
         if let Err(error) = netlink.probe_neighbour(device, address).await {
             tracing::debug!("{error}");
         }

@@ -48,6 +48,11 @@ impl Pace {
         self.due = self.due.min(now.max(self.urgent));
     }
 
+    /// A pass is due at a time, if none comes before.
+    pub(super) fn by(&mut self, time: Instant) {
+        self.due = self.due.min(time.max(self.earliest));
+    }
+
     /// A pass could not begin; it is tried again, each time later, whatever changes meanwhile.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.earliest = now + DELAY.saturating_mul(1 << self.delays.min(10)).min(LONGEST_DELAY);

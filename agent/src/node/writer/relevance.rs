@@ -152,6 +152,7 @@ mod tests {
                 address: address(2),
                 mac: None,
                 state: NeighbourState::Failed,
+                is_static: false,
             })
         };
         let entry = |bridge| Event::Fdb(FdbEntry { bridge, port: 4, mac: [2; 6], local: false });

@@ -239,7 +239,8 @@ impl Worker {
     async fn pass(&mut self) {
         let concern = std::mem::replace(&mut self.concern, Concern::Nothing);
         let now = Instant::now();
-        if concern == Concern::Nothing && self.is_unsettled && !self.pace.is_periodic(now) {
+        let is_due = self.pace.is_periodic(now) || self.endpoints.next_look.is_some_and(|next| next <= now);
+        if concern == Concern::Nothing && self.is_unsettled && !is_due {
             self.settle();
             self.pace.skipped(Instant::now(), false);
             return;
@@ -282,6 +283,9 @@ impl Worker {
         self.check_filters().await;
         self.applied.set(Topic::Kernel, self.events.unreadable().into_iter().collect());
         self.pace.passed(Instant::now(), !faults.is_empty());
+        if let Some(next) = self.endpoints.next_look {
+            self.pace.by(next);
+        }
         if concern == Concern::Fans {
             self.applied.passes += 1;
             self.applied.desired = Arc::clone(&self.desired);
@@ -309,6 +313,7 @@ impl Worker {
 
     async fn reconcile_endpoints(&mut self, lock: &Lock) -> Vec<Fault> {
         let Self { node, programs, known, events, .. } = self;
+        self.endpoints.follow(&self.desired);
         match self.endpoints.reconcile(node.netlink(), lock, programs, known, events).await {
             Ok(faults) => {
                 self.applied.set(Topic::Endpoints, faults.clone());
@@ -369,8 +374,8 @@ impl Worker {
     /// Tells what the kernel holds now.
     fn publish(&mut self) {
         let absent = self.endpoints.presence.absent();
-        if *self.applied.absent != *absent {
-            self.applied.absent = Arc::new(absent.clone());
+        if *self.applied.absent != absent {
+            self.applied.absent = Arc::new(absent);
         }
         let datapath = self.programs.datapath();
         let fans = datapath.map(|datapath| datapath.config().fans()).unwrap_or_default();

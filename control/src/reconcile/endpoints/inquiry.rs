@@ -134,7 +134,8 @@ impl Inquiry {
             let due = known.due(state);
             let is_due = (known.has_news || state != State::There) && due.is_none_or(|due| now >= due);
             if is_due {
-                let anew = known.has_news || view.neighbour(side, address) == Some(NeighbourState::Known);
+                let is_stale = known.has_news || view.neighbour(side, address) == Some(NeighbourState::Known);
+                let anew = is_stale && !view.is_static(side, address);
                 findings.ask.push(Question { device: side, address, anew });
                 (known.asked, known.has_news) = (Some(now), false);
             }
@@ -171,6 +172,10 @@ impl View<'_> {
 
     fn neighbour(&self, side: u32, address: Ipv4Addr) -> Option<NeighbourState> {
         self.neighbours.get(&(side, address)).map(|neighbour| neighbour.state)
+    }
+
+    fn is_static(&self, side: u32, address: Ipv4Addr) -> bool {
+        self.neighbours.get(&(side, address)).is_some_and(|neighbour| neighbour.is_static)
     }
 
     /// `is_other` tells that the device is not what it was at the last look. What was down is so until it answers: neither

@@ -53,11 +53,11 @@ impl World {
 }
 
 fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Neighbour {
-    Neighbour { index, address, mac: Some(mac), state: NeighbourState::Known }
+    Neighbour { index, address, mac: Some(mac), state: NeighbourState::Known, is_static: false }
 }
 
 fn failed(index: u32, address: Ipv4Addr) -> Neighbour {
-    Neighbour { index, address, mac: None, state: NeighbourState::Failed }
+    Neighbour { index, address, mac: None, state: NeighbourState::Failed, is_static: false }
 }
 
 fn behind(port: u32, mac: [u8; 6]) -> FdbEntry {

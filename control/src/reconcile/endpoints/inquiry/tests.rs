@@ -105,8 +105,13 @@ impl World {
         // The kernel asks the MAC address of an entry that has one, and nobody else.
         if self.neighbours.iter().all(|entry| entry.state == NeighbourState::Failed) {
             let (index, address) = (question.device, question.address);
-            self.neighbours =
-                vec![Neighbour { index, address, mac: None, state: NeighbourState::Incomplete }];
+            self.neighbours = vec![Neighbour {
+                index,
+                address,
+                mac: None,
+                state: NeighbourState::Incomplete,
+                is_static: false,
+            }];
         }
     }
 
@@ -260,8 +265,13 @@ fn a_storm_of_joining_ports_asks_no_more_than_a_few_times_a_second() {
 fn a_routed_endpoint_is_asked_for_on_its_own_device() {
     let mut world = World::new();
     world.links.push(routed(7, "r", &[BACKEND]));
-    world.neighbours =
-        vec![Neighbour { index: 7, address: BACKEND, mac: None, state: NeighbourState::Failed }];
+    world.neighbours = vec![Neighbour {
+        index: 7,
+        address: BACKEND,
+        mac: None,
+        state: NeighbourState::Failed,
+        is_static: false,
+    }];
     let findings = world.look();
     assert_eq!(findings.ask, [Question { device: 7, address: BACKEND, anew: true }]);
     assert!(findings.down.contains(&BACKEND));
