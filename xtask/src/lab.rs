@@ -8,7 +8,7 @@ use ebpf_build::Place;
 use crate::{
     command::{Executable, build_executable, build_executables, cargo, is_root, run, search_path},
     leaks::Snapshot,
-    runner::{self, Outcome, Steps},
+    runner::{self, Outcome, Steps, Test},
     setup::{self, Scope},
 };
 
@@ -77,7 +77,28 @@ pub(crate) fn test(place: &Place, install: bool, filter: &[String]) -> Result<()
     steps.step("setup", || setup::ensure(place, Scope::Tests, install))?;
     build_and_test(place, filter, &mut steps)?;
     steps.close();
-    Ok(())
+    if filter.is_empty() { keep_ignored(place, &steps.outcome) } else { Ok(()) }
+}
+
+/// Where a whole `test` says which tests could not run, for `ci --tested`.
+fn ignored_file(place: &Place) -> PathBuf {
+    place.target.join("ignored-tests.json")
+}
+
+fn keep_ignored(place: &Place, outcome: &Outcome) -> Result<()> {
+    let ignored: Vec<_> = outcome.ignored.iter().map(|(test, reason)| (&test.name, reason)).collect();
+    let path = ignored_file(place);
+    fs::write(&path, serde_json::to_vec(&ignored)?).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What the last whole `test` could not run.
+pub(crate) fn ignored(place: &Place) -> Result<Vec<(Test, String)>> {
+    let path = ignored_file(place);
+    let text =
+        fs::read(&path).with_context(|| format!("reading {}: run `cargo xtask test`", path.display()))?;
+    let ignored: Vec<(String, String)> =
+        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok(ignored.into_iter().map(|(name, reason)| (Test::on_host(name), reason)).collect())
 }
 
 /// The steps of `test` from the build on.

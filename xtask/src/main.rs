@@ -84,6 +84,9 @@ enum Task {
         /// When the run began, in seconds since 1970: what building this command took counts, too
         #[arg(long, value_name = "TIME")]
         since: Option<u64>,
+        /// `cargo xtask test` has just passed: leave it out
+        #[arg(long)]
+        tested: bool,
     },
     /// Run benchmarks (root); `bench --help` lists them
     #[command(disable_help_flag = true)]
@@ -116,7 +119,7 @@ fn run(task: Task) -> Result<()> {
             let request = vm::Request { kernels, tests, full, bless, shell };
             vm::matrix(&place, !install.no_install, &request)
         }
-        Task::Ci { full, since } => ci::ci(&place, full, since),
+        Task::Ci { full, since, tested } => ci::ci(&place, full, since, tested),
         Task::Bench { arguments } if arguments.first().is_some_and(|name| name == "clock") => {
             clock::bench(&place, &arguments[1..])
         }

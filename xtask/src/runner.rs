@@ -48,6 +48,13 @@ pub(crate) struct Test {
     pub(crate) name: String,
 }
 
+impl Test {
+    /// A test on this machine.
+    pub(crate) fn on_host(name: String) -> Self {
+        Self { place: HOST.to_owned(), name }
+    }
+}
+
 /// What test binaries came to.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
