@@ -48,9 +48,9 @@ impl Pace {
         self.due = self.due.min(now.max(self.urgent));
     }
 
-    /// A pass is due at a time, if none comes before.
-    pub(super) fn by(&mut self, time: Instant) {
-        self.due = self.due.min(time.max(self.earliest));
+    /// A pass is due at a time, if there is one and none comes before.
+    pub(super) fn by(&mut self, time: Option<Instant>) {
+        self.due = time.map_or(self.due, |time| self.due.min(time.max(self.earliest)));
     }
 
     /// A pass could not begin; it is tried again, each time later, whatever changes meanwhile.

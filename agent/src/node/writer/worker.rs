@@ -283,9 +283,7 @@ impl Worker {
         self.check_filters().await;
         self.applied.set(Topic::Kernel, self.events.unreadable().into_iter().collect());
         self.pace.passed(Instant::now(), !faults.is_empty());
-        if let Some(next) = self.endpoints.next_look {
-            self.pace.by(next);
-        }
+        self.pace.by(self.endpoints.next_look);
         if concern == Concern::Fans {
             self.applied.passes += 1;
             self.applied.desired = Arc::clone(&self.desired);
