@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    command::{Output, Process},
+    command::{Output, Process, patience},
     host::Host,
     lab,
 };
@@ -29,7 +29,7 @@ impl Agent {
         let notices = UnixDatagram::bind(host.path(&name)).expect("the host has a /run of its own");
         let process = host.fanlight(["agent"]).env("NOTIFY_SOCKET", &name).spawn();
         let mut agent = Self { process, notices };
-        agent.wait_for("READY=1", READY);
+        agent.wait_for("READY=1", patience(READY));
         agent
     }
 
@@ -60,7 +60,7 @@ impl Agent {
     #[track_caller]
     pub fn reload(&mut self) {
         self.process.signal(Signal::SIGHUP);
-        self.wait_for("READY=1", READY);
+        self.wait_for("READY=1", patience(READY));
     }
 
     /// Has it read a configuration of its host that it must refuse: `status` says so, and everything else in it is as
@@ -92,6 +92,6 @@ impl Agent {
     pub fn stop(self) -> Output {
         let Self { process, .. } = self;
         process.signal(Signal::SIGTERM);
-        process.finish(READY)
+        process.finish(patience(READY))
     }
 }

@@ -16,10 +16,15 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::lab;
+use crate::{lab, tools};
 
 /// Limit of a command that names none.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// A time for work whose length is no claim of a test: under emulation the verifier takes ten times as long.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    if tools::in_guest() { usual * 6 } else { usual }
+}
 
 /// A command to run in some namespace.
 #[must_use]
@@ -47,7 +52,7 @@ impl Cmd {
     pub fn new(program: impl AsRef<OsStr>, site: &str) -> Self {
         let mut command = Command::new(program);
         command.env(lab::MARK, lab::mark()).stdin(Stdio::null());
-        Self { command, limit: LIMIT, input: None, site: site.to_owned() }
+        Self { command, limit: patience(LIMIT), input: None, site: site.to_owned() }
     }
 
     /// Changes the command underneath.
@@ -236,7 +241,7 @@ impl Process {
     /// Kills it. What it left.
     pub fn kill(mut self) -> Output {
         let _ = self.child.kill();
-        self.finish(LIMIT)
+        self.finish(patience(LIMIT))
     }
 
     fn text(&mut self) -> (String, String) {

@@ -56,7 +56,7 @@ impl<'a> VmSpec<'a> {
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             instruction_clock: false,
             interactive: false,
-            cpus: 1,
+            cpus: 2,
             memory_mib: 1536,
             limit: Duration::from_secs(1800),
         }
