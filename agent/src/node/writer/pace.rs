@@ -60,14 +60,19 @@ impl Pace {
         self.due = self.earliest;
     }
 
-    /// A pass ended; with failures the next comes sooner than the periodic check, but each time later.
-    pub(super) fn passed(&mut self, now: Instant, failed: bool) {
+    /// A pass ended; with failures the next comes sooner than the periodic check, but each time later. One that was not over
+    /// everything leaves the check where it was.
+    pub(super) fn passed(&mut self, now: Instant, failed: bool, is_whole: bool) {
         self.delays = 0;
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST);
         self.earliest = now + rest;
         self.urgent = now + URGENT_REST;
-        self.check = if failed { self.earliest } else { now + CHECK };
+        self.check = match (failed, is_whole) {
+            (true, _) => self.earliest,
+            (false, true) => now + CHECK,
+            (false, false) => self.check.max(self.earliest),
+        };
         self.due = self.check;
     }
 
@@ -98,7 +103,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         assert_eq!(pace.due(), start);
-        pace.passed(start, false);
+        pace.passed(start, false, true);
         assert_eq!(pace.due(), start + CHECK);
         let first = start + Duration::from_secs(1);
         pace.changed(first);
@@ -110,7 +115,7 @@ mod tests {
     fn what_needs_no_pass_does_not_put_the_periodic_check_off() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        pace.passed(start, false);
+        pace.passed(start, false, true);
         let change = start + CHECK - DEBOUNCE;
         pace.changed(change - DEBOUNCE);
         assert!(!pace.is_periodic(change));
@@ -123,7 +128,7 @@ mod tests {
     fn changes_that_a_pass_made_itself_wait_for_the_rest_to_end() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        pace.passed(start, false);
+        pace.passed(start, false, true);
         pace.changed(start);
         assert_eq!(pace.due(), start + REST);
         pace.urgent(start);
@@ -134,7 +139,7 @@ mod tests {
     fn what_cannot_wait_is_done_at_once_but_a_storm_of_it_leaves_time_for_others() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.passed(now, false);
+        pace.passed(now, false, true);
         now += Duration::from_secs(1);
         pace.urgent(now);
         assert_eq!(pace.due(), now);
@@ -143,7 +148,7 @@ mod tests {
             pace.urgent(now);
             if now >= pace.due() {
                 passes += 1;
-                pace.passed(now, passes % 2 == 0);
+                pace.passed(now, passes % 2 == 0, true);
             }
             now += Duration::from_micros(100);
         }
@@ -171,7 +176,7 @@ mod tests {
             (now, last) = (pace.due(), rest);
         }
         assert_eq!(last, LONGEST_DELAY);
-        pace.passed(now, false);
+        pace.passed(now, false, true);
         pace.put_off(now);
         assert_eq!(pace.due(), now + DELAY);
     }
@@ -182,14 +187,26 @@ mod tests {
         let mut pace = Pace::new(start);
         let mut last = Duration::ZERO;
         for _ in 0..20 {
-            pace.passed(start, true);
+            pace.passed(start, true, true);
             let rest = pace.due() - start;
             assert!(rest >= last && rest <= LONGEST_REST, "{rest:?}");
             last = rest;
         }
         assert_eq!(last, LONGEST_REST);
-        pace.passed(start, false);
+        pace.passed(start, false, true);
         pace.changed(start);
         assert_eq!(pace.due(), start + REST);
+    }
+
+    #[test]
+    fn passes_over_a_part_do_not_put_the_periodic_check_off() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.passed(start, false, true);
+        pace.passed(start + CHECK / 2, false, false);
+        assert_eq!(pace.due(), start + CHECK);
+        pace.passed(start + CHECK, false, false);
+        assert_eq!(pace.due(), start + CHECK + REST);
+        assert!(pace.is_periodic(pace.due()));
     }
 }

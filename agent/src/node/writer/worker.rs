@@ -140,7 +140,7 @@ impl Worker {
             Err(error) => self.applied.set(Topic::Kernel, vec![format!("kernel-events: {error:#}")]),
         }
         self.concern = Concern::Fans;
-        self.pace.passed(Instant::now(), true);
+        self.pace.passed(Instant::now(), true, true);
     }
 
     fn note(&mut self, event: &KernelEvent) {
@@ -257,7 +257,7 @@ impl Worker {
             Err(error) => {
                 self.concern = self.concern.max(concern);
                 self.applied.set(Topic::Lock, vec![error.to_string()]);
-                self.pace.passed(Instant::now(), true);
+                self.pace.passed(Instant::now(), true, true);
             }
         }
         self.publish();
@@ -282,7 +282,7 @@ impl Worker {
         }
         self.check_filters().await;
         self.applied.set(Topic::Kernel, self.events.unreadable().into_iter().collect());
-        self.pace.passed(Instant::now(), !faults.is_empty());
+        self.pace.passed(Instant::now(), !faults.is_empty(), concern == Concern::Fans);
         self.pace.by(self.endpoints.next_look);
         if concern == Concern::Fans {
             self.applied.passes += 1;
