@@ -230,7 +230,7 @@ fn a_flood_is_told_in_part_to_each_of_ten_readers_with_how_much_is_missing() {
             (told, events.iter().filter_map(|event| event["lost"].as_u64()).sum::<u64>())
         };
         // A slow machine tells of most.
-        let (told, lost) = eventually("it is told of all", 6 * SOON, || {
+        let (told, lost) = eventually("it is told of all", 20 * SOON, || {
             Some(count()).filter(|(told, lost)| told + lost >= SENT)
         });
         println!("{told} told, {lost} lost");

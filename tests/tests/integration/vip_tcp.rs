@@ -71,6 +71,8 @@ fn hold_back(site: &Site) {
     });
 }
 
+// On a loaded emulator the two FINs may not cross.
+//@ guest
 #[test]
 fn both_ends_may_close_at_once_and_the_clients_port_opens_another_connection() {
     let fleet = Fleet::up(2);
