@@ -113,8 +113,9 @@ fn a_backend_whose_device_has_no_carrier_is_down_until_it_has() {
     let (container, _server) = started(&fleet, "quiet");
     found(&fleet);
     container.ip("link set eth0 down");
-    // The kernel tells of a lost carrier up to a second late (net/core/link_watch.c).
-    becomes(&fleet, "down", SOON);
+    // At once where the agent has met it; else when nothing answers. The kernel tells of a lost carrier up to a second late
+    // (net/core/link_watch.c).
+    becomes(&fleet, "down", 2 * SILENCE);
     container.ip("link set eth0 up");
     becomes(&fleet, "up", SOON);
 }
