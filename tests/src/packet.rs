@@ -1,6 +1,13 @@
 //! Packets as tests need them: right by default, wrong in exactly the way that is asked for.
+//!
+//! What is right comes from etherparse: none of it is the code under test, nor written by the same hand.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::{
+    Icmpv4Header, Icmpv4Slice, Icmpv4Type, Ipv4Header, TcpHeader, TcpSlice, UdpHeader,
+    checksum::Sum16BitWords,
+};
 
 /// ICMP.
 pub const ICMP: u8 = 1;
@@ -23,14 +30,7 @@ impl TcpFlag {
 
 /// The Internet checksum (RFC 1071) of any number of bytes.
 pub fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u64 = 0;
-    for word in bytes.chunks(2) {
-        sum += u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or_default());
-    }
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    Sum16BitWords::new().add_slice(bytes).ones_complement().to_be()
 }
 
 /// An IPv4 packet to build. Length and checksums are right unless overridden.
@@ -89,22 +89,22 @@ impl Ipv4 {
     /// A UDP datagram.
     pub fn udp(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), payload: &[u8]) -> Self {
         let length = (payload.len() + 8) as u16;
-        let mut datagram = [src.1.to_be_bytes(), dst.1.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
-        datagram.extend(payload);
-        let sum = transport_checksum(src.0, dst.0, UDP, &datagram);
-        let sum = if sum == 0 { 0xffff } else { sum };
-        datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+        let mut header = UdpHeader { source_port: src.1, destination_port: dst.1, length, checksum: 0 };
+        let sum = header.calc_checksum_ipv4_raw(src.0.octets(), dst.0.octets(), payload);
+        header.checksum = sum.expect("a datagram below 64 KiB");
+        let datagram = [&header.to_bytes()[..], payload].concat();
         Self::new(src.0, dst.0, UDP, datagram)
     }
 
     /// A TCP segment without data: sequence and acknowledgement number, and [`TcpFlag`]s.
     pub fn tcp(src: (Ipv4Addr, u16), dst: SocketAddrV4, numbers: (u32, u32), flags: u8) -> Self {
-        let mut segment = [src.1.to_be_bytes(), dst.port().to_be_bytes()].concat();
-        segment.extend(numbers.0.to_be_bytes());
-        segment.extend(numbers.1.to_be_bytes());
-        segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        let sum = transport_checksum(src.0, *dst.ip(), TCP, &segment);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        let mut header = TcpHeader::new(src.1, dst.port(), numbers.0, 0xffff);
+        header.acknowledgment_number = numbers.1;
+        let bits = [&mut header.fin, &mut header.syn, &mut header.rst, &mut header.psh, &mut header.ack];
+        bits.into_iter().enumerate().for_each(|(place, bit)| *bit = flags >> place & 1 == 1);
+        let sum = header.calc_checksum_ipv4_raw(src.0.octets(), dst.ip().octets(), &[]);
+        header.checksum = sum.expect("a segment below 64 KiB");
+        let segment = header.to_bytes().to_vec();
         Self::new(src.0, *dst.ip(), TCP, segment)
     }
 
@@ -157,21 +157,20 @@ impl Ipv4 {
 
     /// Reads a packet; `None` when it isn't one with a header that fits and a right checksum.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-        let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?));
-        let first = *bytes.first()?;
-        let header_len = usize::from(first & 0x0f) * 4;
-        let total_len = usize::from(word(2)?);
-        if first >> 4 != 4 || header_len < 20 || checksum(bytes.get(..header_len)?) != 0 {
+        let (header, _) = Ipv4Header::from_slice(bytes).ok()?;
+        if checksum(&bytes[..header.header_len()]) != 0 {
             return None;
         }
+        let packet =
+            Self::new(header.source.into(), header.destination.into(), header.protocol.0, Vec::new());
         Some(Self {
-            tos: bytes[1],
-            id: word(4)?,
-            frags: word(6)?,
-            options: bytes[20..header_len].to_vec(),
-            payload: bytes.get(header_len..total_len)?.to_vec(),
-            ..Self::new(address(12)?, address(16)?, bytes[9], Vec::new()).with(|packet| packet.ttl = bytes[8])
+            tos: header.dscp.value() << 2 | header.ecn.value(),
+            id: header.identification,
+            frags: u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]),
+            ttl: header.time_to_live,
+            options: header.options.to_vec(),
+            payload: bytes.get(header.header_len()..usize::from(header.total_len))?.to_vec(),
+            ..packet
         })
     }
 
@@ -187,14 +186,20 @@ impl Ipv4 {
 
     /// Type and code, where this is an ICMP message with a right checksum.
     pub fn icmp(&self) -> Option<(u8, u8)> {
-        let intact = self.protocol == ICMP && self.payload.len() >= 8 && checksum(&self.payload) == 0;
-        intact.then(|| (self.payload[0], self.payload[1]))
+        let message = Icmpv4Slice::from_slice(&self.payload).ok().filter(|_| self.protocol == ICMP)?;
+        self.payload_intact().then(|| (message.type_u8(), message.code_u8()))
     }
 
     /// Whether the checksum of the UDP, TCP or ICMP payload is right.
     pub fn payload_intact(&self) -> bool {
+        let (src, dst) = (self.src.octets(), self.dst.octets());
         match self.protocol {
-            UDP | TCP => transport_checksum(self.src, self.dst, self.protocol, &self.payload) == 0,
+            UDP => UdpHeader::from_slice(&self.payload).is_ok_and(|(header, data)| {
+                header.calc_checksum_ipv4_raw(src, dst, data).is_ok_and(|sum| sum == header.checksum)
+            }),
+            TCP => TcpSlice::from_slice(&self.payload).is_ok_and(|segment| {
+                segment.calc_checksum_ipv4(src, dst).is_ok_and(|sum| sum == segment.checksum())
+            }),
             ICMP => checksum(&self.payload) == 0,
             _ => true,
         }
@@ -202,22 +207,9 @@ impl Ipv4 {
 }
 
 /// An ICMP message with its checksum.
-fn icmp(kind: u8, code: u8, rest: [u8; 4], payload: &[u8]) -> Vec<u8> {
-    let mut message = vec![kind, code, 0, 0];
-    message.extend(rest);
-    message.extend(payload);
-    let sum = checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    message
-}
-
-/// The checksum of a transport header and its payload with the pseudo-header (RFC 768, RFC 9293).
-fn transport_checksum(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segment: &[u8]) -> u16 {
-    let mut bytes = [src.octets(), dst.octets()].concat();
-    bytes.extend([0, protocol]);
-    bytes.extend((segment.len() as u16).to_be_bytes());
-    bytes.extend(segment);
-    checksum(&bytes)
+fn icmp(type_u8: u8, code_u8: u8, bytes5to8: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let kind = Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8 };
+    [&Icmpv4Header::with_checksum(kind, payload).to_bytes()[..], payload].concat()
 }
 
 #[cfg(test)]
