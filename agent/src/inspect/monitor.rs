@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use control::service::{Protocol, Vip};
+use control::{
+    model::utc,
+    service::{Protocol, Vip},
+};
 use dataplane_common::{
     abi::{FlowKey, SIGHTING_HEAD, Sighting},
     outcome::{Hook, Outcome},
@@ -15,7 +18,7 @@ use dataplane_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::status::{seconds, utc};
+use crate::inspect::status::seconds;
 
 /// An event; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,6 @@ use control::{
 use dataplane_common::outcome::{Hook, Outcome};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-pub(crate) use self::agent::utc;
 pub use self::{
     agent::{AgentState, Life, Seen},
     flows::FlowsState,
