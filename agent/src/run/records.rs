@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time::sleep};
@@ -14,8 +14,11 @@ use crate::{
     serve::View,
 };
 
-/// Rest between two writes of services: many take a while.
+/// Rest between two writes of services.
 const REST: Duration = Duration::from_millis(80);
+/// As many times as long as the last write took is the least rest: ten thousand services that come one by one would keep a
+/// processor busy with records alone.
+const REST_BY_WRITE: u32 = 9;
 
 /// What is recorded.
 #[derive(Clone, Debug)]
@@ -50,10 +53,10 @@ impl Records {
         loop {
             let services = self.services.borrow_and_update().clone();
             if written.as_ref().is_none_or(|written| !is_same(written, &services)) {
-                let own = services.clone();
+                let (own, start) = (services.clone(), Instant::now());
                 drop(tokio::task::spawn_blocking(move || write(&own)).await);
                 written = Some(services);
-                sleep(REST).await;
+                sleep(REST.max(REST_BY_WRITE * start.elapsed())).await;
             }
             if self.services.changed().await.is_err() {
                 return;

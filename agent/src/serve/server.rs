@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    BoxError, Json, Router,
     body::Body,
     extract::{Path, Request as HttpRequest, State},
     response::{IntoResponse, Response},
@@ -155,9 +155,16 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn services(State(app): State<App>, uri: Uri) -> Result<Json<Vec<ServiceRow>>, Refusal> {
+/// Each part is made when the former one is on its way, and not on the thread that serves: other answers come between.
+async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal> {
     let is_counted = uri.query() != Some("flows=no");
-    app.read(move |view| view.rows(is_counted)).await.map(Json)
+    let list = app.read(move |view| view.list(is_counted)).await?;
+    let parts = stream::try_unfold(list, async |mut list| {
+        let (part, list) = tokio::task::spawn_blocking(move || (list.part(), list)).await?;
+        let part = part?;
+        Ok::<_, BoxError>((!part.is_empty()).then_some((part, list)))
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
 }
 
 async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
@@ -240,7 +247,7 @@ async fn events(State(app): State<App>) -> Result<Response, Refusal> {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
     });
-    Ok(([("content-type", "application/jsonl")], Body::from_stream(lines)).into_response())
+    Ok(([(CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response())
 }
 
 async fn unknown(request: HttpRequest) -> Refusal {
@@ -268,7 +275,7 @@ impl App {
         answer.map_err(|error| Refusal::failed(error.to_string()))
     }
 
-    /// Has the event loop answer; it may be busy, but nobody waits for ever.
+    /// Hands a request to the event loop, and waits for its answer, at most for [`ANSWER`].
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Refusal> {
         const BUSY: &str = "the agent is busy; try again, and see 'fanlight status'";
         let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, BUSY);
