@@ -42,18 +42,6 @@ pub fn apply(script: &str) -> Result<(), NftError> {
     run(&["-f", "-"], script).map(drop)
 }
 
-/// The IPv4 table of a name as `nft -j` describes it, if there is one.
-///
-/// # Errors
-/// `nft` is missing, or its answer is unreadable.
-pub fn table(name: &str) -> Result<Option<Value>, NftError> {
-    match run(&["-j", "list", "table", "ip", name], "") {
-        Ok(text) => parse(&text).map(Some),
-        Err(NftError::Refused(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// All chains, without rules.
 ///
 /// # Errors

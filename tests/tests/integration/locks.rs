@@ -1,14 +1,18 @@
-//! Locks and the agent's guards: who may take them, how long they are waited for, and what a deleted file does.
+//! What may hold the agent up: locks, its guards, programs that it runs, files that it reads. It goes on answering, and says
+//! what it waits for.
 
 use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
 use fanlight_tests::{
     Host, Process, eventually,
     fleet::{Fleet, bridge},
+    host::binary,
 };
 use nix::sys::signal::Signal;
 
@@ -46,6 +50,80 @@ fn answers(host: &Host) -> bool {
         .run()
         .status
         .success()
+}
+
+/// Where programs of a test stand, before all others on the agent's PATH.
+const PROGRAMS: &str = "/run/programs";
+
+/// A script among the [`PROGRAMS`].
+fn script(host: &Host, name: &str, text: &str) -> PathBuf {
+    let path = format!("{PROGRAMS}/{name}");
+    host.write(&path, &format!("#!/bin/sh\n{text}\n"));
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(host.path(&path), mode).expect("a file of ours");
+    path.into()
+}
+
+/// From now on agents of a host run an `nft` that hangs while a file is there; its path.
+fn let_nft_hang(host: &Host) -> PathBuf {
+    let file = format!("{PROGRAMS}/hang");
+    // It ends with its agent: a test that fails leaves nothing.
+    script(
+        host,
+        "nft",
+        &format!(
+            "while [ -e {file} ] && kill -0 $PPID; do sleep 0.1; done\nPATH=${{PATH#{PROGRAMS}:}} exec nft \"$@\""
+        ),
+    );
+    let binary = binary();
+    let agent = script(host, "fanlight", &format!("PATH={PROGRAMS}:$PATH exec {} \"$@\"", binary.display()));
+    host.use_binary(agent);
+    host.path(&file)
+}
+
+#[test]
+fn an_nft_that_hangs_keeps_no_reader_waiting_is_named_and_does_its_work_when_it_is_well() {
+    let fleet = Fleet::bare(1);
+    configure(&fleet[0]);
+    let hang = let_nft_hang(&fleet[0]);
+    let agent = fleet[0].agent();
+    let table = || fleet[0].command("nft").args(["list", "table", "ip", "fanlight"]).run().status.success();
+    assert!(table());
+    assert_eq!(degraded(&fleet[0]), "[]");
+    fs::write(&hang, "").expect("a file of ours");
+    fleet[0].command("nft").args(["delete", "table", "ip", "fanlight"]).ok();
+    let mut is_busy_told = false;
+    let killed = "fan 250.0.0.0/8: `nft -f -` did not end within 30 s and was killed; see what holds it up";
+    eventually("the program is named", Duration::from_secs(60), || {
+        assert!(answers(&fleet[0]));
+        let reasons = degraded(&fleet[0]);
+        is_busy_told |= reasons.contains("writer-busy: ");
+        reasons.contains(killed).then_some(())
+    });
+    assert!(is_busy_told);
+    fs::remove_file(&hang).expect("a file of ours");
+    eventually("the table is back", SOON, || table().then_some(()));
+    eventually("nothing is degraded", SOON, || (degraded(&fleet[0]) == "[]").then_some(()));
+    assert!(agent.stop().status.success());
+}
+
+#[test]
+fn a_file_that_takes_for_ever_to_read_keeps_no_reader_waiting() {
+    let fleet = Fleet::bare(1);
+    configure(&fleet[0]);
+    let mut agent = fleet[0].agent();
+    // A pipe without a writer, as a disk that does not answer.
+    let file = "/etc/fanlight/fanlight.toml";
+    let shell = |script: &str| fleet[0].command("sh").args(["-c", script]).ok();
+    shell(&format!("mv {file} {file}.old && mkfifo {file} && kill -HUP {}", agent.pid()));
+    for _ in 0..10 {
+        assert!(answers(&fleet[0]));
+        thread::sleep(Duration::from_millis(100));
+    }
+    shell(&format!("cat {file}.old >{file}"));
+    agent.wait_for("READY=1", SOON);
+    assert_eq!(degraded(&fleet[0]), "[]");
+    assert!(agent.stop().status.success());
 }
 
 #[test]

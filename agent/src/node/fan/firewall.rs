@@ -3,23 +3,21 @@
 //! Packets between two overlay addresses that the stack forwards (the slow path) are not tracked, so that no foreign
 //! translation and no foreign state touches them; the host's own flows and egress stay tracked.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, io, net::Ipv4Addr};
 
 use control::{model::Egress, observed::Mark};
 use ipnet::Ipv4Net;
-use serde_json::Value;
 
 use super::{HELPER, error::Fault};
-use crate::kernel::nft;
+use crate::kernel::{nft, nft_rules::Ruleset};
 
 /// Name of the table.
 const TABLE: &str = "fanlight";
 
 /// Makes the table what these fans need. Whether it had to be written is returned.
 pub(super) fn ensure(fans: &[&Mark]) -> Result<bool, Fault> {
-    let body = body(fans);
-    let stamp = stamp(&body);
-    if nft::table(TABLE)?.is_some_and(|table| is_intact(&table, &stamp, body.matches("{stamp}").count())) {
+    let (body, stamp) = wanted(fans);
+    if is_whole(&body, &stamp)? {
         return Ok(false);
     }
     nft::apply(&script(&body.replace("{stamp}", &stamp)))?;
@@ -28,18 +26,37 @@ pub(super) fn ensure(fans: &[&Mark]) -> Result<bool, Fault> {
 
 /// Whether the table is there and whole.
 pub(super) fn is_in_place(fans: &[&Mark]) -> Result<bool, Fault> {
-    let body = body(fans);
-    let stamp = stamp(&body);
-    let rules = body.matches("{stamp}").count();
-    Ok(nft::table(TABLE)?.is_some_and(|table| is_intact(&table, &stamp, rules)))
+    let (body, stamp) = wanted(fans);
+    is_whole(&body, &stamp)
 }
 
 /// Removes the table; none there is fine.
 pub(super) fn remove() -> Result<(), Fault> {
-    if nft::table(TABLE)?.is_some() {
+    if ask(false, |ruleset| ruleset.has_table(TABLE))? {
         nft::apply(&format!("delete table ip {TABLE}\n"))?;
     }
     Ok(())
+}
+
+/// The kernel is asked and not `nft`: a program that hangs keeps neither `status` nor a pass over whole fans waiting.
+fn ask<T>(without: T, question: impl FnOnce(&Ruleset) -> io::Result<T>) -> Result<T, Fault> {
+    match Ruleset::open().and_then(|ruleset| question(&ruleset)) {
+        // It has no nf_tables.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(without),
+        other => other.map_err(Fault::Rules),
+    }
+}
+
+fn is_whole(body: &str, stamp: &str) -> Result<bool, Fault> {
+    let comments = ask(Vec::new(), |ruleset| ruleset.comments(TABLE))?;
+    Ok(is_intact(&comments, stamp, body.matches("{stamp}").count()))
+}
+
+/// The chains, and the stamp that their rules carry.
+fn wanted(fans: &[&Mark]) -> (String, String) {
+    let body = body(fans);
+    let stamp = stamp(&body);
+    (body, stamp)
 }
 
 /// One transaction that leaves exactly this table.
@@ -109,17 +126,12 @@ fn stamp(body: &str) -> String {
     format!("fanlight {:016x}", control::model::fnv1a(body))
 }
 
-fn is_intact(table: &Value, stamp: &str, rules: usize) -> bool {
-    let objects = table.get("nftables").and_then(Value::as_array);
-    let stamps = objects.into_iter().flatten().filter_map(|object| object.get("rule"));
-    let stamps: Vec<_> = stamps.map(|rule| rule.get("comment").and_then(Value::as_str)).collect();
-    stamps.len() == rules && stamps.iter().all(|found| *found == Some(stamp))
+fn is_intact(comments: &[Option<String>], stamp: &str, rules: usize) -> bool {
+    comments.len() == rules && comments.iter().all(|found| found.as_deref() == Some(stamp))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn mark(overlay: &str, egress: Egress) -> Mark {
@@ -159,11 +171,10 @@ mod tests {
 
     #[test]
     fn a_table_is_intact_only_with_all_rules_and_their_stamp() {
-        let rule = |comment: &str| json!({ "rule": { "comment": comment } });
-        let table = |rules: &[Value]| json!({ "nftables": rules });
-        assert!(is_intact(&table(&[rule("s"), rule("s")]), "s", 2));
-        assert!(!is_intact(&table(&[rule("s")]), "s", 2));
-        assert!(!is_intact(&table(&[rule("s"), rule("t")]), "s", 2));
-        assert!(!is_intact(&table(&[rule("s"), json!({ "rule": {} })]), "s", 2));
+        let rule = |comment: &str| Some(comment.to_owned());
+        assert!(is_intact(&[rule("s"), rule("s")], "s", 2));
+        assert!(!is_intact(&[rule("s")], "s", 2));
+        assert!(!is_intact(&[rule("s"), rule("t")], "s", 2));
+        assert!(!is_intact(&[rule("s"), None], "s", 2));
     }
 }

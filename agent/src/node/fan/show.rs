@@ -77,8 +77,7 @@ impl Node {
         };
         let marks: Vec<&Mark> =
             observed.standing.iter().map(|it| &it.mark).filter(|mark| !mark.stale).collect();
-        // Without `nft` there is no table either.
-        let filtered = firewall::is_in_place(&marks).unwrap_or(false);
+        let filtered = firewall::is_in_place(&marks)?;
         let mut states: Vec<FanState> = observed
             .standing
             .iter()
