@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod api;
 pub mod bench;
 pub mod capture;
 pub mod command;

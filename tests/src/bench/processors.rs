@@ -1,7 +1,7 @@
 //! Where the two ends of a load run. Left to the scheduler, a round trip mostly measures how long an idle processor
 //! takes to wake up, and that differs from run to run. So every thread has its place: the client always runs on one
-//! processor; who answers round trips and connections runs there too, so that the figure is the cost of the path; who
-//! receives streams and datagrams runs on another one, so that sending and receiving overlap as on two hosts. What
+//! processor; the server of round trips and connections runs there too, so that the figure is the cost of the path; the
+//! receiver of streams and datagrams runs on another one, so that sending and receiving overlap as on two hosts. What
 //! softirqs do in between happens where the packet was sent. Both processors are taken from those that this process
 //! may use; where that is only one, all runs there.
 

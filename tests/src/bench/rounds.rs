@@ -142,7 +142,7 @@ fn burst(lane: &Lane<'_>, load: Load, length: Duration) -> Result<(Measured, f64
     Ok((measured, (busy_seconds()? - before) / measured.units as f64))
 }
 
-/// Has a site put a load on a server for some time.
+/// Puts a load from a site on a server for some time.
 pub fn run(from: &Site, load: Load, server: Ipv4Addr, length: Duration) -> Result<Measured> {
     let name = clap::ValueEnum::to_possible_value(&load).context("every load has a name")?;
     let output = from

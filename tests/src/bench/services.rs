@@ -76,7 +76,7 @@ pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
 }
 
 /// A service as `service apply` takes it.
-fn service(number: u32, backends: u32, weight: u32) -> String {
+pub(super) fn service(number: u32, backends: u32, weight: u32) -> String {
     let vip = Ipv4Addr::from_bits(FIRST_VIP + number);
     let backends = (0..backends).map(|backend| {
         let weight = if backend == 0 { weight } else { 1 };

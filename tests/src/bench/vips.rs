@@ -16,7 +16,7 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const OTHERS: u32 = u32::from_be_bytes([10, 97, 0, 0]);
 const OTHERS_PORT: u16 = 80;
 
-/// Who makes a backend of a VIP.
+/// What translates a VIP to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Translator {
     /// Fanlight's agent and programs.

@@ -75,7 +75,7 @@ impl Way {
         }
     }
 
-    /// Who translates where the way leads through a VIP, and how many other VIPs there are.
+    /// What translates, where the way leads through a VIP, and how many other VIPs there are.
     fn translation(self) -> Option<(Translator, u32)> {
         match self {
             Self::Routing | Self::Vxlan | Self::Ipip | Self::Fan => None,

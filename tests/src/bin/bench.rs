@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::{
     bench::{
-        clock, fan, flood, flows,
+        api, clock, fan, flood, flows,
         load::{self, Load},
         processors::Processors,
         program,
@@ -113,6 +113,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// How long readers of the API wait while services are applied one at a time and fans are repaired
+    Api {
+        /// Services that are applied
+        #[arg(long, default_value_t = 10_000)]
+        services: u32,
+        /// Backends of each
+        #[arg(long, default_value_t = 10)]
+        backends: u32,
+        /// Milliseconds from one break of a fan to the next
+        #[arg(long, default_value_t = 500)]
+        pause: u64,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// An agent beside a router's table: processor time at rest, and while foreign routes change
     Routes {
         /// Foreign routes
@@ -185,20 +200,20 @@ fn main() -> Result<()> {
             keep(json, &all)
         }
         Command::Flood { seconds, rate, flows, json } => {
-            let rows = flood::measure(flood::Plan { length: Duration::from_secs(seconds), rate, flows })?;
-            flood::print(&rows);
-            keep(json, &rows)
+            let plan = flood::Plan { length: Duration::from_secs(seconds), rate, flows };
+            show(&flood::measure(plan)?, |rows| flood::print(rows), json)
         }
         Command::Flows { flows: count, rounds, burst, json } => {
             let plan = flows::Plan { flows: count, rounds, burst: Duration::from_millis(burst) };
-            let row = flows::measure(plan)?;
-            flows::print(&row);
-            keep(json, &row)
+            show(&flows::measure(plan)?, flows::print, json)
         }
         Command::Services { services: count, backends, json } => {
-            let rows = services::measure(count, backends)?;
-            services::print(count, backends, &rows);
-            keep(json, &rows)
+            let print = |rows: &Vec<_>| services::print(count, backends, rows);
+            show(&services::measure(count, backends)?, print, json)
+        }
+        Command::Api { services, backends, pause, json } => {
+            let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };
+            show(&api::measure(plan)?, |report| api::print(plan, report), json)
         }
         Command::Routes { routes, changes, seconds, json } => {
             let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
