@@ -149,6 +149,23 @@ pub struct FanSpec {
     pub dns: Vec<Ipv4Addr>,
 }
 
+#[cfg(any(test, feature = "fixtures"))]
+impl FanSpec {
+    /// 250.0.0.0/8 over `eth0`, for tests to start from.
+    pub fn example() -> Self {
+        Self {
+            overlay: Ipv4Net::new_assert([250, 0, 0, 0].into(), 8),
+            underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: Some(16) },
+            encapsulation: Encapsulation::Ipip,
+            host_reserve: 1,
+            egress: Egress::Masquerade,
+            bridge: None,
+            dhcp: false,
+            dns: Vec::new(),
+        }
+    }
+}
+
 /// Resolvers as the operand `dns` has them.
 pub fn dns_words(resolvers: &[Ipv4Addr]) -> String {
     if resolvers.is_empty() {

@@ -110,19 +110,8 @@ pub struct Entry {
 impl Mark {
     /// 250.0.0.0/8 on host 172.30.0.28, for tests to start from.
     pub fn example() -> Self {
-        use crate::model::{Egress, Encapsulation, UnderlaySpec};
-
         Self {
-            spec: FanSpec {
-                overlay: Ipv4Net::new_assert([250, 0, 0, 0].into(), 8),
-                underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: Some(16) },
-                encapsulation: Encapsulation::Ipip,
-                host_reserve: 1,
-                egress: Egress::Masquerade,
-                bridge: None,
-                dhcp: false,
-                dns: Vec::new(),
-            },
+            spec: FanSpec::example(),
             origin: Origin::Manual,
             address: [172, 30, 0, 28].into(),
             len: 16,

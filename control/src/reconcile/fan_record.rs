@@ -66,7 +66,7 @@ fn bits(network: Ipv4Net) -> (u32, u32) {
 mod tests {
     use super::*;
     use crate::{
-        model::{Egress, Encapsulation, FanSpec, Origin, UnderlaySpec, Uplink},
+        model::{FanSpec, Origin, Uplink},
         reconcile::Host,
     };
 
@@ -76,15 +76,9 @@ mod tests {
             name: name.to_owned(),
             mac: [2, 0xfa, 172, 30, 0, 28],
             mtu: 1500,
-            kind: None,
-            master: None,
-            peer: None,
             up: true,
             carrier: true,
-            noarp: false,
-            loopback: false,
-            peer_netns: false,
-            alias: None,
+            ..Link::default()
         }
     }
 
@@ -102,17 +96,7 @@ mod tests {
             }],
             ..Host::default()
         };
-        let spec = FanSpec {
-            overlay: "250.0.0.0/8".parse().unwrap(),
-            underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: None },
-            encapsulation: Encapsulation::Ipip,
-            host_reserve: 1,
-            egress: Egress::Masquerade,
-            bridge: None,
-            dhcp: false,
-            dns: Vec::new(),
-        };
-        host.resolve(&spec, Origin::Manual).unwrap()
+        host.resolve(&FanSpec::example(), Origin::Manual).unwrap()
     }
 
     fn record(routes: &[Route], rules: &[Rule]) -> FanRecord {

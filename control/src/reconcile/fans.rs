@@ -46,19 +46,10 @@ fn of(fans: &[(FanSpec, Origin)], overlay: Ipv4Net) -> Option<&(FanSpec, Origin)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Egress, Encapsulation, UnderlaySpec};
+    use crate::model::Egress;
 
     fn fan(overlay: &str) -> FanSpec {
-        FanSpec {
-            overlay: overlay.parse().unwrap(),
-            underlay: UnderlaySpec::Device { name: "eth0".to_owned(), len: Some(16) },
-            encapsulation: Encapsulation::Ipip,
-            host_reserve: 1,
-            egress: Egress::Masquerade,
-            bridge: None,
-            dhcp: false,
-            dns: Vec::new(),
-        }
+        FanSpec { overlay: overlay.parse().unwrap(), ..FanSpec::example() }
     }
 
     fn routed(overlay: &str) -> FanSpec {

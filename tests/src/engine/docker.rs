@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{Engine, IMAGE, LIMIT, PORT, PUBLISHED, Running, SERVER, Slice, make_image, mark, ok};
+use super::{Engine, LIMIT, Running, Slice, command_line::CommandLine, ok};
 use crate::{
     command::{Cmd, Process, eventually},
     fleet::{Fleet, bridge},
@@ -22,19 +22,16 @@ pub struct Docker<'h> {
     daemon: Process,
 }
 
-impl Docker<'_> {
-    fn command(&self, words: &[&str]) -> Cmd {
-        self.host.command("docker").args(["-H", SOCKET]).args(words)
+impl CommandLine for Docker<'_> {
+    const ADDRESS: &'static str = "{{.NetworkSettings.IPAddress}}";
+    const OPTIONS: &'static [&'static str] = &[];
+
+    fn host(&self) -> &Host {
+        self.host
     }
 
-    #[track_caller]
-    fn start_container(&self, name: &str, options: &[&str]) -> Running {
-        let run = ["run", "-d", "--name", name, "-e", &mark()];
-        ok(self.command(&run).args(options).arg("box").args(SERVER));
-        let format = "{{.State.Pid}} {{.NetworkSettings.IPAddress}}";
-        let found = ok(self.command(&["inspect", "-f", format, name]));
-        let (pid, address) = found.split_once(' ').unwrap_or_else(|| panic!("{name}: {found}"));
-        Running::of_process(self.host, name, pid, address)
+    fn command(&self, words: &[&str]) -> Cmd {
+        self.host.command("docker").args(["-H", SOCKET]).args(words)
     }
 }
 
@@ -59,8 +56,7 @@ impl<'h> Engine<'h> for Docker<'h> {
         let docker = Self { host, daemon };
         let answers = || docker.command(&["info"]).run().status.success().then_some(());
         eventually("the Docker daemon answers", LIMIT, answers);
-        make_image(host);
-        ok(docker.command(&["import", &format!("{IMAGE}.tar"), "box"]));
+        docker.import();
         docker
     }
 
@@ -71,7 +67,7 @@ impl<'h> Engine<'h> for Docker<'h> {
 
     #[track_caller]
     fn publish(&self, name: &str) -> Running {
-        self.start_container(name, &["-p", &format!("{PUBLISHED}:{PORT}")])
+        self.start_published(name)
     }
 
     #[track_caller]

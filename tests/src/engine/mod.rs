@@ -4,6 +4,7 @@
 //! and all that an engine keeps lies in the host's own `/run`.
 
 mod cni;
+mod command_line;
 mod docker;
 mod lxc;
 mod podman;

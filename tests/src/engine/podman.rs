@@ -1,6 +1,6 @@
 //! Podman on a host, with netavark.
 
-use super::{Engine, IMAGE, PORT, PUBLISHED, Running, SERVER, Slice, make_image, mark, ok};
+use super::{Engine, Running, Slice, command_line::CommandLine, ok};
 use crate::{
     command::Cmd,
     fleet::{Fleet, bridge},
@@ -12,7 +12,16 @@ pub struct Podman<'h> {
     host: &'h Host,
 }
 
-impl Podman<'_> {
+impl CommandLine for Podman<'_> {
+    const ADDRESS: &'static str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    // Root may be without the right to raise a limit.
+    const OPTIONS: &'static [&'static str] =
+        &["--network", "fan", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+
+    fn host(&self) -> &Host {
+        self.host
+    }
+
     fn command(&self, words: &[&str]) -> Cmd {
         let places = [
             ["--root", "/run/podman/data"],
@@ -24,18 +33,6 @@ impl Podman<'_> {
             ["--events-backend", "file"],
         ];
         self.host.command("podman").args(places.as_flattened()).args(words)
-    }
-
-    #[track_caller]
-    fn start_container(&self, name: &str, options: &[&str]) -> Running {
-        // Root may be without the right to raise a limit.
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let run = ["run", "-d", "--name", name, "--network", "fan", "-e", &mark()];
-        ok(self.command(&run).args(limits).args(options).arg("box").args(SERVER));
-        let format = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        let found = ok(self.command(&["inspect", "-f", format, name]));
-        let (pid, address) = found.split_once(' ').unwrap_or_else(|| panic!("{name}: {found}"));
-        Running::of_process(self.host, name, pid, address)
     }
 }
 
@@ -67,9 +64,8 @@ impl<'h> Engine<'h> for Podman<'h> {
             "ipam_options": { "driver": "host-local" },
         });
         host.write("/run/podman/networks/fan.json", &network.to_string());
-        make_image(host);
         let podman = Self { host };
-        ok(podman.command(&["import", &format!("{IMAGE}.tar"), "box"]));
+        podman.import();
         podman
     }
 
@@ -80,7 +76,7 @@ impl<'h> Engine<'h> for Podman<'h> {
 
     #[track_caller]
     fn publish(&self, name: &str) -> Running {
-        self.start_container(name, &["-p", &format!("{PUBLISHED}:{PORT}")])
+        self.start_published(name)
     }
 
     #[track_caller]

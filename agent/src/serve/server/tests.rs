@@ -25,15 +25,25 @@ async fn case() -> Case {
     Case { folder, _server: server.unwrap(), requests, events, client }
 }
 
-#[tokio::test]
-async fn reads_are_answered_while_the_event_loop_takes_no_request() {
-    let Case { requests, mut client, folder, _server, .. } = case().await;
-    let waiting =
-        tokio::spawn(async move { client.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await });
+/// Fills the queue with a request that the event loop does not take; gives the task that waits for its answer, and another client.
+async fn occupy(
+    mut client: Client,
+    requests: &mpsc::Receiver<Request>,
+    folder: &tempfile::TempDir,
+) -> (tokio::task::JoinHandle<()>, Client) {
+    let waiting = tokio::spawn(async move {
+        drop(client.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await);
+    });
     while requests.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let mut second = Client::connect_to(&folder.path().join("usual.sock")).await.unwrap();
+    (waiting, Client::connect_to(&folder.path().join("usual.sock")).await.unwrap())
+}
+
+#[tokio::test]
+async fn reads_are_answered_while_the_event_loop_takes_no_request() {
+    let Case { requests, client, folder, _server, .. } = case().await;
+    let (waiting, mut second) = occupy(client, &requests, &folder).await;
     let services: Vec<ServiceRow> = second.get(paths::SERVICES).await.unwrap();
     assert_eq!(services, []);
     let unknown = second.get::<ServiceRow>("/v1/services/web").await.unwrap_err();
@@ -55,13 +65,8 @@ async fn the_event_loop_makes_changes() {
 
 #[tokio::test]
 async fn a_loop_with_too_much_to_do_is_not_waited_for() {
-    let Case { requests, mut client, folder, _server, .. } = case().await;
-    let waiting =
-        tokio::spawn(async move { client.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await });
-    while requests.is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let mut second = Client::connect_to(&folder.path().join("usual.sock")).await.unwrap();
+    let Case { requests, client, folder, _server, .. } = case().await;
+    let (waiting, mut second) = occupy(client, &requests, &folder).await;
     let error = second.call::<Reloaded>(hyper::Method::POST, paths::RELOAD, None).await.unwrap_err();
     assert!(error.to_string().starts_with("the agent is busy"), "{error}");
     waiting.abort();
