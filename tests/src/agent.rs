@@ -56,14 +56,14 @@ impl Agent {
         }
     }
 
-    /// Has it read its configuration again.
+    /// Makes it read its configuration again.
     #[track_caller]
     pub fn reload(&mut self) {
         self.process.signal(Signal::SIGHUP);
         self.wait_for("READY=1", patience(READY));
     }
 
-    /// Has it read a configuration of its host that it must refuse: `status` says so, and everything else in it is as
+    /// Makes it read a configuration of its host that it must refuse: `status` says so, and everything else in it is as
     /// before.
     #[track_caller]
     pub fn reload_refused(&mut self, host: &Host) {

@@ -194,7 +194,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 fn tell(failures: &UnboundedSender<String>, done: (u64, io::Result<()>)) -> u64 {
     if let Err(error) = done.1 {
-        // Whoever listened has gone: then nobody asks.
+        // The receiver has gone: then nobody asks.
         let _ = failures.send(error.to_string());
     }
     done.0

@@ -71,7 +71,7 @@ impl Fleet {
         container
     }
 
-    /// Somebody on the wire who has no fan.
+    /// A host on the wire without a fan.
     #[track_caller]
     pub fn stranger(&self, name: &str, address: Ipv4Addr) -> Site {
         let site = Site::bare(name);
@@ -90,7 +90,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        // Who knows what a test left that failed.
+        // A failed test may have left anything.
         if !thread::panicking() {
             self.kits.drain(..).zip(&self.hosts).for_each(|(kit, host)| kit.give_back(host));
         }

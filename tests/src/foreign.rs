@@ -126,7 +126,7 @@ impl Foreign {
         host.inside(|| bpf(OBJ_PIN, &mut attr).unwrap_or_else(|error| panic!("pinning at {path}: {error}")));
     }
 
-    /// Has it decide for the processes of a control group, for as long as that lives.
+    /// Makes it decide for the processes of a control group, for as long as that lives.
     #[track_caller]
     pub fn for_group(&self, group: &Group) {
         let directory = File::open(&group.0).expect("the group is there");

@@ -1,4 +1,4 @@
-//! Who owns what: every process of a run carries a mark in its environment, and namespaces live no longer than
+//! Ownership: every process of a run carries a mark in its environment, and namespaces live no longer than
 //! the processes in them, so a run that was killed leaves nothing but marked processes.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Servers inside the test that tell clients who they are, for as long as the value lives.
+//! Servers inside the test that tell clients their name, for as long as the value lives.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},

@@ -104,7 +104,7 @@ pub(crate) fn set_offload(device: &str, offload: Offload, on: bool) -> io::Resul
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has a socket send its packets with IPv4 options.
+/// Sets IPv4 options that a socket sends with its packets.
 pub(crate) fn set_ip_options(socket: &impl AsRawFd, options: &[u8]) -> io::Result<()> {
     let (fd, length) = (socket.as_raw_fd(), options.len() as libc::socklen_t);
     // SAFETY: pointer and length describe the bytes that are borrowed through the call.

@@ -150,7 +150,7 @@ pub(crate) fn tests(binary: &Executable, filter: &[String]) -> Result<Vec<String
     Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Has a test binary say how long each test took. libtest's option is unstable, which this lets it have on stable Rust.
+/// Makes a test binary print each test's time. libtest's option is unstable; this allows it on stable Rust.
 pub(crate) const TIMED: [&str; 3] = ["-Z", "unstable-options", "--report-time"];
 pub(crate) const UNSTABLE: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
 

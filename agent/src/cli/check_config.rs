@@ -25,7 +25,7 @@ pub(super) fn run(args: &CheckConfigArgs, output: &mut Output<'_>) -> Result<Exi
 
 fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let sources = config::load(file, fans)?;
-    // A host without such a setting has its mistakes shown by the agent.
+    // On a host without such a setting the agent shows the mistakes.
     if let Ok((first, last)) = reserved_ports::local() {
         sources.check_beside(file, PortRange(first, last))?;
     }

@@ -61,7 +61,7 @@ fn walk(
     let mut written = Ok(());
     let mut write = |flow: Flow| {
         let service = names.of(flow.service, |index| map.vip_of(index));
-        // Who reads no more is told no more.
+        // The reader has closed the pipe.
         if written.is_ok() && (args.service.is_none() || service.is_some()) {
             written = list.write(&Line::new(&flow, service));
         }

@@ -1,4 +1,4 @@
-//! What the kernel programs see while somebody watches, in words: new flows, drops and refusals.
+//! What the kernel programs see while `monitor` has readers, in words: new flows, drops and refusals.
 
 use std::{
     borrow::Cow,

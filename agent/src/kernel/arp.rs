@@ -51,7 +51,7 @@ pub fn probe(interface: u32, mac: [u8; 6], address: Ipv4Addr) -> io::Result<Opti
     Ok(None)
 }
 
-/// A probe: a request from nobody, so that it changes no table of who hears it.
+/// A probe: a request without a sender's address (RFC 5227, section 2.1.1), so that it changes no neighbour table.
 fn request(mac: [u8; 6], address: Ipv4Addr) -> [u8; LENGTH] {
     let mut packet = [0; LENGTH];
     // Ethernet, IPv4, lengths of 6 and 4 bytes, a request.
@@ -61,8 +61,8 @@ fn request(mac: [u8; 6], address: Ipv4Addr) -> [u8; LENGTH] {
     packet
 }
 
-/// Who speaks from the address. Another one's probe for it, which comes from nobody either, does not count: it has not
-/// got it yet.
+/// The MAC address of a host that speaks from the address. Another host's probe for it names no sender and does not count:
+/// that host does not have it yet.
 fn holder(packet: &[u8; LENGTH], mac: [u8; 6], address: Ipv4Addr) -> Option<[u8; 6]> {
     let sender: [u8; 6] = packet[SENDER_MAC].try_into().ok()?;
     (packet[SENDER_ADDRESS] == address.octets() && sender != mac).then_some(sender)

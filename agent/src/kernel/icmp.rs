@@ -41,9 +41,9 @@ pub struct Echo {
 pub enum Answer {
     /// An echo reply, after this time.
     Reply(Duration),
-    /// The path is smaller: the size that somebody named.
+    /// The path is smaller: the size that a router or the destination named.
     TooBig(u32),
-    /// Somebody said that the destination can't be reached: who, and the code.
+    /// The destination can't be reached: the host that said so, and the code.
     Unreachable(Ipv4Addr, u8),
     /// Nothing.
     Silence,

@@ -1,4 +1,4 @@
-//! Rules of owners who use `iptables`: ours in a chain of the IPv4 filter table, and what nf_tables does not know.
+//! iptables: our rules in a chain of the IPv4 filter table, and the tables that nf_tables does not know.
 
 use std::{fmt::Write as _, fs, time::Duration};
 
@@ -52,7 +52,7 @@ impl Program {
         self.run(&["--version"]).is_ok_and(|output| output.is_success())
     }
 
-    /// A chain of the filter table; `None` where there is none, or nobody who knows. A kernel that does not use a
+    /// A chain of the filter table; `None` where there is none, or the program is not installed. A kernel that does not use a
     /// program's rules yet is not made to.
     ///
     /// # Errors
@@ -121,8 +121,8 @@ fn is_ours(rule: &str) -> bool {
     rule.ends_with(MARK)
 }
 
-/// A table that the kernel has beside nf_tables, as `iptables-save` writes it; `None`: there is none, or nobody here who
-/// could tell. A kernel that does not use it yet is not made to.
+/// A table that the kernel has beside nf_tables, as `iptables-save` writes it; `None`: there is none, or
+/// the program is not installed. A kernel that does not use it yet is not made to.
 ///
 /// # Errors
 /// The program can't be run, or refuses.

@@ -50,7 +50,7 @@ pub fn put_synced(path: &Path, contents: &[u8], sync: fn(&File) -> io::Result<()
     Ok(file)
 }
 
-/// Has the names in a file's folder kept.
+/// Syncs a file's folder, so that the file's name survives a power failure.
 ///
 /// # Errors
 /// The system refuses.

@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(without("8080,61000-65535", "8080", "8080,61000-65535"), "8080");
         // Ports of others inside our range, before us.
         assert_eq!(without("61000-65535", "62000-62001", "61000-65535"), "62000-62001");
-        // What others have added and taken away since.
+        // Ports that were added or taken away beside us since.
         assert_eq!(without("9000,61000-65535", "8080", "8080,61000-65535"), "9000");
         assert_eq!(without("", "8080", "8080,61000-65535"), "");
     }

@@ -125,7 +125,7 @@ impl Sole {
         }
     }
 
-    /// Nobody is told anything here: those who asked have read the credentials.
+    /// Callers get no answer: they have read the socket's credentials.
     fn forget_callers(&self) {
         while self.listener.as_ref().is_some_and(|listener| listener.accept().is_ok()) {}
     }
@@ -137,7 +137,7 @@ pub fn running(path: &Path, name: &str) -> Option<Holder> {
     if named.is_agent() { named.holder } else { holder(path) }
 }
 
-/// Who has a name.
+/// The process that has taken an abstract name.
 struct Taken {
     holder: Option<Holder>,
     user: Option<u32>,

@@ -19,7 +19,7 @@ const TOLD: Duration = Duration::from_secs(600);
 /// Rest before a task begins anew, so that one that fails at once takes no processor.
 const REST: Duration = Duration::from_secs(1);
 
-/// What failed of late, shared by those who watch over tasks.
+/// Tasks that failed of late; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<BTreeMap<&'static str, Fault>>>);
 
@@ -102,7 +102,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Does work that would stop the loop on another thread; `None`: it panicked. Whoever needs it done starts it again.
+    /// Does work that would stop the loop on another thread; `None`: it panicked. The caller starts it again.
     pub fn blocking<T: Send + 'static>(
         &self,
         task: &'static str,

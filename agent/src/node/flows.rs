@@ -65,7 +65,7 @@ struct Orders {
 #[derive(Debug, Default)]
 struct Waiting {
     order: Option<Order>,
-    /// Nobody gives orders any more.
+    /// The sender of orders has gone.
     is_over: bool,
 }
 

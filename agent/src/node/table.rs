@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use control::{
     model::VETH_MTU,
     observed::{FdbEntry, Link, Neighbour, NeighbourState, Route, Wired},
-    reconcile::{self, EndpointOp, Learning, Observed, PortOp, RouteOp},
+    reconcile::{self, EndpointOp, Learning, ObservedEndpoints, PortOp, RouteOp},
 };
 use dataplane_common::{
     abi::{EndpointRecord, FanRecord},
@@ -28,9 +28,9 @@ pub enum Error {
     Datapath(#[from] bpf::Error),
 }
 
-/// What the kernel holds of endpoints.
+/// A snapshot of the kernel's side of endpoints: the table, and what decides about its entries.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct KernelEndpoints {
     /// The published fans.
     pub fans: Vec<FanRecord>,
     /// All interfaces.
@@ -47,7 +47,7 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
 }
 
-impl Snapshot {
+impl KernelEndpoints {
     /// Reads everything.
     ///
     /// # Errors
@@ -73,8 +73,8 @@ impl Snapshot {
     }
 
     /// The part that decides what the endpoint table holds.
-    pub fn observed(&self) -> Observed<'_> {
-        Observed {
+    pub fn observed(&self) -> ObservedEndpoints<'_> {
+        ObservedEndpoints {
             fans: &self.fans,
             links: &self.links,
             neighbours: &self.neighbours,
@@ -89,7 +89,7 @@ impl Snapshot {
 /// # Errors
 /// The first failure, after all were tried.
 pub async fn settle(
-    snapshot: &Snapshot,
+    snapshot: &KernelEndpoints,
     netlink: &Netlink,
     datapath: &Datapath,
     learning: Learning,
@@ -120,7 +120,7 @@ pub async fn settle(
 }
 
 async fn write(
-    snapshot: &Snapshot,
+    snapshot: &KernelEndpoints,
     netlink: &Netlink,
     datapath: &Datapath,
     op: EndpointOp,
@@ -132,7 +132,7 @@ async fn write(
         }
         EndpointOp::Remove(address) => {
             datapath.endpoints().remove(address)?;
-            // The kernel would believe a stale neighbour for minutes: the next packet has it ask again.
+            // The kernel would believe a stale neighbour for minutes: with the next packet it asks again.
             let stale = |neighbour: &&Neighbour| {
                 neighbour.address == address && neighbour.state != NeighbourState::Failed
             };
@@ -151,7 +151,7 @@ async fn write(
 /// # Errors
 /// The kernel refuses.
 pub async fn prune(netlink: &Netlink, datapath: &Datapath) -> Result<Vec<String>, Error> {
-    let snapshot = Snapshot::read(netlink, datapath).await?;
+    let snapshot = KernelEndpoints::read(netlink, datapath).await?;
     datapath.prune()?;
     for op in reconcile::ports(&snapshot.fans, &snapshot.links, &attached(datapath)?) {
         match op {

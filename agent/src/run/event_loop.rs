@@ -1,4 +1,5 @@
-//! The event loop: it brings the sources together, has the writer work, and answers. It waits for nothing else.
+//! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
+//! else.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
@@ -260,7 +261,7 @@ impl Agent {
             Next::Follow(files, answer) => self.reload(files, answer),
             Next::Reloaded(reloaded, answer) => {
                 notify(&[NotifyState::Ready]);
-                // Whoever asked may have given up meanwhile.
+                // The client may have given up meanwhile.
                 drop(answer.send(Ok(reloaded)));
                 self.changes.drop_stale_marks();
             }
@@ -321,7 +322,7 @@ impl Agent {
     }
 }
 
-/// Starts what runs beside the loop; gives where reasons come of VIPs that others translate.
+/// Starts the tasks beside the loop; gives the channel of reasons for VIPs that other software translates.
 fn start_tasks(
     faults: &Faults,
     watched: mpsc::Receiver<Option<Watched>>,

@@ -27,7 +27,7 @@ pub(super) enum Topic {
     Kernel(node::writer::Topic),
     /// What was applied, and the log of it.
     Applied,
-    /// VIPs that others translate.
+    /// VIPs that other software translates.
     Shadows,
 }
 

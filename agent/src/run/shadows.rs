@@ -1,4 +1,4 @@
-//! Finds others that translate VIPs, beside the event loop: what they have may be large.
+//! Finds other software that translates VIPs, beside the event loop: its tables may be large.
 
 use std::{
     collections::HashMap,
@@ -40,8 +40,8 @@ const OWN: &str = "fanlight";
 /// Rest after services changed: many do at once.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Finds others that translate the services' VIPs, as long as the agent runs; reasons come whenever they are others than
-/// before.
+/// Finds other software that translates the services' VIPs, as long as the agent runs; reasons are sent whenever they differ
+/// from those before.
 pub(super) fn start(view: watch::Receiver<View>, reasons: mpsc::Sender<Vec<String>>, faults: &Faults) {
     start_with(view, reasons, faults, find);
 }
@@ -135,7 +135,7 @@ async fn next_change(changes: &mut Option<NftWatch>) {
     }
 }
 
-/// What others do to these services, one line a reason.
+/// Why packets of these services are translated before our programs see them, one line a reason.
 fn find(services: &[Served]) -> Vec<String> {
     let start = Instant::now();
     let vips = Vips::new(services);

@@ -52,13 +52,13 @@ impl State {
         true
     }
 
-    /// Follows changes of what was applied; gives what takes them back, and the services that are others now.
+    /// Follows changes of what was applied; gives what takes them back, and the services that changed by it.
     pub(super) fn change(&mut self, changes: &[Change]) -> (Vec<Change>, Dirty) {
         let (inverse, dirty) = make(&mut self.inputs, changes);
         (inverse, self.follow(&dirty))
     }
 
-    /// Follows the presence of endpoints; gives the services that are others now.
+    /// Follows the presence of endpoints; gives the services that changed by it.
     pub(super) fn set_absent(&mut self, absent: &BTreeMap<Ipv4Addr, Down>) -> Dirty {
         let dirty = self.inputs.replace(SourceId::Presence, presence::input(absent));
         let changed = self.follow(&dirty);

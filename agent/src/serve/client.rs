@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No agent listens.
     #[error("no agent is running: {}: {source}; start it with 'fanlight agent'", path.display())]
     NoAgent {
         /// Where it was looked for.
@@ -93,7 +93,7 @@ impl Client {
         self.call(Method::GET, path, None).await
     }
 
-    /// Has something done; `body` is a content type and what is sent.
+    /// Sends a request; `body` is a content type and what is sent.
     ///
     /// # Errors
     /// The agent refuses, or does not answer.

@@ -1,4 +1,4 @@
-//! What happens, told to whoever listens.
+//! Events of the API, and their readers.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Events {
     }
 }
 
-/// One who listens.
+/// A reader of the events.
 #[derive(Debug)]
 pub struct Reader {
     queue: broadcast::Receiver<Event>,

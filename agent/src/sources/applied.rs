@@ -67,7 +67,7 @@ pub(crate) struct Store {
     fresh: u64,
     /// More may follow than whole lines of requests that were kept.
     has_failed: bool,
-    /// Has the disk hold what was written.
+    /// Waits until the disk holds what was written.
     sync: fn(&File) -> io::Result<()>,
 }
 

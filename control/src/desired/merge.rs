@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use super::{Definition, Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, clash::obstacle};
 use crate::service::{Backend, Service};
 
-/// What a node is to be like by what its sources say, and the names of the services that are others than in `former`.
+/// What a node is to be like by what its sources say, and the names of the services that differ from `former`.
 ///
 /// `dirty` are the services of which anything was said since `former` was made; [`Dirty::All`] makes everything anew.
 /// Whatever the way, the value is the same.

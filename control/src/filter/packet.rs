@@ -15,7 +15,7 @@ pub mod state {
 /// A device that a packet comes in or goes out by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its name, filled up with zeros.
+    /// The name, filled up with zeros.
     pub name: [u8; 16],
     /// Its index.
     pub index: u32,
@@ -203,7 +203,7 @@ impl Field {
 pub enum Fit {
     /// They don't.
     No,
-    /// Nobody can tell from here.
+    /// It depends on what is not known of the packets.
     Unknown,
     /// Some of them.
     Part,

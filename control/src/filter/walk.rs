@@ -28,7 +28,6 @@ pub trait Table {
 /// The chain that a hook leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Whether it drops what no rule takes.
     pub drops: bool,

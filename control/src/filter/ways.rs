@@ -1,11 +1,11 @@
-//! The ways of a fan's packets that the kernel's packet filter sees, and the words of who drops them.
+//! The ways of a fan's packets that the kernel's packet filter sees, and reports of the rules that drop them.
 
 use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, rc::Rc};
 
 use super::{Device, Dropped, Packet, Packets, state};
 use crate::{
     model::{Egress, HELPER},
-    observed::{Link, Mark, Observed},
+    observed::{Link, Mark, ObservedHost},
 };
 
 /// Addresses that are named; the rest are counted.
@@ -50,7 +50,7 @@ pub struct Way {
 }
 
 /// The ways of all fans that stand.
-pub fn ways(observed: &Observed) -> Vec<Way> {
+pub fn ways(observed: &ObservedHost) -> Vec<Way> {
     observed.current().flat_map(|mark| of_fan(observed, mark)).collect()
 }
 
@@ -71,7 +71,7 @@ pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
     (numbers, Packets::new(packets))
 }
 
-fn of_fan(observed: &Observed, mark: &Mark) -> Vec<Way> {
+fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {
     const UDP: u8 = 17;
     const DHCP: u16 = 67;
     let (Some(bridge), Some(helper)) = (observed.link(&mark.bridge()), observed.link(HELPER[0])) else {
@@ -106,7 +106,7 @@ fn of_fan(observed: &Observed, mark: &Mark) -> Vec<Way> {
 }
 
 /// The devices by which containers reach the rest of the world: that of the default route, and the fan's own.
-fn exits<'o>(observed: &'o Observed, mark: &Mark) -> Vec<&'o Link> {
+fn exits<'o>(observed: &'o ObservedHost, mark: &Mark) -> Vec<&'o Link> {
     let holders = observed.addresses.iter().filter(|address| address.address == mark.address);
     let defaults = observed.routes.iter().filter(|route| route.destination.prefix_len() == 0);
     let indexes: BTreeSet<u32> =
@@ -129,7 +129,7 @@ pub struct Owner {
     pub iptables: Option<&'static str>,
 }
 
-/// What others' rules do to a fan's packets, a reason a line.
+/// Which foreign rules drop a fan's packets, a reason a line.
 #[derive(Debug, Default)]
 pub struct Findings {
     blocked: Vec<(Owner, Vec<Way>)>,

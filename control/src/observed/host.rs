@@ -18,9 +18,9 @@ pub struct Standing {
     pub bridge: Option<Link>,
 }
 
-/// What the host has.
+/// The parts of a host's state that fans depend on, and the fans that stand.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
+pub struct ObservedHost {
     /// Interfaces.
     pub links: Vec<Link>,
     /// IPv4 addresses.
@@ -33,7 +33,7 @@ pub struct Observed {
     pub standing: Vec<Standing>,
 }
 
-impl Observed {
+impl ObservedHost {
     /// The fans under the host's present addresses.
     pub fn current(&self) -> impl Iterator<Item = &Mark> {
         self.standing.iter().map(|standing| &standing.mark).filter(|mark| !mark.stale)
@@ -73,7 +73,7 @@ impl Observed {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// Who uses a fan: ports of its bridge, and routed endpoints with an address in its slice.
+    /// Users of a fan: ports of its bridge, and routed endpoints with an address in its slice.
     pub fn users(&self, standing: &Standing) -> Vec<String> {
         let bridge = standing.bridge.as_ref().map(|bridge| bridge.index);
         let ports = self.links.iter().filter(|link| bridge.is_some() && link.master == bridge);

@@ -80,7 +80,7 @@ pub struct Route {
     pub gateway: Option<Ipv4Addr>,
     /// Outgoing interface; of the first next hop where there are several.
     pub oif: Option<u32>,
-    /// Who made it: `RTPROT_*`.
+    /// The protocol that made it: `RTPROT_*`.
     pub protocol: u8,
     /// Priority: the smaller wins.
     pub metric: u32,
@@ -139,7 +139,7 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
     /// What the kernel knows of it.
     pub state: NeighbourState,
-    /// Somebody has entered it for good: the kernel does not ask for it.
+    /// It was entered for good: the kernel does not ask for it.
     pub is_static: bool,
 }
 

@@ -17,9 +17,9 @@ pub use inquiry::{Findings, Inquiry, Question};
 use super::{endpoint_address, fan_of_endpoint};
 use crate::observed::{FdbEntry, Link, Neighbour, NeighbourState, Wired};
 
-/// What the kernel holds.
+/// What decides about the entries of the endpoint table, and the entries that it has.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed<'a> {
+pub struct ObservedEndpoints<'a> {
     /// The published fans.
     pub fans: &'a [FanRecord],
     /// All interfaces.
@@ -35,7 +35,7 @@ pub struct Observed<'a> {
 /// Whether addresses are learnt from the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learning {
-    /// Yes: somebody keeps watching, so that what is learnt is also forgotten.
+    /// Yes: an agent keeps watching, so that what is learnt is also forgotten.
     On,
     /// No: the table gets the endpoints that we wired, whose entries die with their device.
     Off,
@@ -63,7 +63,7 @@ impl EndpointOp {
 }
 
 /// The changes that bring the table to what is known: removals first, since they make room.
-pub fn plan(observed: &Observed<'_>, learning: Learning) -> Vec<EndpointOp> {
+pub fn plan(observed: &ObservedEndpoints<'_>, learning: Learning) -> Vec<EndpointOp> {
     let known = View::new(observed).desired(learning);
     let held: BTreeMap<_, _> = observed.held.iter().copied().collect();
     let removed =
@@ -78,7 +78,7 @@ pub fn plan(observed: &Observed<'_>, learning: Learning) -> Vec<EndpointOp> {
 
 /// The devices of the endpoints that are there: those of the table, and those that we wired, also while they do not
 /// answer.
-pub fn devices(observed: &Observed<'_>) -> BTreeMap<Ipv4Addr, u32> {
+pub fn devices(observed: &ObservedEndpoints<'_>) -> BTreeMap<Ipv4Addr, u32> {
     let view = View::new(observed);
     let known = view.desired(Learning::On).into_iter().map(|(address, record)| (address, record.ifindex));
     let wired = view.wired.iter();
@@ -88,7 +88,7 @@ pub fn devices(observed: &Observed<'_>) -> BTreeMap<Ipv4Addr, u32> {
 
 /// Addresses whose neighbour entry should be probed, by device: those in the table, because delivery past the stack
 /// never confirms them, and those whose port is not known, because the answer shows it.
-pub fn suspects(observed: &Observed<'_>) -> Vec<(u32, Ipv4Addr)> {
+pub fn suspects(observed: &ObservedEndpoints<'_>) -> Vec<(u32, Ipv4Addr)> {
     let view = View::new(observed);
     let held = observed
         .held
@@ -102,7 +102,7 @@ pub fn suspects(observed: &Observed<'_>) -> Vec<(u32, Ipv4Addr)> {
     held.chain(unplaced.map(|neighbour| (neighbour.index, neighbour.address))).collect()
 }
 
-/// [`Observed`] with indexes over it.
+/// [`ObservedEndpoints`] with indexes over it.
 struct View<'a> {
     fans: &'a [FanRecord],
     links: HashMap<u32, &'a Link>,
@@ -113,7 +113,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(observed: &Observed<'a>) -> Self {
+    fn new(observed: &ObservedEndpoints<'a>) -> Self {
         let links: HashMap<_, _> = observed.links.iter().map(|link| (link.index, link)).collect();
         let is_port = |port, bridge| links.get(&port).is_some_and(|link| link.master == Some(bridge));
         let learnt = observed.fdb.iter().filter(|entry| !entry.local && is_port(entry.port, entry.bridge));

@@ -19,7 +19,8 @@ use std::net::Ipv4Addr;
 
 use dataplane_common::abi::FanRecord;
 pub use endpoints::{
-    EndpointOp, Findings, Inquiry, Learning, Observed, Question, devices, plan as endpoints, suspects,
+    EndpointOp, Findings, Inquiry, Learning, ObservedEndpoints, Question, devices, plan as endpoints,
+    suspects,
 };
 pub use fan_record::fan_record;
 pub use fans::{FanOp, plan as fans};

@@ -10,7 +10,7 @@ use crate::{
     model::{
         Fan, FanSpec, HELPER, Origin, ROUTE_PROTOCOL, UnderlaySpec, Uplink, bridge_name, check_bridge_name,
     },
-    observed::{Address, Link, Observed, Route},
+    observed::{Address, Link, ObservedHost, Route},
 };
 
 /// The smallest MTU that an uplink may have: an inner packet of 576 bytes must fit (RFC 791).
@@ -37,7 +37,7 @@ pub struct Host {
 
 impl Host {
     /// What was observed, with the agent's `uplink` setting.
-    pub fn of(observed: &Observed, uplinks: &[String]) -> Self {
+    pub fn of(observed: &ObservedHost, uplinks: &[String]) -> Self {
         let helper = observed.links.iter().filter(|link| HELPER.contains(&link.name.as_str()));
         let bridges = observed.standing.iter().filter_map(|standing| standing.bridge.as_ref());
         Self {

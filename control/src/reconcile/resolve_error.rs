@@ -18,7 +18,7 @@ pub enum ResolveError {
         /// Which rule they break.
         error: FanError,
     },
-    /// Nobody knows the uplink.
+    /// No uplink is named, and no default route leads to one.
     #[error("there is no default route to tell the uplink; name the underlay's device, as eth0/16")]
     NoDefaultRoute,
     /// The device named doesn't exist.

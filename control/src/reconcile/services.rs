@@ -82,7 +82,7 @@ fn change(service: &Service, held: &HeldService, ops: &mut Vec<ServiceOp>) {
     if !is_as_wanted {
         ops.push(ServiceOp::Change(service.clone()));
     }
-    // Who is named in a ring that is as wanted is in the service.
+    // A ring that is as wanted names backends of the service only.
     let suspects = alive(&held.rows).filter(|row| !(is_as_wanted && row.is_named));
     let gone = suspects.filter(|row| !has(service, row));
     ops.extend(gone.map(|row| ServiceOp::Retire { vip: Some(service.vip), row: row.row }));

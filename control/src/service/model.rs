@@ -20,7 +20,7 @@ pub struct Service {
     pub vip: Vip,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
-    /// Who serves it; at most one of each address and port.
+    /// Its backends; at most one of each address and port.
     pub backends: Vec<Backend>,
 }
 
@@ -176,7 +176,7 @@ impl From<Vip> for String {
     }
 }
 
-/// Who serves a service.
+/// A backend of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {

@@ -104,7 +104,7 @@ fn an_upgrade_to_another_binary_loses_no_packet() {
     assert_eq!(upgraded.len(), 2);
 }
 
-/// Has another binary take over on every host.
+/// Lets another binary take over on every host.
 pub(crate) fn upgrade(fleet: &Fleet, running: Vec<Agent>, binary: &Path) -> Vec<Agent> {
     let upgraded = fleet.hosts().iter().zip(running).map(|(host, agent)| {
         host.use_binary(binary.to_owned());

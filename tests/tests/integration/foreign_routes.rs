@@ -1,4 +1,4 @@
-//! Beside a router's table: what others route is noticed where it matters, and costs nothing where it does not.
+//! Beside a router's table: a foreign route is noticed where it matters, and costs nothing where it does not.
 
 use std::{
     thread,

@@ -1,4 +1,4 @@
-//! `fanlight monitor`: what happens is told while it happens, to whoever listens, and to nobody else.
+//! `fanlight monitor`: events are shown as they happen, to every reader, and made for readers only.
 
 use std::{
     collections::BTreeSet,

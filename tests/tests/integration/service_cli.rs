@@ -179,7 +179,7 @@ fn one() -> (Fleet, fanlight_tests::Agent) {
     (fleet, agent)
 }
 
-/// Who answers so many connections.
+/// The servers that answer so many connections.
 fn met(client: &Container<'_>, count: usize) -> BTreeSet<String> {
     (0..count).map(|_| Greeted::connect(client, WEB).expect("a backend answers").name).collect()
 }

@@ -1,4 +1,4 @@
-//! What others do to packets before ours see them, and that `status` says so.
+//! Foreign rules and programs that translate packets before our programs see them: `status` says so.
 
 use std::{
     collections::BTreeSet,
@@ -153,7 +153,7 @@ const KUBE_SERVICES: &str = r#"*nat
 COMMIT
 "#;
 
-/// Has a variant of iptables translate, and stop.
+/// Makes a variant of iptables translate, and stop.
 fn iptables_chain_is_reported(variant: &str, who: &str) {
     if !tools::available(&[&format!("iptables-{variant}-restore")]) {
         return;

@@ -61,7 +61,7 @@ fn connected(client: &Site, listener: &TcpListener) -> [TcpStream; 2] {
     ends
 }
 
-/// Has a container's packets wait for some 300 ms each, the first one too: a FIN is sent long before the other's arrives.
+/// Delays a container's packets by some 300 ms each, the first one too: a FIN is sent long before the other's arrives.
 fn hold_back(site: &Site) {
     // Not netem, which some kernels lack; a FIN takes 66 bytes, and what is left of the burst 8.
     site.sh("tc qdisc add dev eth0 root tbf rate 1600bit burst 250 limit 10000");

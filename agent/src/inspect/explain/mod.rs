@@ -38,7 +38,7 @@ use crate::{
 /// A packet that is asked about.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
-    /// Who sends it.
+    /// Its sender.
     pub src: Ipv4Addr,
     /// Where to.
     pub dst: Ipv4Addr,
@@ -62,7 +62,7 @@ impl Question {
 /// What would become of it; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Who sends it.
+    /// Its sender.
     pub source: String,
     /// Where to.
     pub destination: String,

@@ -17,11 +17,11 @@ use crate::kernel::bpf::FlowTable;
 pub struct Flow {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Who opened it.
+    /// The client that opened it.
     pub client: SocketAddrV4,
     /// Where to.
     pub vip: SocketAddrV4,
-    /// Who serves it.
+    /// The backend that serves it.
     pub backend: SocketAddrV4,
     /// Index of the service.
     pub service: u32,

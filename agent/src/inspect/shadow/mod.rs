@@ -1,4 +1,4 @@
-//! Which VIPs somebody else translates for the processes of this host, before their packets meet our programs.
+//! VIPs that other software translates for the processes of this host, before their packets meet our programs.
 //!
 //! Only processes are concerned: packets of containers and of the uplink meet ours before any of these. Everything here
 //! is pure; [`kernel`](crate::kernel) reads what is told to it.
@@ -15,7 +15,7 @@ use control::{
 
 pub use self::reasons::Reasons;
 
-/// A service as somebody else may stand in its way.
+/// A service whose VIP something else may translate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Vips<'a> {
 }
 
 impl<'a> Vips<'a> {
-    /// Those of services; IPv6 ones are nobody's matter yet.
+    /// Those of services; IPv6 ones are left out.
     pub fn new(services: &'a [Served]) -> Self {
         let mut ports: HashMap<(IpAddr, Protocol), Vec<u16>> = HashMap::new();
         for Served { vip, .. } in services.iter().filter(|service| service.vip.port != 0) {

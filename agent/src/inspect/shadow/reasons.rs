@@ -1,4 +1,4 @@
-//! What `status` says of VIPs that somebody else translates.
+//! What `status` says of VIPs that other software translates.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::Served;
 /// Services that are named; the rest are counted.
 const NAMED: usize = 10;
 
-/// Who translates, and what to do about it; the first that is found of a service.
+/// What translates a service's packets, and the remedy; the first that is found of each service.
 #[derive(Debug, Default)]
 pub struct Reasons {
     found: BTreeMap<usize, (String, String)>,

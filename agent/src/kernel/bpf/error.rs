@@ -23,7 +23,6 @@ pub enum Error {
     /// One program could not be loaded or run.
     #[error("kernel program {name}: {}", program_reason(source))]
     Program {
-        /// Its name.
         name: String,
         /// aya's answer.
         source: Box<ProgramError>,
@@ -31,7 +30,6 @@ pub enum Error {
     /// A map could not be used.
     #[error("map {name}: {}", chain(source))]
     Map {
-        /// Its name.
         name: String,
         /// aya's answer.
         source: Box<MapError>,

@@ -155,7 +155,7 @@ pub(super) fn bring_over(pins: &Pins) -> Result<u64> {
         else {
             continue;
         };
-        // Who opened them last may not have come that far: what is moved away must be found where it goes.
+        // The process that opened them last may have ended before this: an entry that is moved must be found where it goes.
         put(&mut formers, table, &former)?;
         put(&mut presents, table, &present)?;
         brought += bring_table_over(table, &former, &present)?;
@@ -232,7 +232,7 @@ fn is_held(outer: &ArrayOfMaps<MapData>, table: FlowTable, map: &MapData) -> Res
     }
 }
 
-/// Has the programs find a table, if they do not yet.
+/// Shows the programs a table that they do not find yet.
 fn put(outer: &mut ArrayOfMaps<MapData>, table: FlowTable, map: &MapData) -> Result<()> {
     if is_held(outer, table, map)? {
         return Ok(());

@@ -12,8 +12,8 @@ use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    books::{BookMap, Booked},
     error::{Context as _, Error, Result},
+    flow_accounting::{EntryCounts, FlowAccounting},
     sys,
 };
 
@@ -107,7 +107,7 @@ fn memory() -> io::Result<u64> {
 pub(super) struct FlowTables {
     flows: MapData,
     young: MapData,
-    books: BookMap,
+    accounting: FlowAccounting,
 }
 
 /// Entries that the tables have room for.
@@ -120,13 +120,13 @@ pub struct FlowRoom {
 }
 
 impl FlowTables {
-    pub(super) fn new(flows: MapData, young: MapData, books: BookMap) -> Self {
-        Self { flows, young, books }
+    pub(super) fn new(flows: MapData, young: MapData, accounting: FlowAccounting) -> Self {
+        Self { flows, young, accounting }
     }
 
-    /// What was made in a table and removed from it so far.
-    pub(super) fn booked(&self, table: FlowTable) -> Result<Booked> {
-        self.books.read(table)
+    /// How many entries were made in a table and removed from it so far.
+    pub(super) fn entry_counts(&self, table: FlowTable) -> Result<EntryCounts> {
+        self.accounting.read(table)
     }
 
     /// How many entries there is room for.
@@ -200,7 +200,7 @@ impl FlowTables {
                 Ok(false)
             }
             Some(_) => {
-                self.books.note_removed(table);
+                self.accounting.note_removed(table);
                 Ok(true)
             }
             None => Ok(false),

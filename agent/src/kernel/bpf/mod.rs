@@ -4,13 +4,13 @@
 //! agent loses nothing. A [`Datapath`] takes over what it finds and changes only what differs.
 
 mod attr;
-mod books;
 mod clsact;
 mod config_map;
 mod counters;
 mod endpoints;
 mod error;
 mod events;
+mod flow_accounting;
 mod flow_maps;
 mod flows;
 mod groups;
@@ -128,7 +128,7 @@ impl Datapath {
     ///
     /// Refuses pinned maps of another shape and a newer layout, touching nothing.
     pub fn open() -> Result<Self> {
-        // Who asks for no size has no services: memory is not taken for flows that never come.
+        // A caller that names no size has no services: no memory is taken for flows that never come.
         Self::open_for(Some(IDLE_FLOWS))
     }
 
@@ -300,7 +300,7 @@ impl Datapath {
         EventReader::new(object::duplicate(&self.tables.events, "events")?)
     }
 
-    /// A reader of what the programs tell whoever watches.
+    /// A reader of the programs' events.
     pub fn watcher(&self) -> Result<Watcher> {
         Watcher::new(|name| self.tables.duplicate(name))
     }

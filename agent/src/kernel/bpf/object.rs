@@ -101,8 +101,8 @@ pub(super) fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut
     Ok(program)
 }
 
-/// The programs of all hooks. They are pinned under a name that tells this object from others': who comes next takes them
-/// over instead of having the kernel verify them again, if they run on the present maps.
+/// The programs of all hooks. They are pinned under a name that tells this object from others: the next process takes
+/// them over if they run on the present maps, and the kernel need not verify them again.
 pub(super) fn programs(ebpf: &mut Ebpf, pins: &Pins, maps: [u32; 2]) -> Result<Vec<LoadedProgram>> {
     let path = |hook| pins.program(hook, object_hash());
     let load = |&hook: &Hook| match pinned(hook, &path(hook), maps) {

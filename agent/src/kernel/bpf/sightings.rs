@@ -1,4 +1,4 @@
-//! Ring `sightings`: what the programs tell somebody who watches. Map `watch` says that one does.
+//! Ring `sightings`: the programs' events, written while map `watch` says that there is a reader.
 
 use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering, time::Duration};
 
@@ -16,7 +16,7 @@ const PACE: &str = "sighting_pace";
 
 type PaceBytes = [u8; size_of::<SightingPace>()];
 
-/// Has the programs tell what happens, and reads it. One at a time. They stop by themselves when nobody asks any more.
+/// Switches the programs' events on and reads them. One at a time. They stop by themselves when nobody asks any more.
 pub struct Watcher {
     ring: RingBuf<MapData>,
     watch: Mapping,
@@ -36,7 +36,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Has the programs tell for this long from now on.
+    /// Switches events on for this long from now.
     pub fn ask(&self, time: Duration) -> Result<()> {
         let units = (time.as_nanos() >> SEEN_SHIFT) as u32;
         // 0 would mean never.
@@ -45,7 +45,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Has them tell no more, and forgets what they have told.
+    /// Switches events off, and forgets those that were not read.
     pub fn rest(&mut self) -> Result<()> {
         self.watch.u32(offset_of!(Watch, until)).store(0, Ordering::Release);
         while self.take().is_some() {}

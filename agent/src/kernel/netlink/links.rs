@@ -12,7 +12,6 @@ use super::{Error, Netlink, Result, collect, refused, values::FromMessage as _};
 /// A bridge to create, up, without spanning tree and forwarding at once.
 #[derive(Clone, Copy, Debug)]
 pub struct BridgeRequest<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Its MAC address.
     pub mac: [u8; 6],
@@ -23,7 +22,6 @@ pub struct BridgeRequest<'a> {
 /// One end of a veth pair to create.
 #[derive(Clone, Copy, Debug)]
 pub struct VethEnd<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Its MAC address: given in the create request, because udev rewrites random ones.
     pub mac: [u8; 6],

@@ -37,10 +37,7 @@ pub enum Error {
     },
     /// There is no such interface.
     #[error("interface {name}: it does not exist; see `ip link`")]
-    NoLink {
-        /// Its name.
-        name: String,
-    },
+    NoLink { name: String },
 }
 
 impl Error {

@@ -49,7 +49,7 @@ impl Netlink {
         }
     }
 
-    /// Has the kernel find out (again) whether a neighbour is there.
+    /// Asks the kernel to find out (again) whether a neighbour is there.
     ///
     /// # Errors
     /// The kernel refuses the request.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use control::{
     model::VETH_MTU,
-    observed::{Link, NeighbourState, Observed, Record, Wired},
+    observed::{Link, NeighbourState, ObservedHost, Record, Wired},
 };
 use dataplane_common::{abi::FanRecord, outcome::Hook};
 use ipnet::Ipv4Net;
@@ -24,7 +24,7 @@ use crate::{
     },
     node::{
         fan::Node,
-        table::{self, Snapshot},
+        table::{self, KernelEndpoints},
     },
 };
 
@@ -72,7 +72,7 @@ pub async fn add(request: &Request) -> Result<Added, Error> {
     let datapath = Datapath::open()?;
     // First what died since the last command: its address is free again.
     table::prune(&netlink, &datapath).await?;
-    let world = World { snapshot: Snapshot::read(&netlink, &datapath).await?, netlink, datapath };
+    let world = World { snapshot: KernelEndpoints::read(&netlink, &datapath).await?, netlink, datapath };
     let places = places(&world, &node.observe().await?);
     let inside = inside::device(&netns)?;
     if let Some(wired) = world.existing(request, &name, inside.as_ref())? {
@@ -99,7 +99,7 @@ fn name_of(request: &Request) -> Result<String, Error> {
 }
 
 /// The fans that are up, in order of their overlay.
-fn places(world: &World, observed: &Observed) -> Vec<Place> {
+fn places(world: &World, observed: &ObservedHost) -> Vec<Place> {
     let place = |fan: &FanRecord| {
         let mut place = Place { fan: *fan, host_reserve: 0 };
         if let Some(standing) = observed.fan(place.overlay()) {
@@ -144,7 +144,7 @@ fn same(wired: &Wired, request: &Request, places: &[Place]) -> Result<Wired, Err
 
 /// What `add` works on, under the lock.
 struct World {
-    snapshot: Snapshot,
+    snapshot: KernelEndpoints,
     netlink: Netlink,
     datapath: Datapath,
 }
@@ -198,7 +198,7 @@ impl World {
 
     /// Asks a fan's bridge for an address, where anything but our own endpoints is behind it.
     fn probe(&self, place: &Place, address: Ipv4Addr) -> Result<Option<Holder>, Error> {
-        let Snapshot { links, wired, .. } = &self.snapshot;
+        let KernelEndpoints { links, wired, .. } = &self.snapshot;
         let bridge = links.iter().find(|link| link.index == place.fan.bridge && link.up);
         let Some(bridge) = bridge else { return Ok(None) };
         let is_other = |link: &&Link| {
@@ -219,7 +219,7 @@ impl World {
 
     /// Addresses that an endpoint can't have, and by whom they are used.
     fn taken(&self, places: &[Place]) -> Result<Taken, Error> {
-        let Snapshot { neighbours, held, wired, links, .. } = &self.snapshot;
+        let KernelEndpoints { neighbours, held, wired, links, .. } = &self.snapshot;
         let mut taken = Taken::new();
         let seen = neighbours.iter().filter(|neighbour| neighbour.state != NeighbourState::Failed);
         taken.extend(seen.map(|neighbour| (neighbour.address, Holder::Recent)));
@@ -282,7 +282,7 @@ impl World {
         Ok(self.netlink.create_veth(request).await?)
     }
 
-    /// The record first, so that whoever finds the device knows it; packets last.
+    /// The record first, so that the device is known as ours from then on; packets last.
     async fn connect(
         &self,
         netns: &Netns,
@@ -296,7 +296,7 @@ impl World {
             self.netlink.set_master(wired.index, Some(bridge)).await?;
         }
         inside::configure(netns, chosen, wired.record.routed)?;
-        // Whoever had an address before is not asked for it any more.
+        // A former holder of an address is not asked for it any more.
         for &(_, address) in chosen {
             self.netlink.delete_neighbour(wired.master.unwrap_or(wired.index), address).await?;
         }

@@ -47,18 +47,18 @@ impl Place {
 /// Addresses in use.
 pub(super) type Taken = BTreeMap<Ipv4Addr, Holder>;
 
-/// Who uses an address.
+/// What uses an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     /// An endpoint that we wired.
     Endpoint(String),
-    /// Somebody behind a port of the bridge.
+    /// A container behind a port of the bridge, by the port's name.
     Port(String),
-    /// Somebody whom DHCP gave it.
+    /// A client that has it by DHCP.
     Lease(String),
-    /// Somebody who answers for it now, by MAC address, on a bridge.
+    /// A neighbour on a bridge that answers for it now, by its MAC address.
     Answers(String, String),
-    /// Somebody who was there not long ago: no choice of ours, but no obstacle either.
+    /// A neighbour that was there not long ago: the address is not chosen for an endpoint, but may be asked for.
     Recent,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
     node::{
         fan,
-        table::{self, Snapshot},
+        table::{self, KernelEndpoints},
     },
 };
 
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Pause between two attempts.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Takes away what the dead left behind. What stands in the way is left to the next command: whoever only reads is not
-/// kept from it.
+/// Takes away what the dead left behind. What stands in the way is left to the next command: a command that only reads is
+/// not held up.
 pub async fn forget_dead(netlink: &Netlink) {
     match forget(netlink).await {
         Ok(true) => {}
@@ -35,7 +35,7 @@ pub async fn forget_dead(netlink: &Netlink) {
 /// Says whether nothing is left.
 async fn forget(netlink: &Netlink) -> Result<bool, Error> {
     let Some(datapath) = Datapath::open_existing()? else { return Ok(true) };
-    if !has_dead(&Snapshot::read(netlink, &datapath).await?, &datapath) {
+    if !has_dead(&KernelEndpoints::read(netlink, &datapath).await?, &datapath) {
         return Ok(true);
     }
     let end = Instant::now() + PATIENCE;
@@ -51,8 +51,8 @@ async fn forget(netlink: &Netlink) -> Result<bool, Error> {
     }
 }
 
-/// Whether entries or routes are over. What is merely missing is for whoever changes something.
-fn has_dead(snapshot: &Snapshot, datapath: &Datapath) -> bool {
+/// Whether entries or routes are over. What is merely missing is put back by commands that change something.
+fn has_dead(snapshot: &KernelEndpoints, datapath: &Datapath) -> bool {
     let entries = reconcile::endpoints(&snapshot.observed(), Learning::Off);
     let helper = datapath.config().helper().0;
     let routes = reconcile::routes(helper, &snapshot.fans, &snapshot.wired, &snapshot.routes);

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Error, forget_dead};
 use crate::{
     kernel::{bpf::Datapath, netlink::Netlink},
-    node::table::Snapshot,
+    node::table::KernelEndpoints,
 };
 
 /// Whence an endpoint is known.
@@ -57,7 +57,7 @@ pub async fn list() -> Result<Vec<Row>, Error> {
         return Ok(sorted(added(&Wired::among(&netlink.links().await?), &[])));
     };
     forget_dead(&netlink).await;
-    let snapshot = Snapshot::read(&netlink, &datapath).await?;
+    let snapshot = KernelEndpoints::read(&netlink, &datapath).await?;
     let devices = reconcile::devices(&snapshot.observed());
     let mut rows = added(&snapshot.wired, &snapshot.fans);
     let known: HashSet<Ipv4Addr> = rows.iter().map(|row| row.address).collect();

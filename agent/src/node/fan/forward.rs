@@ -4,7 +4,7 @@ use std::{io, rc::Rc};
 
 use control::{
     filter::{self, Base, Findings, Hook, Kind, Owner, Way},
-    observed::Observed,
+    observed::ObservedHost,
 };
 
 use super::error::Fault;
@@ -24,13 +24,13 @@ const CHAINS: [(Hook, &str); 3] =
 /// Tables of iptables in whose chains packets are dropped.
 const TABLES: [&str; 3] = ["raw", "mangle", "filter"];
 
-/// What others' rules do to the fans' packets, a reason a line. Nothing is changed.
-pub(super) fn look(observed: &Observed) -> Result<Vec<String>, Fault> {
+/// Which foreign rules drop the fans' packets, a reason a line. Nothing is changed.
+pub(super) fn look(observed: &ObservedHost) -> Result<Vec<String>, Fault> {
     Ok(find(&filter::ways(observed))?.reasons())
 }
 
 /// The same, after our accept rules are put into Docker's chain for operators where forwarded packets need them.
-pub(super) fn check(observed: &Observed) -> Result<Vec<String>, Fault> {
+pub(super) fn check(observed: &ObservedHost) -> Result<Vec<String>, Fault> {
     let ways = filter::ways(observed);
     let findings = find(&ways)?;
     let rules = rules(&ways);

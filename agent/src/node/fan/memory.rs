@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use control::observed::{Entry, Observed, standing, surroundings};
+use control::observed::{Entry, ObservedHost, standing, surroundings};
 use ipnet::Ipv4Net;
 
 use super::error::Fault;
@@ -71,12 +71,12 @@ pub(super) async fn observe(
     netlink: &Netlink,
     memory: &Memory,
     sought: &[Ipv4Net],
-) -> Result<Observed, Fault> {
+) -> Result<ObservedHost, Fault> {
     let links = netlink.links().await?;
     let standing = standing(&links, memory.entries());
     let addresses = netlink.addresses().await?;
     let routes = netlink.routes_near(surroundings(&standing, &addresses, sought)).await?;
-    Ok(Observed { addresses, routes, rules: netlink.rules().await?, standing, links })
+    Ok(ObservedHost { addresses, routes, rules: netlink.rules().await?, standing, links })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use control::{
     model::{Fan, FanSpec, Origin, PortRange, dns_words},
-    observed::{Mark, Observed, Standing},
+    observed::{Mark, ObservedHost, Standing},
     reconcile::Host,
 };
 use ipnet::Ipv4Net;
@@ -97,7 +97,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel refuses to tell.
-    pub async fn observe(&self) -> Result<Observed, Error> {
+    pub async fn observe(&self) -> Result<ObservedHost, Error> {
         self.observe_for(&[]).await
     }
 
@@ -105,7 +105,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel refuses to tell.
-    pub async fn observe_for(&self, overlays: &[Ipv4Net]) -> Result<Observed, Error> {
+    pub async fn observe_for(&self, overlays: &[Ipv4Net]) -> Result<ObservedHost, Error> {
         let memory = Memory::load(&Path::new(super::RUN).join("fans.json"))?;
         Ok(memory::observe(&self.netlink, &memory, overlays).await?)
     }
@@ -232,7 +232,7 @@ impl Node {
         Ok(fan)
     }
 
-    /// What others' packet filters do to the fans' packets, a line each, after our accept rules are put where Docker
+    /// Which foreign rules drop the fans' packets, a line each, after our accept rules are put where Docker
     /// leaves a chain for them.
     ///
     /// # Errors
@@ -245,19 +245,24 @@ impl Node {
     ///
     /// # Errors
     /// The rules can't be read.
-    pub fn filters(&self, observed: &Observed) -> Result<Vec<String>, Error> {
+    pub fn filters(&self, observed: &ObservedHost) -> Result<Vec<String>, Error> {
         Ok(forward::look(observed)?)
     }
 
     /// Whether operands mean the underlay of a fan that is up: spelled the same, or resolving to the same.
-    fn same_underlay(&self, observed: &Observed, mark: &Mark, spec: &FanSpec) -> bool {
+    fn same_underlay(&self, observed: &ObservedHost, mark: &Mark, spec: &FanSpec) -> bool {
         mark.spec.underlay == spec.underlay
             || resolve(observed, &self.uplinks, spec, mark.origin)
                 .is_ok_and(|fan| (fan.underlay, fan.address) == (mark.underlay(), mark.address))
     }
 }
 
-fn resolve(observed: &Observed, uplinks: &[String], spec: &FanSpec, origin: Origin) -> Result<Fan, Error> {
+fn resolve(
+    observed: &ObservedHost,
+    uplinks: &[String],
+    spec: &FanSpec,
+    origin: Origin,
+) -> Result<Fan, Error> {
     let resolved = Host::of(observed, uplinks).resolve(spec, origin);
     resolved.map_err(|source| Error::Impossible { overlay: spec.overlay, source })
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use control::{
     model::{Egress, Encapsulation, Origin, ROUTE_PROTOCOL, dns_words},
-    observed::{Mark, Observed, Standing},
+    observed::{Mark, ObservedHost, Standing},
 };
 use dataplane_common::{abi::FanRecord, outcome::Hook};
 use ipnet::Ipv4Net;
@@ -142,7 +142,7 @@ fn flags(standing: &Standing) -> Vec<String> {
 }
 
 /// Pieces of a fan that are not as they ought to be.
-fn missing(observed: &Observed, programs: &Programs, standing: &Standing) -> Vec<String> {
+fn missing(observed: &ObservedHost, programs: &Programs, standing: &Standing) -> Vec<String> {
     let mark = &standing.mark;
     let mut missing = Vec::new();
     let mut need = |there: bool, what: &str| {

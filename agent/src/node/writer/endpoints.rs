@@ -19,7 +19,7 @@ use crate::{
     kernel::{bpf::Datapath, lock::Lock, netlink::Netlink},
     node::{
         endpoint,
-        table::{self, Snapshot},
+        table::{self, KernelEndpoints},
     },
 };
 
@@ -74,7 +74,7 @@ impl Endpoints {
         let mut faults = Vec::new();
         let is_fresh = programs.is_fresh;
         let Some(datapath) = programs.datapath() else { return Ok(faults) };
-        let snapshot = Snapshot::read(netlink, datapath).await?;
+        let snapshot = KernelEndpoints::read(netlink, datapath).await?;
         serve_ports(&snapshot, netlink, datapath, is_fresh, &mut faults).await?;
         let settled = table::settle(&snapshot, netlink, datapath, Learning::On).await;
         faults.extend(settled.err().map(|error| format!("endpoint table: {error}")));
@@ -101,7 +101,7 @@ impl Endpoints {
 /// Attaches and detaches. With a datapath that was just loaded every port is visited: programs of another version are
 /// replaced in place.
 async fn serve_ports(
-    snapshot: &Snapshot,
+    snapshot: &KernelEndpoints,
     netlink: &Netlink,
     datapath: &Datapath,
     is_fresh: bool,
@@ -128,7 +128,7 @@ async fn serve_ports(
 }
 
 /// The inner ends of our veths have the MTU of their fans.
-async fn follow_mtu(snapshot: &Snapshot, netlink: &Netlink, faults: &mut Vec<String>) {
+async fn follow_mtu(snapshot: &KernelEndpoints, netlink: &Netlink, faults: &mut Vec<String>) {
     for (wired, mtu) in reconcile::outdated(&snapshot.fans, &snapshot.wired) {
         match endpoint::follow_mtu(netlink, wired, mtu).await {
             Ok(()) => tracing::info!("endpoint {}: MTU {mtu}", wired.record.name),
@@ -138,7 +138,7 @@ async fn follow_mtu(snapshot: &Snapshot, netlink: &Netlink, faults: &mut Vec<Str
 }
 
 async fn set_path_routes(
-    snapshot: &Snapshot,
+    snapshot: &KernelEndpoints,
     netlink: &Netlink,
     datapath: &Datapath,
     faults: &mut Vec<String>,
@@ -155,8 +155,8 @@ async fn set_path_routes(
     Ok(())
 }
 
-/// Has the kernel ask for neighbours that may be gone; the answer, or its lack, is a change that wakes the writer.
-async fn probe(snapshot: &Snapshot, netlink: &Netlink) {
+/// Asks the kernel to probe neighbours that may be gone; the answer, or its lack, is a change that wakes the writer.
+async fn probe(snapshot: &KernelEndpoints, netlink: &Netlink) {
     for (device, address) in reconcile::suspects(&snapshot.observed()) {
         if let Err(error) = netlink.probe_neighbour(device, address).await {
             tracing::debug!("{error}");
@@ -164,7 +164,7 @@ async fn probe(snapshot: &Snapshot, netlink: &Netlink) {
     }
 }
 
-/// Has the kernel ask for backends; an answer, or its lack, is a change that wakes the writer.
+/// Asks the kernel to probe backends; an answer, or its lack, is a change that wakes the writer.
 async fn ask(questions: &[Question], netlink: &Netlink) {
     for &Question { device, address, anew } in questions {
         if anew && let Err(error) = netlink.delete_neighbour(device, address).await {

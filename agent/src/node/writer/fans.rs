@@ -4,7 +4,7 @@ use anyhow::Result;
 use control::{
     desired::Desired,
     model::{FanSpec, Origin},
-    observed::Observed,
+    observed::ObservedHost,
     reconcile::{self, FanOp},
 };
 
@@ -67,7 +67,7 @@ impl Fans {
         &mut self,
         node: &Node,
         lock: &Lock,
-        observed: &Observed,
+        observed: &ObservedHost,
         op: FanOp,
     ) -> Result<(), fan::Error> {
         match op {
@@ -156,7 +156,7 @@ pub(super) async fn take_down(node: &Node, lock: &Lock, programs: &mut Programs)
 }
 
 /// The fans that stand under their present address.
-fn standing(observed: &Observed) -> Vec<(FanSpec, Origin)> {
+fn standing(observed: &ObservedHost) -> Vec<(FanSpec, Origin)> {
     let current = observed.standing.iter().filter(|standing| !standing.mark.stale);
     current.map(|standing| (standing.mark.spec.clone(), standing.mark.origin)).collect()
 }

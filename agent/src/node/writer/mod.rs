@@ -89,7 +89,7 @@ impl Writer {
         self.applied.clone()
     }
 
-    /// Has the kernel brought to what is desired; the result says what failed.
+    /// Orders the kernel brought to what is desired; the result says what failed.
     pub(crate) fn reconcile(&self, desired: Arc<Desired>, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
         self.orders.reconcile(desired, dirty)
     }
@@ -99,7 +99,7 @@ impl Writer {
         self.orders.busy_since()
     }
 
-    /// Has the fans of the files taken down, and the programs.
+    /// Orders the fans of the files taken down, and the programs.
     pub(crate) fn take_down(&self) -> oneshot::Receiver<Result<()>> {
         self.orders.take_down()
     }

@@ -56,7 +56,7 @@ pub(super) enum Next {
     Stop,
 }
 
-/// Orders that nobody has come to.
+/// Orders that wait for the writer.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     waiting: Mutex<Waiting>,
@@ -77,7 +77,7 @@ impl Orders {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the kernel brought to what is desired; the result comes when that is so.
+    /// Orders the kernel brought to what is desired; the result comes when that is so.
     pub(super) fn reconcile(&self, desired: Arc<Desired>, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
         let (answer, outcome) = oneshot::channel();
         let done = Done { concerns: dirty.clone(), answer };
@@ -95,7 +95,7 @@ impl Orders {
         outcome
     }
 
-    /// Has everything taken down.
+    /// Orders everything taken down.
     pub(super) fn take_down(&self) -> oneshot::Receiver<anyhow::Result<()>> {
         let (answer, outcome) = oneshot::channel();
         self.lock().take_down = Some(answer);
@@ -103,7 +103,7 @@ impl Orders {
         outcome
     }
 
-    /// Has the thread end.
+    /// Orders the thread to end.
     pub(super) fn stop(&self) {
         self.lock().is_over = true;
         self.changed.notify_one();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use control::{
     desired::Desired,
-    observed::{Observed, Presence},
+    observed::{ObservedHost, Presence},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -95,9 +95,14 @@ impl Programs {
         self.number
     }
 
-    /// Has the programs loaded while any fan stands; gives what was observed. The command line may have taken the last
+    /// Loads the programs while any fan stands; gives what was observed. The command line may have taken the last
     /// fan down and brought another one up meanwhile: then the maps are others. Nothing is opened while it does so.
-    pub(super) async fn adopt(&mut self, node: &Node, _lock: &Lock, desired: &Desired) -> Result<Observed> {
+    pub(super) async fn adopt(
+        &mut self,
+        node: &Node,
+        _lock: &Lock,
+        desired: &Desired,
+    ) -> Result<ObservedHost> {
         let observed = node.observe().await?;
         if observed.standing.is_empty() {
             self.replace(None).await;
@@ -210,7 +215,7 @@ impl Programs {
         }))
     }
 
-    /// Has the flows brought over that are left in tables which others have replaced. In a thread of its own: there may be
+    /// Moves the flows that are left in replaced tables to the present ones. In a thread of its own: there may be
     /// a million.
     pub(super) fn bring_flows_over(&mut self) {
         let is_over = self.moving.as_ref().is_none_or(JoinHandle::is_finished);

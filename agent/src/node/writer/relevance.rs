@@ -7,7 +7,7 @@ use control::{
 use dataplane_common::abi::FanRecord;
 use ipnet::Ipv4Net;
 
-use crate::{kernel::netlink::Event, node::table::Snapshot};
+use crate::{kernel::netlink::Event, node::table::KernelEndpoints};
 
 /// What has to be reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ impl Known {
     }
 
     /// Takes over what a pass saw.
-    pub(super) fn learn(&mut self, snapshot: &Snapshot) {
+    pub(super) fn learn(&mut self, snapshot: &KernelEndpoints) {
         let bridges = snapshot.fans.iter().map(|fan| fan.bridge);
         let routed = snapshot.wired.iter().filter(|wired| wired.record.routed).map(|wired| wired.index);
         self.devices = bridges.chain(routed).collect();

@@ -93,7 +93,7 @@ impl Services {
         }
     }
 
-    /// Has the next pass compare everything.
+    /// Makes the next pass compare everything.
     pub(super) fn reopen(&mut self) {
         self.is_open = true;
     }

@@ -5,14 +5,17 @@ use crate::{
 };
 
 /// A host with the usual fan on `eth0`.
-fn observed() -> Observed {
+fn observed() -> ObservedHost {
     let link = |index, name: &str| Link { index, name: name.to_owned(), up: true, ..Link::default() };
-    let mark = Mark { spec: crate::model::FanSpec { dhcp: true, ..Mark::example().spec }, ..Mark::example() };
-    Observed {
+    let mark = Mark {
+        spec: crate::model::FanSpec { dhcp: true, ..crate::model::FanSpec::example() },
+        ..Mark::example()
+    };
+    ObservedHost {
         links: vec![link(2, "eth0"), link(3, "fan-250-0-28"), link(4, HELPER[0])],
         addresses: vec![Address { index: 2, address: mark.address, prefix_len: 16 }],
         standing: vec![Standing { mark, adopted: None, bridge: None }],
-        ..Observed::default()
+        ..ObservedHost::default()
     }
 }
 

@@ -12,14 +12,10 @@ fn link(index: u32, name: &str, kind: &str, alias: Option<String>) -> Link {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1480,
         kind: Some(kind.to_owned()),
-        master: None,
-        peer: None,
         up: true,
         carrier: true,
-        noarp: false,
-        loopback: false,
-        peer_netns: false,
         alias,
+        ..Link::default()
     }
 }
 
@@ -53,10 +49,10 @@ fn ports_and_routed_endpoints_of_the_slice_are_users() {
         protocol: ROUTE_PROTOCOL,
         ..Route::default()
     };
-    let observed = Observed {
+    let observed = ObservedHost {
         links: vec![bridge.clone(), port, routed, helper, link(13, "veth2", "veth", None)],
         routes: vec![route("250.0.28.7/32", 11), route("250.0.0.0/8", 12), route("250.0.29.8/32", 13)],
-        ..Observed::default()
+        ..ObservedHost::default()
     };
     let fan = Standing { mark: mark(28), adopted: None, bridge: Some(bridge) };
     assert_eq!(observed.users(&fan), ["port veth1", "endpoint web"]);
@@ -66,6 +62,6 @@ fn ports_and_routed_endpoints_of_the_slice_are_users() {
 fn the_fan_of_an_overlay_is_the_one_that_is_not_stale() {
     let stale = Standing { mark: Mark { stale: true, ..mark(28) }, adopted: None, bridge: None };
     let now = Standing { mark: mark(29), adopted: None, bridge: None };
-    let observed = Observed { standing: vec![stale, now.clone()], ..Observed::default() };
+    let observed = ObservedHost { standing: vec![stale, now.clone()], ..ObservedHost::default() };
     assert_eq!(observed.fan("250.0.0.0/8".parse().unwrap()), Some(&now));
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Observed, View, devices};
+use super::{ObservedEndpoints, View, devices};
 use crate::{
     observed::{Link, NeighbourState},
     reconcile::fan_of_endpoint,
@@ -107,7 +107,7 @@ impl Inquiry {
     /// `now` counts from any moment that stays the same.
     pub fn look(
         &mut self,
-        observed: &Observed<'_>,
+        observed: &ObservedEndpoints<'_>,
         backends: &BTreeSet<Ipv4Addr>,
         now: Duration,
     ) -> Findings {

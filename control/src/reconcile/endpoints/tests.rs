@@ -35,8 +35,14 @@ impl World {
         plan(&self.observed(&[fan()]), learning)
     }
 
-    fn observed<'a>(&'a self, fans: &'a [FanRecord]) -> Observed<'a> {
-        Observed { fans, links: &self.links, neighbours: &self.neighbours, fdb: &self.fdb, held: &self.held }
+    fn observed<'a>(&'a self, fans: &'a [FanRecord]) -> ObservedEndpoints<'a> {
+        ObservedEndpoints {
+            fans,
+            links: &self.links,
+            neighbours: &self.neighbours,
+            fdb: &self.fdb,
+            held: &self.held,
+        }
     }
 
     fn apply(&mut self, learning: Learning) {

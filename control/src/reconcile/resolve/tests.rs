@@ -1,5 +1,4 @@
 use super::*;
-use crate::model::{Egress, Encapsulation};
 
 fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
@@ -11,15 +10,10 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         name: name.to_owned(),
         mac: [2, 0, 0, 0, 0, 1],
         mtu,
-        kind: None,
-        master: None,
-        peer: None,
         up: true,
         carrier: true,
-        noarp: false,
         loopback: name == "lo",
-        peer_netns: false,
-        alias: None,
+        ..Link::default()
     }
 }
 
@@ -43,16 +37,7 @@ fn host() -> Host {
 }
 
 fn spec(overlay: &str, underlay: UnderlaySpec) -> FanSpec {
-    FanSpec {
-        overlay: net(overlay),
-        underlay,
-        encapsulation: Encapsulation::Ipip,
-        host_reserve: 1,
-        egress: Egress::Masquerade,
-        bridge: None,
-        dhcp: false,
-        dns: Vec::new(),
-    }
+    FanSpec { overlay: net(overlay), underlay, ..FanSpec::example() }
 }
 
 fn device(name: &str, len: Option<u8>) -> UnderlaySpec {

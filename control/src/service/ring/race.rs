@@ -1,4 +1,4 @@
-//! Who reaches a slot first.
+//! Which backend reaches a slot first.
 
 use std::array::from_fn;
 

@@ -1,4 +1,4 @@
-//! From who reaches a slot first to a ring in which everybody has its share.
+//! From the backends that reach each slot first to a ring in which each has its share.
 //!
 //! A backend with too many slots gives up those that it reached last, and each goes to the one that reaches it next,
 //! which may have to give up another for it. Where that ends does not depend on the order (Gale and Shapley, 1962), and
@@ -18,7 +18,7 @@ struct Given {
     slot: u16,
 }
 
-/// A time, and the slot that is reached or the place of who reaches it: in one number, which is compared at once.
+/// A time, and the slot that is reached or the place of the backend that reaches it: one number, compared at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(u32);
 
@@ -61,7 +61,7 @@ fn count(owner: &[u16], place: u16) -> usize {
     sums.map(usize::from).sum()
 }
 
-/// Slots that were reached at this time or later; without branches, which nobody could predict.
+/// Slots that were reached at this time or later; without branches, which no processor could predict.
 fn since(times: &[u16], late: u16) -> Vec<u16> {
     let mut slots = vec![0; times.len() + 1];
     let mut found = 0;
@@ -73,7 +73,7 @@ fn since(times: &[u16], late: u16) -> Vec<u16> {
     slots
 }
 
-/// Who has which late slots, and what is given up.
+/// Which backend has which late slots, and which are given up.
 struct Exchange {
     /// By place: those that it may have to give up, the latest first.
     late: Vec<BinaryHeap<Moment>>,
@@ -83,7 +83,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Everybody gives up what it has too much; `None` where that would be slots that are not late.
+    /// Every backend gives up its slots beyond its share; `None` where some of these are not late.
     fn new(race: &Race, counts: &[usize], shares: &[usize], late: u16) -> Option<Self> {
         let mut slots = vec![Vec::new(); counts.len()];
         for slot in since(&race.time, late) {

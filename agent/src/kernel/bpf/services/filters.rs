@@ -1,10 +1,10 @@
-//! The filters of VIPs and backends: a bit is set while anybody needs it.
+//! The filters of VIPs and backends: a bit is set while a VIP or backend needs it.
 
 use std::{collections::HashMap, sync::atomic::Ordering};
 
 use super::super::sys::Mapping;
 
-/// Who needs which bit of a filter; several VIPs or backends may share one.
+/// How many VIPs or backends need each bit of a filter.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     users: HashMap<u32, u32>,

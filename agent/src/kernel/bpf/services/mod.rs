@@ -39,8 +39,8 @@ pub use self::{
 };
 use self::{records::Records, rings::Rings};
 use super::{
-    books::BookMap,
     error::{Context as _, Error, Result},
+    flow_accounting::FlowAccounting,
     flows::{FlowRoom, FlowTable, FlowTables},
     object::duplicate,
     sys::Mapping,
@@ -82,7 +82,7 @@ impl ServiceMap {
             flows: FlowTables::new(
                 source("flows")?,
                 source("young")?,
-                BookMap::new(source("flow_books")?, &source("watch")?)?,
+                FlowAccounting::new(source("flow_books")?, &source("watch")?)?,
             ),
         };
         Ok(Self { maps: Arc::new(maps) })

@@ -61,7 +61,7 @@ impl FlowWalk {
     /// The kernel refuses to read a table; the next step begins a walk anew.
     pub fn step(&mut self) -> Result<Option<FlowCount>> {
         if self.made.is_none() {
-            let made = |table| self.maps.flows.booked(table).map(|booked| booked.made);
+            let made = |table| self.maps.flows.entry_counts(table).map(|counts| counts.made);
             self.made = Some([made(FlowTable::Flows)?, made(FlowTable::Young)?]);
         }
         let mut left = (2 * self.maps.flows.capacity()?).div_ceil(STEPS) as usize;
@@ -102,7 +102,7 @@ impl FlowWalk {
     fn estimate(&mut self) -> Result<()> {
         let [flows, young] = self.made.unwrap_or_default();
         let missing = |table, made: u64, found: u64| -> Result<u64> {
-            Ok(made.saturating_sub(self.maps.flows.booked(table)?.removed).saturating_sub(found))
+            Ok(made.saturating_sub(self.maps.flows.entry_counts(table)?.removed).saturating_sub(found))
         };
         let evicted = missing(FlowTable::Flows, flows, self.count.flows)?;
         let young_evicted = missing(FlowTable::Young, young, self.count.young)?;

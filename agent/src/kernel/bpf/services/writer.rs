@@ -48,7 +48,7 @@ pub struct Writer {
     /// Rows that only flows may remember.
     pub(super) idle: Bits,
     pub(super) leaving: Leaving,
-    /// Backends that are gone and of which nobody was told yet, as flows name them.
+    /// Backends that are gone, as flows name them, until a caller has asked for them.
     pub(super) gone: Vec<u32>,
     /// This host's own addresses.
     pub(super) own: HashSet<Ipv4Addr>,
@@ -193,7 +193,7 @@ impl Writer {
         let Some(held) = self.held.services.remove(&prepared.service.vip) else { return self.add(prepared) };
         self.maps.records.set_word(held.index, prepared.word);
         self.leaving.extents.extend(self.extents.remove(&held.index));
-        self.published(held, prepared);
+        self.note_published(held, prepared);
         Ok(())
     }
 
@@ -208,12 +208,12 @@ impl Writer {
         }
         self.vips.add(&self.maps.vip_filter, vip_bit(key.address));
         let held = HeldService { index, algorithm: service.algorithm, usable: None, rows: Vec::new() };
-        self.published(held, prepared);
+        self.note_published(held, prepared);
         Ok(())
     }
 
-    /// Takes down what was published.
-    fn published(&mut self, mut held: HeldService, prepared: Prepared<'_>) {
+    /// Enters into the writer's own records what the kernel holds of a service that was published just now.
+    fn note_published(&mut self, mut held: HeldService, prepared: Prepared<'_>) {
         held.algorithm = prepared.service.algorithm;
         held.usable = Some(prepared.usable);
         held.rows.extend(prepared.fresh);
@@ -277,7 +277,7 @@ impl Writer {
         self.indices.insert(prepared.index);
     }
 
-    /// Frees a row that nobody reads.
+    /// Frees a row that no program reads.
     pub(super) fn forget(&mut self, index: u32, key: VipKey, row: u32) {
         let record = rows::record(&self.maps.backends, row);
         self.backends.remove(&self.maps.backend_filter, rows::filter_bit(&record, key.protocol));

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use control::{
     model::{Fan, ROUTE_PROTOCOL},
-    observed::{Link, Mark, Observed, Route, Standing},
+    observed::{Link, Mark, ObservedHost, Route, Standing},
     reconcile::fan_record,
 };
 use dataplane_common::outcome::Hook;
@@ -35,7 +35,7 @@ use crate::{
 /// One look at the host, and what was changed since.
 pub(super) struct Work<'n> {
     pub(super) netlink: &'n Netlink,
-    pub(super) observed: Observed,
+    pub(super) observed: ObservedHost,
     pub(super) memory: Memory,
     pub(super) sysctls: Remembered,
     pub(super) changed: Vec<String>,

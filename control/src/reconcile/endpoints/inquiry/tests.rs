@@ -81,7 +81,7 @@ impl World {
         let (links, neighbours) = (self.links.clone(), self.neighbours.clone());
         let (fdb, held) = (self.fdb.clone(), self.held.clone());
         let observed =
-            Observed { fans: &fans, links: &links, neighbours: &neighbours, fdb: &fdb, held: &held };
+            ObservedEndpoints { fans: &fans, links: &links, neighbours: &neighbours, fdb: &fdb, held: &held };
         for op in plan(&observed, Learning::On) {
             self.held.retain(|(held, _)| *held != op.address());
             match op {
@@ -281,7 +281,7 @@ fn a_routed_endpoint_is_asked_for_on_its_own_device() {
 fn backends_elsewhere_are_nobodys_business_here() {
     let elsewhere = BTreeSet::from([Ipv4Addr::new(250, 0, 27, 9), Ipv4Addr::new(10, 0, 0, 1)]);
     let fans = [fan()];
-    let observed = Observed { fans: &fans, links: &[], neighbours: &[], fdb: &[], held: &[] };
+    let observed = ObservedEndpoints { fans: &fans, links: &[], neighbours: &[], fdb: &[], held: &[] };
     assert_eq!(Inquiry::default().look(&observed, &elsewhere, Duration::ZERO), Findings::default());
 }
 
