@@ -82,18 +82,27 @@ fn let_nft_hang(host: &Host) -> PathBuf {
 }
 
 #[test]
-fn an_nft_that_hangs_keeps_no_reader_waiting_is_named_and_does_its_work_when_it_is_well() {
+fn an_nft_that_hangs_keeps_neither_readers_nor_routes_waiting_is_named_and_does_its_work_when_it_is_well() {
     let fleet = Fleet::bare(1);
-    configure(&fleet[0]);
+    let fans =
+        ["250", "251"].map(|first| format!("[[fan]]\noverlay = \"{first}.0.0.0/8\"\nunderlay = \"eth0\"\n"));
+    fleet[0].write("/etc/fanlight/fanlight.toml", &fans.concat());
     let hang = let_nft_hang(&fleet[0]);
     let agent = fleet[0].agent();
     let table = || fleet[0].command("nft").args(["list", "table", "ip", "fanlight"]).run().status.success();
     assert!(table());
     assert_eq!(degraded(&fleet[0]), "[]");
     fs::write(&hang, "").expect("a file of ours");
-    fleet[0].command("nft").args(["delete", "table", "ip", "fanlight"]).ok();
+    // One pass notices all of it.
+    let lose = "ip route delete 250.0.0.0/8; ip route delete 251.0.0.0/8; nft delete table ip fanlight";
+    fleet[0].command("sh").args(["-c", lose]).ok();
+    eventually("the routes are back", Duration::from_secs(10), || {
+        let routes = fleet[0].ip("route show");
+        (routes.contains("250.0.0.0/8 ") && routes.contains("251.0.0.0/8 ")).then_some(())
+    });
+    assert!(!table());
     let mut is_busy_told = false;
-    let killed = "fan 250.0.0.0/8: `nft -f -` did not end within 30 s and was killed; see what holds it up";
+    let killed = "`nft -f -` did not end within 30 s and was killed; see what holds it up";
     eventually("the program is named", Duration::from_secs(60), || {
         assert!(answers(&fleet[0]));
         let reasons = degraded(&fleet[0]);

@@ -195,6 +195,7 @@ impl Node {
             let changed = std::mem::take(&mut work.changed);
             repairs.push(Repair { mark, outcome: outcome.map(|fan| (fan, changed)) });
         }
+        repair_table(&mut work, &mut repairs);
         let fans: Vec<Fan> =
             repairs.iter().filter_map(|repair| Some(repair.outcome.as_ref().ok()?.0.clone())).collect();
         // A fan whose uplink is not known now keeps its programs.
@@ -254,6 +255,18 @@ impl Node {
         mark.spec.underlay == spec.underlay
             || resolve(observed, &self.uplinks, spec, mark.origin)
                 .is_ok_and(|fan| (fan.underlay, fan.address) == (mark.underlay(), mark.address))
+    }
+}
+
+/// The table of all fans comes last: an `nft` that hangs keeps no other piece waiting, and is run once. The first whole fan
+/// tells of it.
+fn repair_table(work: &mut Work<'_>, repairs: &mut [Repair]) {
+    let Some(first) = repairs.iter_mut().find(|repair| repair.outcome.is_ok()) else { return };
+    let overlay = first.mark.overlay();
+    match (work.table(), &mut first.outcome) {
+        (Err(fault), outcome) => *outcome = Err(Error::Failed { overlay, fault }),
+        (Ok(()), Ok((_fan, changed))) => changed.append(&mut work.changed),
+        (Ok(()), Err(_)) => {}
     }
 }
 

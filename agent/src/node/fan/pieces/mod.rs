@@ -70,12 +70,13 @@ impl<'n> Work<'n> {
         let datapath = Datapath::open_for(flows)?;
         self.owns_maps = true;
         self.ensure(&datapath, fan).await?;
+        self.table()?;
         self.endpoints(&datapath).await?;
         self.clear_stale(&datapath).await?;
         forward::check(&memory::observe(self.netlink, &self.memory, &[]).await?)
     }
 
-    /// Makes everything of a fan as it ought to be.
+    /// Makes everything of a fan as it ought to be, but for the [table](Self::table), which it shares with all others.
     pub(super) async fn ensure(&mut self, datapath: &Datapath, fan: &Fan) -> Result<(), Fault> {
         self.remember(fan).await?;
         self.forwarding()?;
@@ -91,10 +92,15 @@ impl<'n> Work<'n> {
         }
         self.hooks(datapath, fan, &bridge, &helper)?;
         self.route(fan, &helper).await?;
+        self.dhcp(fan)
+    }
+
+    /// Makes the nftables table of all fans as it ought to be.
+    pub(super) fn table(&mut self) -> Result<(), Fault> {
         if firewall::ensure(&self.standing_marks())? {
             self.did("nftables table written");
         }
-        self.dhcp(fan)
+        Ok(())
     }
 
     /// Brings endpoints back that lost their bridge, route or program: the agent does so in its own time.
