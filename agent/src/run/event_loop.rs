@@ -19,7 +19,7 @@ use super::{
     log::Log,
     monitor::Monitor,
     records::Records,
-    report::{Report, Topic, notify},
+    report::{Report, Topic},
     shadows,
     signals::{Signal, Signals},
     stage::{Ended, Reply},
@@ -80,6 +80,8 @@ enum Wake {
     Request(Request),
     Shadowed(Vec<String>),
     Check,
+    /// Systemd has read something.
+    Told,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -91,9 +93,9 @@ pub(super) async fn run(options: &Options, files: config::Sources, sole: Sole) -
     agent.api.open()?;
     agent.check();
     agent.report.publish();
-    notify(&[NotifyState::Ready]);
+    agent.report.say(&[NotifyState::Ready]);
     agent.serve().await?;
-    notify(&[NotifyState::Stopping]);
+    agent.report.say(&[NotifyState::Stopping]);
     agent.stop().await
 }
 
@@ -178,6 +180,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
                 _ = checks.tick() => Wake::Check,
+                () = self.report.say_rest() => Wake::Told,
             };
             match wake {
                 Wake::Signal(Signal::Stop) => return Ok(()),
@@ -188,6 +191,7 @@ impl Agent {
                 Wake::Request(request) => self.begin(request),
                 Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
                 Wake::Check => self.check(),
+                Wake::Told => {}
             }
             self.report.publish();
         }
@@ -248,7 +252,7 @@ impl Agent {
         if matches!(request, Request::Reload(_)) {
             let mut states = vec![NotifyState::Reloading];
             states.extend(NotifyState::monotonic_usec_now().ok());
-            notify(&states);
+            self.report.say(&states);
             tracing::info!("reading the configuration again");
         }
         let held = self.applied.borrow().clone();
@@ -260,7 +264,7 @@ impl Agent {
         match self.changes.go_on(ended) {
             Next::Follow(files, answer) => self.reload(files, answer),
             Next::Reloaded(reloaded, answer) => {
-                notify(&[NotifyState::Ready]);
+                self.report.say(&[NotifyState::Ready]);
                 // The client may have given up meanwhile.
                 drop(answer.send(Ok(reloaded)));
                 self.changes.drop_stale_marks();
@@ -285,7 +289,7 @@ impl Agent {
             Err(lines) => {
                 let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();
                 self.report.set(Topic::Config, reasons);
-                notify(&[NotifyState::Ready]);
+                self.report.say(&[NotifyState::Ready]);
                 let problems = lines.into_iter().map(Problem::general).collect();
                 drop(answer.send(Err(Refusal::invalid(problems))));
             }

@@ -26,6 +26,7 @@ mod event_loop;
 mod files;
 mod log;
 mod monitor;
+mod notices;
 mod plan;
 mod records;
 mod report;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process, time::SystemTime};
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use super::notices::Notices;
 use crate::{
     inspect::status::{AgentRecord, seconds},
     node::{self, writer::Applied},
@@ -37,6 +38,7 @@ pub(super) struct Report {
     record: AgentRecord,
     output: watch::Sender<AgentRecord>,
     reasons: BTreeMap<Topic, Vec<String>>,
+    notices: Notices,
 }
 
 impl Report {
@@ -49,7 +51,12 @@ impl Report {
             started: seconds(SystemTime::now()),
             ..AgentRecord::default()
         };
-        Self { output: watch::Sender::new(record.clone()), record, reasons: BTreeMap::new() }
+        Self {
+            output: watch::Sender::new(record.clone()),
+            record,
+            reasons: BTreeMap::new(),
+            notices: Notices::to_systemd(),
+        }
     }
 
     /// The record, whenever it says something new.
@@ -105,7 +112,7 @@ impl Report {
             [first] => format!("degraded: {first}"),
             [first, rest @ ..] => format!("degraded: {first} (and {} more)", rest.len()),
         };
-        notify(&[NotifyState::Status(&status)]);
+        self.say(&[NotifyState::Status(&status)]);
     }
 
     /// The last words: when it stopped.
@@ -113,12 +120,15 @@ impl Report {
         self.record.stopped = Some(seconds(SystemTime::now()));
         self.publish();
     }
-}
 
-/// Tells systemd, if it listens.
-pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("notice to systemd: {error}");
+    /// Tells systemd, if it listens.
+    pub(super) fn say(&mut self, states: &[NotifyState<'_>]) {
+        self.notices.say(states);
+    }
+
+    /// Tells systemd what it had no room for, as soon as it has; else never ends. Dropping this loses nothing.
+    pub(super) async fn say_rest(&mut self) {
+        self.notices.send_rest().await;
     }
 }
 
