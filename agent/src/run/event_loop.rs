@@ -335,7 +335,8 @@ fn start_tasks(
 ) -> mpsc::Receiver<Vec<String>> {
     let (reasons, shadowed) = mpsc::channel(1);
     shadows::start(view.subscribe(), reasons, faults);
-    Monitor { watched, current: None, view: view.subscribe(), events: api.events() }.start(faults);
+    let (view, events, faults) = (view.subscribe(), api.events(), faults.clone());
+    Monitor { watched, current: None, view, events, faults }.start();
     shadowed
 }
 

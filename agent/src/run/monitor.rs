@@ -15,6 +15,8 @@ use crate::{
     serve::{Events, Lost, View},
 };
 
+/// Its name among tasks.
+const TASK: &str = "monitor";
 /// How long events may wait in the ring: the programs wake nobody.
 const PERIOD: Duration = Duration::from_millis(50);
 /// How often the programs are asked anew, and names are.
@@ -33,13 +35,16 @@ pub(super) struct Monitor {
     /// The services' names.
     pub(super) view: watch::Receiver<View>,
     pub(super) events: Events,
+    /// Where it is noted that the programs can't be heard.
+    pub(super) faults: Faults,
 }
 
 impl Monitor {
     /// Starts it; it ends when no datapath can come any more.
-    pub(super) fn start(self, faults: &Faults) {
+    pub(super) fn start(self) {
+        let faults = self.faults.clone();
         let monitor = Arc::new(Mutex::new(self));
-        drop(faults.keep("monitor", move || {
+        drop(faults.keep(TASK, move || {
             let monitor = Arc::clone(&monitor);
             async move { monitor.lock().await.run().await }
         }));
@@ -52,20 +57,25 @@ impl Monitor {
                     Some(other) => self.current = other,
                     None => return,
                 },
-                () = follow(self.current.as_mut(), &self.events, &self.view) => {}
+                () = follow(self.current.as_mut(), &self.events, &self.view, &self.faults) => {}
             }
         }
     }
 }
 
 /// Follows one datapath for ever.
-async fn follow(watched: Option<&mut Watched>, events: &Events, view: &watch::Receiver<View>) {
+async fn follow(
+    watched: Option<&mut Watched>,
+    events: &Events,
+    view: &watch::Receiver<View>,
+    faults: &Faults,
+) {
     let Some(watched) = watched else { return std::future::pending().await };
     let mut readers = events.readers();
     // The events outlive this task's need of them: an error means that the agent ends.
     while readers.wait_for(|&readers| readers > 0).await.is_ok() {
         if let Err(error) = tell_readers(watched, events, view).await {
-            tracing::warn!("events of the kernel programs: {error:#}");
+            faults.note(TASK, format!("events of the kernel programs: {error:#}"));
             sleep(REST).await;
         }
     }

@@ -4,7 +4,7 @@ use control::observed::Address;
 use netlink_packet_route::AddressFamily;
 use rtnetlink::AddressMessageBuilder;
 
-use super::{Netlink, Result, collect, refused, values::FromMessage as _};
+use super::{Netlink, Result, refused, values::FromMessage as _};
 
 impl Netlink {
     /// All IPv4 addresses.
@@ -14,7 +14,7 @@ impl Netlink {
     pub async fn addresses(&self) -> Result<Vec<Address>> {
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
-        collect("addresses", request.execute(), Address::from_message).await
+        self.collect("addresses", request.execute(), Address::from_message).await
     }
 
     /// Adds an address; one that is there already is fine.

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::{Error, Netlink, Result, collect, refused, values::FromMessage as _};
+use super::{Error, Netlink, Result, refused, values::FromMessage as _};
 
 /// A bridge to create, up, without spanning tree and forwarding at once.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses the request.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        collect("interfaces", self.handle.link().get().execute(), Link::from_message).await
+        self.collect("interfaces", self.handle.link().get().execute(), Link::from_message).await
     }
 
     /// The interface of a name, if there is one.

@@ -22,6 +22,7 @@ use std::{
 use futures_util::{Stream, TryStreamExt};
 pub use links::{BridgeRequest, VethEnd, VethRequest};
 use route_table::RouteTable;
+use tokio::task::AbortHandle;
 pub use watch::{Event, Watch};
 
 /// Why a request failed; `what` names its object.
@@ -72,6 +73,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    /// The task that reads and writes the socket. It ends when the socket breaks.
+    connection: AbortHandle,
     routes: Arc<Mutex<RouteTable>>,
 }
 
@@ -84,9 +87,30 @@ impl Netlink {
         // Strict checking makes the kernel apply the filters of a dump (one routing table, one bridge).
         let (connection, handle, _) =
             rtnetlink::new_connection_with_strict_check().map_err(refused_io("netlink socket"))?;
-        tokio::spawn(connection);
+        let connection = tokio::spawn(connection).abort_handle();
         let routes = RouteTable::open().map_err(refused_io("netlink socket for routes"))?;
-        Ok(Self { handle, routes: Arc::new(Mutex::new(routes)) })
+        Ok(Self { handle, connection, routes: Arc::new(Mutex::new(routes)) })
+    }
+
+    /// Whether it can be used: once its socket broke, every request fails.
+    pub fn is_open(&self) -> bool {
+        !self.connection.is_finished()
+    }
+
+    /// All values of a dump, without the messages that hold none.
+    async fn collect<M, T>(
+        &self,
+        what: &str,
+        dump: impl Stream<Item = std::result::Result<M, rtnetlink::Error>>,
+        value: impl Fn(&M) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let what = || format!("list of {what}");
+        let messages: Vec<M> = dump.try_collect().await.map_err(|error| refused(what())(error))?;
+        // A socket that breaks ends the stream like the last message does.
+        if !self.is_open() {
+            return Err(refused_io(what())(io::ErrorKind::BrokenPipe.into()));
+        }
+        Ok(messages.iter().filter_map(value).collect())
     }
 
     /// Opens a stream of changes in the same namespace as [`open`](Self::open) would.
@@ -113,12 +137,21 @@ fn refused_io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Refused { what: what.into(), source }
 }
 
-/// All values of a dump, without the messages that hold none.
-async fn collect<M, T>(
-    what: &str,
-    dump: impl Stream<Item = std::result::Result<M, rtnetlink::Error>>,
-    value: impl Fn(&M) -> Option<T>,
-) -> Result<Vec<T>> {
-    let messages: Vec<M> = dump.try_collect().await.map_err(refused(format!("list of {what}")))?;
-    Ok(messages.iter().filter_map(value).collect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_broke_says_so_and_is_no_empty_list() {
+        let netlink = Netlink::open().unwrap();
+        assert!(netlink.is_open() && !netlink.links().await.unwrap().is_empty());
+        netlink.connection.abort();
+        while netlink.is_open() {
+            tokio::task::yield_now().await;
+        }
+        netlink.clone().links().await.unwrap_err();
+        let cut = futures_util::stream::empty::<std::result::Result<u8, rtnetlink::Error>>();
+        let error = netlink.collect("interfaces", cut, |&byte| Some(byte)).await.unwrap_err();
+        assert_eq!(error.to_string(), "list of interfaces: broken pipe");
+    }
 }

@@ -10,7 +10,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Netlink, Result, collect, refused, values::FromMessage as _};
+use super::{Netlink, Result, refused, values::FromMessage as _};
 
 impl Netlink {
     /// The IPv4 neighbours of an interface.
@@ -20,7 +20,7 @@ impl Netlink {
     pub async fn neighbours(&self, index: u32) -> Result<Vec<Neighbour>> {
         let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
         request.message_mut().attributes.push(NeighbourAttribute::IfIndex(index));
-        collect("neighbours", request.execute(), Neighbour::from_message).await
+        self.collect("neighbours", request.execute(), Neighbour::from_message).await
     }
 
     /// The forwarding entries of a bridge.
@@ -30,7 +30,7 @@ impl Netlink {
     pub async fn fdb(&self, bridge: u32) -> Result<Vec<FdbEntry>> {
         let mut request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
         request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
-        collect("forwarding entries", request.execute(), FdbEntry::from_message).await
+        self.collect("forwarding entries", request.execute(), FdbEntry::from_message).await
     }
 
     /// Makes the kernel forget a neighbour; one that is not there is fine.

@@ -15,9 +15,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 
-use super::{
-    Error, Netlink, Result, collect, refused, refused_io, route_table::RouteTable, values::FromMessage as _,
-};
+use super::{Error, Netlink, Result, refused, refused_io, route_table::RouteTable, values::FromMessage as _};
 
 impl Netlink {
     /// Our IPv4 routes of the main table.
@@ -122,7 +120,7 @@ impl Netlink {
     /// The kernel refuses the request.
     pub async fn rules(&self) -> Result<Vec<Rule>> {
         let dump = self.handle.rule().get(IpVersion::V4).execute();
-        collect("policy rules", dump, Rule::from_message).await
+        self.collect("policy rules", dump, Rule::from_message).await
     }
 }
 

@@ -165,6 +165,9 @@ impl Programs {
         presence.learn(held.into_iter().map(|(address, record)| (address, record.ifindex)).collect());
         events.set_paths(Some(paths));
         self.watchers.send(Some(watched)).await.context("nobody reads them")?;
+        if let Some(former) = self.logs.take() {
+            former.abort();
+        }
         self.logs = logs.map(|logs| self.faults.once("logs", logs));
         self.is_followed = true;
         Ok(())

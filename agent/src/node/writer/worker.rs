@@ -1,10 +1,6 @@
 //! The writer's work: observe, plan, apply, whenever an order or the kernel says that something changed.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result};
 use control::{
@@ -30,9 +26,6 @@ use crate::{
     kernel::{capabilities, lock::Lock, netlink, tasks::Faults},
     node::fan::Node,
 };
-
-/// Rest before events are asked for anew.
-const REOPEN: Duration = Duration::from_millis(100);
 
 /// Everything that the writer owns.
 pub(super) struct Worker {
@@ -121,26 +114,9 @@ impl Worker {
                         tracing::warn!("capabilities are kept: {error}");
                     }
                 },
-                event = self.events.next() => match event {
-                    Ok(event) => self.note(&event),
-                    Err(error) => self.lose_events(&error).await,
-                },
+                event = self.events.next() => self.note(&event),
             }
         }
-    }
-
-    /// Events that can't be had are asked for anew; the periodic check does their work meanwhile.
-    async fn lose_events(&mut self, error: &anyhow::Error) {
-        tracing::warn!("events of the kernel: {error:#}");
-        // One that fails at once must leave time for orders.
-        tokio::time::sleep(REOPEN).await;
-        self.programs.unfollow();
-        match Events::open() {
-            Ok(events) => self.events = events,
-            Err(error) => self.applied.set(Topic::Kernel, vec![format!("kernel-events: {error:#}")]),
-        }
-        self.concern = Concern::Fans;
-        self.pace.passed(Instant::now(), true, true);
     }
 
     fn note(&mut self, event: &KernelEvent) {
@@ -158,6 +134,12 @@ impl Worker {
             KernelEvent::Path => {
                 self.concern = self.concern.max(Concern::Endpoints);
                 self.pace.urgent(Instant::now());
+            }
+            KernelEvent::Lost => {
+                self.programs.unfollow();
+                self.concern = Concern::Fans;
+                // It may break again at once.
+                self.pace.passed(Instant::now(), true, true);
             }
         }
     }
@@ -191,13 +173,25 @@ impl Worker {
 
     fn follow_settings(&mut self, former: &Desired) {
         if former.settings.uplinks != self.desired.settings.uplinks {
-            match Node::open(self.desired.settings.uplinks.clone()) {
-                Ok(node) => self.node = node,
-                Err(error) => self.applied.set(Topic::Fans, vec![error.to_string()]),
-            }
+            self.open_node();
         }
         self.fans.forget();
         self.services.reopen();
+    }
+
+    /// Requests go through a socket that may break; who waited for an answer was told.
+    fn renew_netlink(&mut self) {
+        if !self.node.netlink().is_open() {
+            self.programs.faults().note("netlink", "the socket for requests broke");
+            self.open_node();
+        }
+    }
+
+    fn open_node(&mut self) {
+        match Node::open(self.desired.settings.uplinks.clone()) {
+            Ok(node) => self.node = node,
+            Err(error) => self.applied.set(Topic::Fans, vec![error.to_string()]),
+        }
     }
 
     /// Changes single services; gives what failed.
@@ -265,6 +259,8 @@ impl Worker {
 
     async fn pass_under(&mut self, lock: &Lock, concern: Concern) {
         self.applied.set(Topic::Lock, Vec::new());
+        self.events.repair();
+        self.renew_netlink();
         let mut faults = Vec::new();
         if concern != Concern::Endpoints {
             self.node = self.node.clone().with_flows(flows(&self.desired));
@@ -281,7 +277,7 @@ impl Worker {
             self.programs.bring_flows_over();
         }
         self.check_filters().await;
-        self.applied.set(Topic::Kernel, self.events.unreadable().into_iter().collect());
+        self.applied.set(Topic::Kernel, self.events.reasons());
         self.pace.passed(Instant::now(), !faults.is_empty(), concern == Concern::Fans);
         self.pace.by(self.endpoints.next_look);
         if concern == Concern::Fans {
