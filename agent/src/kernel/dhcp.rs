@@ -109,6 +109,12 @@ pub fn check() -> Result<(), DhcpError> {
     run(&["--version"]).map(drop)
 }
 
+/// Whether a server runs with these values.
+pub fn serves(server: &Server<'_>) -> bool {
+    let is_same = |text: String| text == settings(server);
+    running(server.bridge).is_some() && fs::read_to_string(file(server.bridge, "conf")).is_ok_and(is_same)
+}
+
 /// Makes a server run with these values. Whether one had to be started is returned.
 ///
 /// # Errors
@@ -117,12 +123,10 @@ pub fn ensure(server: &Server<'_>) -> Result<bool, DhcpError> {
     let failed = |source| DhcpError::Io { bridge: server.bridge.to_owned(), source };
     let wanted = settings(server);
     let conf = file(server.bridge, "conf");
-    if running(server.bridge).is_some() {
-        if fs::read_to_string(&conf).is_ok_and(|text| text == wanted) {
-            return Ok(false);
-        }
-        end(server.bridge)?;
+    if serves(server) {
+        return Ok(false);
     }
+    end(server.bridge)?;
     fs::create_dir_all(FOLDER).and_then(|()| fs::write(&conf, wanted)).map_err(failed)?;
     let output = run(&[&format!("--conf-file={}", conf.display())])?;
     if output.is_success() {

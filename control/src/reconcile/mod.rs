@@ -8,6 +8,7 @@ mod fan_record;
 mod fans;
 mod mtus;
 mod paths;
+mod pieces;
 mod ports;
 mod resolve;
 mod resolve_error;
@@ -26,6 +27,10 @@ pub use fan_record::fan_record;
 pub use fans::{FanOp, plan as fans};
 pub use mtus::{mtu_of, outdated, small};
 pub use paths::{PathPlan, plan as paths};
+pub use pieces::{
+    LinkChange, PieceError, PieceOp, PiecePlan, Pieces, Programs, Setting, is_helper, plan as pieces,
+    settings,
+};
 pub use ports::{PortOp, plan as ports, strays};
 pub use resolve::Host;
 pub use resolve_error::ResolveError;

@@ -204,12 +204,22 @@ impl Datapath {
     /// A program of another version is replaced atomically, the same one is left alone, and a link of a device that
     /// no longer exists is made anew.
     pub fn attach(&self, hook: Hook, ifindex: u32, name: &str) -> Result<Attached> {
-        let program = self.programs.iter().find(|program| program.hook == hook).ok_or(Error::NotLoaded)?;
-        let wanted = Wanted { program, maps: [self.tables.config_id, self.tables.flows_id] };
+        let wanted = self.wanted(hook).ok_or(Error::NotLoaded)?;
         match self.mechanism {
             Mechanism::Tcx => links::attach(&self.pins, &wanted, ifindex, name),
             Mechanism::Clsact => clsact::attach(&wanted, ifindex, name),
         }
+    }
+
+    /// Whether an interface runs this version's program of a hook, on these maps.
+    pub fn runs(&self, attachment: &Attachment) -> bool {
+        let running = || sys::program_info_by_id(attachment.program_id);
+        self.wanted(attachment.hook).is_some_and(|wanted| running().is_ok_and(|running| wanted.is(&running)))
+    }
+
+    fn wanted(&self, hook: Hook) -> Option<Wanted<'_>> {
+        let program = self.programs.iter().find(|program| program.hook == hook)?;
+        Some(Wanted { program, maps: [self.tables.config_id, self.tables.flows_id] })
     }
 
     /// Takes our program off an interface; nothing there is fine.

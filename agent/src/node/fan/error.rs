@@ -2,7 +2,10 @@
 
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
-use control::{model::UnderlaySpec, reconcile::ResolveError};
+use control::{
+    model::UnderlaySpec,
+    reconcile::{PieceError, ResolveError},
+};
 use ipnet::Ipv4Net;
 
 use crate::{
@@ -121,20 +124,9 @@ pub enum Fault {
     /// The uplink went away, or the address did.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// Something of another kind has the helper device's name.
-    #[error("interface {name} exists and is not fanlight's; rename or delete it")]
-    Foreign {
-        /// The name.
-        name: String,
-    },
-    /// The bridge serves another fan.
-    #[error("bridge {name} serves the fan {overlay}; give another with `bridge NAME`")]
-    BridgeTaken {
-        /// The bridge.
-        name: String,
-        /// Whose it is.
-        overlay: Ipv4Net,
-    },
+    /// A name that the fan needs is taken.
+    #[error(transparent)]
+    Piece(#[from] PieceError),
     /// A file under `/run/fanlight`.
     #[error("{}: {source}", path.display())]
     File {

@@ -3,7 +3,7 @@
 //! What is to be remembered of a fan stands in two places: on its bridge (the kernel is the database) and in
 //! `/run/fanlight/fans.json`, which also knows of adopted bridges and of fans whose bridge was deleted. It is
 //! written before anything is changed, so that a call that dies half-way can be repaired or taken back by the next.
-//! Every piece is made by one idempotent function, used by `up` and by repair alike, and a failing `up` is taken back
+//! `up` and repair alike look, plan ([`control::reconcile::pieces`]) and carry the plan out, and a failing `up` is taken back
 //! by what `down` does.
 
 mod error;

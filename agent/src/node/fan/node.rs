@@ -15,7 +15,7 @@ use super::{
     forward,
     identity::{Identities, Identity},
     memory::{self, Memory},
-    pieces::Work,
+    pieces::{Programs, Work},
 };
 use crate::kernel::{
     bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports, sysctl::Remembered,
@@ -229,7 +229,7 @@ impl Node {
             other => other.map_err(|source| Error::Impossible { overlay, source })?,
         };
         let failed = |fault| Error::Failed { overlay, fault };
-        work.ensure(datapath, &fan).await.map_err(failed)?;
+        work.ensure(&mut Programs::of(datapath), &fan).await.map_err(failed)?;
         Ok(fan)
     }
 

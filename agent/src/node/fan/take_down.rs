@@ -3,15 +3,11 @@
 use control::{
     model::{Fan, HELPER},
     observed::{Adopted, Link, Standing},
-    reconcile::Host,
+    reconcile::{Host, is_helper},
 };
 use dataplane_common::outcome::Hook;
 
-use super::{
-    error::Fault,
-    firewall, forward, forwarding,
-    pieces::{Work, is_helper},
-};
+use super::{error::Fault, firewall, forward, forwarding, pieces::Work};
 use crate::kernel::{bpf::Datapath, dhcp};
 
 impl Work<'_> {

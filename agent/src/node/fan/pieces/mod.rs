@@ -1,25 +1,24 @@
-//! The pieces of a fan, each made or repaired by one idempotent function.
+//! The pieces of a fan: looked at, planned ([`control::reconcile::pieces`]), made or repaired.
 
-mod bridge;
-mod helper;
-mod hooks;
-
-pub(super) use helper::is_helper;
+mod carry_out;
+mod look;
+mod programs;
 
 use std::path::Path;
 
 use control::{
-    model::{Fan, ROUTE_PROTOCOL},
-    observed::{Link, Mark, ObservedHost, Route, Standing},
-    reconcile::fan_record,
+    model::Fan,
+    observed::{Mark, ObservedHost},
+    reconcile,
 };
 use dataplane_common::outcome::Hook;
 use ipnet::Ipv4Net;
 
+pub(super) use self::programs::Programs;
 use super::{
     RUN,
     error::Fault,
-    firewall, forward, forwarding,
+    firewall, forward,
     memory::{self, Memory},
 };
 use crate::{
@@ -27,7 +26,7 @@ use crate::{
         bpf::{Attached, Datapath},
         dhcp,
         netlink::Netlink,
-        sysctl::{Before, Key, Remembered, conf_entries},
+        sysctl::Remembered,
     },
     node::table,
 };
@@ -65,34 +64,23 @@ impl<'n> Work<'n> {
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
     pub(super) async fn bring_up(&mut self, fan: &Fan, flows: Option<u32>) -> Result<Vec<String>, Fault> {
-        self.remember(fan).await?;
-        self.owns_maps = matches!(Datapath::open_existing(), Ok(None));
-        let datapath = Datapath::open_for(flows)?;
-        self.owns_maps = true;
-        self.ensure(&datapath, fan).await?;
+        let mut programs = Programs::find(flows)?;
+        self.owns_maps = programs.get().is_ok();
+        self.ensure(&mut programs, fan).await?;
         self.table()?;
-        self.endpoints(&datapath).await?;
-        self.clear_stale(&datapath).await?;
+        let datapath = programs.get()?;
+        self.endpoints(datapath).await?;
+        self.clear_stale(datapath).await?;
         forward::check(&memory::observe(self.netlink, &self.memory, &[]).await?)
     }
 
     /// Makes everything of a fan as it ought to be, but for the [table](Self::table), which it shares with all others.
-    pub(super) async fn ensure(&mut self, datapath: &Datapath, fan: &Fan) -> Result<(), Fault> {
-        self.remember(fan).await?;
-        self.forwarding()?;
-        let helper = self.helper().await?;
-        if datapath.config().helper() != (helper.index, helper.mac) {
-            datapath.config().set_helper(helper.index, helper.mac);
-            self.did("helper device made known");
-        }
-        let bridge = self.bridge(fan).await?;
-        let record = fan_record(fan, &bridge, &self.observed.routes, &self.observed.rules);
-        if datapath.config().publish(&record)? {
-            self.did("fan published");
-        }
-        self.hooks(datapath, fan, &bridge, &helper)?;
-        self.route(fan, &helper).await?;
-        self.dhcp(fan)
+    /// Where it is, nothing is done.
+    pub(super) async fn ensure(&mut self, programs: &mut Programs<'_>, fan: &Fan) -> Result<(), Fault> {
+        let held = self.look(programs, fan).await?;
+        let plan = reconcile::pieces(fan, &self.observed, &held)?;
+        tracing::debug!(overlay = %fan.spec.overlay, ops = ?plan.ops, "plan of a fan");
+        self.carry_out(programs, fan, &plan).await
     }
 
     /// Makes the nftables table of all fans as it ought to be.
@@ -121,58 +109,11 @@ impl<'n> Work<'n> {
         self.observed.current().collect()
     }
 
-    /// Lets the stack forward. Along with the switch the kernel changes every interface's own, and whether
-    /// redirects are believed.
-    fn forwarding(&mut self) -> Result<(), Fault> {
-        let key = forwarding::key();
-        if key.read()? == "1" {
-            return Ok(());
-        }
-        let users = forwarding::users(&self.observed.links)?;
-        let before = || {
-            let interfaces = conf_entries().filter(|name| name != "all");
-            let forwarding = interfaces.map(|name| Key::conf(&name, "forwarding"));
-            let along = std::iter::once(Key::conf("all", "accept_redirects")).chain(forwarding).collect();
-            Before { along, users }
-        };
-        if self.sysctls.set(&key, "1", before)? {
-            self.did("forwarding switched on");
-        }
-        Ok(())
-    }
-
-    /// Sets a setting of an interface that is our own: it goes with the interface.
-    fn own_setting(&mut self, key: &Key, value: &str) -> Result<(), Fault> {
-        match key.write(value) {
-            Ok(Some(_)) => self.did(format!("{key} set to {value}")),
-            Ok(None) => {}
-            // A kernel without IPv6 has no settings of it.
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    async fn route(&mut self, fan: &Fan, helper: &Link) -> Result<(), Fault> {
-        let wanted = Route {
-            destination: fan.spec.overlay,
-            oif: Some(helper.index),
-            protocol: ROUTE_PROTOCOL,
-            prefsrc: Some(fan.gateway),
-            mtu: Some(fan.mtu),
-            ..Route::default()
-        };
-        // The kernel drops the route silently when its source address goes: ask anew.
-        if !self.netlink.own_routes().await?.contains(&wanted) {
-            self.netlink.replace_route(&wanted).await?;
-            self.did(format!("route {} set", wanted.destination));
-        }
-        Ok(())
-    }
-
-    fn dhcp(&mut self, fan: &Fan) -> Result<(), Fault> {
-        if fan.spec.dhcp && dhcp::ensure(&dhcp_server(fan))? {
-            self.did("dnsmasq started");
+    /// Attaches to every port of a fan's bridge and every routed endpoint, and to nothing else.
+    pub(super) fn ports(&mut self, datapath: &Datapath) -> Result<(), Fault> {
+        let fans = datapath.config().fans();
+        for op in reconcile::ports(&fans, &self.observed.links, &table::attached(datapath)?) {
+            self.port(datapath, &op)?;
         }
         Ok(())
     }
@@ -197,11 +138,6 @@ impl<'n> Work<'n> {
         Ok(())
     }
 
-    fn attach(&mut self, datapath: &Datapath, hook: Hook, index: u32, name: &str) -> Result<(), Fault> {
-        self.did_attach(datapath.attach(hook, index, name)?, hook, name);
-        Ok(())
-    }
-
     fn did_attach(&mut self, attached: Attached, hook: Hook, name: &str) {
         match attached {
             Attached::Unchanged => {}
@@ -223,12 +159,4 @@ fn dhcp_server(fan: &Fan) -> dhcp::Server<'_> {
         mtu: fan.mtu,
         resolvers: &fan.spec.dns,
     }
-}
-
-/// Whether a fan's bridge is of our making, judging by its MAC address: for the moment between its creation and the
-/// alias that says so.
-fn made_by_us(bridge: &Link, standing: Option<&Standing>) -> bool {
-    standing.is_some_and(|standing| {
-        standing.adopted.is_none() && bridge.mac == bridge::mac(standing.mark.address)
-    })
 }
