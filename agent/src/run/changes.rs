@@ -1,9 +1,9 @@
 //! Changes on their way: checked, into the log, into the desired state, into the kernel, and answered; or taken back.
 //! One at a time: further requests wait in their queue. The loop goes on meanwhile.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use control::{
     desired::{Change, Dirty},
     service::Down,
@@ -14,6 +14,7 @@ use super::{
     files::load,
     log::{Damaged, Log},
     plan::Known,
+    planner::{ENDED, Planner},
     stage::{Ended, Reply, Stage, unwritten},
     state::State,
 };
@@ -25,9 +26,9 @@ use crate::{
 
 /// The state that changes lead to, and what they go through.
 pub(super) struct Changes {
-    pub(super) state: State,
+    state: Planner,
     pub(super) writer: Writer,
-    pub(super) log: Log,
+    log: Log,
     /// How far the present change is.
     stage: Option<Stage>,
 }
@@ -46,9 +47,33 @@ pub(super) enum Next {
     Wait,
 }
 
+/// Files that are to be followed.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) sources: Arc<config::Sources>,
+    pub(super) node: Arc<str>,
+}
+
 impl Changes {
-    pub(super) fn new(state: State, writer: Writer, log: Log) -> Self {
-        Self { state, writer, log, stage: None }
+    /// # Errors
+    /// The kernel gives no thread.
+    pub(super) fn new(state: State, writer: Writer, log: Log) -> Result<Self> {
+        let state = Planner::start(state).context("agent: the kernel gives no thread")?;
+        Ok(Self { state, writer, log, stage: None })
+    }
+
+    /// Waits until a stage has ended, or (`None`) something else is desired. Dropping this loses nothing.
+    ///
+    /// # Errors
+    /// The state's thread or the log's has ended.
+    pub(super) async fn news(&mut self) -> Result<Option<Ended>> {
+        let Self { state, stage, .. } = self;
+        tokio::select! {
+            biased;
+            ended = Stage::end(stage) => ended.map(Some),
+            followed = state.changed() => followed.map(|()| None),
+        }
     }
 
     /// Whether a change may begin.
@@ -56,31 +81,29 @@ impl Changes {
         self.stage.is_none()
     }
 
-    /// Waits for the end of a stage, for ever where there is none. Dropping this loses nothing.
-    pub(super) async fn end(&mut self) -> Result<Ended> {
-        Stage::end(&mut self.stage).await
-    }
-
     /// Begins a change of services; `held` is what the kernel holds.
     pub(super) fn begin(&mut self, request: Request, held: &Applied, config: PathBuf) {
-        let known = Known { inputs: &self.state.inputs, desired: &self.state.desired, held };
+        let held = held.clone();
         match request {
             Request::Reload(answer) => self.begin_reload(config, answer),
-            Request::Apply(services, answer) => match known.apply(&services) {
-                Ok((changes, applied)) => self.write(changes, Reply::Applied(answer, applied)),
-                Err(refusal) => drop(answer.send(Err(refusal))),
-            },
-            Request::Remove(name, answer) => match known.remove(&name) {
-                Ok((changes, applied)) => self.write(changes, Reply::Applied(answer, applied)),
-                Err(refusal) => drop(answer.send(Err(refusal))),
-            },
-            Request::Drain { service, backend, drain, answer } => {
-                match known.drain(service, backend, drain) {
-                    Ok((changes, drained)) => self.write(changes, Reply::Drained(answer, drained)),
-                    Err(refusal) => drop(answer.send(Err(refusal))),
-                }
-            }
+            Request::Apply(services, answer) => self.plan(move |state| {
+                let planned = known(state, &held).apply(&services);
+                planned_for(planned, answer, Reply::Applied)
+            }),
+            Request::Remove(name, answer) => self.plan(move |state| {
+                let planned = known(state, &held).remove(&name);
+                planned_for(planned, answer, Reply::Applied)
+            }),
+            Request::Drain { service, backend, drain, answer } => self.plan(move |state| {
+                let planned = known(state, &held).drain(service, backend, drain);
+                planned_for(planned, answer, Reply::Drained)
+            }),
         }
+    }
+
+    /// Has it found out which changes are to be made, in the state's thread.
+    fn plan(&mut self, plan: impl FnOnce(&State) -> (Vec<Change>, Reply) + Send + 'static) {
+        self.stage = Some(Stage::Planning(self.state.ask(move |state| plan(state))));
     }
 
     /// Begins to read the files again.
@@ -89,32 +112,36 @@ impl Changes {
         self.stage = Some(Stage::Loading(task, answer));
     }
 
-    /// Brings what files say, which the state follows by now, to the kernel.
-    pub(super) fn bring_files(&mut self, reloaded: Reloaded, answer: Answer<Reloaded>) {
-        self.stage = Some(Stage::reloading(self.reconcile(Dirty::All), reloaded, answer));
+    /// Follows files, and brings what they say to the kernel.
+    pub(super) fn bring_files(&mut self, files: Files, reloaded: Reloaded, answer: Answer<Reloaded>) {
+        let keeps_unknown = self.log.has_lost();
+        let outcome = self.follow(move |state| {
+            state.set_files(&files.path, &files.sources, &files.node, keeps_unknown);
+            Some(Dirty::All)
+        });
+        self.stage = Some(Stage::reloading(outcome, reloaded, answer));
     }
 
     /// Drain marks whose backends are no more go; those that stay in the log are found again at the next start.
     pub(super) fn drop_stale_marks(&mut self) {
-        let stale = self.state.stale_marks();
-        self.write(stale, Reply::Nobody);
+        self.plan(|state| (state.stale_marks(), Reply::Nobody));
     }
 
     /// Puts right what has come to be wrong with the log, when there is nothing else to do.
     pub(super) fn mend(&mut self) {
         if self.is_free() {
-            let state = &self.state;
-            self.stage = self.log.mend(|| state.applied()).map(Stage::Mending);
+            let state = self.state.clone();
+            let all = move || {
+                state.ask(|state| state.applied()).blocking_recv().map_err(|_gone| io::Error::other(ENDED))
+            };
+            self.stage = self.log.mend(all).map(Stage::Mending);
         }
     }
 
     /// Follows the presence of endpoints.
-    pub(super) fn set_absent(&mut self, absent: &BTreeMap<Ipv4Addr, Down>) {
-        let dirty = self.state.set_absent(absent);
-        if !dirty.is_empty() {
-            // What fails is among the reasons of the next pass.
-            drop(self.reconcile(dirty));
-        }
+    pub(super) fn set_absent(&mut self, absent: Arc<BTreeMap<Ipv4Addr, Down>>) {
+        // What fails is among the reasons of the next pass.
+        drop(self.follow(move |state| Some(state.set_absent(&absent)).filter(|dirty| !dirty.is_empty())));
     }
 
     /// Has changes written to the log; they are made when that is done.
@@ -135,20 +162,20 @@ impl Changes {
                 damaged.into_iter().for_each(|damaged| self.log.set_damaged(damaged));
                 return Next::Follow(files, answer);
             }
+            Ended::Planned(changes, reply) => self.write(changes, reply),
             Ended::Reloaded(reloaded, answer) => return Next::Reloaded(reloaded, answer),
             Ended::Mended(written) => {
                 if let Err(error) = self.log.take(written) {
                     tracing::warn!("{}: {error}", self.log.path().display());
                 }
                 // The kernel keeps services that no source names as long as a log can't be read.
-                if self.state.set_keeps_unknown(self.log.has_lost()) {
-                    drop(self.reconcile(Dirty::All));
-                }
+                let has_lost = self.log.has_lost();
+                drop(self.follow(move |state| state.set_keeps_unknown(has_lost).then_some(Dirty::All)));
                 return Next::Tell;
             }
             Ended::Written(written, changes, reply) => match self.log.take(written) {
                 Ok(()) => {
-                    let (inverse, outcome) = self.make(&changes);
+                    let (inverse, outcome) = self.make(changes);
                     self.stage = Some(Stage::Bringing { outcome, inverse, reply });
                 }
                 Err(error) => return Next::Answer(reply, Err(unwritten(&self.log, &error))),
@@ -161,7 +188,7 @@ impl Changes {
             Ended::Brought { reply, .. } => return Next::Answer(reply, Ok(())),
             Ended::Withdrawn { written, inverse, fault, reply } => {
                 let is_written = written.is_some_and(|written| self.log.take(written).is_ok());
-                let (_, outcome) = self.make(&inverse);
+                let (_, outcome) = self.make(inverse);
                 self.stage = Some(Stage::Undoing { outcome, fault, is_written, reply });
             }
             Ended::Undone { faults, fault, is_written, reply } => {
@@ -176,18 +203,56 @@ impl Changes {
         Next::Wait
     }
 
-    /// Makes changes of what was applied; gives what takes them back, and where the writer's outcome comes.
-    fn make(&mut self, changes: &[Change]) -> (Vec<Change>, oneshot::Receiver<Vec<String>>) {
-        let (inverse, dirty) = self.state.change(changes);
-        (inverse, self.reconcile(dirty))
+    /// Makes changes of what was applied; gives where comes what takes them back, and then the writer's outcome.
+    fn make(&self, changes: Vec<Change>) -> (oneshot::Receiver<Vec<Change>>, oneshot::Receiver<Vec<String>>) {
+        let (answer, inverse) = oneshot::channel();
+        let outcome = self.follow(move |state| {
+            let (inverse, dirty) = state.change(&changes);
+            // Nobody asks for what takes back what took something back.
+            drop(answer.send(inverse));
+            Some(dirty)
+        });
+        (inverse, outcome)
     }
 
-    fn reconcile(&self, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
-        self.writer.reconcile(Arc::clone(&self.state.desired), dirty)
+    /// Has the state follow something, and the kernel what that concerns. Orders are given by the state's thread: the
+    /// writer gets them in the order of what they follow.
+    fn follow(
+        &self,
+        change: impl FnOnce(&mut State) -> Option<Dirty> + Send + 'static,
+    ) -> oneshot::Receiver<Vec<String>> {
+        let (answer, outcome) = oneshot::channel();
+        let orders = self.writer.orders();
+        drop(self.state.ask(move |state| {
+            if let Some(dirty) = change(state) {
+                orders.reconcile(Arc::clone(&state.desired), dirty, answer);
+            }
+        }));
+        outcome
     }
 
     /// What is wrong with what was applied, and with its log.
     pub(super) fn reasons(&self) -> Vec<String> {
-        self.state.desired.clashes().map(str::to_owned).chain(self.log.reasons()).collect()
+        self.state.desired().clashes().map(str::to_owned).chain(self.log.reasons()).collect()
+    }
+}
+
+fn known<'k>(state: &'k State, held: &'k Applied) -> Known<'k> {
+    Known { inputs: &state.inputs, desired: &state.desired, held }
+}
+
+/// The changes, and where their outcome goes; a refusal is answered at once.
+fn planned_for<T>(
+    planned: Result<(Vec<Change>, T), Refusal>,
+    answer: Answer<T>,
+    reply: impl FnOnce(Answer<T>, T) -> Reply,
+) -> (Vec<Change>, Reply) {
+    match planned {
+        Ok((changes, outcome)) => (changes, reply(answer, outcome)),
+        Err(refusal) => {
+            // The client may have given up meanwhile.
+            drop(answer.send(Err(refusal)));
+            (Vec::new(), Reply::Nobody)
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     Options,
     api::Api,
-    changes::{Changes, Next},
+    changes::{Changes, Files, Next},
     files::name,
     log::Log,
     monitor::Monitor,
@@ -53,7 +53,7 @@ const TAKE_DOWN: Duration = Duration::from_secs(60);
 pub(super) struct Agent {
     options: Options,
     /// The files, as they are followed.
-    files: config::Sources,
+    files: Arc<config::Sources>,
     node: Arc<str>,
     changes: Changes,
     applied: watch::Receiver<Applied>,
@@ -76,7 +76,7 @@ pub(super) struct Agent {
 enum Wake {
     Signal(Signal),
     Applied(bool),
-    Stage(Result<Ended>),
+    Changes(Result<Option<Ended>>),
     Request(Request),
     Shadowed(Vec<String>),
     Check,
@@ -131,7 +131,7 @@ impl Agent {
         let mut agent = Self {
             options: options.clone(),
             node,
-            changes: Changes::new(state, writer, log),
+            changes: Changes::new(state, writer, log)?,
             applied,
             absent,
             view,
@@ -144,9 +144,9 @@ impl Agent {
             faults,
             shadowed,
             sole,
-            files: config::Sources::default(),
+            files: Arc::default(),
         };
-        agent.follow_files(files);
+        agent.follow_files(Arc::new(files));
         agent.changes.drop_stale_marks();
         Ok(agent)
     }
@@ -176,7 +176,7 @@ impl Agent {
                 biased;
                 signal = self.signals.next() => Wake::Signal(signal),
                 changed = self.applied.changed() => Wake::Applied(changed.is_ok()),
-                ended = self.changes.end() => Wake::Stage(ended),
+                news = self.changes.news() => Wake::Changes(news),
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
                 _ = checks.tick() => Wake::Check,
@@ -187,7 +187,10 @@ impl Agent {
                 Wake::Signal(Signal::Reload) => self.is_reload_due = true,
                 Wake::Applied(true) => self.follow_applied(),
                 Wake::Applied(false) => return Err(writer_ended()),
-                Wake::Stage(ended) => self.go_on(ended?),
+                Wake::Changes(news) => match news? {
+                    Some(ended) => self.go_on(ended),
+                    None => self.report_applied(),
+                },
                 Wake::Request(request) => self.begin(request),
                 Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
                 Wake::Check => self.check(),
@@ -218,7 +221,7 @@ impl Agent {
         self.report.set_applied(&applied);
         if !Arc::ptr_eq(&self.absent, &applied.absent) {
             self.absent = Arc::clone(&applied.absent);
-            self.changes.set_absent(&applied.absent);
+            self.changes.set_absent(Arc::clone(&applied.absent));
         }
         self.view.send_replace(view_of(&self.node, &applied));
     }
@@ -285,7 +288,11 @@ impl Agent {
     /// Follows files that were read, or nothing of them: what is wrong is told.
     fn reload(&mut self, files: Result<config::Sources, Vec<String>>, answer: Answer<Reloaded>) {
         match files.and_then(|files| self.take_over(files)) {
-            Ok(reloaded) => self.changes.bring_files(reloaded, answer),
+            Ok(reloaded) => {
+                let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
+                let files = Files { path, sources, node: Arc::clone(&self.node) };
+                self.changes.bring_files(files, reloaded, answer);
+            }
             Err(lines) => {
                 let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();
                 self.report.set(Topic::Config, reasons);
@@ -305,19 +312,17 @@ impl Agent {
         let failed = |error: anyhow::Error| vec![format!("{error:#}")];
         let node = name(&files).map_err(failed)?;
         let server = self.api.prepare(&files.config.api.socket).map_err(failed)?;
-        let changed = files != self.files;
+        let changed = files != *self.files;
         let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
         self.api.move_to(&files.config.api.socket, server);
         self.node = node;
         self.report.set_node(self.node.to_string());
-        let keeps_unknown = self.changes.log.has_lost();
-        self.changes.state.set_files(&self.options.config, &files, &self.node, keeps_unknown);
-        self.follow_files(files);
+        self.follow_files(Arc::new(files));
         Ok(reloaded)
     }
 
     /// Says what is wrong with files that are followed.
-    fn follow_files(&mut self, files: config::Sources) {
+    fn follow_files(&mut self, files: Arc<config::Sources>) {
         let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
         let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
         self.report.set(Topic::Config, reasons);

@@ -55,13 +55,15 @@ impl Log {
         self.begin(move |store| store.append(&changes))
     }
 
-    /// Begins to put right what has come to be wrong with it, where `all` is what it ought to say.
-    pub(super) fn mend(&mut self, all: impl FnOnce() -> Vec<(Name, Arc<Statement>)>) -> Option<Writing> {
-        let is_long = self.store.as_ref().is_some_and(Store::is_long);
-        let all = if is_long { all() } else { Vec::new() };
+    /// Begins to put right what has come to be wrong with it, where `all` tells, and waits for, what it ought to say.
+    pub(super) fn mend(
+        &mut self,
+        all: impl FnOnce() -> io::Result<Vec<(Name, Arc<Statement>)>> + Send + 'static,
+    ) -> Option<Writing> {
         self.begin(move |store| {
             store.mend()?;
-            if is_long {
+            if store.is_long() {
+                let all = all()?;
                 store.rewrite(&all_changes(all.iter().map(|(name, own)| (name, own))))
             } else {
                 Ok(())

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | event loop ([`event_loop`]), on the main thread | signals, what the kernel holds now, requests, the stages of the change on its way ([`changes`]) | ends the process; the datapath stays |
 //! | writer ([`Writer`](crate::node::writer)), a thread of its own | orders of the event loop, changes in the kernel, time; it alone waits for locks, programs that it runs, and the kernel | ends after the step under way |
+//! | state ([`planner`]), a thread of its own | what the event loop asks for: checks requests and brings the sources together, for the writer | ends with the process |
 //! | API ([`Server`](crate::serve::Server)), a thread of its own | clients; answers reads by itself, from the latest [`View`](crate::serve::View) | ends with the process |
 //! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |
 //! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
@@ -15,7 +16,7 @@
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
 //! A panic beside the loop is a reason to be degraded, and the task begins anew ([`Faults`](crate::kernel::tasks::Faults));
-//! one of the writer ends the agent.
+//! one of the writer or of the state ends the agent.
 //!
 //! Nothing is flushed, at start neither: what is there is read, and what differs is changed. Programs are replaced in
 //! place, never detached first, so that a restart or an upgrade loses no packet.
@@ -28,6 +29,7 @@ mod log;
 mod monitor;
 mod notices;
 mod plan;
+mod planner;
 mod records;
 mod report;
 mod shadows;

@@ -2,7 +2,7 @@
 
 use std::{future::pending, io, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use control::desired::Change;
 use tokio::{
     sync::oneshot,
@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::log::{Damaged, Log, Writing, Written};
+use super::{
+    log::{Damaged, Log, Writing, Written},
+    planner::ENDED,
+};
 use crate::{
     serve::{Answer, Applied, Drained, Refusal, Reloaded},
     sources::config::{self, ConfigError},
@@ -57,12 +60,18 @@ pub(super) enum Stage {
         reloaded: Reloaded,
         answer: Answer<Reloaded>,
     },
+    /// It is found out which changes are asked for. A refusal was answered.
+    Planning(oneshot::Receiver<(Vec<Change>, Reply)>),
     /// The log is put right.
     Mending(Writing),
     /// Changes are written to the log.
     Writing { writing: Writing, changes: Vec<Change>, reply: Reply },
-    /// They are brought to the kernel.
-    Bringing { outcome: oneshot::Receiver<Vec<String>>, inverse: Vec<Change>, reply: Reply },
+    /// They are made, and brought to the kernel; what takes them back comes first.
+    Bringing {
+        outcome: oneshot::Receiver<Vec<String>>,
+        inverse: oneshot::Receiver<Vec<Change>>,
+        reply: Reply,
+    },
     /// What takes them back is written to the log.
     Withdrawing { writing: Option<Writing>, inverse: Vec<Change>, fault: String, reply: Reply },
     /// They are taken out of the kernel.
@@ -74,6 +83,7 @@ pub(super) enum Stage {
 pub(super) enum Ended {
     Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>, Answer<Reloaded>),
     Reloaded(Reloaded, Answer<Reloaded>),
+    Planned(Vec<Change>, Reply),
     Mended(Written),
     Written(Written, Vec<Change>, Reply),
     Brought { faults: Vec<String>, inverse: Vec<Change>, reply: Reply },
@@ -104,11 +114,13 @@ impl Stage {
                 Ended::Loaded(loaded, damaged, answer)
             }
             (Self::Reloading { reloaded, answer, .. }, _) => Ended::Reloaded(reloaded, answer),
+            (Self::Planning(_), Outcome::Planned(changes, reply)) => Ended::Planned(changes, reply),
             (Self::Mending(_), Outcome::Written(Some(written))) => Ended::Mended(written),
             (Self::Writing { changes, reply, .. }, Outcome::Written(Some(written))) => {
                 Ended::Written(written, changes, reply)
             }
-            (Self::Bringing { inverse, reply, .. }, Outcome::Faults(faults)) => {
+            (Self::Bringing { mut inverse, reply, .. }, Outcome::Faults(faults)) => {
+                let inverse = inverse.try_recv().context(ENDED)?;
                 Ended::Brought { faults, inverse, reply }
             }
             (Self::Withdrawing { inverse, fault, reply, .. }, Outcome::Written(written)) => {
@@ -134,6 +146,10 @@ impl Stage {
                 drop(timeout_at(*end, outcome).await);
                 Outcome::Faults(Vec::new())
             }
+            Self::Planning(planned) => {
+                let (changes, reply) = planned.await.context(ENDED)?;
+                Outcome::Planned(changes, reply)
+            }
             Self::Mending(writing) | Self::Writing { writing, .. } => {
                 Outcome::Written(Some(Log::end(writing).await?))
             }
@@ -152,6 +168,7 @@ impl Stage {
 #[derive(Debug)]
 enum Outcome {
     Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>),
+    Planned(Vec<Change>, Reply),
     Written(Option<Written>),
     Faults(Vec<String>),
 }

@@ -31,19 +31,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use control::{
-    desired::{Desired, Dirty},
-    service::Down,
-};
+use control::{desired::Desired, service::Down};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::tasks::Faults;
 
+use self::worker::Worker;
 pub(crate) use self::{
     applied::{Applied, Topic},
+    orders::Orders,
     programs::Watched,
 };
-use self::{orders::Orders, worker::Worker};
 
 /// How long the writer may take to end what it is at.
 const END: Duration = Duration::from_secs(5);
@@ -89,9 +87,9 @@ impl Writer {
         self.applied.clone()
     }
 
-    /// Orders the kernel brought to what is desired; the result says what failed.
-    pub(crate) fn reconcile(&self, desired: Arc<Desired>, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
-        self.orders.reconcile(desired, dirty)
+    /// Where it gets its orders.
+    pub(crate) fn orders(&self) -> Arc<Orders> {
+        Arc::clone(&self.orders)
     }
 
     /// Since when it is at one thing.

@@ -77,9 +77,13 @@ impl Orders {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Orders the kernel brought to what is desired; the result comes when that is so.
-    pub(super) fn reconcile(&self, desired: Arc<Desired>, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
-        let (answer, outcome) = oneshot::channel();
+    /// Orders the kernel brought to what is desired; what failed goes to `answer` when that is so.
+    pub(crate) fn reconcile(
+        &self,
+        desired: Arc<Desired>,
+        dirty: Dirty,
+        answer: oneshot::Sender<Vec<String>>,
+    ) {
         let done = Done { concerns: dirty.clone(), answer };
         let mut waiting = self.lock();
         let order = match waiting.order.take() {
@@ -92,7 +96,6 @@ impl Orders {
         waiting.order = Some(order);
         drop(waiting);
         self.changed.notify_one();
-        outcome
     }
 
     /// Orders everything taken down.
@@ -168,11 +171,17 @@ mod tests {
         Fault { service: service.map(str::to_owned), why: why.to_owned() }
     }
 
+    fn reconcile(orders: &Orders, desired: Arc<Desired>, dirty: Dirty) -> oneshot::Receiver<Vec<String>> {
+        let (answer, outcome) = oneshot::channel();
+        orders.reconcile(desired, dirty, answer);
+        outcome
+    }
+
     #[test]
     fn orders_that_wait_are_one_for_the_newest_state_and_all_that_changed() {
         let orders = Orders::default();
-        let mut first = orders.reconcile(desired(1), names(&["a"]));
-        let mut second = orders.reconcile(desired(2), names(&["b"]));
+        let mut first = reconcile(&orders, desired(1), names(&["a"]));
+        let mut second = reconcile(&orders, desired(2), names(&["b"]));
         let Some(Next::Order(order)) = orders.take() else { panic!("an order waits") };
         assert_eq!((order.desired.generation, order.dirty), (2, names(&["a", "b"])));
         assert!(orders.take().is_none());
@@ -185,8 +194,8 @@ mod tests {
     #[test]
     fn everything_takes_in_single_services() {
         let orders = Orders::default();
-        drop(orders.reconcile(desired(1), Dirty::All));
-        drop(orders.reconcile(desired(2), names(&["b"])));
+        drop(reconcile(&orders, desired(1), Dirty::All));
+        drop(reconcile(&orders, desired(2), names(&["b"])));
         let Some(Next::Order(order)) = orders.take() else { panic!("an order waits") };
         assert_eq!((order.desired.generation, order.dirty), (2, Dirty::All));
     }
@@ -199,7 +208,7 @@ mod tests {
             async move { orders.next().await }
         });
         tokio::task::yield_now().await;
-        drop(orders.reconcile(desired(1), Dirty::All));
+        drop(reconcile(&orders, desired(1), Dirty::All));
         assert!(matches!(waiting.await.unwrap(), Next::Order(_)));
         drop(orders.take_down());
         orders.stop();
