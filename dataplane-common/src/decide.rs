@@ -7,8 +7,9 @@ use network_types::eth::EthHdr;
 use crate::{
     abi::{Config, EndpointRecord, FanRecord, MAX_FANS},
     fan, icmp,
-    outcome::Outcome,
+    outcome::{Hook, Outcome},
     packet::Packet,
+    verdict::{Action, Answer, Case, Kind, Out, Party, Verdict, With},
     vip::{Services, Tuple},
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
 };
@@ -17,9 +18,7 @@ mod egress;
 mod ingress;
 mod service;
 
-pub use egress::{host_egress, local_ingress};
-pub use ingress::uplink_ingress;
-pub use service::Client;
+pub use service::{bare_service, begin, carried_service};
 
 /// What the kernel knows of a packet beside its bytes. Asked where it is needed: a kernel program reads each value
 /// from its context at that point, instead of keeping all of them across calls.
@@ -83,160 +82,97 @@ pub trait Tables: Services {
     fn path_mtu(&self, host: u32) -> Option<u32>;
 }
 
-/// What to do with a packet. Each carries, or implies, the one outcome it is counted as.
-#[derive(Clone, Copy)]
-#[must_use]
-pub enum Verdict<'t> {
-    /// Leave it to the next program and the kernel's stack, unchanged.
-    Pass(Outcome),
-    /// End it here.
-    Drop(Outcome),
-    /// Bring it where its destination lives.
-    Forward(Forward<'t>),
-    /// The same, with other addresses and ports. Apart from `Forward`, so that what is not translated pays nothing.
-    Translate {
-        /// What it gets.
-        rewrite: Tuple,
-        /// Where to, then.
-        forward: Forward<'t>,
-    },
-    /// Take its IPv4 options out and have it come again.
-    RemoveOptions,
-    /// Answer its sender.
-    Answer(Answer),
-    /// Remember that packets to `host` must not be larger than `mtu`, and pass it on.
-    LearnPathMtu {
-        /// Remote underlay host.
-        host: u32,
-        /// Largest inner packet.
-        mtu: u32,
-    },
-}
-
-/// What a packet's sender gets back. Every field is set, whatever the answer is made with: LLVM moves them all before it
-/// asks, and the verifier refuses a register that was never set.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// What it is.
-    pub with: With,
-    /// Whose address an ICMP error comes from; else 0.
-    pub source: u32,
-    /// The MTU that "fragmentation needed" tells; else 0.
-    pub mtu: u32,
-    /// What it is counted as.
-    pub outcome: Outcome,
-}
-
-impl Answer {
-    /// An answer that needs no more.
-    #[inline(always)]
-    const fn with(with: With, outcome: Outcome) -> Self {
-        Self { with, source: 0, mtu: 0, outcome }
-    }
-}
-
-/// What an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum With {
-    /// An ICMP error.
-    Error(icmp::Error),
-    /// A TCP reset.
-    Reset,
-    /// An echo reply.
-    Echo,
-}
-
-/// Where a packet goes.
-#[derive(Clone, Copy)]
-pub enum Forward<'t> {
-    /// Into a tunnel packet to `host`.
-    Encapsulate {
-        /// The fan it belongs to.
-        fan: &'t FanRecord,
-        /// Outer destination.
-        host: u32,
-        /// The packet is routed here: its TTL becomes one less.
-        routed: bool,
-    },
-    /// Out of its tunnel packet, to `endpoint`, or to the stack when that is `None`.
-    Decapsulate {
-        /// The fan of the inner destination.
-        fan: &'t FanRecord,
-        /// Where the inner destination lives, if known.
-        endpoint: Option<&'t EndpointRecord>,
-        /// The TOS byte it gets.
-        tos: u8,
-    },
-    /// To another endpoint of this host, with TTL one less.
-    Deliver {
-        /// The fan of the destination.
-        fan: &'t FanRecord,
-        /// Where the destination lives.
-        endpoint: &'t EndpointRecord,
-    },
-    /// To this host's stack.
-    ToHost {
-        /// The fan of the destination. Programs need not know it here; but without it LLVM carries a register for it across
-        /// the translation that nobody has set, which the verifier refuses.
-        fan: &'t FanRecord,
-    },
-    /// Out as the routing table says, with TTL one less; [`unrouted`] where that says nothing.
-    Route {
-        /// Who sent it, to its address as it was.
-        sender: Client<'t>,
-    },
-    /// Out of its tunnel packet, then as the routing table says.
-    DecapsulateAndRoute {
-        /// The TOS byte it gets.
-        tos: u8,
-    },
-}
-
-/// The answer to a packet that was to be [routed](Forward::Route) under the uplink's address and has no route: "host unreachable".
-/// `None` where it goes to the stack all the same: it may not be answered, or goes to this host itself.
+/// The answer to a packet that was to be [routed](Action::Route) under the uplink's address and has no route: "host
+/// unreachable". `None` where it goes to the stack all the same: it may not be answered, or goes to this host itself.
 #[inline(always)]
-pub fn unrouted<P: Packet + ?Sized>(packet: &P, sender: Client<'_>, rewrite: Tuple) -> Option<Answer> {
-    if u32::from_be(rewrite.src) != sender.fan.address {
+pub fn unrouted<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    sender: Party,
+    rewrite: Tuple,
+) -> Option<Answer> {
+    let config = tables.config()?;
+    if u32::from_be(rewrite.src) != fan_in(config, sender.fan).address {
         return None;
     }
     let ip = Ipv4::new(packet.read(ETH_LEN)?);
-    match answer(packet, sender.host(), &ip, icmp::Error::HostUnreachable, Outcome::DropHelperFailed) {
-        Verdict::Answer(answer) => Some(answer),
-        _ => None,
+    let answered = answer(packet, sender.host(config), &ip, With::HostUnreachable, Outcome::DropHelperFailed);
+    if answered.action as u32 == Action::Answer as u32 { Answer::of(answered.words) } else { None }
+}
+
+/// What a hook makes of a packet. [`Action::Service`] leaves the rest to [`bare_service`] or, of what comes in tunnel packets,
+/// to [`carried_service`].
+#[inline(always)]
+pub fn decide<P: Packet + ?Sized, T: Tables>(
+    hook: Hook,
+    packet: &P,
+    context: &impl Context,
+    tables: &T,
+) -> Verdict {
+    match hook {
+        Hook::UplinkIngress => ingress::uplink_ingress(packet, context, tables),
+        Hook::EndpointIngress | Hook::BridgeIngress => egress::local_ingress(hook, packet, context, tables),
+        Hook::HostEgress => egress::host_egress(packet, context, tables),
     }
 }
 
-impl Forward<'_> {
-    /// Offset of the network header that is translated.
+/// What becomes of a packet, whichever of the programs decides it.
+pub fn complete<P: Packet + ?Sized, T: Tables>(
+    hook: Hook,
+    packet: &P,
+    context: &impl Context,
+    tables: &T,
+) -> Verdict {
+    let mut decided = decide(hook, packet, context, tables);
+    if decided.action == Action::Service {
+        decided = bare_service(hook, Case::of(decided.words), packet, context, tables);
+    }
+    // Twice at most: with the backend that was chosen, and with another.
+    while decided.action == Action::Begin {
+        decided = begin(hook, Case::of(decided.words), packet, context, tables);
+    }
+    if decided.action == Action::CarriedService {
+        decided = carried_service(Case::of(decided.words), packet, tables);
+    }
+    decided
+}
+
+/// What a decision reads.
+struct Input<'p, 't, P: ?Sized, C, T> {
+    packet: &'p P,
+    context: &'p C,
+    tables: &'t T,
+    config: &'t Config,
+    hook: Hook,
+}
+
+impl Party {
+    /// The address of this host that it knows a way to.
     #[inline(always)]
-    pub const fn network_header(&self) -> usize {
-        match self {
-            Self::Decapsulate { .. } | Self::DecapsulateAndRoute { .. } => ETH_LEN + IPV4_LEN,
-            Self::Encapsulate { .. } | Self::Deliver { .. } | Self::ToHost { .. } | Self::Route { .. } => {
-                ETH_LEN
-            }
-        }
+    fn host(&self, config: &Config) -> u32 {
+        let fan = fan_in(config, self.fan);
+        if self.is_outside { fan.address } else { fan.gateway }
     }
 }
 
-/// [`Verdict::Pass`], off the common way.
+/// [`Verdict::pass`], off the common way.
 #[inline(always)]
-fn pass(outcome: Outcome) -> Verdict<'static> {
+fn pass(outcome: Outcome) -> Verdict {
     off_the_common_way();
-    Verdict::Pass(outcome)
+    Verdict::pass(outcome)
 }
 
-/// [`Verdict::Drop`], off the common way.
+/// [`Verdict::drop`], off the common way.
 #[inline(always)]
-fn drop(outcome: Outcome) -> Verdict<'static> {
+fn drop(outcome: Outcome) -> Verdict {
     off_the_common_way();
-    Verdict::Drop(outcome)
+    Verdict::drop(outcome)
 }
 
-/// [`Verdict::Translate`], or [`Verdict::Forward`] where there is nothing to be translated.
+/// The fan in a slot. Slots beyond the last are none that a program makes; the verifier has to be told.
 #[inline(always)]
-fn forward(rewrite: Tuple, forward: Forward<'_>) -> Verdict<'_> {
-    if rewrite.is_kept() { Verdict::Forward(forward) } else { Verdict::Translate { rewrite, forward } }
+fn fan_in(config: &Config, slot: u32) -> &FanRecord {
+    &config.fans[slot as usize % MAX_FANS]
 }
 
 /// Keeps what follows in a block of its own. LLVM would otherwise put the stores of this exit's constants in front of
@@ -270,7 +206,9 @@ fn any_fan(config: &Config) -> Option<&FanRecord> {
 /// through all that comes after, and multiply its work by the number of slots.
 #[inline(always)]
 fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
-    for (index, fan) in config.fans.iter().enumerate() {
+    // Unknown to LLVM, which would keep the addresses of all slots on the stack from one search to the next.
+    let fans = black_box(&config.fans);
+    for (index, fan) in fans.iter().enumerate() {
         if index as u32 >= config.fan_slots {
             return None;
         }
@@ -345,29 +283,23 @@ fn mtu_to<T: Tables>(tables: &T, config: &Config, fan: &FanRecord, host: u32, si
 
 /// An ICMP error from an address of this host, or `otherwise` where the packet may not be answered.
 #[inline(always)]
-fn answer<'t, P: Packet + ?Sized>(
-    packet: &P,
-    source: u32,
-    ip: &Ipv4,
-    error: icmp::Error,
-    otherwise: Outcome,
-) -> Verdict<'t> {
-    answer_with(packet, ip, otherwise, (source, error, 0))
+fn answer<P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, with: With, otherwise: Outcome) -> Verdict {
+    answer_with(packet, ip, otherwise, (source, with, 0))
 }
 
 /// ICMP "fragmentation needed" from an address of this host, or a drop where the packet may not be answered.
 #[inline(always)]
-fn too_big<'t, P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, mtu: u32) -> Verdict<'t> {
-    answer_with(packet, ip, Outcome::DropTooBig, (source, icmp::Error::FragmentationNeeded, mtu))
+fn too_big<P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, mtu: u32) -> Verdict {
+    answer_with(packet, ip, Outcome::DropTooBig, (source, With::TooBig, mtu))
 }
 
 #[inline(always)]
-fn answer_with<'t, P: Packet + ?Sized>(
+fn answer_with<P: Packet + ?Sized>(
     packet: &P,
     ip: &Ipv4,
     otherwise: Outcome,
-    (source, error, mtu): (u32, icmp::Error, u32),
-) -> Verdict<'t> {
+    (source, with, mtu): (u32, With, u32),
+) -> Verdict {
     // The kernel shell quotes this many bytes; a shorter packet has no transport header to answer about.
     let quote: Option<[u8; icmp::QUOTE_LEN]> = packet.read(ETH_LEN);
     let Some(quote) = quote else { return drop(otherwise) };
@@ -375,12 +307,12 @@ fn answer_with<'t, P: Packet + ?Sized>(
     if !icmp::may_answer(ip, kind) {
         return drop(otherwise);
     }
-    let outcome = match error {
-        icmp::Error::FragmentationNeeded => Outcome::AnsweredTooBig,
-        icmp::Error::TtlExceeded => Outcome::AnsweredTtlExceeded,
-        icmp::Error::HostUnreachable | icmp::Error::PortUnreachable => Outcome::AnsweredUnreachable,
+    let outcome = match with {
+        With::TooBig => Outcome::AnsweredTooBig,
+        With::TtlExceeded => Outcome::AnsweredTtlExceeded,
+        _ => Outcome::AnsweredUnreachable,
     };
-    Verdict::Answer(Answer { with: With::Error(error), source, mtu, outcome })
+    Verdict::answer(Answer { with, source, mtu, outcome })
 }
 
 #[cfg(test)]

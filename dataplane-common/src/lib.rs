@@ -20,5 +20,6 @@ pub mod memory;
 pub mod outcome;
 pub mod packet;
 pub mod tcp;
+pub mod verdict;
 pub mod vip;
 pub mod wire;

@@ -112,6 +112,8 @@ numbered! {
         DropLoop = "drop-loop",
         /// A kernel helper refused to change the packet.
         DropHelperFailed = "drop-helper-failed",
+        /// A part of the programs that few packets need could not be called.
+        DropStageMissing = "drop-stage-missing",
     }
 }
 
@@ -126,6 +128,37 @@ numbered! {
         BridgeIngress = "bridge-ingress",
         /// Egress of the helper device, which overlay routes point to: host processes and the slow path.
         HostEgress = "host-egress",
+    }
+}
+
+numbered! {
+    /// A part of the programs that few packets need: a program of its own, which the hooks' programs call.
+    Stage {
+        /// Decides what has to do with a service and belongs to no established flow.
+        Service = "service",
+        /// The same of what comes in a tunnel packet.
+        CarriedService = "carried-service",
+        /// Begins a flow with its first packet.
+        Begin = "begin",
+        /// Makes an answer of the packet.
+        Answer = "answer",
+        /// Translates it and sends it out as the routing table says.
+        Route = "route",
+        /// Takes its IPv4 options out.
+        RemoveOptions = "remove-options",
+    }
+}
+
+impl Hook {
+    /// The hook of a number that is one's. By its bits: the verifier follows each branch of a comparison.
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number & 3 {
+            0 => Self::UplinkIngress,
+            1 => Self::EndpointIngress,
+            2 => Self::BridgeIngress,
+            _ => Self::HostEgress,
+        }
     }
 }
 

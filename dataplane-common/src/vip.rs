@@ -5,19 +5,23 @@
 //! packets from forged sources can fill nothing but `young`.
 
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, State, VipKey},
+    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, VipKey},
     decide::off_the_common_way,
     packet::Packet,
-    wire::{Ipv4, PROTO_TCP},
+    wire::Ipv4,
 };
 
 mod choice;
 mod flow;
 mod fragment;
+mod known;
+mod open;
 mod quote;
 mod segment;
 
-pub use choice::slot_hash;
+pub use choice::{begin, begin_beside, slot_hash};
+pub use known::{Known, established, known_answer, known_between};
+pub use open::{beside, from_backend, to_vip};
 pub use segment::{Segment, Tuple};
 
 /// The tables of services and flows.
@@ -37,6 +41,10 @@ pub trait Services {
     /// Has a flow that only a former table knows stand in the present ones; says whether there are former tables. For a
     /// program: before the look-up and not where that finds nothing, which would double what the verifier walks on Linux 6.1.
     fn bring_over(&self, _: &FlowKey) -> bool {
+        false
+    }
+    /// Whether there are former tables.
+    fn has_former(&self) -> bool {
         false
     }
     /// A flow whose backend has answered.
@@ -73,14 +81,17 @@ pub trait Services {
 
 /// What becomes of a packet to a VIP. No `Result`, for the reason of [`Tuple::KEPT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
+pub struct Translation {
     /// The addresses and ports that it gets; [`Tuple::KEPT`] when it is refused.
     pub rewrite: Tuple,
     /// Why it is refused.
     pub refusal: Option<Refusal>,
 }
 
-impl Fate {
+impl Translation {
+    /// It is not translated.
+    const KEPT: Self = Self { rewrite: Tuple::KEPT, refusal: None };
+
     #[inline(always)]
     const fn rewritten(rewrite: Tuple) -> Self {
         Self { rewrite, refusal: None }
@@ -96,6 +107,8 @@ impl Fate {
 /// Why a packet to a VIP cannot be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// It belongs to no flow: it begins one.
+    Unknown,
     /// No service, or nothing that a service could serve.
     NoService,
     /// The service has no usable backend.
@@ -127,216 +140,6 @@ pub fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Opt
     match Segment::read(packet, ip, offset) {
         Some(segment) => Some(segment.key(ip)),
         None => quote::flow_key(packet, ip, offset),
-    }
-}
-
-/// What becomes of a packet to an address that may be a VIP.
-#[inline(always)]
-pub fn to_vip<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    place: &impl Place,
-    tables: &T,
-) -> Fate {
-    if ip.is_later_fragment() {
-        return fragment::later_to_vip(ip, tables);
-    }
-    let fate = match Segment::read(packet, ip, offset) {
-        Some(segment) => whole(&segment, ip, place, tables),
-        None => quote::to_vip(packet, ip, offset, place, tables),
-    };
-    if ip.is_fragment() {
-        off_the_common_way();
-        fragment::remember(ip, &fate.rewrite, tables);
-    }
-    fate
-}
-
-#[inline(always)]
-fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: &T) -> Fate {
-    let key = segment.key(ip);
-    let now = tables.now();
-    tables.bring_over(&key);
-    let mut former = None;
-    if let Some(flow) = tables.flow(&key)
-        && flow.lives(key.protocol, now)
-    {
-        if flow.is_reply() {
-            return Fate::rewritten(replied(segment, &key, flow, now, tables));
-        }
-        let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
-        let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
-        if known && !over {
-            let tuple = flow.forward(&key, place);
-            if flow.state.get() == State::Answered as u8 && segment.acknowledges(flow) {
-                off_the_common_way();
-                flow.settle(tables.flow(&tuple.answered(key.protocol)), now);
-            }
-            flow.touch(segment, now);
-            return Fate::rewritten(tuple);
-        }
-        off_the_common_way();
-        if key.protocol == PROTO_TCP && !over {
-            return Fate::refused(Refusal::BackendGone);
-        }
-        // A new life of the same addresses and ports, which may lead to another backend.
-        former = Some(flow);
-    }
-    off_the_common_way();
-    unconfirmed(segment, &key, former, place, now, tables)
-}
-
-/// A packet of a flow that is not confirmed yet, or of none, or the first of another life of a `former` one.
-#[inline(always)]
-fn unconfirmed<T: Services>(
-    segment: &Segment,
-    key: &FlowKey,
-    former: Option<&LiveFlow>,
-    place: &impl Place,
-    now: u32,
-    tables: &T,
-) -> Fate {
-    if former.is_none()
-        && let Some(young) = tables.young(key)
-        && young.lives(key.protocol, now)
-    {
-        if young.is_reply() {
-            return Fate::rewritten(answered(segment, key, young, now, tables));
-        }
-        if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend, key.protocol)) {
-            let tuple = young.forward(key, place);
-            if segment.acknowledges(young) {
-                confirm(key, &tuple.answered(key.protocol), young, now, tables);
-            }
-            return Fate::rewritten(tuple);
-        }
-    }
-    choice::choose(segment, key, former, place, now, tables)
-}
-
-/// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
-#[inline(always)]
-pub fn from_backend<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Tuple {
-    if ip.is_later_fragment() {
-        off_the_common_way();
-        return tables.fragment(&fragment::key(ip));
-    }
-    let tuple = match Segment::read(packet, ip, offset) {
-        Some(segment) => answer(&segment, ip, tables),
-        None => quote::from_backend(packet, ip, offset, tables),
-    };
-    if ip.is_fragment() {
-        off_the_common_way();
-        fragment::remember(ip, &tuple, tables);
-    }
-    tuple
-}
-
-#[inline(always)]
-fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
-    let key = segment.key(ip);
-    if !tables.may_be_backend(key.src, key.sport, key.protocol) {
-        return Tuple::KEPT;
-    }
-    let now = tables.now();
-    tables.bring_over(&key);
-    if let Some(flow) = tables.flow(&key)
-        && flow.lives(key.protocol, now)
-        && flow.is_reply()
-    {
-        return replied(segment, &key, flow, now, tables);
-    }
-    off_the_common_way();
-    match tables.young(&key) {
-        Some(young) if young.lives(key.protocol, now) && young.is_reply() => {
-            answered(segment, &key, young, now, tables)
-        }
-        _ => Tuple::KEPT,
-    }
-}
-
-/// What the addresses of a packet straight to an address that may be a backend become: where the answers would be taken
-/// for those of a flow of a service, it gets another port.
-#[inline(always)]
-pub fn beside<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
-    if ip.is_fragment() {
-        return Tuple::KEPT;
-    }
-    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
-    let key = segment.key(ip);
-    if !tables.may_be_backend(key.dst, key.dport, key.protocol) {
-        return Tuple::KEPT;
-    }
-    let now = tables.now();
-    tables.bring_over(&key);
-    if let Some(flow) = tables.flow(&key)
-        && flow.lives(key.protocol, now)
-    {
-        flow.touch(&segment, now);
-        return flow.forward(&key, &choice::Straight);
-    }
-    if let Some(young) = tables.young(&key)
-        && young.lives(key.protocol, now)
-    {
-        let tuple = young.forward(&key, &choice::Straight);
-        if segment.acknowledges(young) {
-            confirm(&key, &tuple.answered(key.protocol), young, now, tables);
-        }
-        return tuple;
-    }
-    if key.protocol == PROTO_TCP && !segment.is_syn() {
-        return Tuple::KEPT;
-    }
-    choice::straight(&segment, &key, now, tables)
-}
-
-/// A backend's packet in a flow of table `flows`. While a reopened one is not confirmed, each is remembered with the forward
-/// entry, which the client's acknowledgement meets: the first may be a late one of the former life.
-#[inline(always)]
-fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
-    let tuple = reply.reply(key);
-    if reply.state.get() == State::New as u8 && !segment.is_reset() {
-        off_the_common_way();
-        if let Some(forward) = tables.flow(&tuple.answered(key.protocol)) {
-            forward.note_answer(segment);
-        }
-    }
-    reply.touch(segment, now);
-    tuple
-}
-
-/// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.
-/// UDP needs no more.
-#[inline(always)]
-fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
-    let tuple = reply.reply(key);
-    let forward_key = tuple.answered(key.protocol);
-    if let Some(forward) = tables.young(&forward_key)
-        && !segment.is_reset()
-    {
-        if key.protocol == PROTO_TCP {
-            forward.note_answer(segment);
-        } else {
-            confirm(&forward_key, key, forward, now, tables);
-        }
-    }
-    tuple
-}
-
-/// Moves a young flow to those that nothing but time and other such flows can evict: the reply first, so that there is
-/// never a flow whose answers are not known. The young entries are left to age.
-#[inline(always)]
-fn confirm<T: Services>(key: &FlowKey, reply_key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
-    let number = young.number.get().wrapping_add(1);
-    let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
-    if tables.enter_flow(reply_key, &flow::reply_record(key, &forward)) {
-        tables.enter_flow(key, &forward);
     }
 }
 

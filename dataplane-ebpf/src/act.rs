@@ -1,15 +1,19 @@
 //! Carries out a verdict: changes the packet, says where it goes, and names the outcome.
 
-use aya_ebpf::bindings::{
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC,
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC,
+    },
+    programs::TcContext,
 };
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{self, Client, Context, Forward, Tables, Verdict, off_the_common_way},
+    decide::{self, Context, Tables, off_the_common_way},
     ecn,
-    outcome::{Hook, Outcome},
+    outcome::{Hook, Outcome, Stage},
     packet::Packet,
+    verdict::{Action, Out, Party, Verdict, Way, Words},
     vip::Tuple,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, PROTO_IPIP, mac_words},
 };
@@ -21,7 +25,7 @@ use crate::{
     watch,
 };
 
-mod answer;
+pub mod answer;
 mod translate;
 mod uplink;
 
@@ -32,26 +36,32 @@ const OUTER_FRAGS: [u8; 2] = [0x40, 0x00];
 
 /// The action for the kernel and the outcome to count.
 #[inline(always)]
-pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome) {
-    let done = match verdict {
-        Verdict::Pass(outcome) => return (TC_ACT_UNSPEC, outcome),
-        Verdict::Drop(outcome) => {
+pub fn act(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> (i32, Outcome) {
+    let Verdict { action, outcome, rewrite, out, words } = verdict;
+    if let Some(stage) = action.stage() {
+        return go_on(ctx, frame, hook, stage, words);
+    }
+    match action {
+        Action::Forward => {
+            let done = forward(frame, hook, rewrite, out);
+            unless_refused(frame, hook, done)
+        }
+        Action::Drop => {
             watch::end(frame, hook, outcome);
-            return (TC_ACT_SHOT, outcome);
+            (TC_ACT_SHOT, outcome)
         }
-        Verdict::LearnPathMtu { host, mtu } => {
+        Action::LearnPathMtu => {
+            let [host, mtu, ..] = words;
             maps::learn_path_mtu(host, mtu);
-            return (TC_ACT_UNSPEC, Outcome::PassPathMtuLearnt);
+            (TC_ACT_UNSPEC, outcome)
         }
-        Verdict::Forward(forward) => self::forward(frame, hook, forward),
-        Verdict::Translate { rewrite, forward: Forward::Route { sender } } => {
-            send_off(frame, hook, rewrite, sender)
-        }
-        Verdict::Translate { rewrite, forward } => translate::apply(frame, forward.network_header(), rewrite)
-            .and_then(|()| self::forward(frame, hook, forward)),
-        Verdict::RemoveOptions => remove_options(frame).map(|action| (action, Outcome::OptionsRemoved)),
-        Verdict::Answer(answer) => answer::send(frame, hook, answer).map(|action| (action, answer.outcome)),
-    };
+        _ => (TC_ACT_UNSPEC, outcome),
+    }
+}
+
+/// What was done, or the outcome of a helper's refusal.
+#[inline(always)]
+pub fn unless_refused(frame: &Frame, hook: Hook, done: Result<(i32, Outcome), Refused>) -> (i32, Outcome) {
     match done {
         Ok(done) => done,
         Err(Refused) => {
@@ -62,31 +72,50 @@ pub fn act(frame: &mut Frame, hook: Hook, verdict: Verdict<'_>) -> (i32, Outcome
     }
 }
 
+/// Hands the packet over to a stage, which counts it. What is left to do here is only for the case that there is none.
 #[inline(always)]
-fn forward(frame: &mut Frame, hook: Hook, forward: Forward<'_>) -> Result<(i32, Outcome), Refused> {
-    match forward {
-        Forward::Encapsulate { fan, host, routed } => {
-            encapsulate(frame, fan, host, routed).map(|action| (action, Outcome::Encapsulated))
+fn go_on(ctx: &TcContext, frame: &mut Frame, hook: Hook, stage: Stage, words: Words) -> (i32, Outcome) {
+    off_the_common_way();
+    frame.hand_over(hook, words);
+    maps::go_on(ctx, stage);
+    watch::end(frame, hook, Outcome::DropStageMissing);
+    (TC_ACT_SHOT, Outcome::DropStageMissing)
+}
+
+#[inline(always)]
+fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i32, Outcome), Refused> {
+    let Out { way, fan, host, endpoint, tos, is_routed } = out;
+    if !rewrite.is_kept() {
+        off_the_common_way();
+        let offset = if way.is_carried() { ETH_LEN + IPV4_LEN } else { ETH_LEN };
+        translate::apply(frame, offset, rewrite)?;
+    }
+    let action = match way {
+        Way::Tunnel => encapsulate(frame, fan, host, is_routed)?,
+        Way::Endpoint => deliver_locally(frame, hook, fan, &endpoint)?,
+        Way::Stack => to_host(frame)?,
+        Way::Decapsulated => {
+            let headers = take_out(frame, tos)?;
+            address(headers, maps::fan(fan).ok_or(Refused)?, &endpoint);
+            deliver(frame, Hook::UplinkIngress, &endpoint)
         }
-        Forward::Decapsulate { fan, endpoint, tos } => decapsulate(frame, fan, endpoint, tos),
-        Forward::Deliver { fan, endpoint } => {
-            deliver_locally(frame, hook, fan, endpoint).map(|action| (action, Outcome::DeliveredLocally))
+        Way::DecapsulatedToStack => {
+            take_out(frame, tos)?;
+            to_host(frame)?
         }
-        Forward::ToHost { .. } => to_host(frame).map(|action| (action, Outcome::DeliveredToHost)),
-        // Decided for what is translated alone, which `send_off` sees to.
-        Forward::Route { .. } => Err(Refused),
-        Forward::DecapsulateAndRoute { tos } => {
+        Way::DecapsulatedAndRouted => {
             take_out(frame, tos)?;
             let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
             let way = uplink::way(frame, u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
-            go(frame, hook, way)
+            return go(frame, hook, way);
         }
-    }
+    };
+    Ok((action, way.outcome()))
 }
 
 /// Removes the options of a packet that this host sends, and sends it once more.
 #[inline(always)]
-fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
+pub fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
     let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
     frame.remove_behind_ipv4(ip.header_len - IPV4_LEN as u32)?;
     frame.word(ETH_LEN)?.0 = ip.without_options();
@@ -95,15 +124,15 @@ fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
 
 /// Translated, and out as the routing table says. It is asked first: where it says nothing, the sender gets its own packet quoted.
 #[inline(always)]
-fn send_off(
+pub fn send_off(
     frame: &mut Frame,
     hook: Hook,
     rewrite: Tuple,
-    sender: Client<'_>,
+    sender: Party,
 ) -> Result<(i32, Outcome), Refused> {
     let way = uplink::way(frame, rewrite.src, rewrite.dst);
     if way.is_none()
-        && let Some(answer) = decide::unrouted(frame, sender, rewrite)
+        && let Some(answer) = decide::unrouted(frame, &Maps, sender, rewrite)
     {
         return answer::send(frame, hook, answer).map(|action| (action, answer.outcome));
     }
@@ -124,10 +153,11 @@ fn go(frame: &mut Frame, hook: Hook, way: Option<uplink::Way>) -> Result<(i32, O
 
 /// Outer header in front, then out of the uplink.
 #[inline(always)]
-fn encapsulate(frame: &mut Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i32, Refused> {
+fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
+    let fan = maps::fan(fan).ok_or(Refused)?;
     // Read behind the helper instead of carried across it: reading again costs less than spilling.
     let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
     *outer = outer_header(fan.address, host, inner);
@@ -164,24 +194,6 @@ fn one_hop_less(header: &mut Ipv4Hdr) {
     header.check = checksum::one_hop_less(header.check);
 }
 
-/// Outer header off, then to the endpoint, or to the stack through the helper device.
-#[inline(always)]
-fn decapsulate(
-    frame: &mut Frame,
-    fan: &FanRecord,
-    endpoint: Option<&EndpointRecord>,
-    tos: u8,
-) -> Result<(i32, Outcome), Refused> {
-    let headers = take_out(frame, tos)?;
-    match endpoint {
-        Some(endpoint) => {
-            address(headers, fan, endpoint);
-            Ok((deliver(frame, Hook::UplinkIngress, endpoint), Outcome::Decapsulated))
-        }
-        None => Ok((to_host(frame)?, Outcome::DecapsulatedToHost)),
-    }
-}
-
 /// Outer header off.
 #[inline(always)]
 fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
@@ -201,12 +213,12 @@ fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
 fn deliver_locally(
     frame: &mut Frame,
     hook: Hook,
-    fan: &FanRecord,
+    fan: u32,
     endpoint: &EndpointRecord,
 ) -> Result<i32, Refused> {
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
     one_hop_less(&mut headers.ip);
-    address(headers, fan, endpoint);
+    address(headers, maps::fan(fan).ok_or(Refused)?, endpoint);
     if !frame.to_us() {
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
         frame.set_to_us()?;

@@ -1,6 +1,7 @@
 //! Fanlight's kernel programs: a thin shell around [`dataplane_common::decide`].
 //!
-//! Every program is one line of [`run`]: read the frame, decide, act, count exactly one outcome.
+//! A hook's program reads the frame, decides, acts, and counts exactly one outcome ([`run`]). What few packets need is left to
+//! [stages](dataplane_common::outcome::Stage), which it calls as tail calls: these count in its place.
 #![no_std]
 #![no_main]
 
@@ -15,11 +16,15 @@ mod watch;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use dataplane_common::{
-    decide::{self, Verdict},
-    outcome::Hook,
+    decide,
+    outcome::{Hook, Outcome},
+    verdict::{Answer, Case, Verdict, route_of},
 };
 
-use crate::{maps::Maps, packet::Frame};
+use crate::{
+    maps::Maps,
+    packet::{Frame, Refused},
+};
 
 /// Packets from the underlay.
 #[classifier]
@@ -49,24 +54,87 @@ pub fn host_egress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::HostEgress)
 }
 
+/// [`Stage::Service`](dataplane_common::outcome::Stage::Service).
+#[classifier]
 #[inline(always)]
-fn decide(hook: Hook, frame: &Frame) -> Verdict<'static> {
-    match hook {
-        Hook::UplinkIngress => decide::uplink_ingress(frame, frame, &Maps),
-        Hook::EndpointIngress | Hook::BridgeIngress => decide::local_ingress(hook, frame, frame, &Maps),
-        Hook::HostEgress => decide::host_egress(frame, frame, &Maps),
-    }
+pub fn stage_service(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &Maps);
+    end(&ctx, &mut frame, hook, verdict)
+}
+
+/// [`Stage::CarriedService`](dataplane_common::outcome::Stage::CarriedService).
+#[classifier]
+#[inline(always)]
+pub fn stage_carried(ctx: TcContext) -> i32 {
+    let (mut frame, _, words) = Frame::handed_over(&ctx);
+    let verdict = decide::carried_service(Case::of(words), &frame, &Maps);
+    end(&ctx, &mut frame, Hook::UplinkIngress, verdict)
+}
+
+/// [`Stage::Begin`](dataplane_common::outcome::Stage::Begin).
+#[classifier]
+#[inline(always)]
+pub fn stage_begin(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &Maps);
+    end(&ctx, &mut frame, hook, verdict)
+}
+
+/// [`Stage::Answer`](dataplane_common::outcome::Stage::Answer).
+#[classifier]
+#[inline(always)]
+pub fn stage_answer(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let done = match Answer::of(words) {
+        Some(answer) => act::answer::send(&mut frame, hook, answer).map(|action| (action, answer.outcome)),
+        None => Err(Refused),
+    };
+    let done = act::unless_refused(&frame, hook, done);
+    count(&ctx, hook, done)
+}
+
+/// [`Stage::Route`](dataplane_common::outcome::Stage::Route).
+#[classifier]
+#[inline(always)]
+pub fn stage_route(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let (rewrite, sender) = route_of(words);
+    let done = act::send_off(&mut frame, hook, rewrite, sender);
+    let done = act::unless_refused(&frame, hook, done);
+    count(&ctx, hook, done)
+}
+
+/// [`Stage::RemoveOptions`](dataplane_common::outcome::Stage::RemoveOptions).
+#[classifier]
+#[inline(always)]
+pub fn stage_options(ctx: TcContext) -> i32 {
+    let (mut frame, hook, _) = Frame::handed_over(&ctx);
+    let done = act::remove_options(&mut frame).map(|action| (action, Outcome::OptionsRemoved));
+    let done = act::unless_refused(&frame, hook, done);
+    count(&ctx, hook, done)
 }
 
 /// Parse → decide → act → count.
 #[inline(always)]
 fn run(ctx: &TcContext, hook: Hook) -> i32 {
     let mut frame = Frame::new(ctx, hook);
-    let verdict = decide(hook, &frame);
-    let (action, outcome) = act::act(&mut frame, hook, verdict);
+    let verdict = decide::decide(hook, &frame, &frame, &Maps);
+    end(ctx, &mut frame, hook, verdict)
+}
+
+/// Act → count.
+#[inline(always)]
+fn end(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> i32 {
+    let done = act::act(ctx, frame, hook, verdict);
+    count(ctx, hook, done)
+}
+
+#[inline(always)]
+fn count(_ctx: &TcContext, hook: Hook, (action, outcome): (i32, Outcome)) -> i32 {
     maps::count(hook, outcome);
     #[cfg(feature = "log")]
-    log::outcome(ctx, hook, outcome);
+    log::outcome(_ctx, hook, outcome);
     action
 }
 

@@ -6,19 +6,20 @@ use aya_ebpf::{
     btf_maps,
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    programs::TcContext,
 };
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
-        FRAGMENTED_PACKETS, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
+        FRAGMENTED_PACKETS, FanRecord, MAX_FANS, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
         MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
         REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT, SEGMENT_ELEMENTS,
         SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit, counter_index, idle,
         vip_bit,
     },
     decide::{Tables, off_the_common_way},
-    outcome::{Hook, Outcome},
+    outcome::{Hook, Outcome, Stage},
     vip::{Services, Tuple},
 };
 
@@ -53,6 +54,10 @@ static PATHS: LruHashMap<[u8; 4], PathRecord> = LruHashMap::with_max_entries(MAX
 /// Hook and outcome → packets, per CPU.
 #[map(name = "counters")]
 static COUNTERS_MAP: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// [`Stage`] → its program. Filled by the agent, an array for each version of the programs.
+#[map(name = "stages")]
+static STAGES: ProgramArray = ProgramArray::with_max_entries(Stage::COUNT, 0);
 
 /// What the agent must hear of at once.
 #[map(name = "events")]
@@ -124,6 +129,19 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 #[inline(always)]
 pub fn decap_flags() -> u64 {
     DECAP_FLAGS.load()
+}
+
+/// Goes on as a stage; returns where that is not to be had.
+#[inline(always)]
+pub fn go_on(ctx: &TcContext, stage: Stage) {
+    // SAFETY: nothing of this program has to be dropped.
+    unsafe { STAGES.tail_call(ctx, stage as u32) };
+}
+
+/// The fan in a slot.
+#[inline(always)]
+pub fn fan(slot: u32) -> Option<&'static FanRecord> {
+    CONFIG.get(0)?.fans.get(slot as usize % MAX_FANS)
 }
 
 /// Counts one packet.
@@ -234,6 +252,11 @@ impl Services for Maps {
     #[inline(always)]
     fn bring_over(&self, key: &FlowKey) -> bool {
         former::bring_over(key)
+    }
+
+    #[inline(always)]
+    fn has_former(&self) -> bool {
+        former::are_there()
     }
 
     #[inline(always)]

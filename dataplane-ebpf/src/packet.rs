@@ -14,6 +14,7 @@ use dataplane_common::{
     decide::Context,
     outcome::Hook,
     packet::Packet,
+    verdict::Words,
     wire::{ETH_LEN, Header, IPV4_LEN, TcpHdr},
 };
 
@@ -62,6 +63,21 @@ impl Frame {
             unsafe { bpf_skb_pull_data(frame.skb, wanted) };
         }
         frame
+    }
+
+    /// The frame that another program has handed over, its hook, and what that program has found.
+    #[inline(always)]
+    pub fn handed_over(ctx: &TcContext) -> (Self, Hook, Words) {
+        let frame = Self { skb: ctx.skb.skb };
+        let [hook, a, b, c, d] = frame.context().cb;
+        (frame, Hook::of(hook), [a, b, c, d])
+    }
+
+    /// Puts down what the next program is to know.
+    #[inline(always)]
+    pub fn hand_over(&mut self, hook: Hook, [a, b, c, d]: Words) {
+        // SAFETY: the context that the kernel passed to this program, of which these words may be written.
+        unsafe { (*self.skb).cb = [hook as u32, a, b, c, d] };
     }
 
     #[inline(always)]

@@ -110,6 +110,7 @@ fn wipe(map: &OwnedFd) -> io::Result<()> {
     // linux/bpf.h, `enum bpf_map_type`.
     const HASH: u32 = 1;
     const ARRAY: u32 = 2;
+    const PROGRAM_ARRAY: u32 = 3;
     const PER_CPU_ARRAY: u32 = 6;
     const LRU_HASH: u32 = 9;
     const ARRAY_OF_MAPS: u32 = 12;
@@ -137,6 +138,8 @@ fn wipe(map: &OwnedFd) -> io::Result<()> {
         ARRAY_OF_MAPS => {
             indexes().try_for_each(|index| absent_is_fine(sys::bpf_delete(map, &index)))?;
         }
+        // The programs of stages, which belong to those of the hooks.
+        PROGRAM_ARRAY => {}
         RING => drain(map)?,
         other => return Err(io::Error::other(format!("a map of kind {other}, number {}", map.as_raw_fd()))),
     }

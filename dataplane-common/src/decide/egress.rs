@@ -1,80 +1,77 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Context, Forward, Tables, Verdict, answer, any_fan, drop, fan_of, forward, host_of, in_slice, ipv4_frame,
-    largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of, pass,
-    service::{self, Client},
-    too_big,
+    Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
+    host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of,
+    pass, service, too_big,
 };
 use crate::{
-    abi::{Config, FanRecord},
-    icmp,
+    abi::FanRecord,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Tuple},
+    vip::{self, Known, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4},
 };
-
-/// What a decision reads.
-pub(super) struct World<'p, 't, P: ?Sized, C, T> {
-    pub packet: &'p P,
-    pub context: &'p C,
-    pub tables: &'t T,
-    pub config: &'t Config,
-    pub hook: Hook,
-}
 
 /// `endpoint-ingress` and `bridge-ingress`: a packet that an endpoint of this host sends.
 ///
 /// On a bridge port the frame may be addressed to another port: only frames to the gateway's MAC are routed here.
 #[inline(always)]
-pub fn local_ingress<'t, P: Packet + ?Sized, T: Tables>(
+pub(super) fn local_ingress<P: Packet + ?Sized, T: Tables>(
     hook: Hook,
     packet: &P,
     context: &impl Context,
-    tables: &'t T,
-) -> Verdict<'t> {
+    tables: &T,
+) -> Verdict {
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
-    let world = World { packet, context, tables, config, hook };
-    let Some(fan) = fan_of(config, ip.dst) else { return outside(&world, &ip) };
+    let input = Input { packet, context, tables, config, hook };
+    let Some(fan) = fan_of(config, ip.dst) else { return outside(&input, &ip) };
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     match own {
-        Some(own) => from_own(&world, (fan, own), &ip),
-        None => from_foreign(&world, fan, &ip),
+        Some(own) => from_own(&input, (fan, own), &ip),
+        None => from_foreign(&input, fan, &ip),
     }
 }
 
 /// To an address of no overlay: perhaps a VIP, or the client of one.
 #[inline(always)]
-fn outside<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    ip: &Ipv4,
-) -> Verdict<'t> {
-    if world.config.services == 0 {
+fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T>, ip: &Ipv4) -> Verdict {
+    if input.config.services == 0 {
         return pass(Outcome::PassNotOurs);
     }
     off_the_common_way();
-    let Some(own) = own_fan_of(world.config, ip.src) else { return pass(Outcome::PassNotOurs) };
-    let client = Client { fan: own, is_outside: false };
-    if !world.tables.may_be_vip(ip.dst.to_be()) {
-        return service::to_client(world, client, ip);
+    let Some(own) = own_fan_of(input.config, ip.src) else { return pass(Outcome::PassNotOurs) };
+    let party = Party { fan: own.slot, is_outside: false };
+    if input.tables.may_be_vip(ip.dst.to_be()) {
+        return match sent_by_endpoint(input, own, ip) {
+            Some(verdict) => verdict,
+            None => service::to_vip(input, party, ip),
+        };
     }
-    match sent_by_endpoint(world, own, ip) {
-        Some(verdict) => verdict,
-        None => service::to_vip(world, client, ip, || pass(Outcome::PassNotOurs)),
+    let Known { rewrite, is_open } = vip::known_answer(input.packet, ip, ETH_LEN, input.tables);
+    if rewrite.is_kept() && !is_open {
+        return pass(Outcome::PassNotOurs);
     }
+    if let Some(verdict) = sent_by_endpoint(input, own, ip) {
+        return verdict;
+    }
+    if is_open {
+        off_the_common_way();
+        return Verdict::service(Case { kind: Kind::ToClient, fan: own.slot, party });
+    }
+    service::to_party(input, party, ip, rewrite)
 }
 
 /// From a source outside this host's slices: an endpoint may have other addresses and talk to the host from them, but
 /// not into the overlay.
 #[inline(always)]
-fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
+fn from_foreign<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
     fan: &FanRecord,
     ip: &Ipv4,
-) -> Verdict<'t> {
-    if !world.context.to_us() && !is_to_bridge(world.packet, fan) {
+) -> Verdict {
+    if !input.context.to_us() && !is_to_bridge(input.packet, fan) {
         return pass(Outcome::PassNotOurs);
     }
     if ip.dst == fan.gateway {
@@ -85,100 +82,89 @@ fn from_foreign<'t, P: Packet + ?Sized, C: Context, T: Tables>(
 
 /// From an address of `own`'s slice to one of `fan`'s overlay.
 #[inline(always)]
-fn from_own<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    (fan, own): (&'t FanRecord, &'t FanRecord),
+fn from_own<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    (fan, own): (&FanRecord, &FanRecord),
     ip: &Ipv4,
-) -> Verdict<'t> {
-    if world.config.services != 0 {
+) -> Verdict {
+    if input.config.services != 0 {
         off_the_common_way();
-        return with_services(world, (fan, own), ip);
+        return with_services(input, (fan, own), ip);
     }
-    match sent_by_endpoint(world, own, ip) {
+    match sent_by_endpoint(input, own, ip) {
         Some(verdict) => verdict,
-        None => to_overlay(world, (fan, own), ip, Tuple::KEPT),
+        None => to_overlay(input, (fan, own), ip, Tuple::KEPT),
     }
 }
 
 /// As [`from_own`] on a node that has services.
 #[inline(always)]
-fn with_services<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    (fan, own): (&'t FanRecord, &'t FanRecord),
+fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    (fan, own): (&FanRecord, &FanRecord),
     ip: &Ipv4,
-) -> Verdict<'t> {
+) -> Verdict {
     let here = in_slice(fan, ip.dst);
-    let sent = sent_by_endpoint(world, own, ip);
+    let sent = sent_by_endpoint(input, own, ip);
     // Ports of one bridge speak to each other without the gateway, backends with their clients too.
-    let switched = matches!(sent, Some(Verdict::Pass(Outcome::PassNotOurs)))
+    let is_switched = sent.is_some_and(|sent| sent.outcome as u32 == Outcome::PassNotOurs as u32)
         && here
-        && world.hook as u32 == Hook::EndpointIngress as u32
+        && input.hook as u32 == Hook::EndpointIngress as u32
         && ip.is_plain()
-        && fits(ip, world.context);
+        && fits(ip, input.context);
     if let Some(verdict) = sent
-        && !switched
+        && !is_switched
     {
         return verdict;
     }
-    let rewrite = translated(world, ip, here);
-    if switched && rewrite.is_kept() {
+    let Known { rewrite, is_open } = vip::known_between(input.packet, ip, ETH_LEN, here, input.tables);
+    if is_open {
+        off_the_common_way();
+        let kind = if is_switched { Kind::Switched } else { Kind::Between };
+        let party = Party { fan: own.slot, is_outside: false };
+        return Verdict::service(Case { kind, fan: fan.slot, party });
+    }
+    if is_switched && rewrite.is_kept() {
         return pass(Outcome::PassNotOurs);
     }
-    to_overlay(world, (fan, own), ip, rewrite)
+    to_overlay(input, (fan, own), ip, rewrite)
 }
 
-/// What services have to do with a packet between two overlay addresses: a backend's answer, which only its client's host
-/// translates, or a connection beside a service's.
+/// From an address of `own`'s slice to one of `fan`'s overlay, whatever services have to do with it.
 #[inline(always)]
-fn translated<P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, '_, P, C, T>,
-    ip: &Ipv4,
-    here: bool,
-) -> Tuple {
-    if here {
-        let answer = vip::from_backend(world.packet, ip, ETH_LEN, world.tables);
-        if !answer.is_kept() {
-            return answer;
-        }
-    }
-    vip::beside(world.packet, ip, ETH_LEN, world.tables)
-}
-
-/// From an address of `own`'s slice to one of `fan`'s overlay.
-#[inline(always)]
-fn to_overlay<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    (fan, own): (&'t FanRecord, &'t FanRecord),
+pub(super) fn to_overlay<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    (fan, own): (&FanRecord, &FanRecord),
     ip: &Ipv4,
     rewrite: Tuple,
-) -> Verdict<'t> {
+) -> Verdict {
     let here = in_slice(fan, ip.dst);
     if here && ip.dst == fan.gateway {
         if rewrite.is_kept() {
             return pass(Outcome::PassToHost);
         }
-        return Verdict::Translate { rewrite, forward: Forward::ToHost { fan } };
+        return Verdict::forward(rewrite, Out::STACK);
     }
     if ip.header.ttl <= 1 {
-        return answer(world.packet, own.gateway, ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded);
+        return answer(input.packet, own.gateway, ip, With::TtlExceeded, Outcome::DropTtlExceeded);
     }
     if here {
-        return match world.tables.endpoint(ip.dst) {
-            Some(endpoint) => forward(rewrite, Forward::Deliver { fan, endpoint }),
+        return match input.tables.endpoint(ip.dst) {
+            Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint)),
             None => pass(Outcome::PassSlowPath),
         };
     }
-    towards(world, (fan, own), ip, ip.dst, rewrite)
+    towards(input, (fan, own.gateway), ip, ip.dst, rewrite)
 }
 
 /// What becomes of a packet of an endpoint wherever it goes: not to the gateway, not the endpoint's, not plain.
 #[inline(always)]
-pub(super) fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, '_, P, C, T>,
+fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
     own: &FanRecord,
     ip: &Ipv4,
-) -> Option<Verdict<'static>> {
-    let &World { packet, context, tables, hook, .. } = world;
+) -> Option<Verdict> {
+    let &Input { packet, context, tables, hook, .. } = input;
     if !context.to_us() && !is_to_bridge(packet, own) {
         return Some(pass(Outcome::PassNotOurs));
     }
@@ -201,16 +187,16 @@ fn is_to_bridge<P: Packet + ?Sized>(packet: &P, fan: &FanRecord) -> bool {
     destination == Some(fan.bridge_mac)
 }
 
-/// To `destination` in another host's slice.
+/// To `destination` in another host's slice; ICMP errors come from address `told_by`.
 #[inline(always)]
-pub(super) fn towards<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    (fan, own): (&'t FanRecord, &'t FanRecord),
+pub(super) fn towards<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    (fan, told_by): (&FanRecord, u32),
     ip: &Ipv4,
     destination: u32,
     rewrite: Tuple,
-) -> Verdict<'t> {
-    let &World { packet, context, tables, config, hook } = world;
+) -> Verdict {
+    let &Input { packet, context, tables, config, hook } = input;
     // What the host's stack sends has been routed, cannot go back to it, and is not to be told of its own routes.
     let by_stack = hook as u32 == Hook::HostEgress as u32;
     let host = host_of(fan, destination);
@@ -218,70 +204,70 @@ pub(super) fn towards<'t, P: Packet + ?Sized, C: Context, T: Tables>(
         if by_stack {
             return drop(Outcome::DropNoFan);
         }
-        return answer(packet, own.gateway, ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
+        return answer(packet, told_by, ip, With::HostUnreachable, Outcome::DropNoFan);
     }
     let size = largest_packet(packet, context, ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
         if ip.dont_fragment() {
-            return too_big(packet, own.gateway, ip, mtu);
+            return too_big(packet, told_by, ip, mtu);
         }
         return if by_stack { drop(Outcome::DropTooBig) } else { pass(Outcome::PassSlowPath) };
     }
-    forward(rewrite, Forward::Encapsulate { fan, host, routed: !by_stack })
+    Verdict::forward(rewrite, Out::tunnel(fan.slot, host, !by_stack))
 }
 
 /// `host-egress`: a packet that the host's stack sends, its own or one it forwards. TTL is the stack's business.
 #[inline(always)]
-pub fn host_egress<'t, P: Packet + ?Sized, T: Tables>(
+pub(super) fn host_egress<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     context: &impl Context,
-    tables: &'t T,
-) -> Verdict<'t> {
+    tables: &T,
+) -> Verdict {
     let Some(ip) = ipv4_frame(packet, context) else { return drop(Outcome::DropNoFan) };
     let Some(config) = tables.config() else { return drop(Outcome::DropNoFan) };
-    let world = World { packet, context, tables, config, hook: Hook::HostEgress };
-    let Some(fan) = fan_of(config, ip.dst) else { return host_to_vip(&world, &ip) };
+    let input = Input { packet, context, tables, config, hook: Hook::HostEgress };
+    let Some(fan) = fan_of(config, ip.dst) else { return host_to_vip(&input, &ip) };
     if in_slice(fan, ip.dst) {
         return drop(Outcome::DropLoop);
     }
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return drop(Outcome::DropForeignSource) };
-    match towards(&world, (fan, own), &ip, ip.dst, Tuple::KEPT) {
-        Verdict::Forward(_) if !ip.well_formed() || !fits(&ip, context) => drop(Outcome::DropTooBig),
-        verdict => verdict,
+    let verdict = towards(&input, (fan, own.gateway), &ip, ip.dst, Tuple::KEPT);
+    let is_forwarded = verdict.action as u32 == Action::Forward as u32;
+    if is_forwarded && (!ip.well_formed() || !fits(&ip, context)) {
+        return drop(Outcome::DropTooBig);
     }
+    verdict
 }
 
 /// To an address of no overlay that is routed to the helper device: a VIP.
 #[inline(always)]
-fn host_to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
+fn host_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
     ip: &Ipv4,
-) -> Verdict<'t> {
-    if world.config.services == 0 {
+) -> Verdict {
+    if input.config.services == 0 {
         return drop(Outcome::DropNoFan);
     }
-    let client = match own_fan_of(world.config, ip.src) {
-        Some(fan) => Client { fan, is_outside: false },
-        None if fan_of(world.config, ip.src).is_some() => return drop(Outcome::DropForeignSource),
+    let party = match own_fan_of(input.config, ip.src) {
+        Some(fan) => Party { fan: fan.slot, is_outside: false },
+        None if fan_of(input.config, ip.src).is_some() => return drop(Outcome::DropForeignSource),
         None => {
             off_the_common_way();
-            let Some(fan) = any_fan(world.config) else { return drop(Outcome::DropNoFan) };
-            Client { fan, is_outside: true }
+            let Some(fan) = any_fan(input.config) else { return drop(Outcome::DropNoFan) };
+            Party { fan: fan.slot, is_outside: true }
         }
     };
-    if !fits(ip, world.context) {
+    if !fits(ip, input.context) {
         return drop(Outcome::DropTooBig);
     }
     // The stack has done what they ask for on the way here. A flow's packets all have their ports in one place then, and an
     // ICMP error need not quote a header of any length.
     if ip.has_options() && ip.well_formed() {
-        return Verdict::RemoveOptions;
+        return Verdict::remove_options();
     }
-    // An address of the range of VIPs that none has.
-    let nobody = || answer(world.packet, client.host(), ip, icmp::Error::HostUnreachable, Outcome::DropNoFan);
-    service::to_vip(world, client, ip, nobody)
+    service::to_vip(input, party, ip)
 }
 
 /// The header describes this frame, and the outer header's 16-bit length has room for it.

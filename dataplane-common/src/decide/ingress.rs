@@ -1,31 +1,29 @@
 //! Packets from the underlay.
 
 use super::{
-    Context, Forward, Tables, Verdict, any_fan, drop,
-    egress::World,
-    fan_of, forward, host_of, in_slice, ipv4_at, ipv4_frame, off_the_common_way, pass,
-    service::{self, Client},
+    Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, drop, fan_of, host_of, in_slice,
+    ipv4_at, ipv4_frame, off_the_common_way, pass, service,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
     checksum, ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip,
+    vip::{self, Known, Tuple},
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
 };
 
 /// Offset of what follows an outer header without options.
-const INNER: usize = ETH_LEN + IPV4_LEN;
+pub(super) const INNER: usize = ETH_LEN + IPV4_LEN;
 
 /// `uplink-ingress`: takes tunnel packets for this host's fans out of the underlay's traffic, learns from ICMP errors
 /// about those that we sent, and serves VIPs to who routes them here. Anything else costs no hash look-up.
 #[inline(always)]
-pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
+pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     context: &impl Context,
-    tables: &'t T,
-) -> Verdict<'t> {
+    tables: &T,
+) -> Verdict {
     let Some(outer) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     if outer.header.proto == PROTO_IPIP {
         return decapsulate(packet, context, tables, outer);
@@ -40,37 +38,38 @@ pub fn uplink_ingress<'t, P: Packet + ?Sized, T: Tables>(
         return pass(Outcome::PassNotOurs);
     }
     off_the_common_way();
-    let world = World { packet, context, tables, config, hook: Hook::UplinkIngress };
-    bare(&world, &outer)
+    let input = Input { packet, context, tables, config, hook: Hook::UplinkIngress };
+    bare(&input, &outer)
 }
 
 /// A packet without a tunnel: to a VIP from somebody who routes it here, or from a backend outside the overlays, or
 /// neither.
 #[inline(always)]
-fn bare<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    ip: &Ipv4,
-) -> Verdict<'t> {
-    let &World { packet, context, tables, config, .. } = world;
-    let not_ours = || pass(Outcome::PassNotOurs);
+fn bare<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T>, ip: &Ipv4) -> Verdict {
+    let &Input { packet, context, tables, config, .. } = input;
     if !context.to_us() || !ip.is_plain() || ip.total_len + ETH_LEN as u32 > context.frame_len() {
-        return not_ours();
+        return pass(Outcome::PassNotOurs);
     }
     if tables.may_be_vip(ip.dst.to_be()) {
         if fan_of(config, ip.src).is_some() {
             // Its host would have put it into a tunnel packet.
             let is_vip = tables.is_vip(ip.dst.to_be());
-            return if is_vip { drop(Outcome::DropSpoofedSource) } else { not_ours() };
+            return if is_vip { drop(Outcome::DropSpoofedSource) } else { pass(Outcome::PassNotOurs) };
         }
-        let Some(fan) = any_fan(config) else { return not_ours() };
-        return service::to_vip(world, Client { fan, is_outside: true }, ip, not_ours);
+        let Some(fan) = any_fan(config) else { return pass(Outcome::PassNotOurs) };
+        return service::to_vip(input, Party { fan: fan.slot, is_outside: true }, ip);
     }
-    let Some(fan) = own_address(config, ip.dst) else { return not_ours() };
-    let rewrite = vip::from_backend(packet, ip, ETH_LEN, tables);
+    let Some(fan) = own_address(config, ip.dst) else { return pass(Outcome::PassNotOurs) };
+    let party = Party { fan: fan.slot, is_outside: true };
+    let Known { rewrite, is_open } = vip::known_answer(packet, ip, ETH_LEN, tables);
+    if is_open {
+        off_the_common_way();
+        return Verdict::service(Case { kind: Kind::ToClient, fan: fan.slot, party });
+    }
     if rewrite.is_kept() {
-        return not_ours();
+        return pass(Outcome::PassNotOurs);
     }
-    service::to_backend(world, Client { fan, is_outside: true }, ip, rewrite)
+    service::to_party(input, party, ip, rewrite)
 }
 
 /// The fan for which `address` is this host's in the underlay.
@@ -80,12 +79,12 @@ fn own_address(config: &Config, address: u32) -> Option<&FanRecord> {
 }
 
 #[inline(always)]
-fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
+fn decapsulate<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     context: &impl Context,
-    tables: &'t T,
+    tables: &T,
     outer: Ipv4,
-) -> Verdict<'t> {
+) -> Verdict {
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     let Some(local) = fan_at(config, &outer) else { return pass(Outcome::PassNotOurs) };
     if outer.header.vihl != PLAIN {
@@ -117,29 +116,58 @@ fn decapsulate<'t, P: Packet + ?Sized, T: Tables>(
     if !in_slice(to, inner.dst) {
         return drop(Outcome::DropNotOurSlice);
     }
-    let tos = if inner.header.tos == outer.header.tos {
-        inner.header.tos
-    } else {
-        off_the_common_way();
-        match ecn::decapsulate(inner.header.tos, outer.header.tos) {
-            Some(tos) => tos,
-            None => return drop(Outcome::DropEcn),
-        }
-    };
-    let endpoint = if inner.dst == to.gateway { None } else { tables.endpoint(inner.dst) };
-    let arrived = Forward::Decapsulate { fan: to, endpoint, tos };
+    let Some(tos) = inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
     if config.services == 0 {
-        return Verdict::Forward(arrived);
+        return Verdict::forward(Tuple::KEPT, arrived(tables, to, inner.dst, tos));
     }
     off_the_common_way();
     let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
-    let rewrite = vip::from_backend(packet, &inner, INNER, tables);
-    if !rewrite.is_kept() && rewrite.dst != inner.dst.to_be() {
+    let Known { rewrite, is_open } = vip::known_answer(packet, &inner, INNER, tables);
+    if is_open {
+        off_the_common_way();
+        let party = Party { fan: from.slot, is_outside: false };
+        return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party });
+    }
+    answered(tables, to, inner.dst, tos, rewrite)
+}
+
+/// The TOS byte that the inner packet gets; `None` where it has to be dropped.
+#[inline(always)]
+pub(super) fn inner_tos(inner: &Ipv4, outer: &Ipv4) -> Option<u8> {
+    if inner.header.tos == outer.header.tos {
+        return Some(inner.header.tos);
+    }
+    off_the_common_way();
+    ecn::decapsulate(inner.header.tos, outer.header.tos)
+}
+
+/// Out of its tunnel packet, perhaps as a service's answer.
+#[inline(always)]
+pub(super) fn answered<T: Tables>(
+    tables: &T,
+    to: &FanRecord,
+    destination: u32,
+    tos: u8,
+    rewrite: Tuple,
+) -> Verdict {
+    if !rewrite.is_kept() && rewrite.dst != destination.to_be() {
         off_the_common_way();
         // An answer to this host's gateway address, on behalf of a client outside the overlays.
-        return Verdict::Translate { rewrite, forward: Forward::DecapsulateAndRoute { tos } };
+        return Verdict::forward(rewrite, Out::decapsulated_and_routed(tos));
     }
-    forward(rewrite, arrived)
+    Verdict::forward(rewrite, arrived(tables, to, destination, tos))
+}
+
+/// To the endpoint that has the address, or to the stack.
+#[inline(always)]
+fn arrived<T: Tables>(tables: &T, to: &FanRecord, destination: u32, tos: u8) -> Out {
+    if destination == to.gateway {
+        return Out::decapsulated_to_stack(tos);
+    }
+    match tables.endpoint(destination) {
+        Some(&endpoint) => Out::decapsulated(to.slot, endpoint, tos),
+        None => Out::decapsulated_to_stack(tos),
+    }
 }
 
 /// The fan that an outer packet may belong to: its destination is ours, its source a host of the underlay.
@@ -157,7 +185,7 @@ fn check<P: Packet + ?Sized>(
     context: &impl Context,
     outer: &Ipv4,
     inner: &Ipv4,
-) -> Option<Verdict<'static>> {
+) -> Option<Verdict> {
     if !inner.is_plain() && !inner.well_formed() {
         return Some(drop(Outcome::DropBadHeader));
     }
@@ -176,12 +204,12 @@ fn check<P: Packet + ?Sized>(
 /// An ICMP "fragmentation needed" about a tunnel packet of ours: RFC 1191, RFC 2003 section 5.1.
 /// It is believed when it quotes our outer source, a host of the underlay, and a sane MTU; it can only lower.
 #[inline(always)]
-fn learn<'t, P: Packet + ?Sized, T: Tables>(
+fn learn<P: Packet + ?Sized, T: Tables>(
     packet: &P,
-    tables: &'t T,
+    tables: &T,
     config: &Config,
     outer: &Ipv4,
-) -> Option<Verdict<'t>> {
+) -> Option<Verdict> {
     const QUOTE: usize = INNER + size_of::<IcmpHdr>();
     if outer.has_options() || outer.is_fragment() {
         return None;
@@ -206,5 +234,5 @@ fn learn<'t, P: Packet + ?Sized, T: Tables>(
     if inner >= fan.mtu || tables.path_mtu(quoted.dst).is_some_and(|known| known <= inner) {
         return None;
     }
-    Some(Verdict::LearnPathMtu { host: quoted.dst, mtu: inner })
+    Some(Verdict::learn_path_mtu(quoted.dst, inner))
 }

@@ -1,43 +1,28 @@
-//! Packets to VIPs, and answers to clients that no tunnel leads to.
+//! Packets to VIPs and from their backends. What most packets need is decided by the hook's own program, the rest by
+//! [`service`] in a program of its own, which the others call.
 
 use super::{
-    Answer, Context, Forward, Tables, Verdict, With, answer, drop, egress, egress::World, fan_of, in_slice,
-    largest_packet, off_the_common_way, pass, too_big,
+    Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, drop, egress,
+    fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, largest_packet, off_the_common_way, pass,
+    too_big,
 };
 use crate::{
-    abi::{BackendRecord, Config, Encapsulation, FanRecord, FlowRecord},
+    abi::{BackendRecord, Config, Encapsulation, FlowRecord},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Place, Refusal, Segment, Tuple},
+    vip::{self, Place, Refusal, Segment, Translation, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
-/// Who speaks to a VIP, or answers for one.
-#[derive(Clone, Copy)]
-pub struct Client<'t> {
-    /// The fan of its address; some fan of this node where it has none.
-    pub fan: &'t FanRecord,
-    /// Its address lies in no overlay.
-    pub is_outside: bool,
-}
-
-impl Client<'_> {
-    /// The address of this host that it knows a way to.
-    #[inline(always)]
-    pub(super) fn host(&self) -> u32 {
-        if self.is_outside { self.fan.address } else { self.fan.gateway }
-    }
-}
-
 /// This node between a client and its backends.
-struct Here<'t> {
+struct Node<'t> {
     config: &'t Config,
     hook: Hook,
-    client: Client<'t>,
+    client: Party,
 }
 
-impl Place for Here<'_> {
+impl Place for Node<'_> {
     #[inline(always)]
     fn source(&self, client: u32, backend: &BackendRecord) -> u8 {
         let address = u32::from_be(backend.address);
@@ -45,9 +30,10 @@ impl Place for Here<'_> {
             let is_here = backend.flags & BackendRecord::HERE != 0;
             return if is_here { FlowRecord::FROM_VIP } else { FlowRecord::FROM_UPLINK };
         };
+        let own = fan_in(self.config, self.client.fan);
         // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all.
         let past_the_hooks = address == fan.gateway
-            || self.hook as u32 == Hook::BridgeIngress as u32 && in_slice(self.client.fan, address);
+            || self.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, address);
         if client == backend.address || past_the_hooks {
             FlowRecord::FROM_VIP
         } else if self.client.is_outside && !in_slice(fan, address) {
@@ -59,80 +45,202 @@ impl Place for Here<'_> {
 
     #[inline(always)]
     fn address(&self, flags: u8, backend: u32) -> u32 {
+        let own = fan_in(self.config, self.client.fan);
         let address = if flags & FlowRecord::FROM_UPLINK != 0 {
-            self.client.fan.address
+            own.address
         } else {
-            fan_of(self.config, u32::from_be(backend)).map_or(self.client.fan.gateway, |fan| fan.gateway)
+            fan_of(self.config, u32::from_be(backend)).map_or(own.gateway, |fan| fan.gateway)
         };
         address.to_be()
     }
 }
 
-/// To what may be a VIP; `otherwise` where it is none.
+/// To what may be a VIP: on its way where its flow is established, and else a case for [`service`].
 #[inline(always)]
-pub(super) fn to_vip<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    client: Client<'t>,
+pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    client: Party,
     ip: &Ipv4,
-    otherwise: impl FnOnce() -> Verdict<'t>,
-) -> Verdict<'t> {
-    let by_stack = world.hook as u32 == Hook::HostEgress as u32;
-    if !by_stack && ip.header.ttl <= 1 {
-        return expired(world, client, ip);
+) -> Verdict {
+    let node = Node { config: input.config, hook: input.hook, client };
+    let rewrite = vip::established(input.packet, ip, ETH_LEN, &node, input.tables);
+    if rewrite.is_kept() {
+        off_the_common_way();
+        return Verdict::service(Case { kind: Kind::ToVip, fan: client.fan, party: client });
     }
-    let here = Here { config: world.config, hook: world.hook, client };
-    let fate = vip::to_vip(world.packet, ip, ETH_LEN, &here, world.tables);
-    let Some(refusal) = fate.refusal else { return to_backend(world, client, ip, fate.rewrite) };
-    off_the_common_way();
+    to_party(input, client, ip, rewrite)
+}
+
+/// Decides what the hook's own program has left open of a packet outside of tunnel packets.
+#[inline(always)]
+pub fn bare_service<P: Packet + ?Sized, T: Tables>(
+    hook: Hook,
+    case: Case,
+    packet: &P,
+    context: &impl Context,
+    tables: &T,
+) -> Verdict {
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let input = Input { packet, context, tables, config, hook };
+    let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
+    bare(&input, case, &ip)
+}
+
+/// Decides what `uplink-ingress` has left open of a packet in a tunnel packet.
+#[inline(always)]
+pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, tables: &T) -> Verdict {
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let Some(inner) = ipv4_at(packet, ingress::INNER) else { return drop(Outcome::DropTruncated) };
+    let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
+    let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
+    let rewrite = vip::from_backend(packet, &inner, ingress::INNER, tables);
+    ingress::answered(tables, fan_in(config, case.fan), inner.dst, tos, rewrite)
+}
+
+#[inline(always)]
+fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    case: Case,
+    ip: &Ipv4,
+) -> Verdict {
+    let &Input { packet, tables, config, .. } = input;
+    if case.kind as u32 == Kind::ToVip as u32 {
+        return open_to_vip(input, case, ip);
+    }
+    let is_between = case.kind as u32 != Kind::ToClient as u32;
+    let mut rewrite = Tuple::KEPT;
+    if !is_between || in_slice(fan_in(config, case.fan), ip.dst) {
+        rewrite = vip::from_backend(packet, ip, ETH_LEN, tables);
+    }
+    if is_between {
+        if rewrite.is_kept() {
+            let Translation { rewrite: beside, refusal } = vip::beside(packet, ip, ETH_LEN, tables);
+            if refusal.is_some() {
+                return Verdict::begin(case);
+            }
+            rewrite = beside;
+        }
+        return between(input, case, ip, rewrite);
+    }
+    if rewrite.is_kept() {
+        return pass(Outcome::PassNotOurs);
+    }
+    to_party(input, case.party, ip, rewrite)
+}
+
+/// Between two overlay addresses.
+#[inline(always)]
+fn between<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    case: Case,
+    ip: &Ipv4,
+    rewrite: Tuple,
+) -> Verdict {
+    if rewrite.is_kept() && case.kind as u32 == Kind::Switched as u32 {
+        return pass(Outcome::PassNotOurs);
+    }
+    let fans = (fan_in(input.config, case.fan), fan_in(input.config, case.party.fan));
+    egress::to_overlay(input, fans, ip, rewrite)
+}
+
+/// Begins a flow of a service with its first packet, or one straight to a backend.
+#[inline(always)]
+pub fn begin<P: Packet + ?Sized, T: Tables>(
+    hook: Hook,
+    case: Case,
+    packet: &P,
+    context: &impl Context,
+    tables: &T,
+) -> Verdict {
+    let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    let input = Input { packet, context, tables, config, hook };
+    let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
+    if case.kind as u32 > Kind::ToOther as u32 {
+        return between(&input, case, &ip, vip::begin_beside(packet, &ip, ETH_LEN, tables));
+    }
+    let is_first = case.kind as u32 == Kind::ToVip as u32;
+    let node = Node { config, hook, client: case.party };
+    let Translation { rewrite, refusal } = vip::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
+    match refusal {
+        None => to_party(&input, case.party, &ip, rewrite),
+        Some(Refusal::Collision) if is_first => Verdict::begin(Case { kind: Kind::ToOther, ..case }),
+        Some(refusal) => refused(&input, case.party, &ip, refusal),
+    }
+}
+
+/// To a VIP, and of no established flow.
+#[inline(always)]
+fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    case: Case,
+    ip: &Ipv4,
+) -> Verdict {
+    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
+    let client = case.party;
     // The filter may have taken another address for a VIP.
-    if !world.tables.is_vip(ip.dst.to_be()) {
-        return otherwise();
+    if !input.tables.is_vip(ip.dst.to_be()) {
+        return no_vip(input, client, ip);
     }
-    if is_echo_request(world.packet, ip) {
-        return Verdict::Answer(Answer::with(With::Echo, Outcome::AnsweredEcho));
+    if !by_stack && ip.header.ttl <= 1 {
+        return expired(input, client, ip);
     }
+    let node = Node { config: input.config, hook: input.hook, client };
+    let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, &node, input.tables);
+    match refusal {
+        None => to_party(input, client, ip, rewrite),
+        Some(Refusal::Unknown) => Verdict::begin(case),
+        Some(_) if is_echo_request(input.packet, ip) => {
+            Verdict::answer(Answer::with(With::Echo, Outcome::AnsweredEcho))
+        }
+        Some(refusal) => refused(input, client, ip, refusal),
+    }
+}
+
+/// To a VIP, which cannot serve it.
+#[inline(always)]
+fn refused<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    client: Party,
+    ip: &Ipv4,
+    refusal: Refusal,
+) -> Verdict {
     let outcome = match refusal {
-        Refusal::NoService if world.hook as u32 == Hook::UplinkIngress as u32 => return otherwise(),
+        Refusal::NoService if input.hook as u32 == Hook::UplinkIngress as u32 => {
+            return no_vip(input, client, ip);
+        }
         Refusal::BadSource => return drop(Outcome::DropBadSource),
         Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
-        Refusal::NoService => Outcome::RefusedNoService,
+        Refusal::NoService | Refusal::Unknown => Outcome::RefusedNoService,
         Refusal::NoBackend => Outcome::RefusedNoBackend,
         Refusal::Collision => Outcome::RefusedCollision,
         Refusal::BackendGone => Outcome::RefusedBackendGone,
     };
-    refuse(world, client, ip, outcome)
+    refuse(input, client, ip, outcome)
 }
 
-/// Of an endpoint to an address of no overlay: perhaps a backend's answer to a client there.
+/// To an address that is no VIP. From the host's stack, which routes here only what is in the range of VIPs, it goes nowhere.
 #[inline(always)]
-pub(super) fn to_client<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    backend: Client<'t>,
+fn no_vip<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    client: Party,
     ip: &Ipv4,
-) -> Verdict<'t> {
-    let rewrite = vip::from_backend(world.packet, ip, ETH_LEN, world.tables);
-    if rewrite.is_kept() {
+) -> Verdict {
+    if input.hook as u32 != Hook::HostEgress as u32 {
         return pass(Outcome::PassNotOurs);
     }
-    if let Some(verdict) = egress::sent_by_endpoint(world, backend.fan, ip) {
-        return verdict;
-    }
-    if ip.header.ttl <= 1 {
-        return expired(world, backend, ip);
-    }
-    to_backend(world, backend, ip, rewrite)
+    answer(input.packet, client.host(input.config), ip, With::HostUnreachable, Outcome::DropNoFan)
 }
 
 #[inline(always)]
-fn expired<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    client: Client<'t>,
+fn expired<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    sender: Party,
     ip: &Ipv4,
-) -> Verdict<'t> {
+) -> Verdict {
     if ip.header.ttl == 0 {
         return drop(Outcome::DropTtlExceeded);
     }
-    answer(world.packet, client.host(), ip, icmp::Error::TtlExceeded, Outcome::DropTtlExceeded)
+    answer(input.packet, sender.host(input.config), ip, With::TtlExceeded, Outcome::DropTtlExceeded)
 }
 
 #[inline(always)]
@@ -146,74 +254,76 @@ fn is_echo_request<P: Packet + ?Sized>(packet: &P, ip: &Ipv4) -> bool {
 
 /// On to where the translated packet's destination lives: a backend, or the client of an answer.
 #[inline(always)]
-pub(super) fn to_backend<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    sender: Client<'t>,
+pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    sender: Party,
     ip: &Ipv4,
     rewrite: Tuple,
-) -> Verdict<'t> {
+) -> Verdict {
     let destination = u32::from_be(rewrite.dst);
-    let Some(fan) = fan_of(world.config, destination) else { return route(world, sender, ip, rewrite) };
+    let fan = fan_of(input.config, destination);
+    if let Some(fan) = fan
+        && destination == fan.gateway
+        && in_slice(fan, destination)
+    {
+        return Verdict::forward(rewrite, Out::STACK);
+    }
+    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
+    if !by_stack && ip.header.ttl <= 1 {
+        return expired(input, sender, ip);
+    }
+    let Some(fan) = fan else { return route(input, sender, ip, rewrite) };
     if !in_slice(fan, destination) {
-        let verdict = egress::towards(world, (fan, sender.fan), ip, destination, rewrite);
-        return match verdict {
-            Verdict::Answer(answer) if sender.is_outside => {
-                Verdict::Answer(Answer { source: sender.fan.address, ..answer })
-            }
-            verdict => verdict,
-        };
+        return egress::towards(input, (fan, sender.host(input.config)), ip, destination, rewrite);
     }
-    if destination == fan.gateway {
-        return Verdict::Translate { rewrite, forward: Forward::ToHost { fan } };
-    }
-    match world.tables.endpoint(destination) {
-        Some(endpoint) => Verdict::Translate { rewrite, forward: Forward::Deliver { fan, endpoint } },
+    match input.tables.endpoint(destination) {
+        Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint)),
         // The stack asks for the neighbour, and has no way to tell the sender of the bridge's MTU: the sender that it sees
         // may be the VIP.
-        None if ip.dont_fragment() && largest_packet(world.packet, world.context, ip) > fan.mtu => {
-            too_big(world.packet, sender.host(), ip, fan.mtu)
+        None if ip.dont_fragment() && largest_packet(input.packet, input.context, ip) > fan.mtu => {
+            too_big(input.packet, sender.host(input.config), ip, fan.mtu)
         }
-        None => Verdict::Translate { rewrite, forward: Forward::ToHost { fan } },
+        None => Verdict::forward(rewrite, Out::STACK),
     }
 }
 
 /// Out as the routing table says: what the uplink carries.
 #[inline(always)]
-fn route<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    sender: Client<'t>,
+fn route<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    sender: Party,
     ip: &Ipv4,
     rewrite: Tuple,
-) -> Verdict<'t> {
+) -> Verdict {
     off_the_common_way();
-    let mtu = sender.fan.mtu + Encapsulation::Ipip.overhead();
-    if largest_packet(world.packet, world.context, ip) <= mtu {
-        return Verdict::Translate { rewrite, forward: Forward::Route { sender } };
+    let mtu = fan_in(input.config, sender.fan).mtu + Encapsulation::Ipip.overhead();
+    if largest_packet(input.packet, input.context, ip) <= mtu {
+        return Verdict::route(rewrite, sender);
     }
     if !ip.dont_fragment() {
         return drop(Outcome::DropTooBig);
     }
-    too_big(world.packet, sender.host(), ip, mtu)
+    too_big(input.packet, sender.host(input.config), ip, mtu)
 }
 
 /// As a closed port answers.
 #[inline(always)]
-fn refuse<'t, P: Packet + ?Sized, C: Context, T: Tables>(
-    world: &World<'_, 't, P, C, T>,
-    client: Client<'t>,
+fn refuse<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    client: Party,
     ip: &Ipv4,
     outcome: Outcome,
-) -> Verdict<'t> {
+) -> Verdict {
     if ip.header.proto == PROTO_TCP {
-        return match Segment::read(world.packet, ip, ETH_LEN) {
-            Some(segment) if !segment.is_reset() => Verdict::Answer(Answer::with(With::Reset, outcome)),
+        return match Segment::read(input.packet, ip, ETH_LEN) {
+            Some(segment) if !segment.is_reset() => Verdict::answer(Answer::with(With::Reset, outcome)),
             _ => drop(outcome),
         };
     }
-    match answer(world.packet, client.host(), ip, icmp::Error::PortUnreachable, outcome) {
-        Verdict::Answer(answer) if world.tables.may_refuse(ip.src.to_be()) => {
-            Verdict::Answer(Answer { outcome, ..answer })
-        }
-        _ => drop(outcome),
+    let source = client.host(input.config);
+    let refused = answer(input.packet, source, ip, With::PortUnreachable, outcome);
+    if refused.action as u32 != Action::Answer as u32 || !input.tables.may_refuse(ip.src.to_be()) {
+        return drop(outcome);
     }
+    Verdict::answer(Answer { with: With::PortUnreachable, source, mtu: 0, outcome })
 }

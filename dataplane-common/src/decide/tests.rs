@@ -9,6 +9,7 @@ use crate::{
     fan::mask,
     memory::Memory,
     outcome::Hook,
+    verdict::{Way, route_of},
     wire::PROTO_IPIP,
 };
 
@@ -101,45 +102,54 @@ impl Frame {
     }
 
     fn sent_by_endpoint(&self, world: &Memory) -> String {
-        describe(&local_ingress(Hook::EndpointIngress, self.bytes.as_slice(), &self.meta, world))
+        describe(&complete(Hook::EndpointIngress, self.bytes.as_slice(), &self.meta, world))
     }
 
     fn sent_by_underlay(&self, world: &Memory) -> String {
-        describe(&uplink_ingress(self.bytes.as_slice(), &self.meta, world))
+        describe(&complete(Hook::UplinkIngress, self.bytes.as_slice(), &self.meta, world))
     }
 
     fn sent_by_host(&self, world: &Memory) -> String {
-        describe(&host_egress(self.bytes.as_slice(), &self.meta, world))
+        describe(&complete(Hook::HostEgress, self.bytes.as_slice(), &self.meta, world))
     }
 }
 
-fn describe(verdict: &Verdict<'_>) -> String {
-    match verdict {
-        Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome.name().to_owned(),
-        Verdict::Forward(Forward::Encapsulate { host, routed, .. }) => {
-            format!("encapsulate to {host:08x} routed {routed}")
-        }
-        Verdict::Forward(Forward::Decapsulate { endpoint, tos, .. }) => {
-            format!("decapsulate to {:?} tos {tos:02x}", endpoint.map(|endpoint| endpoint.ifindex))
-        }
-        Verdict::Forward(Forward::Deliver { endpoint, .. }) => format!("deliver to {}", endpoint.ifindex),
-        Verdict::Answer(Answer { with: With::Error(error), source, mtu, outcome }) => {
-            let mtu = if *mtu > 0 { format!(" {mtu}") } else { String::new() };
-            format!("{} {error:?}{mtu} from {source:08x}", outcome.name())
-        }
-        Verdict::Answer(Answer { with: With::Reset, outcome, .. }) => format!("{} by reset", outcome.name()),
-        Verdict::Answer(Answer { with: With::Echo, .. }) => "answer the echo request".to_owned(),
-        Verdict::Forward(Forward::ToHost { .. }) => "deliver to the host".to_owned(),
-        Verdict::Forward(Forward::Route { .. }) => "route".to_owned(),
-        Verdict::Forward(Forward::DecapsulateAndRoute { tos }) => {
-            format!("decapsulate and route tos {tos:02x}")
-        }
-        Verdict::Translate { rewrite, forward } => {
-            let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
-            format!("from {src:08x} to {dst:08x}, {}", describe(&Verdict::Forward(*forward)))
-        }
-        Verdict::RemoveOptions => "remove options".to_owned(),
-        Verdict::LearnPathMtu { host, mtu } => format!("learn {mtu} to {host:08x}"),
+fn describe(verdict: &Verdict) -> String {
+    let Verdict { action, outcome, rewrite, out, words } = *verdict;
+    match action {
+        Action::Pass | Action::Drop => outcome.name().to_owned(),
+        Action::Forward if rewrite.is_kept() => describe_out(out),
+        Action::Forward => format!("{}, {}", describe_rewrite(rewrite), describe_out(out)),
+        Action::Answer => describe_answer(Answer::of(words).expect("an answer")),
+        Action::Route => format!("{}, route", describe_rewrite(route_of(words).0)),
+        Action::RemoveOptions => "remove options".to_owned(),
+        Action::LearnPathMtu => format!("learn {} to {:08x}", words[1], words[0]),
+        Action::Service | Action::CarriedService | Action::Begin => format!("{:?}", Case::of(words)),
+    }
+}
+
+fn describe_answer(Answer { with, source, mtu, outcome }: Answer) -> String {
+    let mtu = if mtu > 0 { format!(" {mtu}") } else { String::new() };
+    match (with, with.error()) {
+        (_, Some(error)) => format!("{} {error:?}{mtu} from {source:08x}", outcome.name()),
+        (With::Echo, None) => "answer the echo request".to_owned(),
+        (_, None) => format!("{} by reset", outcome.name()),
+    }
+}
+
+fn describe_rewrite(rewrite: Tuple) -> String {
+    let [src, dst] = [rewrite.src, rewrite.dst].map(u32::from_be);
+    format!("from {src:08x} to {dst:08x}")
+}
+
+fn describe_out(Out { way, host, endpoint, tos, is_routed, .. }: Out) -> String {
+    match way {
+        Way::Tunnel => format!("encapsulate to {host:08x} routed {is_routed}"),
+        Way::Decapsulated => format!("decapsulate to {:?} tos {tos:02x}", Some(endpoint.ifindex)),
+        Way::DecapsulatedToStack => format!("decapsulate to None tos {tos:02x}"),
+        Way::Endpoint => format!("deliver to {}", endpoint.ifindex),
+        Way::Stack => "deliver to the host".to_owned(),
+        Way::DecapsulatedAndRouted => format!("decapsulate and route tos {tos:02x}"),
     }
 }
 

@@ -1,16 +1,16 @@
 //! The first packet of a flow: which backend, and under which port.
 
-use super::{Fate, Place, Refusal, Segment, Services, Tuple, flow};
+use super::{Place, Refusal, Segment, Services, Translation, Tuple, flow, fragment};
 use crate::{
     abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey, mix},
+    decide::off_the_common_way,
     icmp,
-    wire::PROTO_TCP,
+    packet::Packet,
+    wire::{Ipv4, PROTO_TCP},
 };
 
 /// How many other ports are tried where the client's own is taken, or shared with others.
 const TRIES: u32 = 128;
-/// How often all that is tried: then with another backend, if there is one, else in case a former table had the port.
-const ROUNDS: u32 = 2;
 /// How many slots are looked into for another backend. Of two with weights of 1 and 10 the second is missed once in 450 times.
 const SLOTS: u32 = 64;
 
@@ -39,31 +39,65 @@ pub const fn slot_hash(key: &FlowKey) -> u32 {
     mix(hash.wrapping_add(ports) ^ key.protocol as u32)
 }
 
-/// Chooses a backend and enters both directions.
+/// Begins a flow with its first packet to a VIP: chooses a backend and enters both directions. [`Refusal::Collision`] where no
+/// port towards that backend is free: it may be begun once more, with `another`.
 #[inline(always)]
-pub(super) fn choose<T: Services>(
+pub fn begin<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    (place, another): (&impl Place, bool),
+    tables: &T,
+) -> Translation {
+    let Some(segment) = Segment::read(packet, ip, offset) else {
+        return Translation::refused(Refusal::NoService);
+    };
+    let begun = choose(&segment, &segment.key(ip), (place, another), tables.now(), tables);
+    if ip.is_fragment() {
+        off_the_common_way();
+        fragment::remember(ip, &begun.rewrite, tables);
+    }
+    begun
+}
+
+/// Begins a flow with its first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
+#[inline(always)]
+pub fn begin_beside<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    tables: &T,
+) -> Tuple {
+    match Segment::read(packet, ip, offset) {
+        Some(segment) => straight(&segment, &segment.key(ip), tables.now(), tables),
+        None => Tuple::KEPT,
+    }
+}
+
+#[inline(always)]
+fn choose<T: Services>(
     segment: &Segment,
     key: &FlowKey,
-    former: Option<&LiveFlow>,
-    place: &impl Place,
+    (place, another): (&impl Place, bool),
     now: u32,
     tables: &T,
-) -> Fate {
+) -> Translation {
     if key.dport == 0 {
-        return Fate::refused(Refusal::NoService);
+        return Translation::refused(Refusal::NoService);
     }
-    let Some((service, word)) = service(key, tables) else { return Fate::refused(Refusal::NoService) };
+    let Some((service, word)) = service(key, tables) else { return Translation::refused(Refusal::NoService) };
     if !icmp::names_a_host(u32::from_be(key.src)) {
-        return Fate::refused(Refusal::BadSource);
+        return Translation::refused(Refusal::BadSource);
     }
     if word.flags & ServiceWord::EMPTY != 0 {
-        return Fate::refused(Refusal::NoBackend);
+        return Translation::refused(Refusal::NoBackend);
     }
     let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
-    let Some((row, backend)) = pick(word, hash, tables) else { return Fate::refused(Refusal::NoBackend) };
+    let picked = if another { pick_other(word, hash, tables) } else { pick(word, hash, tables) };
+    let Some((row, backend)) = picked else { return Translation::refused(Refusal::NoBackend) };
     let mut forward = FlowRecord { service: service as u16, ..first_packet(segment, now) };
     lead(&mut forward, key, row, backend, place);
-    if let Some(former) = former {
+    if let Some(former) = tables.flow(key).filter(|flow| flow.lives(key.protocol, now)) {
         let record = former.record();
         let source = flow::source(key, &record, place);
         let reply_key = flow::reply_key(key, &record, source);
@@ -75,7 +109,7 @@ pub(super) fn choose<T: Services>(
                 former.reopen(1, forward.bytes, now);
                 reply.reopen(0, 0, now);
                 tables.announce(key, &forward);
-                return Fate::rewritten(flow::forwarded(key, &record, source));
+                return Translation::rewritten(flow::forwarded(key, &record, source));
             }
             tables.forget(&reply_key);
         }
@@ -124,9 +158,8 @@ fn first_packet(segment: &Segment, now: u32) -> FlowRecord {
     }
 }
 
-/// The first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
 #[inline(always)]
-pub(super) fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
+fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
     let own = FlowRecord { address: key.dst, port: key.dport, ..first_packet(segment, now) };
     let reply_key = flow::reply_key(key, &own, key.src);
     tables.bring_over(&reply_key);
@@ -153,8 +186,7 @@ fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &
 }
 
 /// Enters both directions, the reply first: where its key is another flow's, the client gets another port. So does every
-/// client whose flow comes from an address that others use too. Where none of the ports that are tried is free, the flow goes
-/// to another backend of the service.
+/// client whose flow comes from an address that others use too.
 #[inline(always)]
 fn enter<T: Services>(
     key: &FlowKey,
@@ -162,34 +194,19 @@ fn enter<T: Services>(
     place: &impl Place,
     now: u32,
     tables: &T,
-) -> Fate {
-    let mut source = flow::source(key, &forward, place);
-    let mut found = false;
-    for round in 0..ROUNDS {
-        if found {
-            break;
-        }
-        if round > 0
-            && let Some((row, backend)) = pick_other(key, FlowRecord::row_of(forward.backend), tables)
-        {
-            lead(&mut forward, key, row, backend, place);
-            source = flow::source(key, &forward, place);
-        }
-        found = find_port(key, &mut forward, source, now, tables);
-    }
-    if found && record(key, &forward, source, tables) {
-        Fate::rewritten(flow::forwarded(key, &forward, source))
+) -> Translation {
+    let source = flow::source(key, &forward, place);
+    if find_port(key, &mut forward, source, now, tables) && record(key, &forward, source, tables) {
+        Translation::rewritten(flow::forwarded(key, &forward, source))
     } else {
-        Fate::refused(Refusal::Collision)
+        Translation::refused(Refusal::Collision)
     }
 }
 
-/// Another backend of the flow's service than the one in a row. The service is looked up once more: what is kept meanwhile takes
-/// room on the programs' stack.
+/// Another backend than the one that the hash picks; that one where there seems to be no other.
 #[inline(always)]
-fn pick_other<'t, T: Services>(key: &FlowKey, row: u32, tables: &'t T) -> Option<(u32, &'t BackendRecord)> {
-    let (_, word) = service(key, tables)?;
-    let hash = slot_hash(key);
+fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &BackendRecord)> {
+    let (row, _) = pick(word, hash, tables)?;
     let mut other = row;
     let found = &mut other;
     tables.any(SLOTS, move |attempt| {
@@ -198,7 +215,7 @@ fn pick_other<'t, T: Services>(key: &FlowKey, row: u32, tables: &'t T) -> Option
         }
         *found != row
     });
-    if other == row { None } else { Some((other, tables.backend(other)?)) }
+    Some((other, tables.backend(other)?))
 }
 
 /// Finds a port of the client's under which the backend's answers are no other flow's.

@@ -136,6 +136,12 @@ impl LiveFlow {
         idle(self.seen.get(), now) <= life(protocol, self.state.get())
     }
 
+    /// Lives, and nothing but time can end it: not a connection's first life nor a further one that is not confirmed.
+    #[inline(always)]
+    pub fn is_established(&self, protocol: u8, now: u32) -> bool {
+        self.state.get() >= State::Established as u8 && self.lives(protocol, now)
+    }
+
     /// Whether it is the backend's direction.
     #[inline(always)]
     pub fn is_reply(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Fragments: the first alone has ports, the others follow it by what they have in common (RFC 791, section 3.2).
 
-use super::{Fate, Refusal, Services, Tuple};
+use super::{Refusal, Services, Translation, Tuple};
 use crate::{abi::FragmentKey, decide::off_the_common_way, wire::Ipv4};
 
 /// What the fragments of a packet have in common.
@@ -17,10 +17,14 @@ pub(super) fn key(ip: &Ipv4) -> FragmentKey {
 
 /// A fragment to a VIP that is not its packet's first.
 #[inline(always)]
-pub(super) fn later_to_vip<T: Services>(ip: &Ipv4, tables: &T) -> Fate {
+pub(super) fn later_to_vip<T: Services>(ip: &Ipv4, tables: &T) -> Translation {
     off_the_common_way();
     let addresses = tables.fragment(&key(ip));
-    if addresses.is_kept() { Fate::refused(Refusal::FragmentEarly) } else { Fate::rewritten(addresses) }
+    if addresses.is_kept() {
+        Translation::refused(Refusal::FragmentEarly)
+    } else {
+        Translation::rewritten(addresses)
+    }
 }
 
 /// Remembers what the first fragment of a packet became.

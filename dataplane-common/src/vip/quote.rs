@@ -1,7 +1,7 @@
 //! ICMP errors about packets of flows: they go to the party that knows the flow, with the quoted packet as that party
 //! sent it (RFC 5508, section 4).
 
-use super::{Fate, Place, Refusal, Services, Tuple};
+use super::{Place, Refusal, Services, Translation, Tuple};
 use crate::{
     abi::{FlowKey, LiveFlow},
     decide::off_the_common_way,
@@ -51,13 +51,13 @@ pub(super) fn to_vip<P: Packet + ?Sized, T: Services>(
     offset: usize,
     place: &impl Place,
     tables: &T,
-) -> Fate {
+) -> Translation {
     off_the_common_way();
-    let Some(key) = flow_key(packet, ip, offset) else { return Fate::refused(Refusal::NoService) };
+    let Some(key) = flow_key(packet, ip, offset) else { return Translation::refused(Refusal::NoService) };
     match entry(&key, tables) {
-        Some(flow) if flow.is_reply() => Fate::rewritten(flow.reply(&key)),
-        Some(flow) => Fate::rewritten(flow.forward(&key, place)),
-        None => Fate::refused(Refusal::NoService),
+        Some(flow) if flow.is_reply() => Translation::rewritten(flow.reply(&key)),
+        Some(flow) => Translation::rewritten(flow.forward(&key, place)),
+        None => Translation::refused(Refusal::NoService),
     }
 }
 

@@ -6,8 +6,9 @@ mod beyond;
 
 use super::*;
 use crate::{
+    abi::State,
     memory::Memory,
-    wire::{IPV4_LEN, PROTO_UDP},
+    wire::{IPV4_LEN, PROTO_TCP, PROTO_UDP},
 };
 use network_types::ip::Ipv4Hdr;
 
@@ -95,9 +96,22 @@ fn forward(tables: &Memory, sent: Sent) -> Result<Tuple, Refusal> {
 }
 
 fn forward_bytes(tables: &Memory, bytes: &[u8]) -> Result<Tuple, Refusal> {
-    let Fate { rewrite, refusal } = to_vip(bytes, &ip(bytes), 0, &Near, tables);
+    let Translation { rewrite, refusal } = whole_to_vip(tables, bytes, &Near);
     assert_eq!(rewrite.is_kept(), refusal.is_some());
     refusal.map_or(Ok(rewrite), Err)
+}
+
+/// What the stages make of a packet to the VIP, one after the other.
+fn whole_to_vip(tables: &Memory, bytes: &[u8], place: &impl Place) -> Translation {
+    let found = to_vip(bytes, &ip(bytes), 0, place, tables);
+    if found.refusal != Some(Refusal::Unknown) {
+        return found;
+    }
+    let begun = begin(bytes, &ip(bytes), 0, (place, false), tables);
+    if begun.refusal != Some(Refusal::Collision) {
+        return begun;
+    }
+    begin(bytes, &ip(bytes), 0, (place, true), tables)
 }
 
 /// What a packet from a backend becomes.
@@ -435,7 +449,8 @@ fn a_connection_straight_to_a_backend_beside_one_through_the_vip_gets_another_po
     let straight = |flags| segment(flags).with(|sent| sent.dst = (FIRST, 8080));
     let aside = |sent: Sent| {
         let bytes = sent.bytes();
-        beside(&bytes[..], &ip(&bytes), 0, &tables)
+        let Translation { rewrite, refusal } = beside(&bytes[..], &ip(&bytes), 0, &tables);
+        if refusal.is_some() { begin_beside(&bytes[..], &ip(&bytes), 0, &tables) } else { rewrite }
     };
     assert!(aside(straight(SYN)).is_kept(), "nothing to be confused with");
     connected(&tables);

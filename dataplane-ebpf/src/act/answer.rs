@@ -2,11 +2,12 @@
 
 use dataplane_common::{
     checksum,
-    decide::{Answer, Context, With},
+    decide::Context,
     icmp,
     outcome::Hook,
     packet::Packet,
     tcp,
+    verdict::{Answer, With},
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
 };
 use network_types::ip::Ipv4Hdr;
@@ -27,10 +28,10 @@ pub fn send(frame: &mut Frame, hook: Hook, answer: Answer) -> Result<i32, Refuse
     if answer.outcome.is_refusal() {
         watch::end(frame, hook, answer.outcome);
     }
-    match answer.with {
-        With::Error(kind) => error(frame, hook, kind, answer),
-        With::Reset => reset(frame, hook),
-        With::Echo => echo(frame, hook),
+    match answer.with.error() {
+        Some(kind) => error(frame, hook, kind, answer),
+        None if answer.with as u32 == With::Reset as u32 => reset(frame, hook),
+        None => echo(frame, hook),
     }
 }
 

@@ -11,12 +11,18 @@ use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, words};
 /// Brings what a former table holds under a key over to the present ones; says whether there are former tables.
 #[inline(always)]
 pub(super) fn bring_over(key: &FlowKey) -> bool {
-    let are_there = FORMER_FLOW_TABLES.get(FlowTable::Flows as u32).is_some();
+    let are_there = are_there();
     if are_there {
         off_the_common_way();
         from_either(key);
     }
     are_there
+}
+
+/// Whether there are former tables.
+#[inline(always)]
+pub(super) fn are_there() -> bool {
+    FORMER_FLOW_TABLES.get(FlowTable::Flows as u32).is_some()
 }
 
 /// A function of its own: what is hardly ever there shall take no room in the programs.

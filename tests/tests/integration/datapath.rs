@@ -83,6 +83,30 @@ fn fan_a_program_on_tables_that_are_pinned_no_more_is_replaced_in_place() {
     });
 }
 
+//@ guest: 6.1, 6.12
+#[test]
+fn fan_stages_of_another_version_stay_for_as_long_as_its_programs_run() {
+    on_host(|_| {
+        let (near, maps) = (index("near"), format!("{PINS}/v{LAYOUT}/maps"));
+        let stages = || {
+            let names = fs::read_dir(&maps).expect("it is there").map(|entry| entry.expect("a name").file_name());
+            let names = names.map(|name| name.to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with("stages-")).collect::<Vec<_>>()
+        };
+        open().attach(Hook::UplinkIngress, near, "near").expect("it attaches");
+        let [own] = stages().try_into().expect("one array");
+        let other = "stages-0000000000000001".to_owned();
+        fs::rename(format!("{maps}/{own}"), format!("{maps}/{other}")).expect("it was pinned");
+        let datapath = open();
+        datapath.prune().expect("it prunes");
+        assert!(stages().contains(&other), "its program is attached");
+        let attached = datapath.attach(Hook::UplinkIngress, near, "near").expect("it attaches");
+        assert_eq!(attached, Attached::Replaced);
+        datapath.prune().expect("it prunes");
+        assert_eq!(stages(), [own]);
+    });
+}
+
 #[test]
 fn fan_attached_programs_count_the_packets_of_their_device() {
     on_host(|host| {

@@ -4,8 +4,8 @@
 
 use std::{collections::BTreeMap, env, fs};
 
-use dataplane_common::outcome::Hook;
-use fanlight::kernel::bpf::{Datapath, program_name};
+use dataplane_common::outcome::{Hook, Stage};
+use fanlight::kernel::bpf::{Datapath, Private, program_name, stage_name};
 use fanlight_tests::tools;
 
 type Counts = BTreeMap<String, u32>;
@@ -20,7 +20,10 @@ const BLESS: &str = "FANLIGHT_BLESS";
 
 #[test]
 fn every_program_loads_within_its_ceiling() {
-    let measured: Counts = Hook::ALL.iter().map(|hook| measure(program_name(*hook))).collect();
+    let names: Vec<_> = Hook::ALL.iter().map(|hook| program_name(*hook)).collect();
+    let datapath = Datapath::private(&names).expect("every program loads");
+    let stages = Stage::ALL.iter().map(|stage| stage_name(*stage));
+    let measured: Counts = names.iter().copied().chain(stages).map(|name| measure(&datapath, name)).collect();
     println!("verified instructions: {measured:?}");
     if let Some(path) = env::var_os(OUTPUT) {
         fs::write(path, serde_json::to_vec(&measured).unwrap()).unwrap();
@@ -46,8 +49,7 @@ fn every_program_loads_within_its_ceiling() {
     }
 }
 
-fn measure(name: &str) -> (String, u32) {
-    let datapath = Datapath::private(&[name]).unwrap_or_else(|error| panic!("{name} does not load: {error}"));
+fn measure(datapath: &Private, name: &str) -> (String, u32) {
     let count = datapath.verified_instructions(name).expect("the kernel describes its programs");
     (name.to_owned(), count.expect("kernels since 5.16 count them"))
 }

@@ -19,7 +19,7 @@ use dataplane_common::{
     abi::{FlowKey, FlowRecord, SEEN_SHIFT, ServiceWord, VipKey, idle},
     decide,
     fan::host_of,
-    outcome::{Hook, Outcome},
+    outcome::Outcome,
     packet::Packet as _,
     vip::{Segment, Services as _, Tuple},
     wire::Ipv4,
@@ -169,14 +169,8 @@ pub async fn explain(
     }
     let look = datapath.look()?;
     let frame = start.frame.as_slice();
-    let verdict = match start.hook {
-        Hook::UplinkIngress => decide::uplink_ingress(frame, &start.meta, &look),
-        Hook::EndpointIngress | Hook::BridgeIngress => {
-            decide::local_ingress(start.hook, frame, &start.meta, &look)
-        }
-        Hook::HostEgress => decide::host_egress(frame, &start.meta, &look),
-    };
-    let mut decided = Decided::of(&verdict, frame);
+    let verdict = decide::complete(start.hook, frame, &start.meta, &look);
+    let mut decided = Decided::of(&verdict, frame, &look);
     let now = look.now();
     look.end()?;
     if let Some(key) = &key {

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
-    decide::{self, Forward, Verdict},
+    decide::{self, Tables},
     outcome::Outcome,
+    verdict::{Action, Verdict, Way, route_of},
     vip::Tuple,
 };
 
@@ -21,34 +22,20 @@ pub(super) struct Decided {
 }
 
 impl Decided {
-    pub(super) fn of(verdict: &Verdict<'_>, frame: &[u8]) -> Self {
-        let plain = |outcome| Self { outcome, rewrite: None, host: None, unrouted: None };
-        match *verdict {
-            Verdict::Pass(outcome) | Verdict::Drop(outcome) => plain(outcome),
-            Verdict::RemoveOptions => plain(Outcome::OptionsRemoved),
-            Verdict::Answer(answer) => plain(answer.outcome),
-            Verdict::LearnPathMtu { .. } => plain(Outcome::PassPathMtuLearnt),
-            Verdict::Forward(forward) => Self::forwarded(forward, None),
-            Verdict::Translate { rewrite, forward } => {
-                let unrouted = match forward {
-                    Forward::Route { sender } => decide::unrouted(frame, sender, rewrite),
-                    _ => None,
-                };
-                let unrouted = unrouted.map(|answer| answer.outcome);
-                Self { unrouted, ..Self::forwarded(forward, Some(rewrite)) }
+    pub(super) fn of(verdict: &Verdict, frame: &[u8], tables: &impl Tables) -> Self {
+        let Verdict { action, outcome, rewrite, out, words } = *verdict;
+        let plain = Self { outcome, rewrite: None, host: None, unrouted: None };
+        match action {
+            Action::Forward => {
+                let host = (out.way == Way::Tunnel).then(|| Ipv4Addr::from_bits(out.host));
+                Self { rewrite: Some(rewrite).filter(|rewrite| !rewrite.is_kept()), host, ..plain }
             }
+            Action::Route => {
+                let (rewrite, sender) = route_of(words);
+                let unrouted = decide::unrouted(frame, tables, sender, rewrite).map(|answer| answer.outcome);
+                Self { rewrite: Some(rewrite), unrouted, ..plain }
+            }
+            _ => plain,
         }
-    }
-
-    fn forwarded(forward: Forward<'_>, rewrite: Option<Tuple>) -> Self {
-        let (outcome, host) = match forward {
-            Forward::Encapsulate { host, .. } => (Outcome::Encapsulated, Some(Ipv4Addr::from_bits(host))),
-            Forward::Decapsulate { endpoint: Some(_), .. } => (Outcome::Decapsulated, None),
-            Forward::Decapsulate { endpoint: None, .. } => (Outcome::DecapsulatedToHost, None),
-            Forward::Deliver { .. } => (Outcome::DeliveredLocally, None),
-            Forward::ToHost { .. } => (Outcome::DeliveredToHost, None),
-            Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => (Outcome::Routed, None),
-        };
-        Self { outcome, rewrite, host, unrouted: None }
     }
 }

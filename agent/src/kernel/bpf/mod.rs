@@ -25,6 +25,7 @@ mod probe;
 mod resize;
 mod services;
 mod sightings;
+mod stages;
 mod sys;
 mod tables;
 
@@ -54,6 +55,7 @@ pub use self::{
     probe::Mechanism,
     services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
     sightings::Watcher,
+    stages::stage_name,
 };
 use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};
 
@@ -105,7 +107,7 @@ impl LoadedProgram {
 struct Wanted<'a> {
     program: &'a LoadedProgram,
     /// The maps that tell one datapath from another.
-    maps: [u32; 2],
+    maps: [u32; 3],
 }
 
 impl Wanted<'_> {
@@ -121,6 +123,8 @@ pub struct Datapath {
     tables: Tables,
     mechanism: Mechanism,
     programs: Vec<LoadedProgram>,
+    /// The kernel's number for the programs' map `stages`.
+    stages: u32,
 }
 
 impl Datapath {
@@ -139,12 +143,13 @@ impl Datapath {
         pins.create()?;
         let mut ebpf = object::create_maps(Some(&pins))?;
         let tables = FlowMaps::pinned(&ebpf, &pins, FlowSizes::new(flows)?)?.tables(&ebpf)?;
-        let programs = object::programs(&mut ebpf, &pins, [tables.config_id, tables.flows_id])?;
+        let stages = object::map_id(ebpf.map(stages::MAP), stages::MAP)?;
+        let programs = object::programs(&mut ebpf, &pins)?;
         tables.config.initialise();
         if mechanism == Mechanism::Tcx {
             links::prune(&pins)?;
         }
-        Ok(Self { pins, tables, mechanism, programs })
+        Ok(Self { pins, tables, mechanism, programs, stages })
     }
 
     /// As this one, with flow tables for so many flows instead of its own, whose flows go on. They are brought over by
@@ -178,7 +183,7 @@ impl Datapath {
         }
         let mechanism = probe::mechanism()?;
         match Tables::new(|name| MapData::from_pin(pins.map(name)).map_err(Error::map(name))) {
-            Ok(tables) => Ok(Some(Self { pins, tables, mechanism, programs: Vec::new() })),
+            Ok(tables) => Ok(Some(Self { pins, tables, mechanism, programs: Vec::new(), stages: 0 })),
             Err(Error::Map { source, .. }) if endpoints::is_missing(&source) => Ok(None),
             Err(error) => Err(error),
         }
@@ -219,7 +224,7 @@ impl Datapath {
 
     fn wanted(&self, hook: Hook) -> Option<Wanted<'_>> {
         let program = self.programs.iter().find(|program| program.hook == hook)?;
-        Some(Wanted { program, maps: [self.tables.config_id, self.tables.flows_id] })
+        Some(Wanted { program, maps: [self.tables.config_id, self.tables.flows_id, self.stages] })
     }
 
     /// Takes our program off an interface; nothing there is fine.
@@ -244,12 +249,12 @@ impl Datapath {
         }
     }
 
-    /// Forgets links of devices that are gone.
+    /// Forgets links of devices that are gone, and stages of versions whose programs are.
     pub fn prune(&self) -> Result<()> {
-        match self.mechanism {
-            Mechanism::Tcx => links::prune(&self.pins),
-            Mechanism::Clsact => Ok(()),
+        if self.mechanism == Mechanism::Tcx {
+            links::prune(&self.pins)?;
         }
+        stages::prune(&self.pins, object::object_hash(), || self.attachments())
     }
 
     /// Others' programs that run before ours on a hook, and may end the chain. `ours` are all of ours.

@@ -6,19 +6,20 @@ use std::{
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData},
+    maps::{Map, MapData, MapInfo},
     programs::{ProgramFd, SchedClassifier},
 };
-use dataplane_common::outcome::Hook;
+use dataplane_common::outcome::{Hook, Stage};
 
 use super::{
     error::{Context as _, Error, Result},
     pins::{self, Pins},
-    probe, sys,
+    probe, stages, sys,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fanlight.o"));
@@ -52,7 +53,7 @@ pub(super) fn create_maps(pins: Option<&Pins>) -> Result<Ebpf> {
     let mut paths: HashMap<String, PathBuf> = HashMap::new();
     if let Some(pins) = pins {
         for (name, map) in object.maps.iter().filter(|(name, _)| is_shared(name)) {
-            let path = pins.map(name);
+            let path = if name == stages::MAP { pins.stages(object_hash()) } else { pins.map(name) };
             compare(&path, name, map)?;
             paths.insert(name.clone(), path);
         }
@@ -101,64 +102,123 @@ pub(super) fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut
     Ok(program)
 }
 
-/// The programs of all hooks. They are pinned under a name that tells this object from others: the next process takes
-/// them over if they run on the present maps, and the kernel need not verify them again.
-pub(super) fn programs(ebpf: &mut Ebpf, pins: &Pins, maps: [u32; 2]) -> Result<Vec<LoadedProgram>> {
-    let path = |hook| pins.program(hook, object_hash());
-    let load = |&hook: &Hook| match pinned(hook, &path(hook), maps) {
-        Some(program) => Ok(program),
-        None => load_hook(ebpf, hook, &path(hook)),
-    };
-    let programs = Hook::ALL.iter().map(load).collect::<Result<_>>()?;
-    pins.keep_programs(&Hook::ALL.iter().map(|&hook| path(hook)).collect::<Vec<_>>())?;
+/// The programs of all hooks, and of the stages that they call. They are pinned under a name that tells this object from
+/// others: the next process takes them over if they run on the present maps, and the kernel need not verify them again.
+pub(super) fn programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<Vec<LoadedProgram>> {
+    let maps = map_ids(ebpf)?;
+    let path = |name: &str| pins.program(name, object_hash());
+    let mut kept = Vec::new();
+    // The stages first: no packet meets a program that calls one which is not there yet.
+    for &stage in Stage::ALL {
+        let name = stages::stage_name(stage);
+        let path = path(name);
+        let program = load_pinned(ebpf, name, &path, &maps)?;
+        stages::put(ebpf, stage, &program.0)?;
+        kept.push(path);
+    }
+    let mut programs = Vec::new();
+    for &hook in Hook::ALL {
+        let path = path(hook.name());
+        programs.push(load_pinned(ebpf, program_name(hook), &path, &maps)?.of(hook)?);
+        kept.push(path);
+    }
+    pins.keep_programs(&kept)?;
     Ok(programs)
 }
 
+/// Loads the programs of all stages for this process alone.
+pub(super) fn load_stages(ebpf: &mut Ebpf) -> Result<()> {
+    for &stage in Stage::ALL {
+        let name = stages::stage_name(stage);
+        let fd = Loaded::of_program(name, load_program(ebpf, name)?)?.0;
+        stages::put(ebpf, stage, &fd)?;
+    }
+    Ok(())
+}
+
 /// Tells objects apart, so that a pinned program is known before its own is loaded.
-fn object_hash() -> u64 {
+pub(super) fn object_hash() -> u64 {
+    static HASH: OnceLock<u64> = OnceLock::new();
     // The same for every process of one binary, and that is all that it has to be.
-    let mut hasher = DefaultHasher::new();
-    OBJECT.hash(&mut hasher);
-    hasher.finish()
+    *HASH.get_or_init(|| {
+        let mut hasher = DefaultHasher::new();
+        OBJECT.hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
-/// A program that is pinned already and runs on these maps. One that cannot be used is replaced.
-fn pinned(hook: Hook, path: &Path, maps: [u32; 2]) -> Option<LoadedProgram> {
-    let program = SchedClassifier::from_pin(path).ok()?;
-    let loaded = loaded(hook, &program).ok()?;
-    let running = sys::program_info(loaded.fd.as_fd()).ok()?;
-    maps.iter().all(|map| running.map_ids.contains(map)).then_some(loaded)
-}
-
-/// Loads the program of a hook, and pins it in place of another.
-fn load_hook(ebpf: &mut Ebpf, hook: Hook, path: &Path) -> Result<LoadedProgram> {
-    let name = program_name(hook);
+/// Takes a program over that is pinned already and runs on these maps, or loads it and pins it in place of another.
+fn load_pinned(ebpf: &mut Ebpf, name: &str, path: &Path, maps: &[u32]) -> Result<Loaded> {
+    if let Some(program) = pinned(name, path, maps) {
+        return Ok(program);
+    }
     let program = load_program(ebpf, name)?;
-    let loaded = loaded(hook, program)?;
+    let loaded = Loaded::of_program(name, program)?;
     pins::remove_pin(path)?;
     program.pin(path).map_err(io::Error::other).during(|| format!("pinning program {name}"))?;
     Ok(loaded)
 }
 
-fn loaded(hook: Hook, program: &SchedClassifier) -> Result<LoadedProgram> {
-    let name = program_name(hook);
-    let verified_instructions = program.info().map_err(Error::program(name))?.verified_instruction_count();
-    let fd = program.fd().map_err(Error::program(name))?.try_clone().during(|| format!("keeping {name}"))?;
-    let info = sys::program_info(fd.as_fd()).during(|| format!("asking about program {name}"))?;
-    Ok(LoadedProgram { hook, id: info.id, verified_instructions, tag: info.tag, fd })
+/// A program that is pinned already and runs on these maps.
+fn pinned(name: &str, path: &Path, maps: &[u32]) -> Option<Loaded> {
+    let program = SchedClassifier::from_pin(path).ok()?;
+    let loaded = Loaded::of_program(name, &program).ok()?;
+    let running = sys::program_info(loaded.0.as_fd()).ok()?.map_ids;
+    running.iter().all(|map| maps.contains(map) || is_constant(*map)).then_some(loaded)
+}
+
+/// Whether a map holds load-time constants, which each load has of its own.
+fn is_constant(map: u32) -> bool {
+    MapInfo::from_id(map).is_ok_and(|info| info.name_as_str().is_some_and(|name| name.contains(".rodata")))
+}
+
+/// The numbers of all maps of the object.
+fn map_ids(ebpf: &Ebpf) -> Result<Vec<u32>> {
+    ebpf.maps().map(|(name, map)| map_id(Some(map), name)).collect()
+}
+
+/// The kernel's number for one of the object's maps.
+pub(super) fn map_id(map: Option<&Map>, name: &str) -> Result<u32> {
+    Ok(data(map, name)?.info().map_err(Error::map(name))?.id())
+}
+
+/// A handle of a program in the kernel, and how many instructions the verifier walked.
+struct Loaded(ProgramFd, Option<u32>);
+
+impl Loaded {
+    fn of_program(name: &str, program: &SchedClassifier) -> Result<Self> {
+        let verified_instructions =
+            program.info().map_err(Error::program(name))?.verified_instruction_count();
+        let fd =
+            program.fd().map_err(Error::program(name))?.try_clone().during(|| format!("keeping {name}"))?;
+        Ok(Self(fd, verified_instructions))
+    }
+
+    fn of(self, hook: Hook) -> Result<LoadedProgram> {
+        let Self(fd, verified_instructions) = self;
+        let name = program_name(hook);
+        let info = sys::program_info(fd.as_fd()).during(|| format!("asking about program {name}"))?;
+        Ok(LoadedProgram { hook, id: info.id, verified_instructions, tag: info.tag, fd })
+    }
 }
 
 /// Another handle of one of the object's maps.
 pub(super) fn map_data(ebpf: &Ebpf, name: &str) -> Result<MapData> {
-    match ebpf.map(name) {
+    duplicate(data(ebpf.map(name), name)?, name)
+}
+
+/// What is inside one of the object's maps.
+pub(super) fn data<'m>(map: Option<&'m Map>, name: &str) -> Result<&'m MapData> {
+    match map {
         Some(
             Map::Array(data)
             | Map::ArrayOfMaps(data)
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
+            | Map::ProgramArray(data)
             | Map::RingBuf(data),
-        ) => duplicate(data, name),
+        ) => Ok(data),
         _ => Err(Error::Object { what: format!("map {name}") }),
     }
 }

@@ -21,6 +21,8 @@ use super::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// How names of arrays of stages begin.
+const STAGES: &str = "stages-";
 const ROOT: &str = "/sys/fs/bpf/fanlight";
 
 /// The pin directory of this version's layout.
@@ -117,9 +119,21 @@ impl Pins {
         self.layout.join("programs")
     }
 
-    /// Where a hook's program is pinned that comes from the object with this hash.
-    pub(super) fn program(&self, hook: Hook, object: u64) -> PathBuf {
-        self.programs().join(format!("{}-{object:016x}", hook.name()))
+    /// Where a program is pinned that comes from the object with this hash.
+    pub(super) fn program(&self, name: &str, object: u64) -> PathBuf {
+        self.programs().join(format!("{name}-{object:016x}"))
+    }
+
+    /// Where the array of the stages is pinned that belongs to the object with this hash.
+    pub(super) fn stages(&self, object: u64) -> PathBuf {
+        self.maps().join(format!("{STAGES}{object:016x}"))
+    }
+
+    /// Arrays of stages that belong to other objects.
+    pub(super) fn other_stages(&self, object: u64) -> Result<Vec<PathBuf>> {
+        let (maps, own) = (self.maps(), self.stages(object));
+        let arrays = names(&maps)?.into_iter().filter(|name| name.starts_with(STAGES));
+        Ok(arrays.map(|name| maps.join(name)).filter(|path| *path != own).collect())
     }
 
     /// Unpins all programs but these.

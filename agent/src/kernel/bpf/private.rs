@@ -79,6 +79,7 @@ impl Private {
     pub(super) fn open(programs: &[&str]) -> Result<Self> {
         let mut ebpf = object::create_maps(None)?;
         let tables = FlowMaps::private(&ebpf)?.tables(&ebpf)?;
+        object::load_stages(&mut ebpf)?;
         let mut resizers = Vec::new();
         for &name in programs {
             let program = object::load_program(&mut ebpf, name)?;
@@ -113,7 +114,7 @@ impl Private {
         &self.tables.counters
     }
 
-    /// How many instructions the verifier walked, by program.
+    /// How many instructions the verifier walked through a program, a stage's too.
     pub fn verified_instructions(&self, name: &str) -> Result<Option<u32>> {
         let info = self.program(name)?.info().map_err(Error::program(name))?;
         Ok(info.verified_instruction_count())

@@ -10,23 +10,23 @@ const CLIENT: u32 = 0x0a00_0005; // 10.0.0.5
 const SERVER: u32 = 0x0a00_0009;
 
 /// The frame that answers one whose translation is described.
-fn translated(to: &str, verdict: Verdict<'_>) -> Frame {
-    let Verdict::Translate { rewrite, .. } = verdict else { panic!("{}", describe(&verdict)) };
+fn translated(to: &str, verdict: Verdict) -> Frame {
+    let rewrite = if verdict.action == Action::Route { route_of(verdict.words).0 } else { verdict.rewrite };
     assert_eq!(named(&describe(&verdict)), to);
     let mut frame = answer(u32::from_be(rewrite.dst), u32::from_be(rewrite.src));
     frame.bytes[36..38].copy_from_slice(&rewrite.sport.to_ne_bytes());
     frame
 }
 
-fn by_underlay<'t>(frame: &Frame, world: &'t Memory) -> Verdict<'t> {
-    uplink_ingress(frame.bytes.as_slice(), &frame.meta, world)
+fn by_underlay(frame: &Frame, world: &Memory) -> Verdict {
+    complete(Hook::UplinkIngress, frame.bytes.as_slice(), &frame.meta, world)
 }
 
 #[test]
 fn a_container_reaches_a_backend_outside_under_the_uplinks_address() {
     let world = serving(SERVER);
     let sent = datagram(LOCAL, VIP);
-    let verdict = local_ingress(Hook::EndpointIngress, sent.bytes.as_slice(), &sent.meta, &world);
+    let verdict = complete(Hook::EndpointIngress, sent.bytes.as_slice(), &sent.meta, &world);
     let back = translated("from HERE to SERVER, route", verdict);
     assert_eq!(named(&back.sent_by_underlay(&world)), "from VIP to LOCAL, deliver to 7");
     let stranger = answer(SERVER, HERE);
@@ -37,11 +37,11 @@ fn a_container_reaches_a_backend_outside_under_the_uplinks_address() {
 fn a_process_of_the_host_reaches_a_backend_outside() {
     let world = serving(SERVER);
     let sent = datagram(GATEWAY, VIP);
-    let verdict = host_egress(sent.bytes.as_slice(), &sent.meta, &world);
+    let verdict = complete(Hook::HostEgress, sent.bytes.as_slice(), &sent.meta, &world);
     let back = translated("from HERE to SERVER, route", verdict);
     assert_eq!(named(&back.sent_by_underlay(&world)), "from VIP to GATEWAY, deliver to the host");
     let bound = datagram(HERE, VIP);
-    let verdict = host_egress(bound.bytes.as_slice(), &bound.meta, &world);
+    let verdict = complete(Hook::HostEgress, bound.bytes.as_slice(), &bound.meta, &world);
     let back = translated("from HERE to SERVER, route", verdict);
     assert_eq!(named(&back.sent_by_underlay(&world)), "from VIP to HERE, route", "which ends at the host");
 }

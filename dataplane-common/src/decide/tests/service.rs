@@ -116,10 +116,10 @@ fn options_are_for_the_stack_and_then_removed() {
 fn where_an_answer_would_pass_no_program_the_backend_answers_the_vip() {
     let world = serving(NEIGHBOUR);
     let frame = datagram(LOCAL, VIP);
-    let verdict = local_ingress(Hook::BridgeIngress, frame.bytes.as_slice(), &frame.meta, &world);
+    let verdict = complete(Hook::BridgeIngress, frame.bytes.as_slice(), &frame.meta, &world);
     assert_eq!(named(&describe(&verdict)), "from VIP to NEIGHBOUR, deliver to 8");
     let back = answer(NEIGHBOUR, VIP);
-    let verdict = local_ingress(Hook::BridgeIngress, back.bytes.as_slice(), &back.meta, &world);
+    let verdict = complete(Hook::BridgeIngress, back.bytes.as_slice(), &back.meta, &world);
     assert_eq!(named(&describe(&verdict)), "from VIP to LOCAL, deliver to 7");
     let world = serving(LOCAL);
     assert_eq!(named(&datagram(LOCAL, VIP).sent_by_endpoint(&world)), "from VIP to LOCAL, deliver to 7");

@@ -10,7 +10,7 @@ use crate::{
 /// What a packet to the VIP becomes where clients share a source.
 fn from_far(tables: &Memory, sent: Sent) -> Result<Tuple, Refusal> {
     let bytes = sent.bytes();
-    let Fate { rewrite, refusal } = to_vip(&bytes[..], &ip(&bytes), 0, &Far, tables);
+    let Translation { rewrite, refusal } = whole_to_vip(tables, &bytes, &Far);
     refusal.map_or(Ok(rewrite), Err)
 }
 

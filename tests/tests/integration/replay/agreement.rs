@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};
 use dataplane_common::{
     abi::{BackendRecord, MAX_FANS, ServiceWord},
-    decide::{self, Forward, Meta, Verdict},
+    decide::{self, Meta},
     memory::Memory,
     outcome::{Hook, Outcome},
+    verdict::{Action, Verdict, Way, route_of},
 };
 use fanlight_tests::packet::{self, Ipv4};
 
@@ -72,36 +73,22 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
         gso_size: 0,
         len: frame.len() as u32,
     };
-    let verdict = match hook {
-        Hook::UplinkIngress => decide::uplink_ingress(frame, &meta, tables),
-        Hook::EndpointIngress | Hook::BridgeIngress => decide::local_ingress(hook, frame, &meta, tables),
-        Hook::HostEgress => decide::host_egress(frame, &meta, tables),
-    };
-    match verdict {
-        Verdict::Pass(outcome) | Verdict::Drop(outcome) => outcome,
-        Verdict::RemoveOptions => Outcome::OptionsRemoved,
-        Verdict::Answer(answer) => answer.outcome,
-        Verdict::Translate { rewrite, forward: Forward::Route { sender } } => {
-            decide::unrouted(frame, sender, rewrite).map_or(Outcome::DeliveredToHost, |answer| answer.outcome)
+    let Verdict { action, outcome, out, words, .. } = decide::complete(hook, frame, &meta, tables);
+    match action {
+        Action::Route => {
+            let (rewrite, sender) = route_of(words);
+            decide::unrouted(frame, tables, sender, rewrite)
+                .map_or(Outcome::DeliveredToHost, |answer| answer.outcome)
         }
-        Verdict::Forward(forward) | Verdict::Translate { forward, .. } => forwarded(forward),
-        Verdict::LearnPathMtu { host, mtu } => {
+        // This namespace routes nothing: what ought to leave ends in its stack.
+        Action::Forward if out.way == Way::DecapsulatedAndRouted => Outcome::DeliveredToHost,
+        Action::LearnPathMtu => {
+            let [host, mtu, ..] = words;
             tables.learn(host, mtu);
-            Outcome::PassPathMtuLearnt
+            outcome
         }
-    }
-}
-
-fn forwarded(forward: Forward<'_>) -> Outcome {
-    match forward {
-        Forward::Encapsulate { .. } => Outcome::Encapsulated,
-        Forward::Decapsulate { endpoint: Some(_), .. } => Outcome::Decapsulated,
-        Forward::Decapsulate { endpoint: None, .. } => Outcome::DecapsulatedToHost,
-        Forward::Deliver { .. } => Outcome::DeliveredLocally,
-        // This namespace routes nothing: what ought to leave and may not be answered ends in its stack.
-        Forward::ToHost { .. } | Forward::Route { .. } | Forward::DecapsulateAndRoute { .. } => {
-            Outcome::DeliveredToHost
-        }
+        Action::Service | Action::CarriedService | Action::Begin => panic!("nobody decides {action:?}"),
+        _ => outcome,
     }
 }
 
@@ -234,6 +221,7 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
         &Outcome::RefusedCollision,
         &Outcome::RefusedBackendGone,
         &Outcome::DropHelperFailed,
+        &Outcome::DropStageMissing,
     ];
     assert_eq!(missed, never, "{seen:?}");
 }

@@ -1,0 +1,420 @@
+//! What is to become of a packet, as plain data: it can be printed, compared, and carried from one program to the next.
+//!
+//! All of it is one structure whose every field is always set, instead of an enum with fields: LLVM moves what two branches
+//! have in common before it asks which was taken, and the verifier refuses a register that was never set.
+
+use crate::{
+    abi::EndpointRecord,
+    icmp,
+    outcome::{Outcome, Stage},
+    vip::Tuple,
+};
+
+/// What to do with a packet, and the one outcome it is counted as then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    /// What to do.
+    pub action: Action,
+    /// What the packet is counted as, unless a stage counts it or a helper refuses.
+    pub outcome: Outcome,
+    /// The addresses and ports that it gets; [`Tuple::KEPT`]: its own.
+    pub rewrite: Tuple,
+    /// Where it goes ([`Action::Forward`]).
+    pub out: Out,
+    /// What a stage has to know, or what was learnt.
+    pub words: Words,
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    /// Leave it to the next program and the kernel's stack, unchanged.
+    Pass,
+    /// End it here.
+    Drop,
+    /// Bring it where its destination lives.
+    Forward,
+    /// Leave it to a stage, to which [`Verdict::words`] go.
+    Answer,
+    /// The same.
+    Route,
+    /// The same.
+    RemoveOptions,
+    /// The same.
+    Service,
+    /// The same.
+    CarriedService,
+    /// The same.
+    Begin,
+    /// Remember that packets to a host (first word) must not be larger than an MTU (second), and pass it on.
+    LearnPathMtu,
+}
+
+impl Action {
+    /// The stage that it is left to.
+    #[inline(always)]
+    pub const fn stage(self) -> Option<Stage> {
+        match self {
+            Self::Answer => Some(Stage::Answer),
+            Self::Route => Some(Stage::Route),
+            Self::RemoveOptions => Some(Stage::RemoveOptions),
+            Self::Service => Some(Stage::Service),
+            Self::CarriedService => Some(Stage::CarriedService),
+            Self::Begin => Some(Stage::Begin),
+            Self::Pass | Self::Drop | Self::Forward | Self::LearnPathMtu => None,
+        }
+    }
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn of(action: Action, outcome: Outcome, words: Words) -> Self {
+        Self { action, outcome, rewrite: Tuple::KEPT, out: Out::STACK, words }
+    }
+
+    /// To leave a packet to the next program and the kernel's stack.
+    #[inline(always)]
+    pub const fn pass(outcome: Outcome) -> Self {
+        Self::of(Action::Pass, outcome, [0; 4])
+    }
+
+    /// To end it.
+    #[inline(always)]
+    pub const fn drop(outcome: Outcome) -> Self {
+        Self::of(Action::Drop, outcome, [0; 4])
+    }
+
+    /// To bring it where its destination lives.
+    #[inline(always)]
+    pub const fn forward(rewrite: Tuple, out: Out) -> Self {
+        Self { action: Action::Forward, outcome: out.way.outcome(), rewrite, out, words: [0; 4] }
+    }
+
+    /// To answer its sender.
+    #[inline(always)]
+    pub const fn answer(answer: Answer) -> Self {
+        Self::of(Action::Answer, answer.outcome, answer.words())
+    }
+
+    /// Out as the routing table says, with other addresses and ports and TTL one less;
+    /// [`unrouted`](crate::decide::unrouted) where it says nothing.
+    #[inline(always)]
+    pub const fn route(rewrite: Tuple, sender: Party) -> Self {
+        Self::of(Action::Route, Outcome::Routed, route_words(rewrite, sender))
+    }
+
+    /// To take its IPv4 options out and have it come again.
+    #[inline(always)]
+    pub const fn remove_options() -> Self {
+        Self::of(Action::RemoveOptions, Outcome::OptionsRemoved, [0; 4])
+    }
+
+    /// [`decide::bare_service`](crate::decide::bare_service) decides, or for what comes in a tunnel packet
+    /// [`decide::carried_service`](crate::decide::carried_service): what few packets need has programs of its own.
+    #[inline(always)]
+    pub const fn service(case: Case) -> Self {
+        let action =
+            if case.kind as u32 == Kind::Carried as u32 { Action::CarriedService } else { Action::Service };
+        Self::of(action, Outcome::DropStageMissing, case.words())
+    }
+
+    /// [`decide::begin`](crate::decide::begin) decides: a flow begins.
+    #[inline(always)]
+    pub const fn begin(case: Case) -> Self {
+        Self::of(Action::Begin, Outcome::DropStageMissing, case.words())
+    }
+
+    /// To remember that packets to a host must not be larger than an MTU.
+    #[inline(always)]
+    pub const fn learn_path_mtu(host: u32, mtu: u32) -> Self {
+        Self::of(Action::LearnPathMtu, Outcome::PassPathMtuLearnt, [host, mtu, 0, 0])
+    }
+}
+
+/// Where a packet goes. Fans are named by their slot in [`Config::fans`](crate::abi::Config::fans).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Out {
+    /// What leads there.
+    pub way: Way,
+    /// The fan of the destination; else 0.
+    pub fan: u32,
+    /// Into a tunnel: outer destination; else 0.
+    pub host: u32,
+    /// Where the destination lives; else zeros.
+    pub endpoint: EndpointRecord,
+    /// Out of a tunnel packet: the TOS byte that it gets; else 0.
+    pub tos: u8,
+    /// Into a tunnel: the packet is routed here, and its TTL becomes one less.
+    pub is_routed: bool,
+}
+
+/// What leads to a packet's destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Way {
+    /// This host's stack.
+    Stack,
+    /// A tunnel packet to another host.
+    Tunnel,
+    /// An endpoint of this host, with TTL one less.
+    Endpoint,
+    /// Out of its tunnel packet, to an endpoint of this host.
+    Decapsulated,
+    /// Out of its tunnel packet, to this host's stack.
+    DecapsulatedToStack,
+    /// Out of its tunnel packet, then as the routing table says.
+    DecapsulatedAndRouted,
+}
+
+impl Way {
+    /// What a packet that goes it is counted as.
+    #[inline(always)]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Stack => Outcome::DeliveredToHost,
+            Self::Tunnel => Outcome::Encapsulated,
+            Self::Endpoint => Outcome::DeliveredLocally,
+            Self::Decapsulated => Outcome::Decapsulated,
+            Self::DecapsulatedToStack => Outcome::DecapsulatedToHost,
+            Self::DecapsulatedAndRouted => Outcome::Routed,
+        }
+    }
+
+    /// Whether the packet comes in a tunnel packet.
+    #[inline(always)]
+    pub const fn is_carried(self) -> bool {
+        self as u32 >= Self::Decapsulated as u32
+    }
+}
+
+impl Out {
+    /// To this host's stack.
+    pub const STACK: Self = Self {
+        way: Way::Stack,
+        fan: 0,
+        host: 0,
+        endpoint: EndpointRecord { address: 0, ifindex: 0, mac: [0; 6], flags: 0 },
+        tos: 0,
+        is_routed: false,
+    };
+
+    /// Into a tunnel packet to `host`.
+    #[inline(always)]
+    pub const fn tunnel(fan: u32, host: u32, is_routed: bool) -> Self {
+        Self { way: Way::Tunnel, fan, host, is_routed, ..Self::STACK }
+    }
+
+    /// To an endpoint of this host.
+    #[inline(always)]
+    pub const fn endpoint(fan: u32, endpoint: EndpointRecord) -> Self {
+        Self { way: Way::Endpoint, fan, endpoint, ..Self::STACK }
+    }
+
+    /// Out of its tunnel packet, to an endpoint of this host.
+    #[inline(always)]
+    pub const fn decapsulated(fan: u32, endpoint: EndpointRecord, tos: u8) -> Self {
+        Self { way: Way::Decapsulated, fan, endpoint, tos, ..Self::STACK }
+    }
+
+    /// Out of its tunnel packet, to this host's stack.
+    #[inline(always)]
+    pub const fn decapsulated_to_stack(tos: u8) -> Self {
+        Self { way: Way::DecapsulatedToStack, tos, ..Self::STACK }
+    }
+
+    /// Out of its tunnel packet, then as the routing table says.
+    #[inline(always)]
+    pub const fn decapsulated_and_routed(tos: u8) -> Self {
+        Self { way: Way::DecapsulatedAndRouted, tos, ..Self::STACK }
+    }
+}
+
+/// Who speaks to a VIP, or answers for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// Slot of the fan of its address; of some fan of this node where it has none.
+    pub fan: u32,
+    /// Its address lies in no overlay.
+    pub is_outside: bool,
+}
+
+/// What a packet's sender gets back. Every field is set, whatever the answer is made with: LLVM moves them all before it
+/// asks, and the verifier refuses a register that was never set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it is.
+    pub with: With,
+    /// Whose address an ICMP error comes from; else 0.
+    pub source: u32,
+    /// The MTU that "fragmentation needed" tells; else 0.
+    pub mtu: u32,
+    /// What it is counted as.
+    pub outcome: Outcome,
+}
+
+impl Answer {
+    /// An answer that needs no more.
+    #[inline(always)]
+    pub const fn with(with: With, outcome: Outcome) -> Self {
+        Self { with, source: 0, mtu: 0, outcome }
+    }
+}
+
+/// What an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum With {
+    /// ICMP "fragmentation needed", with the largest packet that would get through.
+    TooBig,
+    /// ICMP "time exceeded".
+    TtlExceeded,
+    /// ICMP "host unreachable".
+    HostUnreachable,
+    /// ICMP "port unreachable".
+    PortUnreachable,
+    /// A TCP reset.
+    Reset,
+    /// An echo reply.
+    Echo,
+}
+
+impl With {
+    /// The ICMP error that it is, if it is one.
+    #[inline(always)]
+    pub const fn error(self) -> Option<icmp::Error> {
+        match self {
+            Self::TooBig => Some(icmp::Error::FragmentationNeeded),
+            Self::TtlExceeded => Some(icmp::Error::TtlExceeded),
+            Self::HostUnreachable => Some(icmp::Error::HostUnreachable),
+            Self::PortUnreachable => Some(icmp::Error::PortUnreachable),
+            Self::Reset | Self::Echo => None,
+        }
+    }
+}
+
+/// What a packet has to do with a service, where that is not decided yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// What is known.
+    pub kind: Kind,
+    /// Slot of the destination's fan, where it lies in an overlay; else that of `party`.
+    pub fan: u32,
+    /// Who sent it.
+    pub party: Party,
+}
+
+/// What is known of a packet that may have to do with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// It goes to an address that may be a VIP.
+    ToVip,
+    /// The same, begins a flow, and no port is free towards the backend that was chosen: another may have one.
+    ToOther,
+    /// Between two overlay addresses: a backend's answer, or a connection beside a service's.
+    Between,
+    /// The same, and the bridge would bring it there: it is left to that where no service has to do with it.
+    Switched,
+    /// From what may be a backend to a client outside the overlays.
+    ToClient,
+    /// In a tunnel packet, from what may be a backend.
+    Carried,
+}
+
+/// What one program hands to the next: the words for which the kernel's packet has room (`skb->cb`), less the first, which
+/// is the hook's number.
+pub type Words = [u32; 4];
+
+impl Case {
+    /// As words.
+    #[inline(always)]
+    pub const fn words(self) -> Words {
+        [self.kind as u32, self.fan, self.party.fan, self.party.is_outside as u32]
+    }
+
+    /// From [`words`](Self::words).
+    #[inline(always)]
+    pub const fn of([kind, fan, party, is_outside]: Words) -> Self {
+        let kind = match kind {
+            0 => Kind::ToVip,
+            1 => Kind::ToOther,
+            2 => Kind::Between,
+            3 => Kind::Switched,
+            4 => Kind::ToClient,
+            _ => Kind::Carried,
+        };
+        Self { kind, fan, party: Party { fan: party, is_outside: is_outside != 0 } }
+    }
+}
+
+impl Answer {
+    /// As words.
+    #[inline(always)]
+    pub const fn words(self) -> Words {
+        [self.with as u32, self.source, self.mtu, self.outcome as u32]
+    }
+
+    /// From [`words`](Self::words).
+    #[inline(always)]
+    pub fn of([with, source, mtu, outcome]: Words) -> Option<Self> {
+        let with = match with {
+            0 => With::TooBig,
+            1 => With::TtlExceeded,
+            2 => With::HostUnreachable,
+            3 => With::PortUnreachable,
+            4 => With::Reset,
+            _ => With::Echo,
+        };
+        Some(Self { with, source, mtu, outcome: Outcome::from_index(outcome)? })
+    }
+}
+
+/// [`Verdict::Route`] as words.
+#[inline(always)]
+pub const fn route_words(rewrite: Tuple, sender: Party) -> Words {
+    let ports = rewrite.sport as u32 | (rewrite.dport as u32) << 16;
+    [rewrite.src, rewrite.dst, ports, sender.fan << 1 | sender.is_outside as u32]
+}
+
+/// From [`route_words`].
+#[inline(always)]
+pub const fn route_of([src, dst, ports, sender]: Words) -> (Tuple, Party) {
+    let rewrite = Tuple { src, dst, sport: ports as u16, dport: (ports >> 16) as u16 };
+    (rewrite, Party { fan: sender >> 1, is_outside: sender & 1 != 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_on_is_what_was_handed_over() {
+        let kinds =
+            [Kind::ToVip, Kind::ToOther, Kind::Between, Kind::Switched, Kind::ToClient, Kind::Carried];
+        for kind in kinds {
+            for is_outside in [false, true] {
+                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside } };
+                assert_eq!(Case::of(case.words()), case);
+                let rewrite = Tuple { src: 1, dst: u32::MAX, sport: 0xfffe, dport: 0x8001 };
+                assert_eq!(route_of(route_words(rewrite, case.party)), (rewrite, case.party));
+            }
+        }
+        let all = [
+            With::TooBig,
+            With::TtlExceeded,
+            With::HostUnreachable,
+            With::PortUnreachable,
+            With::Reset,
+            With::Echo,
+        ];
+        for with in all {
+            for &outcome in Outcome::ALL {
+                let answer = Answer { with, source: 0xfa00_1c01, mtu: 1480, outcome };
+                assert_eq!(Answer::of(answer.words()), Some(answer));
+            }
+        }
+        assert_eq!(Answer::of([0, 0, 0, Outcome::COUNT]), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! What most packets of services need: an entry of an established flow, which says all. It is part of every hook's program.
+
+use super::{
+    Place, Services, choice,
+    segment::{Segment, Tuple},
+};
+use crate::{
+    abi::FlowKey,
+    decide::off_the_common_way,
+    icmp,
+    packet::Packet,
+    wire::{IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
+};
+
+/// What the established flows make of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The addresses and ports that it gets; [`Tuple::KEPT`] where it belongs to no established flow.
+    pub rewrite: Tuple,
+    /// It may belong to a flow that is not established, or begin one: only the whole decision can say.
+    pub is_open: bool,
+}
+
+impl Known {
+    const NOTHING: Self = Self { rewrite: Tuple::KEPT, is_open: false };
+    const OPEN: Self = Self { rewrite: Tuple::KEPT, is_open: true };
+
+    #[inline(always)]
+    const fn rewritten(rewrite: Tuple) -> Self {
+        Self { rewrite, is_open: false }
+    }
+}
+
+/// What becomes of a client's packet of an established flow; [`Tuple::KEPT`] for all others.
+#[inline(always)]
+pub fn established<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    place: &impl Place,
+    tables: &T,
+) -> Tuple {
+    if ip.is_fragment() {
+        return Tuple::KEPT;
+    }
+    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
+    let key = segment.key(ip);
+    let Some(flow) = tables.flow(&key) else { return Tuple::KEPT };
+    let now = tables.now();
+    if !flow.is_established(key.protocol, now) || flow.is_reply() || segment.is_syn() {
+        return Tuple::KEPT;
+    }
+    let Some(backend) = tables.backend(flow.row()) else { return Tuple::KEPT };
+    if !flow.is_with(backend, key.protocol) {
+        return Tuple::KEPT;
+    }
+    flow.touch(&segment, now);
+    flow.forward(&key, place)
+}
+
+/// What becomes of a packet that may be a backend's answer.
+#[inline(always)]
+pub fn known_answer<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    tables: &T,
+) -> Known {
+    if ip.is_fragment() {
+        off_the_common_way();
+        return Known::OPEN;
+    }
+    match Segment::read(packet, ip, offset) {
+        Some(segment) => answer_of(&segment, &segment.key(ip), tables),
+        None => quoting(packet, ip, offset),
+    }
+}
+
+/// What becomes of a packet between two overlay addresses: a backend's answer, when it goes `here`, or a packet straight to a
+/// backend.
+#[inline(always)]
+pub fn known_between<P: Packet + ?Sized, T: Services>(
+    packet: &P,
+    ip: &Ipv4,
+    offset: usize,
+    here: bool,
+    tables: &T,
+) -> Known {
+    if ip.is_fragment() {
+        off_the_common_way();
+        return Known { rewrite: Tuple::KEPT, is_open: here };
+    }
+    let Some(segment) = Segment::read(packet, ip, offset) else {
+        return if here { quoting(packet, ip, offset) } else { Known::NOTHING };
+    };
+    let key = segment.key(ip);
+    if here {
+        let answer = answer_of(&segment, &key, tables);
+        if answer.is_open || !answer.rewrite.is_kept() {
+            return answer;
+        }
+    }
+    direct(&segment, &key, tables)
+}
+
+/// An ICMP error may be about a flow's packet.
+#[inline(always)]
+fn quoting<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Known {
+    off_the_common_way();
+    if ip.header.proto != PROTO_ICMP || !ip.is_plain() {
+        return Known::NOTHING;
+    }
+    let kind: Option<[u8; 2]> = packet.read(offset + IPV4_LEN);
+    match kind {
+        Some([kind, _]) if icmp::is_error(kind) => Known::OPEN,
+        _ => Known::NOTHING,
+    }
+}
+
+#[inline(always)]
+fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
+    if !tables.may_be_backend(key.src, key.sport, key.protocol) {
+        return Known::NOTHING;
+    }
+    if let Some(flow) = tables.flow(key) {
+        let now = tables.now();
+        if flow.is_established(key.protocol, now) && flow.is_reply() {
+            flow.touch(segment, now);
+            return Known::rewritten(flow.reply(key));
+        }
+        off_the_common_way();
+        return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
+    }
+    off_the_common_way();
+    Known { rewrite: Tuple::KEPT, is_open: tables.young(key).is_some() || tables.has_former() }
+}
+
+#[inline(always)]
+fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
+    if !tables.may_be_backend(key.dst, key.dport, key.protocol) {
+        return Known::NOTHING;
+    }
+    off_the_common_way();
+    if let Some(flow) = tables.flow(key) {
+        let now = tables.now();
+        if flow.is_established(key.protocol, now) {
+            flow.touch(segment, now);
+            return Known::rewritten(flow.forward(key, &choice::Straight));
+        }
+        return Known::OPEN;
+    }
+    let begins = key.protocol != PROTO_TCP || segment.is_syn();
+    Known { rewrite: Tuple::KEPT, is_open: begins || tables.young(key).is_some() || tables.has_former() }
+}
