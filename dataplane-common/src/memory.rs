@@ -69,6 +69,14 @@ impl Flows {
         self.0.borrow_mut().insert(key, Box::leak(Box::new(LiveFlow::new(record))));
     }
 
+    fn enter(&self, key: FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        let is_free = replaces || self.get(&key).is_none();
+        if is_free {
+            self.insert(key, record);
+        }
+        is_free
+    }
+
     /// Removes an entry.
     pub fn remove(&self, key: &FlowKey) {
         self.0.borrow_mut().remove(key);
@@ -156,14 +164,12 @@ impl Services for Memory {
         self.balancer.young.get(key)
     }
 
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        self.balancer.flows.insert(*key, record);
-        true
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        self.balancer.flows.enter(*key, record, replaces)
     }
 
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        self.balancer.young.insert(*key, record);
-        true
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        self.balancer.young.enter(*key, record, replaces)
     }
 
     fn forget(&self, key: &FlowKey) {
@@ -195,5 +201,9 @@ impl Services for Memory {
         4
     }
 
-    fn announce(&self, _: &FlowKey, _: &FlowRecord) {}
+    fn draft(&self) -> Option<&LiveFlow> {
+        Some(Box::leak(Box::new(LiveFlow::new(&FlowRecord::zeroed()))))
+    }
+
+    fn announce(&self, _: &FlowKey, _: &LiveFlow) {}
 }

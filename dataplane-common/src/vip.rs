@@ -51,10 +51,10 @@ pub trait Services {
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// A flow whose backend has not.
     fn young(&self, key: &FlowKey) -> Option<&LiveFlow>;
-    /// Enters a flow. Says whether it is there now.
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool;
-    /// Enters a young flow. Says whether it is there now.
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool;
+    /// Enters a flow, in place of what has its key where it `replaces` that. Says whether it is there now.
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
+    /// The same for a young flow.
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
     /// Forgets a flow, in both tables.
     fn forget(&self, key: &FlowKey);
     /// The addresses that the first fragment of a packet got; [`Tuple::KEPT`] where none is remembered.
@@ -75,8 +75,10 @@ pub trait Services {
     }
     /// Any number.
     fn random(&self) -> u32;
+    /// An entry of no table, in which a flow is drawn up: a program's stack has little room.
+    fn draft(&self) -> Option<&LiveFlow>;
     /// Tells whoever watches that a flow was entered.
-    fn announce(&self, key: &FlowKey, forward: &FlowRecord);
+    fn announce(&self, key: &FlowKey, forward: &LiveFlow);
 }
 
 /// What becomes of a packet to a VIP. No `Result`, for the reason of [`Tuple::KEPT`].

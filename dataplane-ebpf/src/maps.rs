@@ -12,11 +12,11 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
-        FRAGMENTED_PACKETS, FanRecord, MAX_FANS, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
-        MAX_BACKENDS, MAX_ENDPOINTS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS, PathRecord,
-        REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT, SEGMENT_ELEMENTS,
-        SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit, counter_index, idle,
-        vip_bit,
+        FRAGMENTED_PACKETS, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
+        MAX_BACKENDS, MAX_ENDPOINTS, MAX_FANS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
+        PathRecord, REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT,
+        SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit,
+        counter_index, idle, vip_bit,
     },
     decide::{Tables, off_the_common_way},
     outcome::{Hook, Outcome, Stage},
@@ -105,6 +105,14 @@ type Flows = btf_maps::LruHashMap<FlowKey, FlowWords, 1>;
 /// A [`FlowRecord`]. For a structure Linux 6.1 notes in the type that it has no timer, and takes no map in such a one's place
 /// that was made without a type.
 type FlowWords = [u64; size_of::<FlowRecord>() / size_of::<u64>()];
+
+/// Where a program makes an entry: the stack has little room.
+#[map(name = "flow_records")]
+static RECORDS: PerCpuArray<FlowRecord> = PerCpuArray::with_max_entries(2, 0);
+
+/// Elements of it: a flow's entry as it is drawn up, and one as it goes into a table.
+const DRAFT: u32 = 0;
+const ENTRY: u32 = 1;
 
 /// What was made in and removed from them, per CPU. Written by the programs.
 #[map(name = "flow_books")]
@@ -270,13 +278,13 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        enter(FlowTable::Flows, key, record, Books::FlowsMade)
+    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        enter(FlowTable::Flows, key, record, replaces, Books::FlowsMade)
     }
 
     #[inline(always)]
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord) -> bool {
-        enter(FlowTable::Young, key, record, Books::YoungMade)
+    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        enter(FlowTable::Young, key, record, replaces, Books::YoungMade)
     }
 
     #[inline(always)]
@@ -343,22 +351,40 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn announce(&self, key: &FlowKey, forward: &FlowRecord) {
+    fn draft(&self) -> Option<&LiveFlow> {
+        let draft = RECORDS.get_ptr_mut(DRAFT)?;
+        // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
+        Some(unsafe { &*draft.cast::<LiveFlow>() })
+    }
+
+    #[inline(always)]
+    fn announce(&self, key: &FlowKey, forward: &LiveFlow) {
         watch::new_flow(key, forward);
     }
 }
 
 /// Enters a flow, and counts an entry that was not there.
 #[inline(always)]
-fn enter(table: FlowTable, key: &FlowKey, record: &FlowRecord, made: Books) -> bool {
+fn enter(table: FlowTable, key: &FlowKey, record: &FlowRecord, replaces: bool, made: Books) -> bool {
     let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
+    let Some(record) = entry(record) else { return false };
     let record = words(record);
     if table.insert(key, record, BPF_NOEXIST).is_ok() {
         note(made);
         return true;
     }
     off_the_common_way();
-    table.insert(key, record, 0).is_ok()
+    replaces && table.insert(key, record, 0).is_ok()
+}
+
+/// A record where it may be copied from into a table.
+#[inline(always)]
+fn entry(record: &FlowRecord) -> Option<&'static FlowRecord> {
+    let room = RECORDS.get_ptr_mut(ENTRY)?;
+    // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
+    let room = unsafe { &mut *room };
+    *room = *record;
+    Some(room)
 }
 
 /// A record as the map has it.

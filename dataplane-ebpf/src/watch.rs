@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        FlowKey, FlowRecord, SIGHTING_HEAD, SIGHTING_RING_BYTES, SIGHTINGS_PER_SECOND, Sighting,
+        FlowKey, FlowRecord, LiveFlow, SIGHTING_HEAD, SIGHTING_RING_BYTES, SIGHTINGS_PER_SECOND, Sighting,
         SightingPace, Watch,
     },
     decide::off_the_common_way,
@@ -38,8 +38,8 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// A service's flow was entered.
 #[inline(always)]
-pub fn new_flow(key: &FlowKey, forward: &FlowRecord) {
-    if may_be_on() && forward.service != FlowRecord::DIRECT {
+pub fn new_flow(key: &FlowKey, forward: &LiveFlow) {
+    if may_be_on() && forward.service.get() != FlowRecord::DIRECT {
         off_the_common_way();
         tell_of_flow(key, forward);
     }
@@ -62,9 +62,9 @@ fn may_be_on() -> bool {
 /// A function of its own, as the next: what nobody waits for shall take no room in the programs. What it tells is made
 /// in the ring, because the programs leave little of the stack.
 #[inline(never)]
-fn tell_of_flow(key: &FlowKey, forward: &FlowRecord) {
+fn tell_of_flow(key: &FlowKey, forward: &LiveFlow) {
     let Some((mut entry, time)) = room() else { return };
-    entry.write(Sighting::of_flow(time, key, forward));
+    entry.write(Sighting::of_flow(time, key, &forward.record()));
     entry.submit(BPF_RB_NO_WAKEUP);
 }
 

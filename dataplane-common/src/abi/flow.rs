@@ -43,6 +43,10 @@ pub const ENTRIES_PER_CPU: u32 = 2_048;
 /// `seen` counts coarse nanoseconds shifted right by this: about a millisecond.
 pub const SEEN_SHIFT: u32 = 20;
 
+/// How far what a flow's entries say of the last packet may lie behind: so seldom its two entries are brought to agree. About
+/// half a second.
+pub const SEEN_STEP: u32 = 512;
+
 /// Time between two moments of that clock. 0 where the later comes first: another processor, or a packet while a table is
 /// walked, may have noted a moment that came after the clock was read.
 #[inline(always)]
@@ -117,8 +121,8 @@ pub struct FlowRecord {
     pub bytes: u64,
     /// [`FLOW_LAYOUT`] of who entered it.
     pub layout: u32,
-    /// For layouts to come.
-    pub spare: u32,
+    /// Reply, TCP: the backend's last acknowledgement number; 0: not known.
+    pub acknowledged: u32,
 }
 
 impl FlowRecord {
@@ -132,6 +136,9 @@ impl FlowRecord {
     pub const FROM_GATEWAY: u8 = 4;
     /// Packets to the backend come from this host's address in the underlay: the backend knows no way to an overlay.
     pub const FROM_UPLINK: u8 = 8;
+    /// The client gets another port if one is to be had: sockets of this host, whose other connections no program sees, use
+    /// its address too.
+    pub const OTHER_PORT: u8 = 16;
     /// Packets to the backend come from another address than the client's.
     pub const TRANSLATED: u8 = Self::FROM_VIP | Self::FROM_GATEWAY | Self::FROM_UPLINK;
 
@@ -195,7 +202,7 @@ pub struct LiveFlow {
     #[cfg(not(feature = "trial-flow-layout"))]
     pub bytes: Cell<u64>,
     pub layout: Cell<u32>,
-    pub spare: Cell<u32>,
+    pub acknowledged: Cell<u32>,
 }
 
 /// Key of map `fragments`: what the fragments of a packet have in common (RFC 791, section 3.2), before translation.
@@ -254,10 +261,12 @@ pub enum State {
     Answered = 1,
     /// TCP: the handshake is complete. UDP: the backend has answered.
     Established = 2,
-    /// TCP: this side will send no more.
+    /// TCP: this side will send no more, the other one may.
     Closing = 3,
-    /// TCP: this side sent a reset, which a later segment shows to have been forged.
+    /// TCP: a side sent a reset, which a later segment shows to have been forged.
     Reset = 4,
+    /// TCP: neither side will send any more.
+    Closed = 5,
 }
 
 const _: () = {

@@ -38,6 +38,8 @@ impl Place for Node<'_> {
             FlowRecord::FROM_VIP
         } else if self.client.is_outside && !in_slice(fan, address) {
             FlowRecord::FROM_GATEWAY
+        } else if self.hook as u32 == Hook::HostEgress as u32 && !self.client.is_outside {
+            FlowRecord::OTHER_PORT
         } else {
             0
         }

@@ -110,7 +110,17 @@ impl Frame {
     }
 
     fn sent_by_host(&self, world: &Memory) -> String {
-        describe(&complete(Hook::HostEgress, self.bytes.as_slice(), &self.meta, world))
+        describe(&self.by_host(world))
+    }
+
+    fn by_host(&self, world: &Memory) -> Verdict {
+        complete(Hook::HostEgress, self.bytes.as_slice(), &self.meta, world)
+    }
+
+    /// The same to another port, as on the wire.
+    fn with_dport(mut self, port: u16) -> Self {
+        self.bytes[36..38].copy_from_slice(&port.to_ne_bytes());
+        self
     }
 }
 

@@ -95,78 +95,58 @@ fn choose<T: Services>(
     let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
     let picked = if another { pick_other(word, hash, tables) } else { pick(word, hash, tables) };
     let Some((row, backend)) = picked else { return Translation::refused(Refusal::NoBackend) };
-    let mut forward = FlowRecord { service: service as u16, ..first_packet(segment, now) };
-    lead(&mut forward, key, row, backend, place);
+    let Some(draft) = tables.draft() else { return Translation::refused(Refusal::Collision) };
+    first_packet(draft, segment, now);
+    draft.service.set(service as u16);
+    draft.address.set(backend.address);
+    draft.port.set(if backend.port == 0 { key.dport } else { backend.port });
+    draft.backend.set(FlowRecord::backend_of(row, backend.generation));
+    draft.flags.set(place.source(key.src, backend));
     if let Some(former) = tables.flow(key).filter(|flow| flow.lives(key.protocol, now)) {
-        let record = former.record();
-        let source = flow::source(key, &record, place);
-        let reply_key = flow::reply_key(key, &record, source);
+        let tuple = former.forward(key, place);
+        let reply_key = tuple.answered(key.protocol);
         tables.bring_over(&reply_key);
         // Another flow may have taken the key once this one's answers had ceased.
-        let reply = tables.flow(&reply_key);
-        if let Some(reply) = reply.filter(|reply| reply.is_same_as(&flow::reply_record(key, &record))) {
-            if is_same_way(&forward, &record) && key.protocol == PROTO_TCP {
-                former.reopen(1, forward.bytes, now);
+        let reply = tables.flow(&reply_key).filter(|reply| reply.answers(key, former));
+        if let Some(reply) = reply {
+            if draft.is_same_way(former) && key.protocol == PROTO_TCP {
+                former.reopen(1, u64::from(segment.len), now);
                 reply.reopen(0, 0, now);
-                tables.announce(key, &forward);
-                return Translation::rewritten(flow::forwarded(key, &record, source));
+                tables.announce(key, former);
+                return Translation::rewritten(tuple);
             }
             tables.forget(&reply_key);
         }
         tables.forget(key);
     }
-    enter(key, forward, place, now, tables)
-}
-
-/// Has a flow lead to a backend, under the client's own port.
-#[inline(always)]
-fn lead(forward: &mut FlowRecord, key: &FlowKey, row: u32, backend: &BackendRecord, place: &impl Place) {
-    forward.address = backend.address;
-    forward.port = if backend.port == 0 { key.dport } else { backend.port };
-    forward.other_port = 0;
-    forward.backend = FlowRecord::backend_of(row, backend.generation);
-    forward.flags = place.source(key.src, backend);
-}
-
-/// Whether a connection that was over may start again in its former entries, because the new one leads to the same backend. A
-/// client that comes back to its ports time and again takes no room for it, and the tables no time.
-#[inline(always)]
-fn is_same_way(forward: &FlowRecord, former: &FlowRecord) -> bool {
-    let differs = former.backend ^ forward.backend
-        | u32::from(former.service ^ forward.service)
-        | u32::from(former.flags ^ forward.flags);
-    differs == 0
+    enter(key, draft, place, now, tables)
 }
 
 /// What the first packet of a flow says of it.
 #[inline(always)]
-fn first_packet(segment: &Segment, now: u32) -> FlowRecord {
-    FlowRecord {
-        address: 0,
-        port: 0,
-        other_port: 0,
-        backend: 0,
-        service: FlowRecord::DIRECT,
-        state: State::New as u8,
-        flags: 0,
-        seen: now,
-        number: 0,
-        packets: 1,
-        bytes: segment.len as u64,
-        layout: FLOW_LAYOUT,
-        spare: 0,
-    }
+fn first_packet(draft: &LiveFlow, segment: &Segment, now: u32) {
+    draft.other_port.set(0);
+    draft.service.set(FlowRecord::DIRECT);
+    draft.state.set(State::New as u8);
+    draft.flags.set(0);
+    draft.seen.set(now);
+    draft.number.set(0);
+    draft.packets.set(1);
+    draft.bytes.set(u64::from(segment.len));
+    draft.layout.set(FLOW_LAYOUT);
+    draft.acknowledged.set(0);
 }
 
 #[inline(always)]
 fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
-    let own = FlowRecord { address: key.dst, port: key.dport, ..first_packet(segment, now) };
-    let reply_key = flow::reply_key(key, &own, key.src);
-    tables.bring_over(&reply_key);
-    if is_free(&reply_key, &flow::reply_record(key, &own), now, tables) {
-        return Tuple::KEPT;
-    }
-    enter(key, own, &Straight, now, tables).rewrite
+    let Some(draft) = tables.draft() else { return Tuple::KEPT };
+    first_packet(draft, segment, now);
+    draft.address.set(key.dst);
+    draft.port.set(key.dport);
+    draft.backend.set(0);
+    let Translation { rewrite, .. } = enter(key, draft, &Straight, now, tables);
+    // Where no port is free it goes as it is, and its answers where they can.
+    if rewrite.sport == key.sport { Tuple::KEPT } else { rewrite }
 }
 
 /// The service of the exact port, else of any port.
@@ -190,17 +170,17 @@ fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &
 #[inline(always)]
 fn enter<T: Services>(
     key: &FlowKey,
-    mut forward: FlowRecord,
+    draft: &LiveFlow,
     place: &impl Place,
     now: u32,
     tables: &T,
 ) -> Translation {
-    let source = flow::source(key, &forward, place);
-    if find_port(key, &mut forward, source, now, tables) && record(key, &forward, source, tables) {
-        Translation::rewritten(flow::forwarded(key, &forward, source))
-    } else {
-        Translation::refused(Refusal::Collision)
+    let source = flow::source(key, &draft.record(), place);
+    if !find_port(key, draft, source, now, tables) || !tables.enter_young(key, &draft.record(), true) {
+        return Translation::refused(Refusal::Collision);
     }
+    tables.announce(key, draft);
+    Translation::rewritten(flow::forwarded(key, &draft.record(), source))
 }
 
 /// Another backend than the one that the hash picks; that one where there seems to be no other.
@@ -218,31 +198,42 @@ fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(
     Some((other, tables.backend(other)?))
 }
 
-/// Finds a port of the client's under which the backend's answers are no other flow's.
+/// Finds a port of the client's under which the backend's answers are no other flow's, and enters them. What is over gives way
+/// once no port was found that is free.
 #[inline(always)]
-fn find_port<T: Services>(
+fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32, tables: &T) -> bool {
+    const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::OTHER_PORT;
+    let flags = draft.flags.get();
+    let tries_own = flags & NEEDS_OTHER == 0;
+    tables.bring_over(&flow::reply_key(key, &draft.record(), source));
+    let falls_back = flags & FlowRecord::OTHER_PORT != 0;
+    // The client's own port first, unless others use its address too, and then 128 others; a second time what is over gives
+    // way; and in the end the own port after all, where only this host's sockets could have it.
+    let is_found = tables.any(2 * TRIES + 2, move |attempt| {
+        let is_own = attempt == 0 && tries_own || attempt > 2 * TRIES && falls_back;
+        if !is_own && (attempt == 0 || attempt > 2 * TRIES) {
+            return false;
+        }
+        draft.other_port.set(if is_own { 0 } else { other_port(key, attempt, tables) });
+        claim(key, draft, source, (attempt > TRIES, now), tables)
+    });
+    is_found && !is_taken_formerly(key, draft, source, now, tables)
+}
+
+/// Whether another flow has the key of the answers in a former table: these are not looked into for every port that is tried.
+#[inline(always)]
+fn is_taken_formerly<T: Services>(
     key: &FlowKey,
-    forward: &mut FlowRecord,
+    draft: &LiveFlow,
     source: u32,
     now: u32,
     tables: &T,
 ) -> bool {
-    tables.bring_over(&flow::reply_key(key, forward, source));
-    let is_shared = forward.flags & (FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK) != 0;
-    if !is_shared && has_free_answers(key, forward, source, now, tables) {
-        return true;
+    let reply_key = flow::reply_key(key, &draft.record(), source);
+    if !tables.bring_over(&reply_key) {
+        return false;
     }
-    // By value, what can be: a reference takes as much of the programs' stack again.
-    let tried = &mut *forward;
-    let found = tables.any(TRIES, move |attempt| {
-        tried.other_port = other_port(key, attempt, tables);
-        has_free_answers(key, tried, source, now, tables)
-    });
-    // Former tables are not looked into for every port that is tried.
-    if tables.bring_over(&flow::reply_key(key, forward, source)) {
-        return has_free_answers(key, forward, source, now, tables);
-    }
-    found
+    tables.flow(&reply_key).is_some_and(|found| !found.answers(key, draft) && found.lives(key.protocol, now))
 }
 
 /// The port that a flow tries at this attempt.
@@ -253,36 +244,32 @@ fn other_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
     first.wrapping_add(offset as u16).to_be()
 }
 
-/// Whether the answers of a flow come under a key of their own.
+/// Enters the answers of a flow under their key, if that is no other flow's. Of two processors that claim one, one gets it.
 #[inline(always)]
-fn has_free_answers<T: Services>(
+fn claim<T: Services>(
     key: &FlowKey,
-    forward: &FlowRecord,
+    draft: &LiveFlow,
     source: u32,
-    now: u32,
+    (takes, now): (bool, u32),
     tables: &T,
 ) -> bool {
-    is_free(&flow::reply_key(key, forward, source), &flow::reply_record(key, forward), now, tables)
-}
-
-/// Enters both directions of a flow whose reply key is free.
-#[inline(always)]
-fn record<T: Services>(key: &FlowKey, forward: &FlowRecord, source: u32, tables: &T) -> bool {
-    let reply_key = flow::reply_key(key, forward, source);
-    let entered =
-        tables.enter_young(&reply_key, &flow::reply_record(key, forward)) && tables.enter_young(key, forward);
-    if entered {
-        tables.announce(key, forward);
+    let forward = draft.record();
+    let reply_key = flow::reply_key(key, &forward, source);
+    let reply = flow::reply_record(key, &forward);
+    for found in [tables.flow(&reply_key), tables.young(&reply_key)].into_iter().flatten() {
+        if !is_free(found, &reply, (takes, now), &reply_key) {
+            return false;
+        }
+        // What is left of it, the client's entry, finds its answers gone before it sends anything ([`SEEN_STEP`]).
+        off_the_common_way();
+        tables.forget(&reply_key);
     }
-    entered
+    tables.enter_young(&reply_key, &reply, false)
 }
 
-/// Whether no other flow's packets come under this key. An entry that translates to the same is an earlier life of this
-/// very flow.
+/// Whether an entry leaves its key to a flow: it is of an earlier life of that flow, or its time is over, or it is over and the
+/// flow `takes` what is.
 #[inline(always)]
-fn is_free<T: Services>(key: &FlowKey, reply: &FlowRecord, now: u32, tables: &T) -> bool {
-    let others = |found: Option<&LiveFlow>| {
-        found.is_some_and(|entry| !entry.is_same_as(reply) && entry.lives(key.protocol, now))
-    };
-    !others(tables.flow(key)) && !others(tables.young(key))
+fn is_free(entry: &LiveFlow, reply: &FlowRecord, (takes, now): (bool, u32), key: &FlowKey) -> bool {
+    entry.is_half(reply) || !entry.lives(key.protocol, now) || takes && entry.gives_way(key.protocol, now)
 }

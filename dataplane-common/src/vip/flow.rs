@@ -7,7 +7,7 @@ use super::{
     segment::{Segment, Tuple},
 };
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, State, idle},
+    abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, SEEN_STEP, State, idle},
     decide::off_the_common_way,
     wire::{PROTO_TCP, PROTO_UDP},
 };
@@ -38,6 +38,8 @@ static LIVES: [u32; 16] = {
     lives[8 + State::New as usize] = units(30);
     lives[8 + State::Answered as usize] = units(30);
     lives[8 + State::Established as usize] = units(8 * 3600);
+    // The other side may still send, for as long as it likes.
+    lives[8 + State::Closing as usize] = units(8 * 3600);
     lives
 };
 
@@ -84,6 +86,24 @@ pub(super) fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
     }
 }
 
+/// The entry of the client's packets in the flow of a reply entry, as far as that tells.
+#[inline(always)]
+pub(super) fn forward_record(key: &FlowKey, reply: &FlowRecord) -> FlowRecord {
+    // As above.
+    let none = black_box(0);
+    FlowRecord {
+        address: key.src,
+        port: key.sport,
+        other_port: if reply.other_port == 0 { 0 } else { key.dport },
+        flags: reply.flags & !FlowRecord::REPLY,
+        number: 0,
+        acknowledged: 0,
+        packets: none,
+        bytes: none,
+        ..*reply
+    }
+}
+
 /// What the client's packet becomes.
 #[inline(always)]
 pub(super) const fn forwarded(key: &FlowKey, forward: &FlowRecord, source: u32) -> Tuple {
@@ -106,7 +126,7 @@ impl LiveFlow {
             packets: Cell::new(record.packets),
             bytes: Cell::new(record.bytes),
             layout: Cell::new(record.layout),
-            spare: Cell::new(record.spare),
+            acknowledged: Cell::new(record.acknowledged),
         }
     }
 
@@ -126,7 +146,7 @@ impl LiveFlow {
             packets: self.packets.get(),
             bytes: self.bytes.get(),
             layout: self.layout.get(),
-            spare: self.spare.get(),
+            acknowledged: self.acknowledged.get(),
         }
     }
 
@@ -134,12 +154,6 @@ impl LiveFlow {
     #[inline(always)]
     pub fn lives(&self, protocol: u8, now: u32) -> bool {
         idle(self.seen.get(), now) <= life(protocol, self.state.get())
-    }
-
-    /// Lives, and nothing but time can end it: not a connection's first life nor a further one that is not confirmed.
-    #[inline(always)]
-    pub fn is_established(&self, protocol: u8, now: u32) -> bool {
-        self.state.get() >= State::Established as u8 && self.lives(protocol, now)
     }
 
     /// Whether it is the backend's direction.
@@ -161,26 +175,77 @@ impl LiveFlow {
         own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
-    /// Counts a packet and follows the connection. One that was reopened and is not confirmed grows no older by it.
+    /// Whether a packet of the flow changes nothing but counts: it is established, the packet begins and ends nothing, and the
+    /// other direction knows that the flow lives.
     #[inline(always)]
-    pub fn touch(&self, segment: &Segment, now: u32) {
+    pub fn is_steady(&self, segment: &Segment, now: u32) -> bool {
+        let state = self.state.get();
+        let is_open = state == State::Established as u8 || state == State::Closing as u8;
+        is_open && segment.is_plain() && idle(self.seen.get(), now) <= SEEN_STEP
+    }
+
+    /// Counts a packet, and notes what it acknowledges.
+    #[inline(always)]
+    pub fn count(&self, segment: &Segment) {
         self.packets.set(self.packets.get().wrapping_add(1));
         self.bytes.set(self.bytes.get().wrapping_add(u64::from(segment.len)));
-        let state = self.state.get();
-        if state < State::Established as u8 {
-            off_the_common_way();
-            return;
-        }
-        if self.seen.get() != now {
-            self.seen.set(now);
-        }
-        let after = segment.after(state);
-        if after != state {
-            self.state.set(after);
-        }
-        if !self.is_reply() {
+        if self.is_reply() {
+            self.acknowledged.set(segment.acknowledgement());
+        } else if self.state.get() >= State::Established as u8 {
             self.number.set(segment.acknowledgement());
         }
+    }
+
+    /// What its side has acknowledged; 0: not known.
+    #[inline(always)]
+    fn acknowledges_up_to(&self) -> u32 {
+        if self.is_reply() { self.acknowledged.get() } else { self.number.get() }
+    }
+
+    /// Follows a confirmed flow by a packet of its direction, whose other direction is `other`: both live as long as either
+    /// speaks, and end when both have ended, or by a reset.
+    #[inline(always)]
+    pub(super) fn follow(&self, segment: &Segment, other: &Self, now: u32) {
+        let state = self.state.get();
+        if segment.ends(other.acknowledges_up_to()) {
+            if segment.is_reset() {
+                self.end(other, State::Reset);
+            } else if other.state.get() == State::Closing as u8 {
+                self.end(other, State::Closed);
+            } else if state == State::Established as u8 {
+                self.state.set(State::Closing as u8);
+            }
+        } else if state == State::Reset as u8 && segment.is_plain() {
+            // Who answers has not been reset.
+            self.end(other, State::Established);
+        }
+        if self.state.get() <= State::Closing as u8 {
+            self.seen.set(now);
+            other.seen.set(now);
+        }
+    }
+
+    /// Both directions are in a state.
+    #[inline(always)]
+    fn end(&self, other: &Self, state: State) {
+        self.state.set(state as u8);
+        other.state.set(state as u8);
+    }
+
+    /// Whether its packets stay as they are: a connection straight to a backend that needed no other port.
+    #[inline(always)]
+    pub fn is_kept(&self) -> bool {
+        self.service.get() == FlowRecord::DIRECT && self.other_port.get() == 0
+    }
+
+    /// Whether it is over, or never was more than a question, so that another flow may have its port: both sides have closed
+    /// it, it was reset, or a question is not answered, or answered once, and half a second old.
+    #[inline(always)]
+    pub(super) fn gives_way(&self, protocol: u8, now: u32) -> bool {
+        let state = self.state.get();
+        let is_question =
+            state < State::Established as u8 || protocol == PROTO_UDP && self.packets.get() == 0;
+        state > State::Closing as u8 || is_question && idle(self.seen.get(), now) > SEEN_STEP
     }
 
     /// Notes the backend's answer in the client's entry, for the client's acknowledgement to meet.
@@ -201,20 +266,46 @@ impl LiveFlow {
 
     /// Confirms a reopened connection: its backend has answered, and the client has acknowledged that.
     #[inline(always)]
-    pub fn settle(&self, reply: Option<&Self>, now: u32) {
+    pub fn settle(&self, reply: Option<&Self>, segment: &Segment, now: u32) {
         self.state.set(State::Established as u8);
+        self.seen.set(now);
         if let Some(reply) = reply {
             reply.state.set(State::Established as u8);
             reply.seen.set(now);
+            reply.acknowledged.set(segment.sequence());
         }
     }
 
-    /// Whether an entry of the same key makes the same of a packet.
+    /// Whether it is the entry of the answers to what `forward` makes of packets of a key.
     #[inline(always)]
-    pub fn is_same_as(&self, record: &FlowRecord) -> bool {
-        // One comparison, for the verifier's sake.
+    pub(super) fn answers(&self, key: &FlowKey, forward: &Self) -> bool {
+        let own_port = if forward.other_port.get() == 0 { 0 } else { key.sport };
+        let differs = self.address.get() ^ key.dst
+            | self.number.get() ^ key.src
+            | u32::from(self.port.get() ^ key.dport)
+            | u32::from(self.other_port.get() ^ own_port);
+        differs == 0 && self.is_reply()
+    }
+
+    /// Whether a connection that was over may start again in its former entries, because the new one leads to the same
+    /// backend. A client that comes back to its ports time and again takes no room for it, and the tables no time.
+    #[inline(always)]
+    pub(super) fn is_same_way(&self, former: &Self) -> bool {
+        let differs = self.backend.get() ^ former.backend.get()
+            | u32::from(self.service.get() ^ former.service.get())
+            | u32::from(self.flags.get() ^ former.flags.get());
+        differs == 0
+    }
+
+    /// Whether an entry of the same key makes the same of a packet as a record does: it is that direction of that flow, or of
+    /// an earlier life of it.
+    #[inline(always)]
+    pub fn is_half(&self, record: &FlowRecord) -> bool {
+        // One comparison, for the verifier's sake. Forward entries count in `number`, replies have the client's address there.
+        let is_reply = u32::from(record.flags & FlowRecord::REPLY);
         let differs = self.address.get() ^ record.address
-            | self.number.get() ^ record.number
+            | (self.number.get() ^ record.number) & 0_u32.wrapping_sub(is_reply)
+            | u32::from((self.flags.get() ^ record.flags) & FlowRecord::REPLY)
             | u32::from(self.port.get() ^ record.port)
             | u32::from(self.other_port.get() ^ record.other_port);
         differs == 0

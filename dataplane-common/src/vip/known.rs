@@ -46,15 +46,14 @@ pub fn established<P: Packet + ?Sized, T: Services>(
     let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
     let key = segment.key(ip);
     let Some(flow) = tables.flow(&key) else { return Tuple::KEPT };
-    let now = tables.now();
-    if !flow.is_established(key.protocol, now) || flow.is_reply() || segment.is_syn() {
+    if !flow.is_steady(&segment, tables.now()) || flow.is_reply() {
         return Tuple::KEPT;
     }
     let Some(backend) = tables.backend(flow.row()) else { return Tuple::KEPT };
     if !flow.is_with(backend, key.protocol) {
         return Tuple::KEPT;
     }
-    flow.touch(&segment, now);
+    flow.count(&segment);
     flow.forward(&key, place)
 }
 
@@ -123,10 +122,9 @@ fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known
         return Known::NOTHING;
     }
     if let Some(flow) = tables.flow(key) {
-        let now = tables.now();
-        if flow.is_established(key.protocol, now) && flow.is_reply() {
-            flow.touch(segment, now);
-            return Known::rewritten(flow.reply(key));
+        if flow.is_steady(segment, tables.now()) && flow.is_reply() {
+            flow.count(segment);
+            return Known::rewritten(if flow.is_kept() { Tuple::KEPT } else { flow.reply(key) });
         }
         off_the_common_way();
         return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
@@ -142,10 +140,13 @@ fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     }
     off_the_common_way();
     if let Some(flow) = tables.flow(key) {
-        let now = tables.now();
-        if flow.is_established(key.protocol, now) {
-            flow.touch(segment, now);
-            return Known::rewritten(flow.forward(key, &choice::Straight));
+        if flow.is_steady(segment, tables.now()) {
+            flow.count(segment);
+            return Known::rewritten(if flow.is_kept() {
+                Tuple::KEPT
+            } else {
+                flow.forward(key, &choice::Straight)
+            });
         }
         return Known::OPEN;
     }

@@ -39,32 +39,70 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
     let key = segment.key(ip);
     let now = tables.now();
     tables.bring_over(&key);
-    if let Some(flow) = tables.flow(&key)
-        && flow.lives(key.protocol, now)
-    {
-        if flow.is_reply() {
-            return Translation::rewritten(replied(segment, &key, flow, now, tables));
-        }
-        let known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
-        let over = segment.is_syn() && (!known || flow.state.get() >= State::Closing as u8);
-        if known && !over {
-            let tuple = flow.forward(&key, place);
-            if flow.state.get() == State::Answered as u8 && segment.acknowledges(flow) {
-                off_the_common_way();
-                flow.settle(tables.flow(&tuple.answered(key.protocol)), now);
-            }
-            flow.touch(segment, now);
-            return Translation::rewritten(tuple);
-        }
+    let Some(flow) = tables.flow(&key).filter(|flow| flow.lives(key.protocol, now)) else {
         off_the_common_way();
-        if key.protocol == PROTO_TCP && !over {
-            return Translation::refused(Refusal::BackendGone);
+        return unconfirmed(segment, &key, place, now, tables);
+    };
+    if flow.is_reply() {
+        return Translation::rewritten(replied(segment, &key, flow, now, tables));
+    }
+    let is_known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
+    let is_over = segment.is_syn() && (!is_known || flow.state.get() >= State::Closing as u8);
+    let tuple = flow.forward(&key, place);
+    if is_known && !is_over && continued(segment, &key, flow, &tuple, now, tables) {
+        return Translation::rewritten(tuple);
+    }
+    if key.protocol == PROTO_TCP && !is_over {
+        return Translation::refused(Refusal::BackendGone);
+    }
+    // A new life of the same addresses and ports, which may lead to another backend.
+    Translation::refused(Refusal::Unknown)
+}
+
+/// Goes on with a client's flow by its next packet; not when the key of its answers has become another flow's.
+#[inline(always)]
+fn continued<T: Services>(
+    segment: &Segment,
+    key: &FlowKey,
+    flow: &LiveFlow,
+    tuple: &Tuple,
+    now: u32,
+    tables: &T,
+) -> bool {
+    let reply_key = tuple.answered(key.protocol);
+    if flow.state.get() < State::Established as u8 {
+        off_the_common_way();
+        if segment.acknowledges(flow) {
+            flow.settle(tables.flow(&reply_key), segment, now);
         }
-        // A new life of the same addresses and ports, which may lead to another backend.
-        return Translation::refused(Refusal::Unknown);
+        flow.count(segment);
+        return true;
+    }
+    flow.count(segment);
+    other_half(&reply_key, &flow::reply_record(key, &flow.record()), now, tables)
+        .inspect(|reply| flow.follow(segment, reply, now))
+        .is_some()
+}
+
+/// The other direction of a confirmed flow, which its `record` tells; it is entered anew where it is gone. `None` where another
+/// flow has its key.
+#[inline(always)]
+fn other_half<'t, T: Services>(
+    key: &FlowKey,
+    record: &FlowRecord,
+    now: u32,
+    tables: &'t T,
+) -> Option<&'t LiveFlow> {
+    tables.bring_over(key);
+    if let Some(found) = tables.flow(key) {
+        let is_it = found.is_half(record);
+        if is_it || found.lives(key.protocol, now) {
+            return if is_it { Some(found) } else { None };
+        }
     }
     off_the_common_way();
-    unconfirmed(segment, &key, place, now, tables)
+    tables.enter_flow(key, &FlowRecord { seen: now, ..*record }, true);
+    tables.flow(key)
 }
 
 /// A packet of a flow that is not confirmed yet, or of none.
@@ -82,15 +120,41 @@ fn unconfirmed<T: Services>(
         if young.is_reply() {
             return Translation::rewritten(answered(segment, key, young, now, tables));
         }
-        if tables.backend(young.row()).is_some_and(|backend| young.is_with(backend, key.protocol)) {
-            let tuple = young.forward(key, place);
-            if segment.acknowledges(young) {
-                confirm(key, &tuple.answered(key.protocol), young, now, tables);
-            }
+        let is_known =
+            tables.backend(young.row()).is_some_and(|backend| young.is_with(backend, key.protocol));
+        let tuple = young.forward(key, place);
+        if is_known && spoken(segment, key, &tuple, young, now, tables) {
             return Translation::rewritten(tuple);
         }
     }
     Translation::refused(Refusal::Unknown)
+}
+
+/// The client's next packet in an unconfirmed flow: it may confirm it. Datagrams that nobody answers keep their flow. False
+/// where the flow's answers are not known any more: it begins anew.
+#[inline(always)]
+fn spoken<T: Services>(
+    segment: &Segment,
+    key: &FlowKey,
+    tuple: &Tuple,
+    young: &LiveFlow,
+    now: u32,
+    tables: &T,
+) -> bool {
+    let reply_key = tuple.answered(key.protocol);
+    let Some(reply) = tables.young(&reply_key).filter(|reply| reply.answers(key, young)) else {
+        return false;
+    };
+    if key.protocol == PROTO_TCP {
+        if segment.acknowledges(young) {
+            confirm(key, &reply_key, young, (segment.sequence(), now), tables);
+        }
+        return true;
+    }
+    young.count(segment);
+    young.seen.set(now);
+    reply.seen.set(now);
+    true
 }
 
 /// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
@@ -158,20 +222,24 @@ pub fn beside<P: Packet + ?Sized, T: Services>(
     }
     let now = tables.now();
     tables.bring_over(&key);
+    let straight = &choice::Straight;
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
+        && !(segment.is_syn() && flow.state.get() >= State::Closing as u8)
     {
-        flow.touch(&segment, now);
-        return Translation::rewritten(flow.forward(&key, &choice::Straight));
-    }
-    if let Some(young) = tables.young(&key)
+        let tuple = flow.forward(&key, straight);
+        let kept = flow.is_kept();
+        if continued(&segment, &key, flow, &tuple, now, tables) {
+            return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
+        }
+    } else if let Some(young) = tables.young(&key)
         && young.lives(key.protocol, now)
     {
-        let tuple = young.forward(&key, &choice::Straight);
-        if segment.acknowledges(young) {
-            confirm(&key, &tuple.answered(key.protocol), young, now, tables);
+        let tuple = young.forward(&key, straight);
+        let kept = young.is_kept();
+        if spoken(&segment, &key, &tuple, young, now, tables) {
+            return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
         }
-        return Translation::rewritten(tuple);
     }
     if key.protocol == PROTO_TCP && !segment.is_syn() {
         return Translation::KEPT;
@@ -184,14 +252,21 @@ pub fn beside<P: Packet + ?Sized, T: Services>(
 #[inline(always)]
 fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
     let tuple = reply.reply(key);
-    if reply.state.get() == State::New as u8 && !segment.is_reset() {
+    let forward_key = tuple.answered(key.protocol);
+    reply.count(segment);
+    if reply.state.get() < State::Established as u8 {
         off_the_common_way();
-        if let Some(forward) = tables.flow(&tuple.answered(key.protocol)) {
+        if let Some(forward) = tables.flow(&forward_key)
+            && !segment.is_reset()
+        {
             forward.note_answer(segment);
         }
+    } else if let Some(forward) =
+        other_half(&forward_key, &flow::forward_record(key, &reply.record()), now, tables)
+    {
+        reply.follow(segment, forward, now);
     }
-    reply.touch(segment, now);
-    tuple
+    if reply.is_kept() { Tuple::KEPT } else { tuple }
 }
 
 /// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.
@@ -206,19 +281,29 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
         if key.protocol == PROTO_TCP {
             forward.note_answer(segment);
         } else {
-            confirm(&forward_key, key, forward, now, tables);
+            confirm(&forward_key, key, forward, (0, now), tables);
         }
     }
-    tuple
+    if reply.is_kept() { Tuple::KEPT } else { tuple }
 }
 
 /// Moves a young flow to those that nothing but time and other such flows can evict: the reply first, so that there is
-/// never a flow whose answers are not known. The young entries are left to age.
+/// never a flow whose answers are not known, and only where its key is no other flow's. The young entries are left to age.
+/// `sequence` is what the backend has acknowledged.
 #[inline(always)]
-fn confirm<T: Services>(key: &FlowKey, reply_key: &FlowKey, young: &LiveFlow, now: u32, tables: &T) {
+fn confirm<T: Services>(
+    key: &FlowKey,
+    reply_key: &FlowKey,
+    young: &LiveFlow,
+    (sequence, now): (u32, u32),
+    tables: &T,
+) {
     let number = young.number.get().wrapping_add(1);
     let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
-    if tables.enter_flow(reply_key, &flow::reply_record(key, &forward)) {
-        tables.enter_flow(key, &forward);
+    let reply = FlowRecord { acknowledged: sequence, ..flow::reply_record(key, &forward) };
+    let is_others =
+        tables.flow(reply_key).is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now));
+    if !is_others && tables.enter_flow(reply_key, &reply, true) {
+        tables.enter_flow(key, &forward, true);
     }
 }

@@ -70,6 +70,13 @@ pub struct Segment {
     flags: u8,
 }
 
+/// How far a reset's sequence number may lie above what its receiver has acknowledged: what is on its way by then. One forged
+/// number in 65,536 is believed.
+const RESET_WINDOW: u32 = 64 * 1024;
+/// The same for the last segment of a side, which may follow a whole window that nobody has acknowledged yet. That a
+/// connection ends takes two, one from each side.
+const FIN_WINDOW: u32 = 4 * 1024 * 1024;
+
 impl Segment {
     const FIN: u8 = 0x01;
     const SYN: u8 = 0x02;
@@ -117,6 +124,19 @@ impl Segment {
         self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
     }
 
+    /// Begins or ends nothing: no SYN, FIN, or RST.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.flags & (Self::SYN | Self::FIN | Self::RST) == 0
+    }
+
+    /// Whether it is where its receiver expects it, who has `acknowledged` what came before; 0: not known.
+    #[inline(always)]
+    fn is_within(&self, acknowledged: u32, below: u32, above: u32) -> bool {
+        let distance = self.sequence().wrapping_sub(acknowledged).wrapping_add(below);
+        acknowledged == 0 || distance <= below + above
+    }
+
     /// Resets the connection.
     #[inline(always)]
     pub fn is_reset(&self) -> bool {
@@ -145,17 +165,14 @@ impl Segment {
             && above <= Self::WINDOW
     }
 
-    /// The state of its direction after it.
+    /// Ends its direction, or the connection, and may be believed (RFC 9293, section 3.10.7.4): its receiver has
+    /// `acknowledged` about so much.
     #[inline(always)]
-    pub(super) fn after(&self, state: u8) -> u8 {
-        if self.flags & Self::RST != 0 {
-            State::Reset as u8
-        } else if self.flags & Self::FIN != 0 {
-            State::Closing as u8
-        } else if state == State::Reset as u8 {
-            State::Established as u8
+    pub(super) fn ends(&self, acknowledged: u32) -> bool {
+        if self.is_reset() {
+            self.is_within(acknowledged, 1, RESET_WINDOW)
         } else {
-            state
+            self.flags & Self::FIN != 0 && self.is_within(acknowledged, FIN_WINDOW, FIN_WINDOW)
         }
     }
 }

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 mod beyond;
+mod halves;
+mod straight;
 
 use super::*;
 use crate::{
@@ -440,28 +442,6 @@ fn one_port_to_two_vips_that_share_a_backend_gets_another_port() {
     let _ = forward(&tables, second(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(tables.balancer.flows.len(), 4);
     assert_eq!(forward(&tables, second(ACK)), fate);
-    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
-}
-
-#[test]
-fn a_connection_straight_to_a_backend_beside_one_through_the_vip_gets_another_port() {
-    let tables = tables();
-    let straight = |flags| segment(flags).with(|sent| sent.dst = (FIRST, 8080));
-    let aside = |sent: Sent| {
-        let bytes = sent.bytes();
-        let Translation { rewrite, refusal } = beside(&bytes[..], &ip(&bytes), 0, &tables);
-        if refusal.is_some() { begin_beside(&bytes[..], &ip(&bytes), 0, &tables) } else { rewrite }
-    };
-    assert!(aside(straight(SYN)).is_kept(), "nothing to be confused with");
-    connected(&tables);
-    assert!(aside(straight(ACK)).is_kept(), "a connection that is older than the flow");
-    let to = aside(straight(SYN));
-    assert!(u16::from_be(to.sport) >= 61_000 && to.dst == FIRST.to_be(), "{to:?}");
-    let answered = back(&tables, answer(Ok(to), PROTO_TCP, SYN_ACK));
-    assert_eq!(answered, Some(tuple((FIRST, 8080), (CLIENT, 40_000))));
-    assert_eq!(aside(straight(ACK).with(|ack| ack.acknowledgement = 7_001)), to);
-    assert_eq!(tables.balancer.flows.len(), 4);
-    assert_eq!(aside(straight(ACK)), to);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
 }
 

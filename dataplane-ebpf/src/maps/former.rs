@@ -6,7 +6,7 @@ use dataplane_common::{
     decide::off_the_common_way,
 };
 
-use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, words};
+use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
 
 /// Brings what a former table holds under a key over to the present ones; says whether there are former tables.
 #[inline(always)]
@@ -35,14 +35,14 @@ fn from_either(key: &FlowKey) {
     if let Some(young) = take(FlowTable::Young, key)
         && young.flags & FlowRecord::REPLY != 0
     {
-        take(FlowTable::Young, &LiveFlow::new(&young).reply(key).answered(key.protocol));
+        take(FlowTable::Young, &LiveFlow::new(young).reply(key).answered(key.protocol));
     }
 }
 
 /// Moves an entry, which was counted when it was made. Where there is one already, both stay: for a moment the former table
 /// is still the present one, too.
 #[inline(always)]
-fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
+fn take(table: FlowTable, key: &FlowKey) -> Option<&'static FlowRecord> {
     let former = FORMER_FLOW_TABLES.get(table as u32)?;
     let present = FLOW_TABLES.get(table as u32)?;
     // SAFETY: copied at once; a change by another processor meanwhile loses a count or repeats a state.
@@ -50,8 +50,8 @@ fn take(table: FlowTable, key: &FlowKey) -> Option<FlowRecord> {
     if !found.is_known() {
         return None;
     }
-    let record = found.brought_over();
-    if present.insert(key, words(&record), BPF_NOEXIST).is_ok() {
+    let record = entry(&found.brought_over())?;
+    if present.insert(key, words(record), BPF_NOEXIST).is_ok() {
         // Gone already is as good.
         let _ = former.remove(key);
     }

@@ -89,7 +89,8 @@ fn fan_stages_of_another_version_stay_for_as_long_as_its_programs_run() {
     on_host(|_| {
         let (near, maps) = (index("near"), format!("{PINS}/v{LAYOUT}/maps"));
         let stages = || {
-            let names = fs::read_dir(&maps).expect("it is there").map(|entry| entry.expect("a name").file_name());
+            let names =
+                fs::read_dir(&maps).expect("it is there").map(|entry| entry.expect("a name").file_name());
             let names = names.map(|name| name.to_string_lossy().into_owned());
             names.filter(|name| name.starts_with("stages-")).collect::<Vec<_>>()
         };

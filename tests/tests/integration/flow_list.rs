@@ -81,7 +81,7 @@ fn flows_of_every_state_are_listed_with_client_vip_backend_and_service() {
 
     drop(greeted);
     eventually("it closes", SOON, || {
-        list(&fleet, "--service web").iter().all(|flow| flow["state"] == "closing").then_some(())
+        list(&fleet, "--service web").iter().all(|flow| flow["state"] == "closed").then_some(())
     });
     let wrong = fleet[0].fanlight(["flow", "list", "--service", "wbe"]).exits(1);
     assert_eq!(wrong.stderr, "fanlight: flow list: no service 'wbe'; 'fanlight status' lists them\n");

@@ -44,10 +44,12 @@ pub enum FlowState {
     Answered,
     /// TCP: the handshake is complete. UDP: the backend has answered.
     Established,
-    /// TCP: a side will send no more.
+    /// TCP: a side will send no more, the other one may.
     Closing,
     /// TCP: a side has sent a reset.
     Reset,
+    /// TCP: neither side will send any more.
+    Closed,
 }
 
 impl FlowState {
@@ -59,6 +61,7 @@ impl FlowState {
             Self::Established => "established",
             Self::Closing => "closing",
             Self::Reset => "reset",
+            Self::Closed => "closed",
         }
     }
 
@@ -68,6 +71,7 @@ impl FlowState {
             (State::Answered, Self::Answered),
             (State::Established, Self::Established),
             (State::Closing, Self::Closing),
+            (State::Closed, Self::Closed),
         ];
         states.into_iter().find(|(state, _)| *state as u8 == number).map_or(Self::Reset, |(_, state)| state)
     }

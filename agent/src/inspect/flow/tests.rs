@@ -112,7 +112,7 @@ fn what_is_left_in_young_of_an_established_flow_is_not_told_twice() {
 
 #[test]
 fn a_side_that_closes_or_resets_shows() {
-    for (state, name) in [(State::Closing, "closing"), (State::Reset, "reset")] {
+    for (state, name) in [(State::Closing, "closing"), (State::Reset, "reset"), (State::Closed, "closed")] {
         for side in [0, 1] {
             let mut pair = entries(40_000, 0, State::Established);
             pair[side].1.state = state as u8;
@@ -123,7 +123,7 @@ fn a_side_that_closes_or_resets_shows() {
 
 #[test]
 fn aged_entries_connections_straight_to_a_backend_and_other_clients_are_left_out() {
-    let mut aged = entries(40_000, 0, State::Closing);
+    let mut aged = entries(40_000, 0, State::Closed);
     aged.iter_mut().for_each(|(_, record)| record.seen = NOW - 30_000);
     assert_eq!(joined(&in_table(FlowTable::Flows, aged)), []);
     let mut straight = entries(40_000, 61_000, State::Established);

@@ -6,6 +6,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use bytemuck::Zeroable as _;
 use dataplane_common::{
     abi::{
         BackendRecord, Config, EndpointRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord,
@@ -125,11 +126,11 @@ impl Services for Look<'_> {
         self.entry(FlowTable::Young, key)
     }
 
-    fn enter_flow(&self, _: &FlowKey, _: &FlowRecord) -> bool {
+    fn enter_flow(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
         true
     }
 
-    fn enter_young(&self, _: &FlowKey, _: &FlowRecord) -> bool {
+    fn enter_young(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
         true
     }
 
@@ -160,7 +161,11 @@ impl Services for Look<'_> {
         self.random
     }
 
-    fn announce(&self, _: &FlowKey, _: &FlowRecord) {}
+    fn draft(&self) -> Option<&LiveFlow> {
+        Some(self.flows.keep(LiveFlow::new(&FlowRecord::zeroed())))
+    }
+
+    fn announce(&self, _: &FlowKey, _: &LiveFlow) {}
 }
 
 /// Values that stay where they are put for as long as the shelf: a decision holds on to what it was given.
