@@ -18,13 +18,14 @@ use dataplane_common::{
         SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit,
         counter_index, idle, vip_bit,
     },
-    decide::{Tables, off_the_common_way},
+    decide::Tables,
     outcome::{Hook, Outcome, Stage},
     vip::{Services, Tuple},
 };
 
 use crate::{turns, watch};
 
+mod flows;
 mod former;
 
 /// How long a first fragment is remembered, on the coarse clock: as long as Linux waits for the others.
@@ -88,38 +89,6 @@ static BACKENDS: Array<BackendRecord> = Array::with_max_entries(MAX_BACKENDS, BP
 static RINGS: btf_maps::ArrayOfMaps<Segment, { SEGMENTS as usize }> = btf_maps::ArrayOfMaps::new();
 
 type Segment = btf_maps::Array<u64, { SEGMENT_ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
-
-/// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.
-#[btf_map(name = "flow_tables")]
-static FLOW_TABLES: FlowTables = FlowTables::new();
-
-/// [`FlowTable`] → the table that the present one has replaced, until its flows are brought over; else nothing.
-#[btf_map(name = "former_flow_tables")]
-static FORMER_FLOW_TABLES: FlowTables = FlowTables::new();
-
-type FlowTables = btf_maps::ArrayOfMaps<Flows, { FlowTable::COUNT as usize }>;
-
-/// Of any size, as a map of this shape.
-type Flows = btf_maps::LruHashMap<FlowKey, FlowWords, 1>;
-
-/// A [`FlowRecord`]. For a structure Linux 6.1 notes in the type that it has no timer, and takes no map in such a one's place
-/// that was made without a type.
-type FlowWords = [u64; size_of::<FlowRecord>() / size_of::<u64>()];
-
-/// Where a program makes an entry: the stack has little room.
-#[map(name = "flow_records")]
-static RECORDS: PerCpuArray<FlowRecord> = PerCpuArray::with_max_entries(2, 0);
-
-/// Elements of it: a flow's entry as it is drawn up, and one as it goes into a table.
-const DRAFT: u32 = 0;
-const ENTRY: u32 = 1;
-
-/// What was made in and removed from them, per CPU. Written by the programs.
-#[map(name = "flow_books")]
-static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
-
-/// No entry of the key may be there yet.
-const BPF_NOEXIST: u64 = 1;
 
 /// Fragmented packet → the addresses that its first fragment got. Written by the programs.
 #[map(name = "fragments")]
@@ -269,29 +238,29 @@ impl Services for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        live(FlowTable::Flows, key)
+        flows::live(FlowTable::Flows, key)
     }
 
     #[inline(always)]
     fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        live(FlowTable::Young, key)
+        flows::live(FlowTable::Young, key)
     }
 
     #[inline(always)]
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        enter(FlowTable::Flows, key, record, replaces, Books::FlowsMade)
+        flows::enter(FlowTable::Flows, key, record, replaces, Books::FlowsMade)
     }
 
     #[inline(always)]
     fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        enter(FlowTable::Young, key, record, replaces, Books::YoungMade)
+        flows::enter(FlowTable::Young, key, record, replaces, Books::YoungMade)
     }
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
         // Gone already is as good.
-        remove(FlowTable::Flows, key, Books::FlowsRemoved);
-        remove(FlowTable::Young, key, Books::YoungRemoved);
+        flows::remove(FlowTable::Flows, key, Books::FlowsRemoved);
+        flows::remove(FlowTable::Young, key, Books::YoungRemoved);
     }
 
     #[inline(always)]
@@ -352,9 +321,7 @@ impl Services for Maps {
 
     #[inline(always)]
     fn draft(&self) -> Option<&LiveFlow> {
-        let draft = RECORDS.get_ptr_mut(DRAFT)?;
-        // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
-        Some(unsafe { &*draft.cast::<LiveFlow>() })
+        flows::draft()
     }
 
     #[inline(always)]
@@ -363,65 +330,7 @@ impl Services for Maps {
     }
 }
 
-/// Enters a flow, and counts an entry that was not there.
-#[inline(always)]
-fn enter(table: FlowTable, key: &FlowKey, record: &FlowRecord, replaces: bool, made: Books) -> bool {
-    let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
-    let Some(record) = entry(record) else { return false };
-    let record = words(record);
-    if table.insert(key, record, BPF_NOEXIST).is_ok() {
-        note(made);
-        return true;
-    }
-    off_the_common_way();
-    replaces && table.insert(key, record, 0).is_ok()
-}
-
-/// A record where it may be copied from into a table.
-#[inline(always)]
-fn entry(record: &FlowRecord) -> Option<&'static FlowRecord> {
-    let room = RECORDS.get_ptr_mut(ENTRY)?;
-    // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
-    let room = unsafe { &mut *room };
-    *room = *record;
-    Some(room)
-}
-
-/// A record as the map has it.
-#[inline(always)]
-fn words(record: &FlowRecord) -> &FlowWords {
-    // SAFETY: of the same size and alignment, and any record is valid words.
-    unsafe { &*core::ptr::from_ref(record).cast() }
-}
-
-/// Removes a flow, and counts one that was there.
-#[inline(always)]
-fn remove(table: FlowTable, key: &FlowKey, removed: Books) {
-    if let Some(table) = FLOW_TABLES.get(table as u32)
-        && table.remove(key).is_ok()
-    {
-        note(removed);
-    }
-}
-
-/// Counts in the flow tables' books.
-#[inline(always)]
-fn note(entry: Books) {
-    if let Some(count) = BOOKS.get_ptr_mut(entry as u32) {
-        // SAFETY: as in `count`.
-        unsafe { *count += 1 }
-    }
-}
-
 #[inline(always)]
 fn bit(filter: &Array<u64>, bit: u32) -> bool {
     filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
-}
-
-#[inline(always)]
-fn live(table: FlowTable, key: &FlowKey) -> Option<&'static LiveFlow> {
-    let record = FLOW_TABLES.get_value_ptr_mut(table as u32, key)?;
-    // SAFETY: a valid element until the program has ended, of a type with the same layout. What other CPUs change
-    // meanwhile is read and written in whole aligned fields; a lost count or a repeated state does no harm.
-    Some(unsafe { &*record.cast::<LiveFlow>() })
 }

@@ -6,7 +6,7 @@ use dataplane_common::{
     decide::off_the_common_way,
 };
 
-use super::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
+use super::flows::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
 
 /// Brings what a former table holds under a key over to the present ones; says whether there are former tables.
 #[inline(always)]

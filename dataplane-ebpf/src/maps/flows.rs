@@ -1,0 +1,115 @@
+//! The flow tables, and what is made in them.
+
+use aya_ebpf::{
+    btf_maps,
+    macros::{btf_map, map},
+    maps::PerCpuArray,
+};
+use dataplane_common::{
+    abi::{Books, FlowKey, FlowRecord, FlowTable, LiveFlow},
+    decide::off_the_common_way,
+};
+
+/// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.
+#[btf_map(name = "flow_tables")]
+pub(super) static FLOW_TABLES: FlowTables = FlowTables::new();
+
+/// [`FlowTable`] → the table that the present one has replaced, until its flows are brought over; else nothing.
+#[btf_map(name = "former_flow_tables")]
+pub(super) static FORMER_FLOW_TABLES: FlowTables = FlowTables::new();
+
+type FlowTables = btf_maps::ArrayOfMaps<Flows, { FlowTable::COUNT as usize }>;
+
+/// Of any size, as a map of this shape.
+type Flows = btf_maps::LruHashMap<FlowKey, FlowWords, 1>;
+
+/// A [`FlowRecord`]. For a structure Linux 6.1 notes in the type that it has no timer, and takes no map in such a one's place
+/// that was made without a type.
+type FlowWords = [u64; size_of::<FlowRecord>() / size_of::<u64>()];
+
+/// Where a program makes an entry: the stack has little room.
+#[map(name = "flow_records")]
+static RECORDS: PerCpuArray<FlowRecord> = PerCpuArray::with_max_entries(2, 0);
+
+/// Elements of it: a flow's entry as it is drawn up, and one as it goes into a table.
+const DRAFT: u32 = 0;
+const ENTRY: u32 = 1;
+
+/// What was made in and removed from them, per CPU. Written by the programs.
+#[map(name = "flow_books")]
+static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
+
+/// No entry of the key may be there yet.
+pub(super) const BPF_NOEXIST: u64 = 1;
+
+/// A flow's entry as it is drawn up.
+#[inline(always)]
+pub(super) fn draft() -> Option<&'static LiveFlow> {
+    let draft = RECORDS.get_ptr_mut(DRAFT)?;
+    // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
+    Some(unsafe { &*draft.cast::<LiveFlow>() })
+}
+
+/// Enters a flow, and counts an entry that was not there.
+#[inline(always)]
+pub(super) fn enter(
+    table: FlowTable,
+    key: &FlowKey,
+    record: &FlowRecord,
+    replaces: bool,
+    made: Books,
+) -> bool {
+    let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
+    let Some(record) = entry(record) else { return false };
+    let record = words(record);
+    if table.insert(key, record, BPF_NOEXIST).is_ok() {
+        note(made);
+        return true;
+    }
+    off_the_common_way();
+    replaces && table.insert(key, record, 0).is_ok()
+}
+
+/// A record where it may be copied from into a table.
+#[inline(always)]
+pub(super) fn entry(record: &FlowRecord) -> Option<&'static FlowRecord> {
+    let room = RECORDS.get_ptr_mut(ENTRY)?;
+    // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
+    let room = unsafe { &mut *room };
+    *room = *record;
+    Some(room)
+}
+
+/// A record as the map has it.
+#[inline(always)]
+pub(super) fn words(record: &FlowRecord) -> &FlowWords {
+    // SAFETY: of the same size and alignment, and any record is valid words.
+    unsafe { &*core::ptr::from_ref(record).cast() }
+}
+
+/// Removes a flow, and counts one that was there.
+#[inline(always)]
+pub(super) fn remove(table: FlowTable, key: &FlowKey, removed: Books) {
+    if let Some(table) = FLOW_TABLES.get(table as u32)
+        && table.remove(key).is_ok()
+    {
+        note(removed);
+    }
+}
+
+/// Counts in the flow tables' books.
+#[inline(always)]
+fn note(entry: Books) {
+    if let Some(count) = BOOKS.get_ptr_mut(entry as u32) {
+        // SAFETY: as in `count`.
+        unsafe { *count += 1 }
+    }
+}
+
+#[inline(always)]
+pub(super) fn live(table: FlowTable, key: &FlowKey) -> Option<&'static LiveFlow> {
+    let record = FLOW_TABLES.get_value_ptr_mut(table as u32, key)?;
+    // SAFETY: a valid element until the program has ended, of a type with the same layout. What other CPUs change
+    // meanwhile is read and written in whole aligned fields; a lost count or a repeated state does no harm.
+    Some(unsafe { &*record.cast::<LiveFlow>() })
+}
