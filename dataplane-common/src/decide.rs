@@ -17,6 +17,7 @@ use crate::{
 mod egress;
 mod ingress;
 mod service;
+mod walls;
 
 pub use service::{bare_service, begin, carried_service};
 

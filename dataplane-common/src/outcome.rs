@@ -90,7 +90,7 @@ numbered! {
         DropNotOurSlice = "drop-not-our-slice",
         /// From this host towards the overlay with a source outside this host's slices.
         DropForeignSource = "drop-foreign-source",
-        /// From an endpoint with a source address known to belong to another endpoint.
+        /// From an endpoint with the address of another endpoint, the gateway, or nobody (the slice's network or broadcast address).
         DropWrongEndpoint = "drop-wrong-endpoint",
         /// Tunnel packet that ends before its headers or before the length they give.
         DropTruncated = "drop-truncated",
@@ -114,6 +114,10 @@ numbered! {
         DropHelperFailed = "drop-helper-failed",
         /// A part of the programs that few packets need could not be called.
         DropStageMissing = "drop-stage-missing",
+        /// From an endpoint to an address of the underlay: a tunnel packet of its own, which would seem to be this host's.
+        DropEndpointTunnel = "drop-endpoint-tunnel",
+        /// From an endpoint to an address of the underlay: an ICMP error about a tunnel packet, which only hosts can have met.
+        DropEndpointError = "drop-endpoint-error",
     }
 }
 

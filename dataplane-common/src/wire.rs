@@ -142,6 +142,10 @@ pub const PROTO_IPIP: u8 = 4;
 pub const PROTO_TCP: u8 = 6;
 /// UDP.
 pub const PROTO_UDP: u8 = 17;
+/// IPv6 in IPv4 (RFC 4213).
+pub const PROTO_IPV6: u8 = 41;
+/// GRE (RFC 2784).
+pub const PROTO_GRE: u8 = 47;
 
 /// The first eight bytes of an ICMP message (RFC 792); for "fragmentation needed" the last two are the next
 /// hop's MTU (RFC 1191, section 4).

@@ -3,7 +3,7 @@
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
     host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of,
-    pass, service, too_big,
+    pass, service, too_big, walls,
 };
 use crate::{
     abi::FanRecord,
@@ -37,6 +37,9 @@ pub(super) fn local_ingress<P: Packet + ?Sized, T: Tables>(
 /// To an address of no overlay: perhaps a VIP, or the client of one.
 #[inline(always)]
 fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T>, ip: &Ipv4) -> Verdict {
+    if let Some(verdict) = walls::forged(input.packet, input.config, ip) {
+        return verdict;
+    }
     if input.config.services == 0 {
         return pass(Outcome::PassNotOurs);
     }
@@ -167,6 +170,9 @@ fn sent_by_endpoint<P: Packet + ?Sized, C: Context, T: Tables>(
     let &Input { packet, context, tables, hook, .. } = input;
     if !context.to_us() && !is_to_bridge(packet, own) {
         return Some(pass(Outcome::PassNotOurs));
+    }
+    if walls::is_nobodys(own, ip.src) {
+        return Some(drop(Outcome::DropWrongEndpoint));
     }
     if hook as u32 == Hook::EndpointIngress as u32
         && let Some(known) = tables.endpoint(ip.src)

@@ -425,3 +425,4 @@ proptest! {
 
 mod beyond;
 mod service;
+mod walls;

@@ -1,0 +1,69 @@
+//! What an endpoint may not send, wherever it goes: other hosts would take it for this host's own.
+//!
+//! A packet to the underlay leaves with this host's address, or with whichever one nothing checks. Its receiver believes a tunnel
+//! packet by that address, and learns from ICMP errors how large ours may be.
+
+use network_types::ip::Ipv4Hdr;
+
+use super::{drop, find, off_the_common_way};
+use crate::{
+    abi::{Config, FanRecord},
+    icmp,
+    outcome::Outcome,
+    packet::Packet,
+    verdict::Verdict,
+    wire::{ETH_LEN, IcmpHdr, Ipv4, PROTO_GRE, PROTO_ICMP, PROTO_IPIP, PROTO_IPV6},
+};
+
+/// To an address of no overlay: a tunnel packet to a host of the underlay, or an error about one.
+#[inline(always)]
+pub(super) fn forged<P: Packet + ?Sized>(packet: &P, config: &Config, ip: &Ipv4) -> Option<Verdict> {
+    let is_tunnel = is_tunnel(ip.header.proto);
+    if !is_tunnel && ip.header.proto != PROTO_ICMP {
+        return None;
+    }
+    off_the_common_way();
+    let fan = find(config, |fan| fan.in_use() && in_underlay(fan, ip.dst))?;
+    if is_tunnel {
+        return Some(drop(Outcome::DropEndpointTunnel));
+    }
+    if is_error_about_tunnel(packet, fan, ip) { Some(drop(Outcome::DropEndpointError)) } else { None }
+}
+
+/// Options move the message, so that it is not read in place.
+#[inline(always)]
+fn is_error_about_tunnel<P: Packet + ?Sized>(packet: &P, fan: &FanRecord, ip: &Ipv4) -> bool {
+    if ip.is_later_fragment() {
+        return false;
+    }
+    let message = ETH_LEN + ip.header_len as usize;
+    let kind: Option<u8> = packet.copy(message);
+    if !kind.is_some_and(icmp::is_error) {
+        return false;
+    }
+    // An error is too short to need fragments (RFC 1812, section 4.3.2.3), and what the later ones quote is not known.
+    if ip.is_fragment() {
+        return true;
+    }
+    let quoted: Option<Ipv4Hdr> = packet.copy(message + size_of::<IcmpHdr>());
+    let Some(quoted) = quoted else { return false };
+    let quoted = Ipv4::new(quoted);
+    is_tunnel(quoted.header.proto) && in_underlay(fan, quoted.src) && in_underlay(fan, quoted.dst)
+}
+
+#[inline(always)]
+const fn is_tunnel(protocol: u8) -> bool {
+    matches!(protocol, PROTO_IPIP | PROTO_IPV6 | PROTO_GRE)
+}
+
+#[inline(always)]
+fn in_underlay(fan: &FanRecord, address: u32) -> bool {
+    address & fan.underlay_mask == fan.underlay
+}
+
+/// Whether an address of this host's slice can be no endpoint's: the gateway's, the slice's network or broadcast address.
+#[inline(always)]
+pub(super) fn is_nobodys(fan: &FanRecord, address: u32) -> bool {
+    let bits = address & !fan.slice_mask;
+    address == fan.gateway || bits == 0 || bits == !fan.slice_mask
+}
