@@ -82,7 +82,7 @@ numbered! {
         RefusedBackendGone = "refused-backend-gone",
         /// Fragment to a VIP that came before its packet's first: it does not say which flow it belongs to.
         DropFragmentEarly = "drop-fragment-early",
-        /// To a VIP from an address that is no single host's.
+        /// To a VIP from an address that is no single host's, or from its own.
         DropBadSource = "drop-bad-source",
         /// Tunnel packet whose inner source does not compute to its outer source.
         DropSpoofedSource = "drop-spoofed-source",
@@ -102,7 +102,7 @@ numbered! {
         DropOuterFragment = "drop-outer-fragment",
         /// Congestion was marked outside, but the packet inside cannot carry the mark (RFC 6040).
         DropEcn = "drop-ecn",
-        /// TTL ran out here and the packet may not be answered (an ICMP error, a later fragment, no unicast source).
+        /// TTL ran out here and the packet is not answered (an ICMP error, a later fragment, no unicast source, in a tunnel packet).
         DropTtlExceeded = "drop-ttl-exceeded",
         /// Larger than the path allows, and it can neither be answered nor fragmented here.
         DropTooBig = "drop-too-big",
@@ -118,6 +118,8 @@ numbered! {
         DropEndpointTunnel = "drop-endpoint-tunnel",
         /// From an endpoint to an address of the underlay: an ICMP error about a tunnel packet, which only hosts can have met.
         DropEndpointError = "drop-endpoint-error",
+        /// ICMP to a VIP in fragments: a VIP answers only pings that come whole.
+        DropIcmpFragment = "drop-icmp-fragment",
     }
 }
 

@@ -146,7 +146,7 @@ pub struct Out {
     pub endpoint: EndpointRecord,
     /// Out of a tunnel packet: the TOS byte that it gets; else 0.
     pub tos: u8,
-    /// Into a tunnel: the packet is routed here, and its TTL becomes one less.
+    /// Into a tunnel or to an endpoint: the packet is routed here, and its TTL becomes one less.
     pub is_routed: bool,
 }
 
@@ -158,7 +158,7 @@ pub enum Way {
     Stack,
     /// A tunnel packet to another host.
     Tunnel,
-    /// An endpoint of this host, with TTL one less.
+    /// An endpoint of this host.
     Endpoint,
     /// Out of its tunnel packet, to an endpoint of this host.
     Decapsulated,
@@ -208,8 +208,8 @@ impl Out {
 
     /// To an endpoint of this host.
     #[inline(always)]
-    pub const fn endpoint(fan: u32, endpoint: EndpointRecord) -> Self {
-        Self { way: Way::Endpoint, fan, endpoint, ..Self::STACK }
+    pub const fn endpoint(fan: u32, endpoint: EndpointRecord, is_routed: bool) -> Self {
+        Self { way: Way::Endpoint, fan, endpoint, is_routed, ..Self::STACK }
     }
 
     /// Out of its tunnel packet, to an endpoint of this host.

@@ -92,7 +92,7 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
     }
     let action = match way {
         Way::Tunnel => encapsulate(frame, fan, host, is_routed)?,
-        Way::Endpoint => deliver_locally(frame, hook, fan, &endpoint)?,
+        Way::Endpoint => deliver_locally(frame, hook, (fan, &endpoint), is_routed)?,
         Way::Stack => to_host(frame)?,
         Way::Decapsulated => {
             let headers = take_out(frame, tos)?;
@@ -208,16 +208,18 @@ fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
     Ok(headers)
 }
 
-/// From one endpoint to another: a hop, though both are here.
+/// To an endpoint: from another one that is a hop, though both are here; from the host's stack it is not.
 #[inline(always)]
 fn deliver_locally(
     frame: &mut Frame,
     hook: Hook,
-    fan: u32,
-    endpoint: &EndpointRecord,
+    (fan, endpoint): (u32, &EndpointRecord),
+    routed: bool,
 ) -> Result<i32, Refused> {
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
-    one_hop_less(&mut headers.ip);
+    if routed {
+        one_hop_less(&mut headers.ip);
+    }
     address(headers, maps::fan(fan).ok_or(Refused)?, endpoint);
     if !frame.to_us() {
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.

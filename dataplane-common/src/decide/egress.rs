@@ -153,7 +153,7 @@ pub(super) fn to_overlay<P: Packet + ?Sized, C: Context, T: Tables>(
     }
     if here {
         return match input.tables.endpoint(ip.dst) {
-            Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint)),
+            Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint, true)),
             None => pass(Outcome::PassSlowPath),
         };
     }

@@ -30,7 +30,7 @@ pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
     }
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     if outer.header.proto == PROTO_ICMP
-        && let Some(learnt) = learn(packet, tables, config, &outer)
+        && let Some(learnt) = learn(packet, context, (tables, config), &outer)
     {
         return learnt;
     }
@@ -128,7 +128,7 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
         let party = Party { fan: from.slot, is_outside: false };
         return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party });
     }
-    answered(tables, to, inner.dst, tos, rewrite)
+    answered(tables, to, &inner, tos, rewrite)
 }
 
 /// The TOS byte that the inner packet gets; `None` where it has to be dropped.
@@ -146,16 +146,20 @@ pub(super) fn inner_tos(inner: &Ipv4, outer: &Ipv4) -> Option<u8> {
 pub(super) fn answered<T: Tables>(
     tables: &T,
     to: &FanRecord,
-    destination: u32,
+    inner: &Ipv4,
     tos: u8,
     rewrite: Tuple,
 ) -> Verdict {
-    if !rewrite.is_kept() && rewrite.dst != destination.to_be() {
+    if !rewrite.is_kept() && rewrite.dst != inner.dst.to_be() {
         off_the_common_way();
-        // An answer to this host's gateway address, on behalf of a client outside the overlays.
+        // An answer to this host's gateway address, on behalf of a client outside the overlays: routed once more, but for
+        // this host itself. To tell its sender that its TTL ran out would take a tunnel packet from here.
+        if rewrite.dst != to.address.to_be() && inner.header.ttl <= 1 {
+            return drop(Outcome::DropTtlExceeded);
+        }
         return Verdict::forward(rewrite, Out::decapsulated_and_routed(tos));
     }
-    Verdict::forward(rewrite, arrived(tables, to, destination, tos))
+    Verdict::forward(rewrite, arrived(tables, to, inner.dst, tos))
 }
 
 /// To the endpoint that has the address, or to the stack.
@@ -202,16 +206,19 @@ fn check<P: Packet + ?Sized>(
 }
 
 /// An ICMP "fragmentation needed" about a tunnel packet of ours: RFC 1191, RFC 2003 section 5.1.
-/// It is believed when it quotes our outer source, a host of the underlay, and a sane MTU; it can only lower.
+/// It is believed when it quotes a packet of ours (outer source, a host of the underlay, don't-fragment) that is larger, by
+/// the length that it quotes, than the MTU it tells, and that MTU is sane; it can only lower. That such a packet was sent
+/// nobody remembers.
 #[inline(always)]
 fn learn<P: Packet + ?Sized, T: Tables>(
     packet: &P,
-    tables: &T,
-    config: &Config,
+    context: &impl Context,
+    (tables, config): (&T, &Config),
     outer: &Ipv4,
 ) -> Option<Verdict> {
     const QUOTE: usize = INNER + size_of::<IcmpHdr>();
-    if outer.has_options() || outer.is_fragment() {
+    let is_whole = outer.total_len + ETH_LEN as u32 <= context.frame_len();
+    if outer.has_options() || outer.is_fragment() || !is_whole {
         return None;
     }
     let message: Option<IcmpHdr> = packet.read(INNER);
@@ -227,7 +234,8 @@ fn learn<P: Packet + ?Sized, T: Tables>(
             && quoted.dst & fan.underlay_mask == fan.underlay
     })?;
     let mtu = u32::from(u16::from_be_bytes(message.mtu));
-    if quoted.header.proto != PROTO_IPIP || mtu < MIN_PATH_MTU {
+    let is_ours = quoted.header.proto == PROTO_IPIP && quoted.is_plain() && quoted.dont_fragment();
+    if !is_ours || quoted.total_len <= mtu || mtu < MIN_PATH_MTU || !is_intact(packet, outer) {
         return None;
     }
     let inner = mtu - IPV4_LEN as u32;
@@ -235,4 +243,20 @@ fn learn<P: Packet + ?Sized, T: Tables>(
         return None;
     }
     Some(Verdict::learn_path_mtu(quoted.dst, inner))
+}
+
+/// Whether an ICMP error has the right checksum, as far as programs read it: one that quotes no more than it has to (RFC 792:
+/// a header and eight bytes), as many routers do. Of a longer one, as Linux sends, the rest is not read, and its sum
+/// taken for right; one that is shorter is no error at all.
+#[inline(always)]
+fn is_intact<P: Packet + ?Sized>(packet: &P, outer: &Ipv4) -> bool {
+    const WORDS: usize = (size_of::<IcmpHdr>() + icmp::QUOTE_LEN) / 2;
+    const SHORTEST: u32 = (IPV4_LEN + 2 * WORDS) as u32;
+    if outer.total_len != SHORTEST {
+        return outer.total_len > SHORTEST;
+    }
+    let message: Option<[u16; WORDS]> = packet.read(INNER);
+    let Some(message) = message else { return false };
+    let sum: u32 = message.into_iter().map(u32::from).sum();
+    checksum::fold(sum) == 0xffff
 }

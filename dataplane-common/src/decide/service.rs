@@ -96,7 +96,7 @@ pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, ta
     let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
     let rewrite = vip::from_backend(packet, &inner, ingress::INNER, tables);
-    ingress::answered(tables, fan_in(config, case.fan), inner.dst, tos, rewrite)
+    ingress::answered(tables, fan_in(config, case.fan), &inner, tos, rewrite)
 }
 
 #[inline(always)]
@@ -182,6 +182,12 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     // The filter may have taken another address for a VIP.
     if !input.tables.is_vip(ip.dst.to_be()) {
         return no_vip(input, client, ip);
+    }
+    if !icmp::names_a_host(ip.src) || ip.src == ip.dst {
+        return drop(Outcome::DropBadSource);
+    }
+    if ip.is_fragment() && ip.header.proto == PROTO_ICMP {
+        return drop(Outcome::DropIcmpFragment);
     }
     if !by_stack && ip.header.ttl <= 1 {
         return expired(input, client, ip);
@@ -271,7 +277,7 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
         return Verdict::forward(rewrite, Out::STACK);
     }
     let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    if !by_stack && ip.header.ttl <= 1 {
+    if !by_stack && ip.header.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
         return expired(input, sender, ip);
     }
     let Some(fan) = fan else { return route(input, sender, ip, rewrite) };
@@ -279,7 +285,7 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
         return egress::towards(input, (fan, sender.host(input.config)), ip, destination, rewrite);
     }
     match input.tables.endpoint(destination) {
-        Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint)),
+        Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint, !by_stack)),
         // The stack asks for the neighbour, and has no way to tell the sender of the bridge's MTU: the sender that it sees
         // may be the VIP.
         None if ip.dont_fragment() && largest_packet(input.packet, input.context, ip) > fan.mtu => {

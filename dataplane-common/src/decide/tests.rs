@@ -328,12 +328,20 @@ fn overlay_addresses_that_no_host_can_own_are_unreachable() {
     }
 }
 
-/// "Fragmentation needed" from a router, quoting our own tunnel packet to `to`.
+/// "Fragmentation needed" from a router, quoting our own tunnel packet of 1,500 bytes to `to`.
 fn fragmentation_needed(mtu: u16, from: u32, to: u32) -> Frame {
-    let quoted = Frame::udp(LOCAL, REMOTE).carried(from, to);
-    let mut message = vec![3, 4, 0, 0, 0, 0];
-    message.extend(mtu.to_be_bytes());
-    message.extend(&quoted.bytes[14..42]);
+    let quoted = Frame::new(LOCAL, REMOTE, 17, &[0; 1460]).carried(from, to).with(20, &[0x40, 0]);
+    needed_by(&quoted, mtu, 28)
+}
+
+/// The same, quoting so many bytes of any packet.
+fn needed_by(about: &Frame, mtu: u16, bytes: usize) -> Frame {
+    let [high, low] = mtu.to_be_bytes();
+    let quoted = &about.bytes[14..14 + bytes];
+    let words = quoted.chunks(2).map(|word| u16::from_ne_bytes([word[0], word[1]]));
+    let sum = words.fold(checksum::add(&[3, 4, high, low], 0), |sum, word| sum + u32::from(word));
+    let [first, second] = checksum::finish(sum);
+    let message = [&[3, 4, first, second, 0, 0, high, low], quoted].concat();
     Frame::new(0xac1e_0001, HERE, 1, &message)
 }
 

@@ -64,6 +64,6 @@ fn in_underlay(fan: &FanRecord, address: u32) -> bool {
 /// Whether an address of this host's slice can be no endpoint's: the gateway's, the slice's network or broadcast address.
 #[inline(always)]
 pub(super) fn is_nobodys(fan: &FanRecord, address: u32) -> bool {
-    let bits = address & !fan.slice_mask;
-    address == fan.gateway || bits == 0 || bits == !fan.slice_mask
+    // One more than the last address of the slice is the first, so that one comparison asks for both.
+    address == fan.gateway || address.wrapping_add(1) & !fan.slice_mask <= 1
 }

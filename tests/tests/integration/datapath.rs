@@ -248,7 +248,7 @@ fn fan_a_smaller_path_is_told_to_the_agent_at_once() {
         address: here.into(),
         ..fan(250)
     };
-    let sent = Ipv4::udp((local, 1), (remote, 2), &[0; 64]).inside(here, there);
+    let sent = Ipv4::udp((local, 1), (remote, 2), &[0; 1400]).inside(here, there);
     let needed = Ipv4::fragmentation_needed(router, 1300, &sent, 48);
     on_host(|host| {
         let datapath = open();

@@ -20,6 +20,7 @@ mod fan_ttl;
 mod fan_updown;
 mod fan_verify;
 mod fan_vlan;
+mod fan_walls;
 mod fan_wire;
 mod flow_list;
 mod flow_room;

@@ -1,6 +1,9 @@
 //! What an endpoint must not say, because others would take it for this host's.
 
-use super::{service::serving, *};
+use super::{
+    service::{VIP, answer, datagram, named, serving},
+    *,
+};
 use crate::wire::{PROTO_GRE, PROTO_ICMP, PROTO_IPV6};
 
 /// Another fan's underlay.
@@ -89,7 +92,124 @@ fn an_endpoint_speaks_neither_as_the_gateway_nor_from_an_address_that_is_nobodys
         for destination in [REMOTE, NEIGHBOUR, GATEWAY, 0xfa00_1c63] {
             assert_decided(&Frame::udp(source, destination), refused, &format!("{source:x}"));
         }
-        let to_vip = service::datagram(source, service::VIP);
+        let to_vip = datagram(source, VIP);
         assert_eq!(by_local_hooks(&to_vip, &serving(REMOTE)), [refused.name(); 2]);
     }
+}
+
+#[test]
+fn a_path_is_learnt_from_errors_alone_that_ours_can_have_caused() {
+    let world = world();
+    let ours = Frame::new(LOCAL, REMOTE, 17, &[0; 1460]).carried(HERE, THERE).with(20, &[0x40, 0]);
+    let not_ours = Outcome::PassNotOurs.name();
+    let learnt = "learn 1280 to ac1e001b";
+    assert_eq!(needed_by(&ours, 1300, 28).sent_by_underlay(&world), learnt);
+    assert_eq!(needed_by(&ours, 1300, 200).sent_by_underlay(&world), learnt, "quoting more");
+    for (changed, why) in [
+        (ours.clone().with(16, &1300u16.to_be_bytes()), "it fits"),
+        (ours.clone().with(16, &100u16.to_be_bytes()), "it is small"),
+        (ours.clone().with(20, &[0, 0]), "it may be fragmented"),
+        (ours.clone().with(14, &[0x46]), "ours have no options"),
+        (ours.clone().with(23, &[17]), "no tunnel packet"),
+    ] {
+        assert_eq!(needed_by(&changed, 1300, 28).sent_by_underlay(&world), not_ours, "{why}");
+    }
+    let mut damaged = needed_by(&ours, 1300, 28);
+    damaged.bytes[69] ^= 1;
+    assert_eq!(damaged.sent_by_underlay(&world), not_ours, "its checksum is wrong");
+    assert_eq!(needed_by(&ours, 1300, 20).sent_by_underlay(&world), not_ours, "it quotes too little");
+    let cut = needed_by(&ours, 1300, 200).meta(|meta| meta.len -= 1);
+    assert_eq!(cut.sent_by_underlay(&world), not_ours, "it is cut");
+}
+
+const CLIENT: u32 = 0x0a00_0005;
+
+/// The answer of a backend elsewhere to a client that routes its packets to this host.
+fn carried_answer(world: &Memory, client: u32, ttl: u8) -> String {
+    let sent = datagram(client, VIP);
+    let hook = if client == HERE { Hook::HostEgress } else { Hook::UplinkIngress };
+    let forwarded = complete(hook, sent.bytes.as_slice(), &sent.meta, world);
+    assert_eq!(u32::from_be(forwarded.rewrite.src), GATEWAY);
+    let back = answer(REMOTE, GATEWAY).with_dport(forwarded.rewrite.sport).with(22, &[ttl]);
+    named(&back.carried(THERE, HERE).sent_by_underlay(world))
+}
+
+#[test]
+fn nothing_is_routed_out_of_a_tunnel_packet_on_its_last_hop() {
+    let world = serving(REMOTE);
+    for ttl in [0, 1] {
+        // The first is of no established flow, the others of one.
+        assert_eq!(carried_answer(&world, CLIENT, ttl), Outcome::DropTtlExceeded.name());
+        assert_eq!(carried_answer(&world, CLIENT, ttl), Outcome::DropTtlExceeded.name());
+    }
+    let routed = "from VIP to CLIENT, decapsulate and route tos 00";
+    assert_eq!(carried_answer(&world, CLIENT, 2), routed);
+    let to_this_host = "from VIP to HERE, decapsulate and route tos 00";
+    assert_eq!(carried_answer(&world, HERE, 1), to_this_host, "which ends here");
+}
+
+#[test]
+fn an_answer_from_outside_to_this_host_itself_may_be_on_its_last_hop() {
+    const SERVER: u32 = 0x0a00_0009;
+    let world = serving(SERVER);
+    let sent = datagram(HERE, VIP).by_host(&world);
+    let (rewrite, _) = route_of(sent.words);
+    let back = answer(SERVER, HERE).with_dport(rewrite.sport).with(22, &[1]);
+    assert_eq!(named(&back.sent_by_underlay(&world)), "from VIP to HERE, route");
+}
+
+#[test]
+fn the_stack_has_counted_the_hops_of_what_it_sends() {
+    let world = serving(LOCAL);
+    let sent = datagram(GATEWAY, VIP).with(22, &[1]).by_host(&world);
+    assert_eq!(named(&describe(&sent)), "from GATEWAY to LOCAL, deliver to 7");
+    assert!(!sent.out.is_routed);
+    let frame = datagram(NEIGHBOUR, VIP).meta(|meta| meta.ifindex = 8);
+    let routed = complete(Hook::EndpointIngress, frame.bytes.as_slice(), &frame.meta, &world);
+    assert_eq!(named(&describe(&routed)), "from NEIGHBOUR to LOCAL, deliver to 7");
+    assert!(routed.out.is_routed);
+}
+
+fn echo(src: u32, dst: u32) -> Frame {
+    Frame::new(src, dst, PROTO_ICMP, &[8, 0, 0, 0, 0, 1, 0, 1])
+}
+
+#[test]
+fn a_vip_serves_no_source_that_is_nobodys_or_its_own() {
+    let world = serving(REMOTE);
+    let bad = Outcome::DropBadSource.name();
+    for source in [0x7f00_0001, 0xe000_0001, u32::MAX, 0, VIP] {
+        let closed = datagram(source, VIP).with(36, &[0, 10]);
+        for frame in [echo(source, VIP), datagram(source, VIP), closed, echo(source, VIP).with(22, &[1])] {
+            assert_eq!(frame.sent_by_underlay(&world), bad, "{source:x}");
+            assert_eq!(frame.sent_by_host(&world), bad, "{source:x}");
+        }
+    }
+}
+
+#[test]
+fn a_vip_answers_pings_that_come_whole_and_says_nothing_of_others() {
+    let world = serving(REMOTE);
+    for frags in [[0x20, 0], [0x20, 9], [0, 9]] {
+        let part = echo(LOCAL, VIP).with(20, &frags);
+        assert_eq!(part.sent_by_endpoint(&world), Outcome::DropIcmpFragment.name());
+        assert_eq!(
+            echo(CLIENT, VIP).with(20, &frags).sent_by_underlay(&world),
+            Outcome::DropIcmpFragment.name()
+        );
+    }
+    assert_eq!(echo(LOCAL, VIP).sent_by_endpoint(&world), "answer the echo request");
+}
+
+#[test]
+fn only_a_vip_is_answered_for_when_a_ttl_runs_out() {
+    let mut world = serving(REMOTE);
+    world.balancer.suspects.insert(CLIENT.to_be());
+    for ttl in [0, 1] {
+        let last = |src, dst| datagram(src, dst).with(22, &[ttl]);
+        assert_eq!(last(LOCAL, CLIENT).sent_by_endpoint(&world), Outcome::PassNotOurs.name());
+        assert_eq!(last(0x0a00_0009, CLIENT).sent_by_underlay(&world), Outcome::PassNotOurs.name());
+    }
+    let told = datagram(LOCAL, VIP).with(22, &[1]).sent_by_endpoint(&world);
+    assert_eq!(named(&told), "answered-ttl-exceeded TtlExceeded from GATEWAY");
 }

@@ -62,7 +62,7 @@ fn fan_a_packet_that_is_too_big_is_answered_or_left_to_be_fragmented() {
 #[test]
 fn fan_a_smaller_path_is_learnt_for_its_host_and_kept() {
     let mut engine = engine();
-    let outer = carried(&udp(LOCAL, REMOTE));
+    let outer = carried(&large(LOCAL, REMOTE, 1480, Ipv4::DF));
     let needed = Ipv4::fragmentation_needed(ROUTER, 1300, &outer, 48);
     let uplink = Hook::UplinkIngress;
     expect(&mut engine, uplink, arrived(&needed), Outcome::PassPathMtuLearnt, None);
@@ -89,10 +89,15 @@ fn fan_a_smaller_path_is_learnt_for_its_host_and_kept() {
 #[test]
 fn fan_errors_that_cannot_be_about_our_packets_teach_nothing() {
     let mut engine = engine();
-    let inner = udp(LOCAL, REMOTE);
+    let inner = large(LOCAL, REMOTE, 1480, Ipv4::DF);
     let outer = carried(&inner);
     let needed = |about: &Ipv4, mtu| Ipv4::fragmentation_needed(ROUTER, mtu, about, 48);
-    let not_tunnelled = Ipv4::new(HERE, THERE, packet::UDP, vec![0; 40]);
+    let not_tunnelled =
+        Ipv4::new(HERE, THERE, packet::UDP, vec![0; 1400]).with(|packet| packet.frags = Ipv4::DF);
+    let mut damaged = Ipv4::fragmentation_needed(ROUTER, 1300, &outer, 28);
+    expect(&mut engine, Hook::UplinkIngress, arrived(&damaged), Outcome::PassPathMtuLearnt, None);
+    engine.datapath().paths().remove(THERE).expect("it goes");
+    damaged.payload[35] ^= 1;
     let to_elsewhere = inner.inside(HERE, OUTSIDE);
     let other_source = needed(&inner.inside(THERE, ROUTER), 1300).with(|packet| packet.dst = HERE);
     for packet in [
@@ -101,6 +106,10 @@ fn fan_errors_that_cannot_be_about_our_packets_teach_nothing() {
         needed(&not_tunnelled, 1300),
         needed(&to_elsewhere, 1300),
         other_source,
+        needed(&carried(&udp(LOCAL, REMOTE)), 1300),
+        needed(&outer.clone().with(|outer| outer.frags = 0), 1300),
+        Ipv4::fragmentation_needed(ROUTER, 1300, &outer, 20),
+        damaged,
     ] {
         expect(&mut engine, Hook::UplinkIngress, arrived(&packet), Outcome::PassNotOurs, None);
     }

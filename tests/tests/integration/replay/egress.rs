@@ -78,6 +78,41 @@ fn fan_a_source_that_is_not_the_endpoints_is_refused() {
 }
 
 #[test]
+fn fan_an_endpoint_speaks_neither_as_the_gateway_nor_from_an_address_that_is_nobodys() {
+    let mut engine = engine();
+    for source in [GATEWAY, Ipv4Addr::new(250, 0, 28, 0), Ipv4Addr::new(250, 0, 28, 255)] {
+        for hook in [Hook::EndpointIngress, Hook::BridgeIngress] {
+            for destination in [REMOTE, NEIGHBOUR] {
+                let frame = sent(&udp(source, destination));
+                expect(&mut engine, hook, frame, Outcome::DropWrongEndpoint, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn fan_an_endpoint_sends_the_underlay_no_tunnel_packet_and_no_error_about_one() {
+    let mut engine = engine();
+    let tunnel = udp(NEIGHBOUR, REMOTE).inside(LOCAL, THERE);
+    let with_options = |packet: &Ipv4| packet.clone().with(|packet| packet.options = vec![1, 1, 1, 0]);
+    let about = udp(REMOTE, LOCAL).inside(THERE, HERE);
+    let error = Ipv4::fragmentation_needed(LOCAL, 576, &about, 28);
+    let about_ours = Ipv4::fragmentation_needed(LOCAL, 576, &udp(THERE, LOCAL), 28);
+    for hook in [Hook::EndpointIngress, Hook::BridgeIngress] {
+        for (packet, outcome) in [
+            (tunnel.clone(), Outcome::DropEndpointTunnel),
+            (with_options(&tunnel), Outcome::DropEndpointTunnel),
+            (tunnel.clone().with(|packet| packet.dst = OUTSIDE), Outcome::PassNotOurs),
+            (error.clone(), Outcome::DropEndpointError),
+            (with_options(&error), Outcome::DropEndpointError),
+            (about_ours.clone(), Outcome::PassNotOurs),
+        ] {
+            expect(&mut engine, hook, sent(&packet), outcome, None);
+        }
+    }
+}
+
+#[test]
 fn fan_the_stacks_packet_is_encapsulated_with_its_ttl() {
     let mut engine = engine();
     let packet = udp(GATEWAY, REMOTE).with(|packet| packet.ttl = 1);

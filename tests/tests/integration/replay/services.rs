@@ -60,6 +60,21 @@ fn a_packet_to_a_vip_and_its_answer_name_service_and_backend() {
 }
 
 #[test]
+fn the_stack_has_counted_the_hops_of_what_it_sends_to_a_backend_here() {
+    let mut engine = serving(&[Hook::HostEgress, Hook::EndpointIngress]);
+    for (hook, client, ttl, arrives) in
+        [(Hook::HostEgress, GATEWAY, 1, 1), (Hook::EndpointIngress, LOCAL, 64, 63)]
+    {
+        let packet = Ipv4::udp((client, 1000), (VIP, 54), b"who").with(|packet| packet.ttl = ttl);
+        let run = engine.run(hook, &Packet { number: 1, frame: sent(&packet), ..Packet::default() });
+        let verdict = run.expect("it runs");
+        assert_eq!(verdict.outcome, Outcome::DeliveredLocally);
+        let output = verdict.output.and_then(|frame| Ipv4::of_frame(&frame));
+        assert_eq!(output.map(|packet| packet.ttl), Some(arrives), "{}", hook.name());
+    }
+}
+
+#[test]
 fn an_error_about_a_flow_names_its_service_and_backend() {
     let mut engine = serving(&[Hook::EndpointIngress, Hook::UplinkIngress]);
     let (to_vip, from_vip) = ((LOCAL, 1000), (VIP, 53));
