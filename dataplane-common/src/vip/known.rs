@@ -140,7 +140,7 @@ fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     }
     off_the_common_way();
     if let Some(flow) = tables.flow(key) {
-        if flow.is_steady(segment, tables.now()) {
+        if flow.is_steady(segment, tables.now()) && !flow.is_reply() {
             flow.count(segment);
             return Known::rewritten(if flow.is_kept() {
                 Tuple::KEPT
@@ -148,7 +148,7 @@ fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
                 flow.forward(key, &choice::Straight)
             });
         }
-        return Known::OPEN;
+        return Known { rewrite: Tuple::KEPT, is_open: !flow.is_reply() };
     }
     let begins = key.protocol != PROTO_TCP || segment.is_syn();
     Known { rewrite: Tuple::KEPT, is_open: begins || tables.young(key).is_some() || tables.has_former() }

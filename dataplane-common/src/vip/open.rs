@@ -101,6 +101,12 @@ fn other_half<'t, T: Services>(
         }
     }
     off_the_common_way();
+    // A flow that begins may have claimed it.
+    let is_claimed =
+        tables.young(key).is_some_and(|found| !found.is_half(record) && found.lives(key.protocol, now));
+    if is_claimed {
+        return None;
+    }
     tables.enter_flow(key, &FlowRecord { seen: now, ..*record }, true);
     tables.flow(key)
 }

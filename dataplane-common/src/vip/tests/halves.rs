@@ -121,6 +121,30 @@ fn a_connection_whose_answers_have_become_another_flows_is_ended() {
     assert_eq!(forward(&tables, client(ACK)), Err(Refusal::BackendGone));
 }
 
+#[test]
+fn a_connection_whose_answers_a_new_flow_has_claimed_is_ended() {
+    let tables = tables();
+    connected(&tables);
+    tables.balancer.flows.remove(&reply_key());
+    tables.balancer.young.remove(&reply_key());
+    tables.balancer.young.remove(&segment_key());
+    // To another VIP of the backend, from the same port.
+    let mut claim = FlowRecord { address: (VIP + 1).to_be(), ..new_reply(&tables) };
+    claim.seen = tables.balancer.now.get();
+    tables.balancer.young.insert(reply_key(), &claim);
+    advance(&tables, 1);
+    assert_eq!(forward(&tables, client(ACK)), Err(Refusal::BackendGone));
+    assert!(tables.balancer.flows.get(&reply_key()).is_none(), "the new flow's answers are its own");
+}
+
+/// The entry of a new flow's answers.
+fn new_reply(tables: &Memory) -> FlowRecord {
+    let other = self::tables();
+    let _ = forward(&other, segment(SYN));
+    other.balancer.now.set(tables.balancer.now.get());
+    other.balancer.young.get(&reply_key()).expect("an entry").record()
+}
+
 proptest! {
     /// Whatever the two sides say and however long they are silent between: their entries end together.
     #[test]
