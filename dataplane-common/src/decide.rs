@@ -125,15 +125,14 @@ pub fn complete<P: Packet + ?Sized, T: Tables>(
     tables: &T,
 ) -> Verdict {
     let mut decided = decide(hook, packet, context, tables);
-    if decided.action == Action::Service {
-        decided = bare_service(hook, Case::of(decided.words), packet, context, tables);
-    }
-    // Twice at most: with the backend that was chosen, and with another.
-    while decided.action == Action::Begin {
-        decided = begin(hook, Case::of(decided.words), packet, context, tables);
-    }
-    if decided.action == Action::CarriedService {
-        decided = carried_service(Case::of(decided.words), packet, tables);
+    // At most as many as the kernel allows; three is the most there are.
+    for _ in 0..32 {
+        decided = match decided.action {
+            Action::Service => bare_service(hook, Case::of(decided.words), packet, context, tables),
+            Action::Begin => begin(hook, Case::of(decided.words), packet, context, tables),
+            Action::CarriedService => carried_service(Case::of(decided.words), packet, tables),
+            _ => break,
+        };
     }
     decided
 }

@@ -311,6 +311,8 @@ pub struct Case {
 pub enum Kind {
     /// It goes to an address that may be a VIP.
     ToVip,
+    /// The same, and opens a connection that no established flow has.
+    Opening,
     /// The same, begins a flow, and no port is free towards the backend that was chosen: another may have one.
     ToOther,
     /// Between two overlay addresses: a backend's answer, or a connection beside a service's.
@@ -339,10 +341,11 @@ impl Case {
     pub const fn of([kind, fan, party, is_outside]: Words) -> Self {
         let kind = match kind {
             0 => Kind::ToVip,
-            1 => Kind::ToOther,
-            2 => Kind::Between,
-            3 => Kind::Switched,
-            4 => Kind::ToClient,
+            1 => Kind::Opening,
+            2 => Kind::ToOther,
+            3 => Kind::Between,
+            4 => Kind::Switched,
+            5 => Kind::ToClient,
             _ => Kind::Carried,
         };
         Self { kind, fan, party: Party { fan: party, is_outside: is_outside != 0 } }
@@ -391,8 +394,15 @@ mod tests {
 
     #[test]
     fn what_is_handed_on_is_what_was_handed_over() {
-        let kinds =
-            [Kind::ToVip, Kind::ToOther, Kind::Between, Kind::Switched, Kind::ToClient, Kind::Carried];
+        let kinds = [
+            Kind::ToVip,
+            Kind::Opening,
+            Kind::ToOther,
+            Kind::Between,
+            Kind::Switched,
+            Kind::ToClient,
+            Kind::Carried,
+        ];
         for kind in kinds {
             for is_outside in [false, true] {
                 let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside } };

@@ -11,7 +11,7 @@ use crate::{
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Place, Refusal, Segment, Translation, Tuple},
+    vip::{self, Known, Place, Refusal, Segment, Translation, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
@@ -65,7 +65,11 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
 ) -> Verdict {
     let node = Node { config: input.config, hook: input.hook, client };
-    let rewrite = vip::established(input.packet, ip, ETH_LEN, &node, input.tables);
+    let Known { rewrite, is_open } = vip::established(input.packet, ip, ETH_LEN, &node, input.tables);
+    if is_open {
+        off_the_common_way();
+        return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
+    }
     if rewrite.is_kept() {
         off_the_common_way();
         return Verdict::service(Case { kind: Kind::ToVip, fan: client.fan, party: client });
@@ -160,7 +164,13 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
     if case.kind as u32 > Kind::ToOther as u32 {
         return between(&input, case, &ip, vip::begin_beside(packet, &ip, ETH_LEN, tables));
     }
-    let is_first = case.kind as u32 == Kind::ToVip as u32;
+    if let Some(verdict) = barred(&input, case.party, &ip) {
+        return verdict;
+    }
+    if case.kind as u32 == Kind::Opening as u32 && vip::is_begun(packet, &ip, ETH_LEN, tables) {
+        return Verdict::service(Case { kind: Kind::ToVip, ..case });
+    }
+    let is_first = case.kind as u32 != Kind::ToOther as u32;
     let node = Node { config, hook, client: case.party };
     let Translation { rewrite, refusal } = vip::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
     match refusal {
@@ -177,31 +187,42 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     case: Case,
     ip: &Ipv4,
 ) -> Verdict {
-    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
     let client = case.party;
-    // The filter may have taken another address for a VIP.
-    if !input.tables.is_vip(ip.dst.to_be()) {
-        return no_vip(input, client, ip);
-    }
-    if !icmp::names_a_host(ip.src) || ip.src == ip.dst {
-        return drop(Outcome::DropBadSource);
-    }
-    if ip.is_fragment() && ip.header.proto == PROTO_ICMP {
-        return drop(Outcome::DropIcmpFragment);
-    }
-    if !by_stack && ip.header.ttl <= 1 {
-        return expired(input, client, ip);
+    if let Some(verdict) = barred(input, client, ip) {
+        return verdict;
     }
     let node = Node { config: input.config, hook: input.hook, client };
     let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, &node, input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
         Some(Refusal::Unknown) => Verdict::begin(case),
-        Some(_) if is_echo_request(input.packet, ip) => {
-            Verdict::answer(Answer::with(With::Echo, Outcome::AnsweredEcho))
-        }
         Some(refusal) => refused(input, client, ip, refusal),
     }
+}
+
+/// What becomes of a packet that no service serves, whatever it asks for: on its last hop, from nobody's address, a fragment
+/// without ports. The filter may have taken another address for a VIP: that is asked first.
+#[inline(always)]
+fn barred<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    client: Party,
+    ip: &Ipv4,
+) -> Option<Verdict> {
+    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
+    let is_spent = !by_stack && ip.header.ttl <= 1;
+    let is_nobodys = !icmp::names_a_host(ip.src) || ip.src == ip.dst;
+    let is_icmp_fragment = ip.is_fragment() && ip.header.proto == PROTO_ICMP;
+    if !is_spent && !is_nobodys && !is_icmp_fragment {
+        return None;
+    }
+    off_the_common_way();
+    if !input.tables.is_vip(ip.dst.to_be()) {
+        return Some(no_vip(input, client, ip));
+    }
+    if is_nobodys {
+        return Some(drop(Outcome::DropBadSource));
+    }
+    Some(if is_icmp_fragment { drop(Outcome::DropIcmpFragment) } else { expired(input, client, ip) })
 }
 
 /// To a VIP, which cannot serve it.
@@ -212,6 +233,13 @@ fn refused<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
     refusal: Refusal,
 ) -> Verdict {
+    // The filter may have taken another address for a VIP.
+    if !input.tables.is_vip(ip.dst.to_be()) {
+        return no_vip(input, client, ip);
+    }
+    if is_echo_request(input.packet, ip) {
+        return Verdict::answer(Answer::with(With::Echo, Outcome::AnsweredEcho));
+    }
     let outcome = match refusal {
         Refusal::NoService if input.hook as u32 == Hook::UplinkIngress as u32 => {
             return no_vip(input, client, ip);

@@ -31,7 +31,8 @@ impl Known {
     }
 }
 
-/// What becomes of a client's packet of an established flow; [`Tuple::KEPT`] for all others.
+/// What becomes of a client's packet of an established flow; of all others whether one opens a connection that is in no table of
+/// established flows ([`Known::is_open`]).
 #[inline(always)]
 pub fn established<P: Packet + ?Sized, T: Services>(
     packet: &P,
@@ -39,22 +40,25 @@ pub fn established<P: Packet + ?Sized, T: Services>(
     offset: usize,
     place: &impl Place,
     tables: &T,
-) -> Tuple {
+) -> Known {
     if ip.is_fragment() {
-        return Tuple::KEPT;
+        return Known::NOTHING;
     }
-    let Some(segment) = Segment::read(packet, ip, offset) else { return Tuple::KEPT };
+    let Some(segment) = Segment::read(packet, ip, offset) else { return Known::NOTHING };
     let key = segment.key(ip);
-    let Some(flow) = tables.flow(&key) else { return Tuple::KEPT };
+    let Some(flow) = tables.flow(&key) else {
+        off_the_common_way();
+        return Known { rewrite: Tuple::KEPT, is_open: segment.is_syn() && !tables.has_former() };
+    };
     if !flow.is_steady(&segment, tables.now()) || flow.is_reply() {
-        return Tuple::KEPT;
+        return Known::NOTHING;
     }
-    let Some(backend) = tables.backend(flow.row()) else { return Tuple::KEPT };
+    let Some(backend) = tables.backend(flow.row()) else { return Known::NOTHING };
     if !flow.is_with(backend, key.protocol) {
-        return Tuple::KEPT;
+        return Known::NOTHING;
     }
     flow.count(&segment);
-    flow.forward(&key, place)
+    Known::rewritten(flow.forward(&key, place))
 }
 
 /// What becomes of a packet that may be a backend's answer.

@@ -59,6 +59,14 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
     Translation::refused(Refusal::Unknown)
 }
 
+/// Whether a packet belongs to a flow that is not confirmed.
+#[inline(always)]
+pub fn is_begun<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> bool {
+    let Some(segment) = Segment::read(packet, ip, offset) else { return false };
+    let key = segment.key(ip);
+    tables.young(&key).is_some_and(|young| young.lives(key.protocol, tables.now()))
+}
+
 /// Goes on with a client's flow by its next packet; not when the key of its answers has become another flow's.
 #[inline(always)]
 fn continued<T: Services>(
@@ -307,9 +315,13 @@ fn confirm<T: Services>(
     let number = young.number.get().wrapping_add(1);
     let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
     let reply = FlowRecord { acknowledged: sequence, ..flow::reply_record(key, &forward) };
-    let is_others =
-        tables.flow(reply_key).is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now));
-    if !is_others && tables.enter_flow(reply_key, &reply, true) {
-        tables.enter_flow(key, &forward, true);
+    if !tables.enter_flow(reply_key, &reply, false) {
+        off_the_common_way();
+        let found = tables.flow(reply_key);
+        if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
+            return;
+        }
+        tables.enter_flow(reply_key, &reply, true);
     }
+    tables.enter_flow(key, &forward, true);
 }
