@@ -1,10 +1,10 @@
-//! A flow table filled from outside: more flows than clients could open in a test's time.
+//! The flow tables changed from outside: more flows than clients could open in a test's time, and silence that no test waits for.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable;
-use dataplane_common::abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LAYOUT, State};
+use dataplane_common::abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LAYOUT, SEEN_SHIFT, State};
 use fanlight::kernel::bpf::coarse_now;
 
 use crate::{Host, fleet::overlay};
@@ -14,12 +14,36 @@ pub const PORT: u16 = 81;
 /// Their backend; nobody answers there.
 pub const BACKEND: Ipv4Addr = Ipv4Addr::new(250, 0, 99, 2);
 
+/// A pinned table of entries.
+#[track_caller]
+fn table(host: &Host, name: &str) -> HashMap<MapData, [u8; 16], [u8; 48]> {
+    let path = host.path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/{name}-{FLOW_LAYOUT}"));
+    let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
+    map.expect("the table is pinned")
+}
+
+/// Makes all flows as old as if nobody had spoken for this long.
+#[track_caller]
+pub fn age(host: &Host, silence: Duration) {
+    let units = (silence.as_nanos() >> SEEN_SHIFT) as u32;
+    for name in ["young", "flows"] {
+        let mut map = table(host, name);
+        let keys: Vec<_> = map.keys().flatten().collect();
+        for key in keys {
+            // The kernel may have evicted it meanwhile.
+            let Ok(entry) = map.get(&key, 0) else { continue };
+            let mut record: FlowRecord = bytemuck::cast(entry);
+            record.seen = record.seen.wrapping_sub(units);
+            let entry: [u8; 48] = bytemuck::cast(record);
+            map.insert(key, entry, 2).expect("an entry that is there");
+        }
+    }
+}
+
 /// Enters flows to a VIP's [`PORT`], both directions, as if their clients, of the first host's slice, had spoken just now.
 #[track_caller]
 pub fn fill(host: &Host, vip: Ipv4Addr, flows: u32) {
-    let path = host.path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/flows-{FLOW_LAYOUT}"));
-    let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
-    let mut map: HashMap<_, [u8; 16], [u8; 48]> = map.expect("the table is pinned");
+    let mut map = table(host, "flows");
     let wire = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
     let (port, seen) = (PORT.to_be(), coarse_now().expect("a clock"));
     for number in 0..flows {

@@ -12,6 +12,11 @@ pub fn service(name: &str, vip: impl Display, backends: &[String]) -> String {
     table(name, vip, backends.iter().map(|address| format!("{{ address = \"{address}\" }}")))
 }
 
+/// The table of a service that chooses by chance.
+pub fn random(name: &str, vip: impl Display, backends: &[String]) -> String {
+    format!("{}algorithm = \"random\"\n", service(name, vip, backends))
+}
+
 /// The table of a service whose backends have weights.
 pub fn weighted(name: &str, vip: impl Display, backends: &[(String, u32)]) -> String {
     let backend =

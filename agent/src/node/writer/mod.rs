@@ -18,6 +18,7 @@ mod orders;
 mod pace;
 mod programs;
 mod relevance;
+mod room;
 mod services;
 mod vip_routes;
 mod worker;

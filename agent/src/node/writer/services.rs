@@ -15,7 +15,7 @@ use control::{
     service::{Protocol, Service, Vip, ring},
 };
 
-use super::{orders::Fault, programs::Programs, vip_routes};
+use super::{orders::Fault, programs::Programs, room::Room, vip_routes};
 use crate::{
     kernel::{
         bpf::{Datapath, FlowCount, ServiceWriter},
@@ -79,6 +79,7 @@ pub(super) struct Services {
     /// The kernel may not hold what is desired.
     is_open: bool,
     next_sweep: Instant,
+    room: Room,
 }
 
 impl Services {
@@ -90,6 +91,7 @@ impl Services {
             failed,
             is_open: true,
             next_sweep: Instant::now() + SWEEP,
+            room: Room::default(),
         }
     }
 
@@ -171,6 +173,8 @@ impl Services {
         let wanted = desired.entries().map(|entry| entry.wanted.vip);
         failed.extend(wanted.filter(|vip| self.is_refused(*vip)));
         self.failed = Arc::new(failed);
+        let count = self.flow_count();
+        found.notes.extend(self.room.reasons(datapath, desired.settings.nat_ports, count, Instant::now())?);
         Ok(found)
     }
 

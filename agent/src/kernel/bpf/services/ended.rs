@@ -44,7 +44,8 @@ impl Ended {
         Ok(found)
     }
 
-    /// Removes both entries of connections to backends that are gone, which their clients know by now.
+    /// Removes both entries of connections to backends that are gone, which their clients know by now, and of all flows of
+    /// datagrams, whose next one leads elsewhere.
     ///
     /// # Errors
     /// The kernel refuses to read a table or to remove an entry.
@@ -52,7 +53,9 @@ impl Ended {
         let mut over = Vec::new();
         self.maps.flows.each(|key, record| {
             let client = if record.flags & FlowRecord::REPLY == 0 { key.src } else { record.number };
-            if gone.contains(&record.backend) && is_tcp(key, record) && is_local(address(client)) {
+            // A client elsewhere is reset at its next packet, for which the entry is needed.
+            let is_known = !is_tcp(key, record) || is_local(address(client));
+            if gone.contains(&record.backend) && record.service != FlowRecord::DIRECT && is_known {
                 over.push(*key);
             }
         })?;
