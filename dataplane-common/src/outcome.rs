@@ -120,6 +120,8 @@ numbered! {
         DropEndpointError = "drop-endpoint-error",
         /// ICMP to a VIP in fragments: a VIP answers only pings that come whole.
         DropIcmpFragment = "drop-icmp-fragment",
+        /// From an endpoint with priority tags behind each other, which would hide the packet from the programs.
+        DropStackedTags = "drop-stacked-tags",
     }
 }
 

@@ -130,6 +130,10 @@ pub const ETH_LEN: usize = 14;
 pub const IPV4_LEN: usize = 20;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of a VLAN tag (IEEE 802.1Q).
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of a provider's VLAN tag (IEEE 802.1ad).
+pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 
 /// First byte of an IPv4 header without options: version 4, five words.
 pub const PLAIN: u8 = 0x45;

@@ -23,7 +23,7 @@ pub(super) fn local_ingress<P: Packet + ?Sized, T: Tables>(
     context: &impl Context,
     tables: &T,
 ) -> Verdict {
-    let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
+    let Some(ip) = ipv4_frame(packet, context) else { return walls::no_ipv4(packet, context) };
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     let input = Input { packet, context, tables, config, hook };
     let Some(fan) = fan_of(config, ip.dst) else { return outside(&input, &ip) };

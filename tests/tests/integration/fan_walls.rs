@@ -54,3 +54,26 @@ fn a_container_speaks_to_no_other_host_as_its_neighbour() {
     assert!(got.is_none(), "{got:?}");
     assert_eq!(fleet[1].counters().since(&before).of("uplink-ingress", "pass-path-mtu-learnt"), 0);
 }
+
+//@ guest
+#[test]
+fn priority_tags_hide_no_packet() {
+    let fleet = Fleet::up(2);
+    let (one, by_hand) = (fleet.endpoint(0, 2), fleet.port(0, 3));
+    let (_other, wire) = (fleet.endpoint(1, 2), fleet[1].raw("eth0"));
+    for (container, octet) in [(&one, 2), (&by_hand, 3)] {
+        assert_reaches(container, overlay(1, 2));
+        let forged = Ipv4::udp((overlay(0, 9), 7), (overlay(1, 2), 9), b"behind tags");
+        let frame = forged
+            .inside(overlay(0, octet), underlay(1))
+            .frame(fleet[0].mac(&bridge(0)), container.mac("eth0"));
+        for tags in 1..4 {
+            let tagged = [&frame[..12], &[0x81, 0, 0, 0].repeat(tags), &frame[12..]].concat();
+            container.raw("eth0").send(&tagged);
+        }
+    }
+    let seen = wire.collect(Duration::from_millis(500), |frame| {
+        Ipv4::of_frame(frame).filter(|outer| outer.inner().is_some_and(|inner| inner.src == overlay(0, 9)))
+    });
+    assert!(seen.is_empty(), "{seen:?}");
+}

@@ -213,3 +213,23 @@ fn only_a_vip_is_answered_for_when_a_ttl_runs_out() {
     let told = datagram(LOCAL, VIP).with(22, &[1]).sent_by_endpoint(&world);
     assert_eq!(named(&told), "answered-ttl-exceeded TtlExceeded from GATEWAY");
 }
+
+#[test]
+fn priority_tags_hide_nothing_and_others_are_not_ours() {
+    let tagged = |kind: [u8; 2], id: [u8; 2]| {
+        let mut frame = Frame::new(LOCAL, THERE, PROTO_IPIP, &[0; 64]);
+        frame.bytes.splice(12..12, [kind, id].concat());
+        frame
+    };
+    for kind in [[0x81, 0], [0x88, 0xa8]] {
+        assert_decided(
+            &tagged(kind, [0, 0]),
+            Outcome::DropStackedTags,
+            "behind a tag that the kernel took out",
+        );
+        assert_decided(&tagged(kind, [0xe0, 0]), Outcome::DropStackedTags, "with a priority");
+        assert_decided(&tagged(kind, [0, 5]), Outcome::PassNotOurs, "of a VLAN");
+        let outer = tagged(kind, [0, 0]).meta(|meta| meta.foreign_vlan = true);
+        assert_decided(&outer, Outcome::PassNotOurs, "inside a VLAN");
+    }
+}

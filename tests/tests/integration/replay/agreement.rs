@@ -222,6 +222,7 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
         &Outcome::RefusedBackendGone,
         &Outcome::DropHelperFailed,
         &Outcome::DropStageMissing,
+        &Outcome::DropStackedTags,
     ];
     assert_eq!(missed, never, "{seen:?}");
 }
