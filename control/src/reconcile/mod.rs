@@ -3,6 +3,7 @@
 //!
 //! Applying the operations and planning again yields none (property-tested): a plan is never flushed and rebuilt.
 
+mod beyond;
 mod endpoints;
 mod fan_record;
 mod fans;
@@ -18,6 +19,7 @@ mod vips;
 
 use std::net::Ipv4Addr;
 
+pub use beyond::Surroundings;
 use dataplane_common::abi::FanRecord;
 pub use endpoints::{
     EndpointOp, Findings, Inquiry, Learning, ObservedEndpoints, Question, devices, plan as endpoints,

@@ -9,6 +9,7 @@
 //! is a reason to be degraded until it works.
 
 mod applied;
+mod beyond;
 mod endpoints;
 mod events;
 mod fans;

@@ -11,11 +11,11 @@ use anyhow::Result;
 use control::{
     desired::{Desired, Name},
     observed::{Address, Link, Route},
-    reconcile::{self, RouteOp, ServiceOp, Vips},
+    reconcile::{self, RouteOp, ServiceOp, Surroundings, Vips},
     service::{Protocol, Service, Vip, ring},
 };
 
-use super::{orders::Fault, programs::Programs, room::Room, vip_routes};
+use super::{beyond, orders::Fault, programs::Programs, room::Room, vip_routes};
 use crate::{
     kernel::{
         bpf::{Datapath, FlowCount, ServiceWriter},
@@ -36,8 +36,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// What a pass is about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope<'s> {
-    /// All that the kernel holds and is to hold.
-    All(&'s Lock),
+    /// All that the kernel holds and is to hold; and the names of the fans' uplinks.
+    All(&'s Lock, &'s [String]),
     /// The services of some names, which were so in `former`.
     Some { former: &'s Desired, names: &'s BTreeSet<Name> },
 }
@@ -74,6 +74,8 @@ pub(super) struct Services {
     pub(super) taken: Arc<Taken>,
     /// VIPs' addresses that are not served, because this host needs them.
     refused: BTreeSet<Ipv4Addr>,
+    /// Where backends beyond the overlays were reached.
+    around: Surroundings,
     /// VIPs that the kernel does not hold as they are wanted.
     pub(super) failed: Arc<HashSet<Vip>>,
     /// The kernel may not hold what is desired.
@@ -88,6 +90,7 @@ impl Services {
             opened: None,
             taken: Arc::default(),
             refused: BTreeSet::new(),
+            around: Surroundings::default(),
             failed,
             is_open: true,
             next_sweep: Instant::now() + SWEEP,
@@ -134,7 +137,7 @@ impl Services {
             return Ok(Found { notes, ..Found::default() });
         };
         let found = match scope {
-            Scope::All(lock) => self.all(node, lock, programs, datapath, desired).await?,
+            Scope::All(lock, uplinks) => self.all(node, (lock, uplinks), programs, datapath, desired).await?,
             Scope::Some { former, names } => {
                 self.some(node.netlink(), datapath, desired, former, names).await
             }
@@ -146,7 +149,7 @@ impl Services {
     async fn all(
         &mut self,
         node: &Node,
-        lock: &Lock,
+        (lock, uplinks): (&Lock, &[String]),
         programs: &Programs,
         datapath: &Datapath,
         desired: &Desired,
@@ -156,7 +159,11 @@ impl Services {
         let links = netlink.links().await?;
         found.notes.extend(programs.lacks_room(desired)?);
         let defaults = netlink.routes_near(Vec::new()).await?;
-        found.notes.extend(self.follow_addresses(&netlink.addresses().await?, &links, &defaults, desired));
+        let addresses = netlink.addresses().await?;
+        found.notes.extend(self.follow_addresses(&addresses, &links, &defaults, desired));
+        let (uplinks, fans) = (beyond::indices(uplinks, &links), datapath.config().fans());
+        self.around = Surroundings::new(uplinks, &fans, &addresses, &defaults);
+        found.notes.extend(beyond::strays(netlink, desired, &self.around, &links).await);
         self.open(programs, datapath)?;
         found.fail(reserve_ports(node, lock, datapath, desired));
         let vips = self.vips(desired);
@@ -256,7 +263,8 @@ impl Services {
         deleted
             .retain(|&address| !self.holds(address) && !range.is_some_and(|range| range.contains(&address)));
         let routes = vip_routes::change(netlink, datapath, desired.settings.vip_range, &set, &deleted).await;
-        found.needs_all = routes.is_held;
+        let may_stray = |desired| beyond::may_stray(desired, names, &self.around);
+        found.needs_all = routes.is_held || may_stray(former) || may_stray(desired);
         found.fail(routes.faults);
         failed.extend(is.iter().copied().filter(|vip| self.is_refused(*vip)));
         self.note_failed(gone.iter().chain(&is), failed);

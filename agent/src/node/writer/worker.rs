@@ -221,7 +221,9 @@ impl Worker {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.
                 self.reconcile_endpoints(&lock).await;
             }
-            self.services.reconcile(&self.node, &self.programs, &desired, Scope::All(&lock)).await?
+            self.services
+                .reconcile(&self.node, &self.programs, &desired, Scope::All(&lock, &self.known.uplinks))
+                .await?
         };
         if found.needs_all {
             self.changed(Concern::Fans);
@@ -319,7 +321,7 @@ impl Worker {
 
     async fn reconcile_services(&mut self, lock: &Lock) -> Vec<Fault> {
         let desired = Arc::clone(&self.desired);
-        let scope = Scope::All(lock);
+        let scope = Scope::All(lock, &self.known.uplinks);
         self.is_unsettled = false;
         match self.services.reconcile(&self.node, &self.programs, &desired, scope).await {
             Ok(found) => {
