@@ -16,9 +16,11 @@ use crate::{
 
 mod egress;
 mod ingress;
+mod relay;
 mod service;
 mod walls;
 
+pub use relay::{RELAYED, Relayed, relayed};
 pub use service::{bare_service, begin, carried_service};
 
 /// What the kernel knows of a packet beside its bytes. Asked where it is needed: a kernel program reads each value
@@ -98,6 +100,24 @@ pub fn unrouted<P: Packet + ?Sized, T: Tables>(
     }
     let ip = Ipv4::new(packet.read(ETH_LEN)?);
     let answered = answer(packet, sender.host(config), &ip, With::HostUnreachable, Outcome::DropHelperFailed);
+    if answered.action as u32 == Action::Answer as u32 { Answer::of(answered.words) } else { None }
+}
+
+/// The answer to a packet that was to be [routed](Action::Route) and is larger than the `mtu` of what leads there: "fragmentation
+/// needed". `None` where the stack is to make fragments of it.
+#[inline(always)]
+pub fn outgrown<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    sender: Party,
+    mtu: u32,
+) -> Option<Answer> {
+    let config = tables.config()?;
+    let ip = Ipv4::new(packet.read(ETH_LEN)?);
+    if !ip.dont_fragment() {
+        return None;
+    }
+    let answered = too_big(packet, sender.host(config), &ip, mtu);
     if answered.action as u32 == Action::Answer as u32 { Answer::of(answered.words) } else { None }
 }
 
@@ -254,7 +274,7 @@ fn ipv4_at<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Ipv4> {
 
 /// Size of the largest packet on the wire that this one becomes: its own length, or that of a segment.
 #[inline(always)]
-fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip: &Ipv4) -> u32 {
+pub fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip: &Ipv4) -> u32 {
     let gso_size = context.gso_size();
     if gso_size == 0 {
         return ip.total_len;

@@ -27,7 +27,9 @@ pub enum Error {
 pub const ECHO_REQUEST: u8 = 8;
 /// Type of "destination unreachable".
 pub const UNREACHABLE: u8 = 3;
-/// Its code "fragmentation needed and don't-fragment set".
+/// Type of "time exceeded".
+pub const TIME_EXCEEDED: u8 = 11;
+/// The code of "unreachable" that says "fragmentation needed and don't-fragment set".
 pub const CODE_FRAGMENTATION_NEEDED: u8 = 4;
 
 /// DSCP CS6, as Linux marks its own ICMP errors (RFC 1812, section 4.3.2.5: precedence 6).
@@ -38,7 +40,7 @@ impl Error {
     const fn kind_and_code(self) -> (u8, u8) {
         match self {
             Self::FragmentationNeeded => (UNREACHABLE, CODE_FRAGMENTATION_NEEDED),
-            Self::TtlExceeded => (11, 0),
+            Self::TtlExceeded => (TIME_EXCEEDED, 0),
             Self::HostUnreachable => (UNREACHABLE, 1),
             Self::PortUnreachable => (UNREACHABLE, 3),
         }
@@ -80,7 +82,7 @@ pub const fn names_a_host(source: u32) -> bool {
 /// problem.
 #[inline(always)]
 pub const fn is_error(kind: u8) -> bool {
-    matches!(kind, UNREACHABLE | 11 | 12)
+    matches!(kind, UNREACHABLE | TIME_EXCEEDED | 12)
 }
 
 /// Whether RFC 1812, section 4.3.2.7, allows an ICMP error about this packet: not about a later fragment, nor to

@@ -112,6 +112,8 @@ numbered! {
         DropLoop = "drop-loop",
         /// A kernel helper refused to change the packet.
         DropHelperFailed = "drop-helper-failed",
+        /// An ICMP error about a tunnel packet of ours: told to the sender of the packet inside as "host unreachable".
+        RelayedUnreachable = "relayed-unreachable",
         /// A part of the programs that few packets need could not be called.
         DropStageMissing = "drop-stage-missing",
         /// From an endpoint to an address of the underlay: a tunnel packet of its own, which would seem to be this host's.
@@ -154,6 +156,8 @@ numbered! {
         Route = "route",
         /// Takes its IPv4 options out.
         RemoveOptions = "remove-options",
+        /// Tells the sender of a packet inside a tunnel packet that this did not arrive.
+        Relay = "relay",
     }
 }
 

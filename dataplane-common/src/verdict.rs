@@ -43,6 +43,8 @@ pub enum Action {
     /// The same.
     RemoveOptions,
     /// The same.
+    Relay,
+    /// The same.
     Service,
     /// The same.
     CarriedService,
@@ -60,6 +62,7 @@ impl Action {
             Self::Answer => Some(Stage::Answer),
             Self::Route => Some(Stage::Route),
             Self::RemoveOptions => Some(Stage::RemoveOptions),
+            Self::Relay => Some(Stage::Relay),
             Self::Service => Some(Stage::Service),
             Self::CarriedService => Some(Stage::CarriedService),
             Self::Begin => Some(Stage::Begin),
@@ -109,6 +112,13 @@ impl Verdict {
     #[inline(always)]
     pub const fn remove_options() -> Self {
         Self::of(Action::RemoveOptions, Outcome::OptionsRemoved, [0; 4])
+    }
+
+    /// To tell the sender of a packet inside a tunnel packet that this did not arrive, where it quotes enough
+    /// ([`relayed`](crate::decide::relayed)); else as if nothing of ours were quoted.
+    #[inline(always)]
+    pub const fn relay() -> Self {
+        Self::of(Action::Relay, Outcome::RelayedUnreachable, [0; 4])
     }
 
     /// [`decide::bare_service`](crate::decide::bare_service) decides, or for what comes in a tunnel packet

@@ -22,6 +22,7 @@ mod segment;
 pub use choice::{begin, begin_beside, slot_hash};
 pub use known::{Known, established, known_answer, known_between};
 pub use open::{beside, from_backend, is_begun, to_vip};
+pub use quote::answering;
 pub use segment::{Segment, Tuple};
 
 /// The tables of services and flows.

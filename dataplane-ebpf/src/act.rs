@@ -9,7 +9,7 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{self, Context, Tables, off_the_common_way},
+    decide::{self, Context, Relayed, Tables, off_the_common_way},
     ecn,
     outcome::{Hook, Outcome, Stage},
     packet::Packet,
@@ -105,8 +105,9 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         }
         Way::DecapsulatedAndRouted => {
             take_out(frame, tos)?;
-            let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
-            let way = uplink::way(frame, u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
+            let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
+            let size = decide::largest_packet(frame, frame, &ip);
+            let way = uplink::way(frame, (ip.src.to_be(), ip.dst.to_be()), size);
             return go(frame, hook, way);
         }
     };
@@ -122,7 +123,8 @@ pub fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
     Ok(frame.redirect(frame.ifindex(), 0))
 }
 
-/// Translated, and out as the routing table says. It is asked first: where it says nothing, the sender gets its own packet quoted.
+/// Translated, and out as the routing table says. It is asked first: where it says nothing, or leads where the packet is too
+/// large, the sender gets its own packet quoted.
 #[inline(always)]
 pub fn send_off(
     frame: &mut Frame,
@@ -130,21 +132,46 @@ pub fn send_off(
     rewrite: Tuple,
     sender: Party,
 ) -> Result<(i32, Outcome), Refused> {
-    let way = uplink::way(frame, rewrite.src, rewrite.dst);
-    if way.is_none()
-        && let Some(answer) = decide::unrouted(frame, &Maps, sender, rewrite)
-    {
+    let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
+    let way = uplink::way(frame, (rewrite.src, rewrite.dst), decide::largest_packet(frame, frame, &ip));
+    let answer = match way {
+        None => decide::unrouted(frame, &Maps, sender, rewrite),
+        Some(way) if way.exceeded != 0 => decide::outgrown(frame, &Maps, sender, way.exceeded),
+        Some(_) => None,
+    };
+    if let Some(answer) = answer {
         return answer::send(frame, hook, answer).map(|action| (action, answer.outcome));
     }
     translate::apply(frame, ETH_LEN, rewrite)?;
     go(frame, hook, way)
 }
 
-/// The way that the routing table says; to the stack, which knows the rest, where it names no other host.
+/// Makes "host unreachable" for the sender of a packet inside a tunnel packet of an error about that.
+#[inline(always)]
+pub fn relay(frame: &mut Frame) -> Result<(i32, Outcome), Refused> {
+    let Some(Relayed { source, answer, out }) = decide::relayed(frame, &Maps) else {
+        return Ok((TC_ACT_UNSPEC, Outcome::PassNotOurs));
+    };
+    answer::relay(frame, source, answer)?;
+    let action = if out.way as u32 == Way::Endpoint as u32 {
+        let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
+        address(headers, maps::fan(out.fan).ok_or(Refused)?, &out.endpoint);
+        deliver(frame, Hook::UplinkIngress, &out.endpoint)
+    } else {
+        to_host(frame)?
+    };
+    Ok((action, Outcome::RelayedUnreachable))
+}
+
+/// The way that the routing table says; to the stack, which knows the rest, where it names no other host, and which makes
+/// fragments where the packet is too large.
 #[inline(always)]
 fn go(frame: &mut Frame, hook: Hook, way: Option<uplink::Way>) -> Result<(i32, Outcome), Refused> {
     let routed = hook as u32 != Hook::HostEgress as u32;
     let Some(way) = way else { return Ok((to_host(frame)?, Outcome::DeliveredToHost)) };
+    if way.exceeded != 0 {
+        return Ok((to_host(frame)?, Outcome::PassSlowPath));
+    }
     if routed {
         one_hop_less(&mut frame.even::<Ipv4Frame>(0)?.0.ip);
     }

@@ -115,6 +115,16 @@ pub fn stage_options(ctx: TcContext) -> i32 {
     count(&ctx, hook, done)
 }
 
+/// [`Stage::Relay`](dataplane_common::outcome::Stage::Relay).
+#[classifier]
+#[inline(always)]
+pub fn stage_relay(ctx: TcContext) -> i32 {
+    let (mut frame, hook, _) = Frame::handed_over(&ctx);
+    let done = act::relay(&mut frame);
+    let done = act::unless_refused(&frame, hook, done);
+    count(&ctx, hook, done)
+}
+
 /// Parse → decide → act → count.
 #[inline(always)]
 fn run(ctx: &TcContext, hook: Hook) -> i32 {

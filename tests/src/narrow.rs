@@ -14,7 +14,7 @@ pub struct Narrow {
     /// The hosts, each on a network of its own.
     pub hosts: [Host; 2],
     switches: [Switch; 2],
-    _routers: [Router; 2],
+    routers: [Router; 2],
 }
 
 impl Narrow {
@@ -37,12 +37,17 @@ impl Narrow {
             switch.join(&routers[place], "eth0", &format!("172.30.{}.1/24", place + 1));
             routers[place].ip(&format!("route add default via 10.9.9.{}", 2 - place));
         }
-        let narrow = Self { hosts, switches, _routers: routers };
+        let narrow = Self { hosts, switches, routers };
         for (place, host) in narrow.hosts.iter().enumerate() {
             narrow.join(place, host, 2);
             host.run("fan up 250.0.0.0/8 172.30.0.0/16");
         }
         narrow
+    }
+
+    /// The router of the first host's network.
+    pub fn near(&self) -> &Router {
+        &self.routers[0]
     }
 
     /// Gives a site an address beside a host: 172.30.1.`octet` or 172.30.2.`octet`.

@@ -30,9 +30,9 @@ pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
     }
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     if outer.header.proto == PROTO_ICMP
-        && let Some(learnt) = learn(packet, context, (tables, config), &outer)
+        && let Some(told) = about_tunnel(packet, context, (tables, config), &outer)
     {
-        return learnt;
+        return told;
     }
     if config.services == 0 {
         return pass(Outcome::PassNotOurs);
@@ -205,12 +205,10 @@ fn check<P: Packet + ?Sized>(
     }
 }
 
-/// An ICMP "fragmentation needed" about a tunnel packet of ours: RFC 1191, RFC 2003 section 5.1.
-/// It is believed when it quotes a packet of ours (outer source, a host of the underlay, don't-fragment) that is larger, by
-/// the length that it quotes, than the MTU it tells, and that MTU is sane; it can only lower. That such a packet was sent
-/// nobody remembers.
+/// An ICMP error about a tunnel packet of ours: outer source, a host of the underlay, don't-fragment. That such a packet was
+/// sent nobody remembers.
 #[inline(always)]
-fn learn<P: Packet + ?Sized, T: Tables>(
+fn about_tunnel<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     context: &impl Context,
     (tables, config): (&T, &Config),
@@ -223,7 +221,7 @@ fn learn<P: Packet + ?Sized, T: Tables>(
     }
     let message: Option<IcmpHdr> = packet.read(INNER);
     let message = message?;
-    if message.kind != icmp::UNREACHABLE || message.code != icmp::CODE_FRAGMENTATION_NEEDED {
+    if message.kind != icmp::UNREACHABLE && message.kind != icmp::TIME_EXCEEDED {
         return None;
     }
     let quoted = ipv4_at(packet, QUOTE)?;
@@ -233,9 +231,22 @@ fn learn<P: Packet + ?Sized, T: Tables>(
             && quoted.src == fan.address
             && quoted.dst & fan.underlay_mask == fan.underlay
     })?;
-    let mtu = u32::from(u16::from_be_bytes(message.mtu));
     let is_ours = quoted.header.proto == PROTO_IPIP && quoted.is_plain() && quoted.dont_fragment();
-    if !is_ours || quoted.total_len <= mtu || mtu < MIN_PATH_MTU || !is_intact(packet, outer) {
+    if !is_ours || !is_intact(packet, outer) {
+        return None;
+    }
+    if message.kind != icmp::UNREACHABLE || message.code != icmp::CODE_FRAGMENTATION_NEEDED {
+        return Some(Verdict::relay());
+    }
+    learn(tables, fan, &quoted, &message)
+}
+
+/// "Fragmentation needed" (RFC 1191, RFC 2003 section 5.1). It is believed when the packet is larger, by the length that it
+/// quotes, than the MTU it tells, and that MTU is sane; it can only lower.
+#[inline(always)]
+fn learn<T: Tables>(tables: &T, fan: &FanRecord, quoted: &Ipv4, message: &IcmpHdr) -> Option<Verdict> {
+    let mtu = u32::from(u16::from_be_bytes(message.mtu));
+    if quoted.total_len <= mtu || mtu < MIN_PATH_MTU {
         return None;
     }
     let inner = mtu - IPV4_LEN as u32;

@@ -323,7 +323,7 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
     }
 }
 
-/// Out as the routing table says: what the uplink carries.
+/// Out as the routing table says. What the uplink does not carry is answered here, or made into fragments by the stack.
 #[inline(always)]
 fn route<P: Packet + ?Sized, C: Context, T: Tables>(
     input: &Input<'_, '_, P, C, T>,
@@ -333,11 +333,8 @@ fn route<P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict {
     off_the_common_way();
     let mtu = fan_in(input.config, sender.fan).mtu + Encapsulation::Ipip.overhead();
-    if largest_packet(input.packet, input.context, ip) <= mtu {
+    if !ip.dont_fragment() || largest_packet(input.packet, input.context, ip) <= mtu {
         return Verdict::route(rewrite, sender);
-    }
-    if !ip.dont_fragment() {
-        return drop(Outcome::DropTooBig);
     }
     too_big(input.packet, sender.host(input.config), ip, mtu)
 }

@@ -133,6 +133,7 @@ fn describe(verdict: &Verdict) -> String {
         Action::Answer => describe_answer(Answer::of(words).expect("an answer")),
         Action::Route => format!("{}, route", describe_rewrite(route_of(words).0)),
         Action::RemoveOptions => "remove options".to_owned(),
+        Action::Relay => "relay".to_owned(),
         Action::LearnPathMtu => format!("learn {} to {:08x}", words[1], words[0]),
         Action::Service | Action::CarriedService | Action::Begin => format!("{:?}", Case::of(words)),
     }
@@ -432,5 +433,6 @@ proptest! {
 }
 
 mod beyond;
+mod relay;
 mod service;
 mod walls;

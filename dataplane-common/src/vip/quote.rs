@@ -23,7 +23,13 @@ pub(super) fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize)
     if !icmp::is_error(message.kind) {
         return None;
     }
-    let quoted: Ipv4Ports = packet.copy(offset + QUOTED)?;
+    key_answering(packet, offset + QUOTED)
+}
+
+/// The key of what answers the packet quoted at `offset`.
+#[inline(always)]
+fn key_answering<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<FlowKey> {
+    let quoted: Ipv4Ports = packet.copy(offset)?;
     let is_known = quoted.protocol == PROTO_TCP || quoted.protocol == PROTO_UDP;
     if !is_known || !quoted.has_ports() {
         return None;
@@ -70,7 +76,19 @@ pub(super) fn from_backend<P: Packet + ?Sized, T: Services>(
     tables: &T,
 ) -> Tuple {
     off_the_common_way();
-    let Some(key) = flow_key(packet, ip, offset) else { return Tuple::KEPT };
+    to_client(flow_key(packet, ip, offset), tables)
+}
+
+/// What answers the packet quoted at `offset`, which a client of this node sent to its VIP; [`Tuple::KEPT`] where it is of no flow.
+#[inline(always)]
+pub fn answering<P: Packet + ?Sized, T: Services>(packet: &P, offset: usize, tables: &T) -> Tuple {
+    off_the_common_way();
+    to_client(key_answering(packet, offset), tables)
+}
+
+#[inline(always)]
+fn to_client<T: Services>(key: Option<FlowKey>, tables: &T) -> Tuple {
+    let Some(key) = key else { return Tuple::KEPT };
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Tuple::KEPT;
     }

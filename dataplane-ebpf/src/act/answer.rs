@@ -2,12 +2,13 @@
 
 use dataplane_common::{
     checksum,
-    decide::Context,
+    decide::{Context, RELAYED},
     icmp,
     outcome::Hook,
     packet::Packet,
     tcp,
     verdict::{Answer, With},
+    vip::Tuple,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
 };
 use network_types::ip::Ipv4Hdr;
@@ -45,6 +46,29 @@ fn error(frame: &mut Frame, hook: Hook, error: icmp::Error, answer: Answer) -> R
     frame.store(ETH_LEN, &headers)?;
     frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)?;
     back(frame, hook, macs)
+}
+
+/// Makes "host unreachable" about the packet inside a quoted tunnel packet, quoted as `answered` turned round says.
+#[inline(always)]
+pub fn relay(frame: &mut Frame, source: u32, answered: Tuple) -> Result<(), Refused> {
+    const LEN: usize = ETH_LEN + icmp::HEADERS_LEN + icmp::QUOTE_LEN;
+    let mut quote: [u8; icmp::QUOTE_LEN] = frame.copy(RELAYED).ok_or(Refused)?;
+    if !answered.is_kept() {
+        let Tuple { src, dst, sport, dport } = answered;
+        let [c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] =
+            [quote[10], quote[11], quote[12], quote[13], quote[14], quote[15], quote[16], quote[17], quote[18], quote[19]];
+        let check = checksum::update_word([c0, c1], u32::from_ne_bytes([s0, s1, s2, s3]), dst);
+        let check = checksum::update_word(check, u32::from_ne_bytes([d0, d1, d2, d3]), src);
+        [quote[10], quote[11]] = check;
+        [quote[12], quote[13], quote[14], quote[15]] = dst.to_ne_bytes();
+        [quote[16], quote[17], quote[18], quote[19]] = src.to_ne_bytes();
+        [quote[20], quote[21]] = dport.to_ne_bytes();
+        [quote[22], quote[23]] = sport.to_ne_bytes();
+    }
+    let headers = icmp::Error::HostUnreachable.headers(0, source, &quote);
+    cut(frame, LEN)?;
+    frame.store(ETH_LEN, &headers)?;
+    frame.store(ETH_LEN + icmp::HEADERS_LEN, &quote)
 }
 
 /// A TCP reset.

@@ -4,8 +4,8 @@ use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
-        bpf_redir_neigh as NextHop,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        bpf_fib_lookup as FibLookup, bpf_redir_neigh as NextHop,
     },
     helpers::{bpf_fib_lookup, bpf_redirect_neigh},
 };
@@ -39,8 +39,9 @@ pub fn send(frame: &Frame, fan: &FanRecord, host: u32, routed: bool) -> Result<i
 #[inline(always)]
 fn by_route(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
     let mut params = MaybeUninit::uninit();
-    match egress(frame, fan.address.to_be(), host.to_be(), &mut params) {
-        Some(params) => Ok(redirect(params.ifindex, ptr::null_mut(), 0)),
+    // The decision has compared the size with the path.
+    match egress(frame, (fan.address.to_be(), host.to_be()), 1, &mut params) {
+        Some((params, _)) => Ok(redirect(params.ifindex, ptr::null_mut(), 0)),
         None => Err(Refused),
     }
 }
@@ -48,6 +49,8 @@ fn by_route(frame: &Frame, fan: &FanRecord, host: u32) -> Result<i32, Refused> {
 /// Where the routing table leads a packet.
 #[derive(Clone, Copy)]
 pub struct Way {
+    /// The MTU that the packet is too large for; 0 where it fits.
+    pub exceeded: u32,
     ifindex: u32,
     family: u32,
     next: [u32; 4],
@@ -64,24 +67,30 @@ impl Way {
     }
 }
 
-/// Where the routing table leads a packet of these addresses; `None` where that is no other host.
+/// Where the routing table leads a packet of `size` bytes with these addresses; `None` where that is no other host.
 #[inline(always)]
-pub fn way(frame: &Frame, src: u32, dst: u32) -> Option<Way> {
+pub fn way(frame: &Frame, (src, dst): (u32, u32), size: u32) -> Option<Way> {
     let mut params = MaybeUninit::uninit();
-    let params = egress(frame, src, dst, &mut params)?;
-    // SAFETY: the helper has put the next hop there, an address of either family.
-    let next = unsafe { params.__bindgen_anon_4.ipv6_dst };
-    Some(Way { ifindex: params.ifindex, family: u32::from(params.family), next })
+    let (params, fits) = egress(frame, (src, dst), size as u16, &mut params)?;
+    // SAFETY: the helper has put the next hop there, an address of either family, or the MTU in place of the size.
+    let (next, mtu) =
+        unsafe { (params.__bindgen_anon_4.ipv6_dst, params.__bindgen_anon_1.mtu_result) };
+    let exceeded = if fits { 0 } else { u32::from(mtu) };
+    Some(Way { exceeded, ifindex: params.ifindex, family: u32::from(params.family), next })
 }
 
-/// Where the routing table leads to.
+/// Where the routing table leads to, and whether a packet of `size` bytes fits there.
+///
+/// Given a size, the kernel compares it with the MTU of the device, of a locked route, or of a path that it has learnt, before
+/// it looks for a neighbour (`bpf_ipv4_fib_lookup`). Without one it compares the whole of a single packet with the device's
+/// alone, and that only where the neighbour is known.
 #[inline(always)]
 fn egress<'p>(
     frame: &Frame,
-    src: u32,
-    dst: u32,
+    (src, dst): (u32, u32),
+    size: u16,
     params: &'p mut MaybeUninit<FibLookup>,
-) -> Option<&'p FibLookup> {
+) -> Option<(&'p FibLookup, bool)> {
     let params = params.as_mut_ptr();
     for index in 0..size_of::<FibLookup>() / size_of::<u64>() {
         // SAFETY: the structure, of integers, is these words. Word by word, because the function that LLVM calls to clear
@@ -92,6 +101,7 @@ fn egress<'p>(
     // The helper reads and writes the live structure of the given size; the context is the program's own.
     let code = unsafe {
         (&raw mut (*params).family).write_volatile(AF_INET as u8);
+        (&raw mut (*params).__bindgen_anon_1.tot_len).write_volatile(size);
         (&raw mut (*params).__bindgen_anon_3.ipv4_src).write_volatile(src);
         (&raw mut (*params).__bindgen_anon_4.ipv4_dst).write_volatile(dst);
         (&raw mut (*params).ifindex).write_volatile(frame.ifindex());
@@ -99,7 +109,9 @@ fn egress<'p>(
     };
     match code as u32 {
         // SAFETY: as above.
-        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => Some(unsafe { &*params }),
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => Some((unsafe { &*params }, true)),
+        // SAFETY: as above.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Some((unsafe { &*params }, false)),
         _ => None,
     }
 }

@@ -30,6 +30,7 @@ pub const fn stage_name(stage: Stage) -> &'static str {
         Stage::Answer => "stage_answer",
         Stage::Route => "stage_route",
         Stage::RemoveOptions => "stage_options",
+        Stage::Relay => "stage_relay",
     }
 }
 

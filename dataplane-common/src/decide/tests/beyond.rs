@@ -4,7 +4,7 @@ use super::{
     service::{VIP, answer, datagram, named, serving},
     *,
 };
-use crate::wire::PROTO_ICMP;
+use crate::wire::{PROTO_ICMP, PROTO_UDP};
 
 const CLIENT: u32 = 0x0a00_0005; // 10.0.0.5
 const SERVER: u32 = 0x0a00_0009;
@@ -31,6 +31,24 @@ fn a_container_reaches_a_backend_outside_under_the_uplinks_address() {
     assert_eq!(named(&back.sent_by_underlay(&world)), "from VIP to LOCAL, deliver to 7");
     let stranger = answer(SERVER, HERE);
     assert_eq!(stranger.sent_by_underlay(&world), Outcome::PassNotOurs.name());
+}
+
+#[test]
+fn what_the_uplink_does_not_carry_is_answered_or_left_for_fragments() {
+    let world = serving(SERVER);
+    let mut payload = [0; 1480];
+    payload[..4].copy_from_slice(&[0, 7, 0, 9]);
+    let large = Frame::new(LOCAL, VIP, PROTO_UDP, &[&payload[..], &[0]].concat());
+    assert_eq!(named(&large.sent_by_endpoint(&world)), "from HERE to SERVER, route");
+    let whole = large.with(20, &[0x40, 0]);
+    let answer = "answered-too-big FragmentationNeeded 1500 from GATEWAY";
+    assert_eq!(named(&whole.sent_by_endpoint(&world)), answer);
+    let sender = Party { fan: 0, is_outside: false };
+    let told =
+        outgrown(whole.bytes.as_slice(), &world, sender, 1400).map(|answer| (answer.mtu, answer.source));
+    assert_eq!(told, Some((1400, GATEWAY)));
+    let fits = Frame::new(LOCAL, VIP, PROTO_UDP, &payload);
+    assert_eq!(outgrown(fits.bytes.as_slice(), &world, sender, 1400), None);
 }
 
 #[test]

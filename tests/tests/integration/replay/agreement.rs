@@ -80,6 +80,7 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
             decide::unrouted(frame, tables, sender, rewrite)
                 .map_or(Outcome::DeliveredToHost, |answer| answer.outcome)
         }
+        Action::Relay if decide::relayed(frame, tables).is_none() => Outcome::PassNotOurs,
         // This namespace routes nothing: what ought to leave ends in its stack.
         Action::Forward if out.way == Way::DecapsulatedAndRouted => Outcome::DeliveredToHost,
         Action::LearnPathMtu => {
