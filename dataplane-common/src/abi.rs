@@ -122,8 +122,10 @@ pub struct FanRecord {
     pub encapsulation: u8,
     /// This record's own place in [`Config::fans`], see [`crate::decide`]; written with the record.
     pub slot: u32,
+    /// Interface index of the bridge's port for super-packets to endpoints that are not known; 0: by the stack.
+    pub inlet: u32,
     /// Zero.
-    pub spare: [u8; 32],
+    pub spare: [u8; 28],
 }
 
 impl FanRecord {

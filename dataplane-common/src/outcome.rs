@@ -58,7 +58,8 @@ numbered! {
         DecapsulatedToHost = "decapsulated-to-host",
         /// From one endpoint of this host straight to another.
         DeliveredLocally = "delivered-locally",
-        /// A backend's answer to a process of this host: handed to the kernel's stack as coming from the VIP.
+        /// Handed to the kernel's stack: a backend's answer to a process of this host, as coming from the VIP, or what the stack
+        /// sent too large for a learnt path, to be fragmented.
         DeliveredToHost = "delivered-to-host",
         /// Larger than the path allows: answered with ICMP "fragmentation needed".
         AnsweredTooBig = "answered-too-big",
@@ -84,7 +85,7 @@ numbered! {
         DropFragmentEarly = "drop-fragment-early",
         /// To a VIP from an address that is no single host's, or from its own.
         DropBadSource = "drop-bad-source",
-        /// Tunnel packet whose inner source does not compute to its outer source.
+        /// Tunnel packet whose inner source neither computes to its outer source nor is it.
         DropSpoofedSource = "drop-spoofed-source",
         /// Tunnel packet whose inner destination does not lie in this host's slice.
         DropNotOurSlice = "drop-not-our-slice",

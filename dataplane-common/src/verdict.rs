@@ -230,8 +230,8 @@ impl Out {
 
     /// Out of its tunnel packet, to this host's stack.
     #[inline(always)]
-    pub const fn decapsulated_to_stack(tos: u8) -> Self {
-        Self { way: Way::DecapsulatedToStack, tos, ..Self::STACK }
+    pub const fn decapsulated_to_stack(fan: u32, tos: u8) -> Self {
+        Self { way: Way::DecapsulatedToStack, fan, tos, ..Self::STACK }
     }
 
     /// Out of its tunnel packet, then as the routing table says.

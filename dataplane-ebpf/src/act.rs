@@ -101,7 +101,10 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         }
         Way::DecapsulatedToStack => {
             take_out(frame, tos)?;
-            to_host(frame)?
+            match into_bridge(frame, fan)? {
+                Some(action) => action,
+                None => to_host(frame)?,
+            }
         }
         Way::DecapsulatedAndRouted => {
             take_out(frame, tos)?;
@@ -233,6 +236,22 @@ fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
         headers.ip.tos = tos;
     }
     Ok(headers)
+}
+
+/// A super-packet into the bridge by its inlet, where the neighbour's MAC address is known. What was a tunnel packet keeps a
+/// mark of that (`skb->encapsulation`) which nothing takes off: a device whose `hw_enc_features` lack segmentation gets it in
+/// pieces. Before Linux 6.19 all bridges are such devices, while a veth is none.
+#[inline(always)]
+fn into_bridge(frame: &mut Frame, fan: u32) -> Result<Option<i32>, Refused> {
+    let fan = maps::fan(fan).ok_or(Refused)?;
+    if fan.inlet == 0 || frame.gso_size() == 0 {
+        return Ok(None);
+    }
+    let ip: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    let (src, dst) = (u32::from_ne_bytes(ip.src_addr), u32::from_ne_bytes(ip.dst_addr));
+    let Some(macs) = uplink::neighbour(frame, fan.bridge, src, dst) else { return Ok(None) };
+    frame.even(0)?.0 = macs;
+    Ok(Some(frame.redirect(fan.inlet, BPF_F_INGRESS as u64)))
 }
 
 /// To an endpoint: from another one that is a hop, though both are here; from the host's stack it is not.

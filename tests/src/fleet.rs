@@ -62,6 +62,14 @@ impl Fleet {
         container
     }
 
+    /// The devices in a host's bridge that somebody has put there.
+    #[track_caller]
+    pub fn ports(&self, host: usize) -> Vec<String> {
+        let listed = self.hosts[host].ip(&format!("-o link show master {}", bridge(host)));
+        let names = listed.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+        names.filter(|name| !name.starts_with("fani0-")).map(str::to_owned).collect()
+    }
+
     /// A container on a host with the given last octet, put into the bridge by hand.
     #[track_caller]
     pub fn port(&self, host: usize, octet: u8) -> Container<'_> {

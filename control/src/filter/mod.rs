@@ -10,4 +10,4 @@ pub use packet::{Device, Field, Fit, Packet, Packets, Side, state};
 pub use rule::{Action, Key, Rule, Test, Verdict};
 pub use set::{Element, Set};
 pub use walk::{Base, Dropped, ENOUGH, Table, dropped, translated};
-pub use ways::{Findings, Hook, Kind, Owner, Way, at, ways, xtables};
+pub use ways::{Findings, Hook, Kind, Owner, Way, at, bridged, ways, xtables};

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, rc::Rc};
 
 use super::{Device, Dropped, Packet, Packets, state};
 use crate::{
-    model::{Egress, HELPER},
+    model::{Egress, Fan, HELPER},
     observed::{Link, Mark, ObservedHost},
 };
 
@@ -69,6 +69,23 @@ pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
     };
     let (numbers, packets) = met.map(|(number, way)| (number, packet(way))).unzip();
     (numbers, Packets::new(packets))
+}
+
+/// What comes into a fan's bridge by its inlet, where the kernel shows packets on bridges to the chains for those that are
+/// forwarded.
+pub fn bridged(fan: &Fan) -> Way {
+    let ends = |network: ipnet::Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
+    // A bridge that is yet to be made has no number; rules that ask for one can't mean it.
+    let device = || Some(Device::new(&fan.bridge, 0));
+    let packet = Packet {
+        source: Some(ends(fan.spec.overlay)),
+        input: device(),
+        output: device(),
+        state: Some(state::UNTRACKED),
+        mark: Some(0),
+        ..Packet::to(ends(fan.slice), 0, 0)
+    };
+    Way { kind: Kind::In, input: fan.bridge.clone(), output: Some(fan.bridge.clone()), packet }
 }
 
 fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {

@@ -10,6 +10,16 @@ const LONGEST_NAME: usize = 15;
 /// Names of the helper device's ends.
 pub const HELPER: [&str; 2] = ["fanlight0", "fanlight1"];
 
+/// MAC addresses of an inlet's ends: high ones, for a bridge takes on the lowest of its ports' unless it was given one.
+pub const INLET_MACS: [[u8; 6]; 2] =
+    [[0xfe, 0xfa, 0x66, 0x61, 0x6e, 0x02], [0xfe, 0xfa, 0x66, 0x61, 0x6e, 0x03]];
+
+/// Names of the ends of the device pair by which super-packets come into a fan's bridge; the first is its port.
+pub fn inlet_names(bridge: &str) -> [String; 2] {
+    let hash = fnv1a(bridge) >> 32;
+    [0, 1].map(|end| format!("fani{end}-{hash:08x}"))
+}
+
 /// `fan-` and the slice's base without trailing zero parts; where that is too long, `fan-` and 11 hexadecimal
 /// digits of a hash of the slice. Either way one slice has one name, and the two forms can't meet: the second
 /// has no further dash and always eleven digits.

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 pub(crate) use bridge_name::check_bridge_name;
-pub use bridge_name::{HELPER, bridge_name};
+pub use bridge_name::{HELPER, INLET_MACS, bridge_name, inlet_names};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference, dns_words};
 pub use hash::fnv1a;
 pub use ports::PortRange;
@@ -21,6 +21,9 @@ pub use time::utc;
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
 pub const ROUTE_PROTOCOL: u8 = 250;
+
+/// Number of our policy rule, and of its table.
+pub const SMALL_PATHS: u32 = 250;
 
 /// The largest MTU that a veth takes.
 pub const VETH_MTU: u32 = 65_535;

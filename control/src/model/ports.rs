@@ -5,6 +5,9 @@ use dataplane_common::abi;
 /// Ports that a host's own sockets need, where it shares them: those of a thousand connections to each of four services.
 const LEAST: u32 = 4_096;
 
+/// The first port that needs no privilege.
+const UNPRIVILEGED: u16 = 1_024;
+
 /// Ports, first and last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange(pub u16, pub u16);
@@ -18,6 +21,13 @@ impl Default for PortRange {
 }
 
 impl PortRange {
+    /// The other ports that are not privileged, in up to two ranges.
+    pub fn others(self) -> Vec<Self> {
+        let below = (self.0 > UNPRIVILEGED).then(|| Self(UNPRIVILEGED, self.0 - 1));
+        let above = (self.1 < u16::MAX).then(|| Self(UNPRIVILEGED.max(self.1 + 1), u16::MAX));
+        below.into_iter().chain(above).collect()
+    }
+
     fn len(self) -> u32 {
         u32::from(self.1) + 1 - u32::from(self.0.min(self.1))
     }
@@ -52,6 +62,14 @@ impl PortRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_other_ports_are_those_below_and_above() {
+        assert_eq!(PortRange(61_000, 65_535).others(), [PortRange(1_024, 60_999)]);
+        assert_eq!(PortRange(1_024, 9_999).others(), [PortRange(10_000, 65_535)]);
+        assert_eq!(PortRange(20_000, 29_999).others(), [PortRange(1_024, 19_999), PortRange(30_000, 65_535)]);
+        assert_eq!(PortRange(1_024, 65_535).others(), []);
+    }
 
     #[test]
     fn a_range_that_leaves_the_host_too_few_ports_is_refused_with_one_that_does_not() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 
 use super::{Address, Adopted, Entry, Link, Mark, Route, Rule, Wired};
-use crate::model::{HELPER, ROUTE_PROTOCOL};
+use crate::model::{HELPER, ROUTE_PROTOCOL, inlet_names};
 
 /// A fan that was brought up and not taken down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,9 @@ impl ObservedHost {
     /// Users of a fan: ports of its bridge, and routed endpoints with an address in its slice.
     pub fn users(&self, standing: &Standing) -> Vec<String> {
         let bridge = standing.bridge.as_ref().map(|bridge| bridge.index);
-        let ports = self.links.iter().filter(|link| bridge.is_some() && link.master == bridge);
+        let [inlet, _] = inlet_names(&standing.mark.bridge());
+        let is_port = |link: &&Link| bridge.is_some() && link.master == bridge && link.name != inlet;
+        let ports = self.links.iter().filter(is_port);
         let ports = ports.map(|link| (link.index, link.name.clone()));
         let slice = standing.mark.slice();
         let routed = |route: &&Route| {

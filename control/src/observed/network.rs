@@ -4,6 +4,8 @@ use std::{fmt, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
+use crate::model::{ROUTE_PROTOCOL, SMALL_PATHS};
+
 /// A MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
@@ -38,6 +40,8 @@ pub struct Link {
     pub carrier: bool,
     /// Whether neighbour resolution is off.
     pub noarp: bool,
+    /// Whether its packets have no Ethernet headers.
+    pub headerless: bool,
     /// Whether it is the loopback interface.
     pub loopback: bool,
     /// Whether its peer (veth) or parent is in another network namespace.
@@ -105,11 +109,18 @@ pub struct Rule {
     pub table: u32,
     /// It applies to some packets only.
     pub selective: bool,
+    /// Who made it: `RTPROT_*`.
+    pub protocol: u8,
 }
 
 impl Rule {
     /// The three rules of every namespace: local, main, default.
     const STANDARD: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
+
+    /// Whether it is ours, for what comes out of the helper device.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == ROUTE_PROTOCOL && (self.priority, self.table) == (SMALL_PATHS, SMALL_PATHS)
+    }
 
     /// Whether it is one of the three that every namespace starts with.
     pub fn is_standard(&self) -> bool {

@@ -8,8 +8,8 @@ use crate::{
     observed::{Link, Route, Rule},
 };
 
-/// The record to publish for a fan.
-pub fn fan_record(fan: &Fan, bridge: &Link, routes: &[Route], rules: &[Rule]) -> FanRecord {
+/// The record to publish for a fan; `inlet` is the index of its bridge's port for the programs, or 0.
+pub fn fan_record(fan: &Fan, bridge: &Link, inlet: u32, routes: &[Route], rules: &[Rule]) -> FanRecord {
     let several = !fan.more_uplinks.is_empty();
     let (onlink, onlink_mask) = match onlink(fan, routes, rules) {
         Some(network) if !several => bits(network),
@@ -36,7 +36,8 @@ pub fn fan_record(fan: &Fan, bridge: &Link, routes: &[Route], rules: &[Rule]) ->
         shift: fan.map.shift(),
         encapsulation: fan.spec.encapsulation.abi() as u8,
         slot: 0,
-        spare: [0; 32],
+        inlet,
+        spare: [0; 28],
     }
 }
 
@@ -44,7 +45,7 @@ pub fn fan_record(fan: &Fan, bridge: &Link, routes: &[Route], rules: &[Rule]) ->
 /// otherwise.
 fn onlink(fan: &Fan, routes: &[Route], rules: &[Rule]) -> Option<Ipv4Net> {
     let network = fan.uplink.network;
-    if network.prefix_len() == 32 || !rules.iter().all(Rule::is_standard) {
+    if network.prefix_len() == 32 || !rules.iter().all(|rule| rule.is_standard() || rule.is_ours()) {
         return None;
     }
     let connected = |route: &&Route| route.destination == network && plain(route, fan.uplink.index);
@@ -66,7 +67,7 @@ fn bits(network: Ipv4Net) -> (u32, u32) {
 mod tests {
     use super::*;
     use crate::{
-        model::{FanSpec, Origin, Uplink},
+        model::{FanSpec, Origin, ROUTE_PROTOCOL, SMALL_PATHS, Uplink},
         reconcile::Host,
     };
 
@@ -100,13 +101,13 @@ mod tests {
     }
 
     fn record(routes: &[Route], rules: &[Rule]) -> FanRecord {
-        fan_record(&fan(), &link(9, "fan-250-0-28"), routes, rules)
+        fan_record(&fan(), &link(9, "fan-250-0-28"), 0, routes, rules)
     }
 
     const RULES: [Rule; 3] = [
-        Rule { priority: 0, table: 255, selective: false },
-        Rule { priority: 32766, table: 254, selective: false },
-        Rule { priority: 32767, table: 253, selective: false },
+        Rule { priority: 0, table: 255, selective: false, protocol: 2 },
+        Rule { priority: 32766, table: 254, selective: false, protocol: 2 },
+        Rule { priority: 32767, table: 253, selective: false, protocol: 2 },
     ];
 
     #[test]
@@ -133,8 +134,12 @@ mod tests {
         assert_eq!(onlink(&[connected.clone(), route("172.30.7.0/24", 5)], &RULES), nothing);
         let via = Route { gateway: Some([172, 30, 0, 1].into()), ..route("172.30.9.9/32", 2) };
         assert_eq!(onlink(&[connected.clone(), via], &RULES), nothing);
-        let mark = [RULES[0], Rule { priority: 100, table: 100, selective: true }, RULES[1], RULES[2]];
-        assert_eq!(onlink(&[connected], &mark), nothing, "a policy rule");
+        let mark =
+            [RULES[0], Rule { priority: 100, table: 100, selective: true, protocol: 4 }, RULES[1], RULES[2]];
+        assert_eq!(onlink(std::slice::from_ref(&connected), &mark), nothing, "a policy rule");
+        let own =
+            Rule { priority: SMALL_PATHS, table: SMALL_PATHS, selective: true, protocol: ROUTE_PROTOCOL };
+        assert_ne!(onlink(&[connected], &[RULES[0], own, RULES[1], RULES[2]]), nothing, "our own rule");
     }
 
     #[test]
@@ -146,7 +151,7 @@ mod tests {
             mtu: 1500,
             network: "10.0.0.0/8".parse().unwrap(),
         });
-        let record = fan_record(&several, &link(9, "b"), &[route("172.30.0.0/16", 2)], &RULES);
+        let record = fan_record(&several, &link(9, "b"), 0, &[route("172.30.0.0/16", 2)], &RULES);
         assert_eq!((record.uplink, record.onlink), (0, FanRecord::NOTHING_ONLINK.0));
     }
 }

@@ -6,7 +6,9 @@
 
 mod bridge;
 mod helper;
+mod inlet;
 mod stand;
+mod ways;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -64,6 +66,7 @@ pub fn settings(fan: &Fan) -> Vec<Setting> {
     let mut all = vec![Setting::forwarding()];
     all.extend(helper::settings());
     all.extend(bridge::settings(&fan.bridge));
+    all.extend(inlet::settings(&fan.bridge));
     all
 }
 
@@ -91,6 +94,10 @@ pub struct Pieces {
     pub programs: Option<Programs>,
     /// Our routes, asked for anew: the kernel drops one silently along with its source address.
     pub routes: Vec<Route>,
+    /// Those of our table of small paths.
+    pub small_paths: Vec<Route>,
+    /// Others' packet filters would drop what comes into the bridge by the inlet.
+    pub bars_inlet: bool,
     /// Addresses are handed out as the fan wants.
     pub serves_dhcp: bool,
 }
@@ -147,13 +154,36 @@ pub enum PieceOp {
         /// The length of its network.
         prefix_len: u8,
     },
+    /// The helper device gets an address without a route to its network.
+    LoneAddress(Ipv4Addr, u8),
+    /// The helper device loses an address.
+    TakeAddress(Address),
+    /// What is left of an inlet goes: its index.
+    DeleteInlet(u32),
+    /// A bridge's inlet is made.
+    CreateInlet {
+        /// Names of its ends.
+        names: [String; 2],
+    },
+    /// An inlet becomes its bridge's port.
+    JoinInlet {
+        /// The end that is the port.
+        device: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// A route of our table of small paths, which leads through the helper device unless it ends the search there.
+    SmallPath(Route),
+    /// The policy rule that leads to this table.
+    Rule,
     /// A setting of our own device is made; it goes with that.
     OwnSetting(Setting),
     /// A setting is made, and what it was is kept.
     Setting(Setting),
     /// The programs learn of the helper device.
     KnowHelper,
-    /// The programs see the fan. Its bridge's index is 0 where the plan makes that.
+    /// The programs see the fan. Its bridge's index is 0 where the plan makes that, its inlet's
+    /// [`PieceOp::INLET_TO_COME`].
     Publish(FanRecord),
     /// A device runs a hook's program.
     Attach(Hook, String),
@@ -163,6 +193,11 @@ pub enum PieceOp {
     Route(Route),
     /// Addresses are handed out.
     Dhcp,
+}
+
+impl PieceOp {
+    /// Stands for the index of an inlet that a plan makes.
+    pub const INLET_TO_COME: u32 = u32::MAX;
 }
 
 /// What makes a fan's pieces as they ought to be.
@@ -194,13 +229,16 @@ pub fn plan(fan: &Fan, observed: &ObservedHost, held: &Pieces) -> Result<PiecePl
         ops.push(PieceOp::KnowHelper);
     }
     let bridge = bridge::plan(fan, observed, held, &entry, &mut ops);
-    let record = fan_record(fan, &bridge, &observed.routes, &observed.rules);
+    let inlet = inlet::plan(&bridge, entry.adopted.is_none(), observed, held, &mut ops)?;
+    let record = fan_record(fan, &bridge, inlet, &observed.routes, &observed.rules);
     if !programs.fans.contains(&record) {
         ops.push(PieceOp::Publish(record));
     }
     ops.extend(hooks(fan, &programs, &bridge, helper));
     ops.extend(port_ops(&programs, &record, &observed.links));
+    ops.extend(ways::addresses(fan, helper, observed));
     ops.extend(route(fan, helper, &held.routes).map(PieceOp::Route));
+    ops.extend(ways::small_paths(fan, helper, observed, held));
     if fan.spec.dhcp && !held.serves_dhcp {
         ops.push(PieceOp::Dhcp);
     }

@@ -57,8 +57,10 @@ fn wanted<'a>(fans: &[FanRecord], links: &'a [Link]) -> impl Iterator<Item = (u3
     let wired = Wired::among(links).into_iter().filter(in_a_fan);
     let endpoints: Vec<u32> = wired.map(|wired| wired.index).collect();
     let bridges: Vec<u32> = fans.iter().filter(|fan| fan.in_use()).map(|fan| fan.bridge).collect();
+    let inlets: Vec<u32> = fans.iter().map(|fan| fan.inlet).collect();
     links
         .iter()
+        .filter(move |link| !inlets.contains(&link.index))
         .filter(move |link| {
             link.master.is_some_and(|master| bridges.contains(&master)) || endpoints.contains(&link.index)
         })
@@ -79,6 +81,12 @@ mod tests {
         let links = [veth(3, "other"), port(4, "port"), routed(5, "routed", &[address(9)])];
         assert_eq!(plan(&[fan()], &links, &[]), [attach(4, "port"), attach(5, "routed")]);
         assert_eq!(plan(&[fan()], &links, &[4, 5]), []);
+    }
+
+    #[test]
+    fn the_port_by_which_the_programs_put_packets_into_the_bridge_gets_none() {
+        let with_inlet = FanRecord { inlet: 4, ..fan() };
+        assert_eq!(plan(&[with_inlet], &[port(4, "inlet"), port(5, "port")], &[]), [attach(5, "port")]);
     }
 
     #[test]

@@ -263,6 +263,9 @@ impl Host {
                 links.push(link);
             }
         }
+        if let Some(bare) = links.iter().find(|link| link.headerless) {
+            return Err(ResolveError::NoEthernet { device: bare.name.clone() });
+        }
         let on_first = holder.link.is_some();
         let uplink = |link: &Link| {
             let network = if on_first && link.index == first.index {

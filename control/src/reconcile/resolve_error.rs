@@ -85,6 +85,15 @@ pub enum ResolveError {
         /// The underlay.
         underlay: Ipv4Net,
     },
+    /// The programs look for IP headers behind Ethernet headers.
+    #[error(
+        "{device} has no Ethernet headers (as a tun, WireGuard or PPP device has none), and a fan needs an uplink with \
+         them; name the Ethernet device to the other hosts, or join them by an Ethernet tunnel, as a tap or vxlan device is"
+    )]
+    NoEthernet {
+        /// The uplink.
+        device: String,
+    },
     /// The uplink's packets are too small.
     #[error("the MTU of {device} is {mtu}; a fan needs {least} or more")]
     UplinkTooSmall {

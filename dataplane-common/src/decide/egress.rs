@@ -218,7 +218,17 @@ pub(super) fn towards<P: Packet + ?Sized, C: Context, T: Tables>(
         if ip.dont_fragment() {
             return too_big(packet, told_by, ip, mtu);
         }
-        return if by_stack { drop(Outcome::DropTooBig) } else { pass(Outcome::PassSlowPath) };
+        if !by_stack {
+            return pass(Outcome::PassSlowPath);
+        }
+        // The stack gets it anew, by the device from which its routes make it fragment for any path. A packet that is to be
+        // translated would come back as it is.
+        off_the_common_way();
+        return if rewrite.is_kept() {
+            Verdict::forward(Tuple::KEPT, Out::STACK)
+        } else {
+            drop(Outcome::DropTooBig)
+        };
     }
     Verdict::forward(rewrite, Out::tunnel(fan.slot, host, !by_stack))
 }
@@ -237,7 +247,9 @@ pub(super) fn host_egress<P: Packet + ?Sized, T: Tables>(
     if in_slice(fan, ip.dst) {
         return drop(Outcome::DropLoop);
     }
-    let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
+    // This host may speak from its address in the underlay, as it does to who has called it there.
+    let is_ours = in_slice(fan, ip.src) || ip.src == fan.address;
+    let own = if is_ours { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return drop(Outcome::DropForeignSource) };
     let verdict = towards(&input, (fan, own.gateway), &ip, ip.dst, Tuple::KEPT);
     let is_forwarded = verdict.action as u32 == Action::Forward as u32;

@@ -101,6 +101,8 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
         off_the_common_way();
         match (fan_of(config, inner.src), fan_of(config, inner.dst)) {
             (Some(from), Some(to)) => (from, to),
+            // The host that sent it speaks for itself.
+            (None, Some(to)) if inner.src == outer.src => (local, to),
             (None, Some(_)) => return drop(Outcome::DropSpoofedSource),
             (Some(_), None) => return drop(Outcome::DropNotOurSlice),
             // Another tunnel between the same two hosts.
@@ -110,7 +112,8 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
     if let Some(malformed) = check(packet, context, &outer, &inner) {
         return malformed;
     }
-    if host_of(from, inner.src) != outer.src || outer.src == from.address {
+    let is_spoofed = host_of(from, inner.src) != outer.src && inner.src != outer.src;
+    if is_spoofed || outer.src == from.address {
         return drop(Outcome::DropSpoofedSource);
     }
     if !in_slice(to, inner.dst) {
@@ -166,11 +169,11 @@ pub(super) fn answered<T: Tables>(
 #[inline(always)]
 fn arrived<T: Tables>(tables: &T, to: &FanRecord, destination: u32, tos: u8) -> Out {
     if destination == to.gateway {
-        return Out::decapsulated_to_stack(tos);
+        return Out::decapsulated_to_stack(to.slot, tos);
     }
     match tables.endpoint(destination) {
         Some(&endpoint) => Out::decapsulated(to.slot, endpoint, tos),
-        None => Out::decapsulated_to_stack(tos),
+        None => Out::decapsulated_to_stack(to.slot, tos),
     }
 }
 

@@ -46,7 +46,8 @@ fn world() -> Memory {
         shift: 8,
         encapsulation: Encapsulation::Ipip as u8,
         slot: 0,
-        spare: [0; 32],
+        inlet: 0,
+        spare: [0; 28],
     };
     Memory::new(&[fan], &[endpoint(LOCAL, PORT), endpoint(NEIGHBOUR, 8)])
 }
@@ -264,8 +265,19 @@ fn sources_that_are_not_the_endpoints_own_are_dropped() {
     assert_eq!(Frame::udp(NEIGHBOUR, REMOTE).sent_by_endpoint(&world), Outcome::DropWrongEndpoint.name());
     assert_eq!(Frame::udp(0x0a00_0001, REMOTE).sent_by_endpoint(&world), Outcome::DropForeignSource.name());
     assert_eq!(Frame::udp(0xfa00_1d02, REMOTE).sent_by_endpoint(&world), Outcome::DropForeignSource.name());
-    assert_eq!(Frame::udp(HERE, REMOTE).sent_by_host(&world), Outcome::DropForeignSource.name());
+    assert_eq!(Frame::udp(THERE, REMOTE).sent_by_host(&world), Outcome::DropForeignSource.name());
     assert_eq!(Frame::udp(0x0a00_0001, GATEWAY).sent_by_endpoint(&world), Outcome::PassToHost.name());
+}
+
+#[test]
+fn a_host_speaks_into_the_overlay_from_its_address_in_the_underlay() {
+    let world = world();
+    assert_eq!(Frame::udp(HERE, REMOTE).sent_by_host(&world), "encapsulate to ac1e001b routed false");
+    let from_there = Frame::udp(THERE, LOCAL);
+    assert_eq!(from_there.carried(THERE, HERE).sent_by_underlay(&world), "decapsulate to Some(7) tos 00");
+    let spoofed = Outcome::DropSpoofedSource.name();
+    assert_eq!(from_there.carried(THERE + 1, HERE).sent_by_underlay(&world), spoofed);
+    assert_eq!(Frame::udp(HERE, LOCAL).carried(HERE, HERE).sent_by_underlay(&world), spoofed);
 }
 
 #[test]
@@ -287,7 +299,7 @@ fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() 
     assert_eq!(large([0x40, 0]).sent_by_endpoint(&world), answer);
     assert_eq!(large([0, 0]).sent_by_endpoint(&world), Outcome::PassSlowPath.name());
     let from_host = Frame::new(GATEWAY, REMOTE, 17, &[0; 1480]);
-    assert_eq!(from_host.clone().sent_by_host(&world), Outcome::DropTooBig.name());
+    assert_eq!(from_host.clone().sent_by_host(&world), "deliver to the host", "to be routed anew");
     assert_eq!(from_host.with(20, &[0x40, 0]).sent_by_host(&world), answer);
 
     world.learn(THERE, 1280);

@@ -55,8 +55,10 @@ pub fn relay(frame: &mut Frame, source: u32, answered: Tuple) -> Result<(), Refu
     let mut quote: [u8; icmp::QUOTE_LEN] = frame.copy(RELAYED).ok_or(Refused)?;
     if !answered.is_kept() {
         let Tuple { src, dst, sport, dport } = answered;
-        let [c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] =
-            [quote[10], quote[11], quote[12], quote[13], quote[14], quote[15], quote[16], quote[17], quote[18], quote[19]];
+        let [c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] = [
+            quote[10], quote[11], quote[12], quote[13], quote[14], quote[15], quote[16], quote[17],
+            quote[18], quote[19],
+        ];
         let check = checksum::update_word([c0, c1], u32::from_ne_bytes([s0, s1, s2, s3]), dst);
         let check = checksum::update_word(check, u32::from_ne_bytes([d0, d1, d2, d3]), src);
         [quote[10], quote[11]] = check;

@@ -73,10 +73,18 @@ pub fn way(frame: &Frame, (src, dst): (u32, u32), size: u32) -> Option<Way> {
     let mut params = MaybeUninit::uninit();
     let (params, fits) = egress(frame, (src, dst), size as u16, &mut params)?;
     // SAFETY: the helper has put the next hop there, an address of either family, or the MTU in place of the size.
-    let (next, mtu) =
-        unsafe { (params.__bindgen_anon_4.ipv6_dst, params.__bindgen_anon_1.mtu_result) };
+    let (next, mtu) = unsafe { (params.__bindgen_anon_4.ipv6_dst, params.__bindgen_anon_1.mtu_result) };
     let exceeded = if fits { 0 } else { u32::from(mtu) };
     Some(Way { exceeded, ifindex: params.ifindex, family: u32::from(params.family), next })
+}
+
+/// The link-layer addresses of a frame to a neighbour behind an interface, its own first; `None` where the routing table
+/// leads elsewhere, or the neighbour's is not known.
+#[inline(always)]
+pub fn neighbour(frame: &Frame, ifindex: u32, src: u32, dst: u32) -> Option<[[u8; 6]; 2]> {
+    let mut params = MaybeUninit::uninit();
+    let (params, _) = egress(frame, (src, dst), 0, &mut params)?;
+    (params.ifindex == ifindex && params.dmac != [0; 6]).then_some([params.dmac, params.smac])
 }
 
 /// Where the routing table leads to, and whether a packet of `size` bytes fits there.

@@ -26,6 +26,9 @@ pub enum Way {
     Ipip,
     /// Fanlight.
     Fan,
+    /// Fanlight without an agent, its containers put into the bridge by hand.
+    #[serde(rename = "fan-by-hand")]
+    FanByHand,
     /// A VIP of Fanlight's, to a backend in the fan.
     Vip,
     /// The same among many.
@@ -62,6 +65,7 @@ impl Way {
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::Fan => "fan",
+            Self::FanByHand => "fan-by-hand",
             Self::Vip => "vip",
             Self::VipAmongMany => "vip-10000",
             Self::VipRouted => "vip-routed",
@@ -78,7 +82,7 @@ impl Way {
     /// What translates, where the way leads through a VIP, and how many other VIPs there are.
     fn translation(self) -> Option<(Translator, u32)> {
         match self {
-            Self::Routing | Self::Vxlan | Self::Ipip | Self::Fan => None,
+            Self::Routing | Self::Vxlan | Self::Ipip | Self::Fan | Self::FanByHand => None,
             Self::Vip | Self::VipRouted => Some((Translator::Fanlight, 0)),
             Self::VipAmongMany => Some((Translator::Fanlight, MANY)),
             Self::Ipvs | Self::IpvsOverIpip => Some((Translator::Ipvs, 0)),
@@ -96,7 +100,7 @@ impl Way {
     /// Whether the container of host 0 or 1 is in a fan.
     fn is_in_fan(self, host: u8) -> bool {
         match self {
-            Self::Fan | Self::Vip | Self::VipAmongMany => true,
+            Self::Fan | Self::FanByHand | Self::Vip | Self::VipAmongMany => true,
             Self::VipRouted => host == 0,
             _ => false,
         }
@@ -286,6 +290,15 @@ impl Pair {
         host.run("fan up 250.0.0.0/8 eth0");
         let container = host.container(way.name());
         let address = way.address(index as u8);
+        if way == Way::FanByHand {
+            let [a, b, c, _] = address.octets();
+            let (bridge, mtu) = (format!("fan-{a}-{b}-{c}"), self.mtu - way.overhead());
+            let port = container.plug(&bridge);
+            host.ip(&format!("link set {port} mtu {mtu}"));
+            container.ip(&format!("link set eth0 mtu {mtu}"));
+            container.address(&format!("{address}/24"), &way.gateway(index as u8).to_string());
+            return container;
+        }
         let routed = if self.wiring == Wiring::Routed { " --routed" } else { "" };
         host.run(&format!("endpoint add --netns {} --address {address}{routed}", container.netns()));
         container

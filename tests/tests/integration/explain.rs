@@ -43,7 +43,7 @@ fn packets_of_a_fan_are_explained_without_an_agent_and_without_being_sent() {
         ("250.0.28.9 250.0.27.6", json!(["uplink-ingress", "decapsulated-to-host"])),
         ("250.0.28.9 250.0.29.5", json!(["uplink-ingress", "drop-not-our-slice"])),
         ("250.0.27.1 250.0.28.9", json!(["host-egress", "encapsulated"])),
-        ("172.30.0.27 250.0.28.9", json!(["host-egress", "drop-foreign-source"])),
+        ("172.30.0.27 250.0.28.9", json!(["host-egress", "encapsulated"])),
         ("172.30.0.27 250.0.27.5", json!([null, null])),
         ("250.0.27.1 192.0.2.9", json!([null, null])),
         ("192.0.2.9 250.0.27.5", json!(["uplink-ingress", "pass-not-ours"])),

@@ -96,7 +96,8 @@ fn other_values_in_the_file_replace_its_fan_but_not_one_brought_up_by_hand() {
     agent.reload();
     let rules = fleet[0].sh("nft list table ip fanlight");
     assert!(rules.contains("ip saddr 250.0.27.0/24"), "{rules}");
-    let (masqueraded, dropped) = (rules.matches("masquerade").count(), rules.matches(" drop ").count());
+    let (masqueraded, dropped) =
+        (rules.matches(" masquerade comment").count(), rules.matches(" drop ").count());
     assert_eq!((masqueraded, dropped), (1, 1), "{rules}");
     let reasons = degraded(&fleet[0]);
     assert!(reasons.contains("251.0.0.0/8") && reasons.contains("egress"), "{reasons}");

@@ -258,3 +258,23 @@ fn with_an_agent_larger_packets_are_fragmented_to_fit_a_smaller_link() {
     let from_host = ping(&narrow.hosts[0], Narrow::B, 5, &["-M", "dont", "-s", "3000"]);
     assert_eq!(from_host.lost(), 0);
 }
+
+//@ guest: 6.1, 6.12
+#[test]
+fn without_an_agent_larger_packets_are_fragmented_too() {
+    let narrow = Narrow::new();
+    let (a, _b) = narrow.containers();
+    assert_reaches(&a, Narrow::B);
+    // The packets that reveal the smaller path may be lost, in either direction.
+    eventually("both hosts know the path", Duration::from_secs(5), || {
+        (ping(&a, Narrow::B, 1, &["-M", "dont", "-s", "1440"]).lost() == 0).then_some(())
+    });
+    for size in ["1440", "3000", "20000"] {
+        let pinged = ping(&a, Narrow::B, 5, &["-M", "dont", "-s", size]);
+        assert_eq!(pinged.lost(), 0, "{size} bytes");
+    }
+    let from_host = ping(&narrow.hosts[0], Narrow::B, 5, &["-M", "dont", "-s", "3000"]);
+    assert_eq!(from_host.lost(), 0, "from the host");
+    let counted = narrow.hosts[0].counters();
+    assert_eq!(counted.total("drop-too-big"), 0, "{counted}");
+}

@@ -7,6 +7,7 @@ mod datapath;
 mod engines;
 mod explain;
 mod fan_agent;
+mod fan_by_hand;
 mod fan_ecn;
 mod fan_endpoint;
 mod fan_endpoint_ways;

@@ -52,7 +52,7 @@ fn found(fleet: &Fleet) {
 fn ended(fleet: &Fleet, (container, server): (Container<'_>, Named)) {
     drop(server);
     container.die();
-    let ports = || fleet[0].ip(&format!("-o link show master {}", bridge(0))).lines().count();
+    let ports = || fleet.ports(0).len();
     eventually("the device is gone", Duration::from_secs(30), || (ports() == 0).then_some(()));
 }
 

@@ -12,7 +12,7 @@ use std::{
 use fanlight_tests::{
     Agent,
     fleet::{ELSEWHERE, Fleet, OUTSIDE, overlay, underlay},
-    server::{Greeted, Named, ask},
+    server::{Greeted, Named, ask, ask_from},
     services::{configure, service},
 };
 
@@ -48,6 +48,41 @@ fn a_server_without_a_fan_serves_containers_and_the_host_under_the_uplinks_addre
         let (name, seen_as) = ask(client, WEB).expect("the server answers");
         assert_eq!((name.as_str(), seen_as.ip()), ("outside", underlay(0).into()));
     }
+}
+
+//@ guest
+#[test]
+fn what_the_host_masquerades_keeps_off_the_ports_that_the_programs_give() {
+    let fleet = Fleet::up(1);
+    let outside = fleet.outside(VIP);
+    let server = Named::start(&outside, "outside", OUTSIDE, 8080);
+    let straight = SocketAddrV4::new(OUTSIDE, 8080);
+    let client = fleet.port(0, 6);
+    let seen = |port| {
+        let greeted = Greeted::connect_from(&client, port, straight).expect("the server answers");
+        let (_, asked_as) = ask_from(&client, port, straight).expect("the server answers");
+        for seen_as in [greeted.seen_as, asked_as] {
+            assert_eq!(seen_as.ip(), underlay(0));
+        }
+        (greeted.seen_as.port(), asked_as.port())
+    };
+    let kept = |port| assert_eq!(seen(port), (port, port));
+    let changed = |port, given: std::ops::RangeInclusive<u16>| {
+        let (tcp, udp) = seen(port);
+        assert!(!given.contains(&tcp) && !given.contains(&udp), "{port} became {tcp} and {udp}");
+    };
+    kept(40_000);
+    kept(600);
+    changed(61_500, 61_000..=65_535);
+    let mut agent = serve(&fleet, "nat-ports = \"20000-29999\"", &[server.backend()]);
+    kept(40_001);
+    kept(61_501);
+    changed(20_500, 20_000..=29_999);
+    let tables = ["[datapath]\nnat-ports = \"50000-60000\"\n".to_owned()];
+    configure(&fleet[0], &tables);
+    agent.reload();
+    kept(20_501);
+    changed(50_500, 50_000..=60_000);
 }
 
 //@ guest

@@ -125,6 +125,56 @@ fn who_has_closed_its_direction_gets_all_that_the_other_side_sends_long_after() 
     }
 }
 
+/// Sends between two datagram sockets, of which the second answers whom it hears first.
+fn speak(from: &UdpSocket, to: &UdpSocket, what: &str) {
+    from.send(b"still there").expect("it is sent");
+    let mut heard = [0; 64];
+    let length = to.recv(&mut heard).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(&heard[..length], b"still there", "{what}");
+}
+
+//@ guest: 6.1
+#[test]
+fn datagrams_of_either_side_keep_their_flow_however_long_the_other_is_silent() {
+    let fleet = Fleet::up(2);
+    let (near, far) = (fleet.endpoint(0, 9), fleet.endpoint(1, 9));
+    let (outside, elsewhere) =
+        (fleet.outside(VIP), fleet.stranger("elsewhere", fanlight_tests::fleet::ELSEWHERE));
+    let container = fleet.endpoint(0, 5);
+    for (site, address) in [(&*near, overlay(0, 9)), (&*far, overlay(1, 9)), (&outside, OUTSIDE)] {
+        let address = SocketAddrV4::new(address, 8080);
+        let _agent = serve(&fleet, service("web", format!("{WEB}/udp"), &[address.to_string()]));
+        for client in [&*container, &*fleet[0], &elsewhere] {
+            if client.name() == elsewhere.name() {
+                client.sh(&format!("ip route replace {VIP} via {}", fanlight_tests::fleet::underlay(0)));
+            }
+            let what = format!("{} to {address}", client.name());
+            let bound = |site: &Site, port| {
+                let address = if port == 0 { Ipv4Addr::UNSPECIFIED } else { *address.ip() };
+                // A process that another test starts holds the last one's socket until it is another program.
+                let socket = eventually("the port is free", SOON, || {
+                    site.inside(|| UdpSocket::bind((address, port))).ok()
+                });
+                socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket takes a time");
+                socket
+            };
+            let (near, far) = (bound(client, 0), bound(site, 8080));
+            client.inside(|| near.connect(WEB)).expect("a route");
+            near.send(b"hello").expect("it is sent");
+            let (_, seen_as) = far.recv_from(&mut [0; 64]).unwrap_or_else(|error| panic!("{what}: {error}"));
+            far.connect(seen_as).expect("a route");
+            speak(&far, &near, &what);
+            for (speaks, hears, who) in [(&near, &far, "the server"), (&far, &near, "the client")] {
+                for _ in 0..3 {
+                    age(&fleet[0], Duration::from_secs(100));
+                    speak(speaks, hears, &format!("{what}, while {who} is silent"));
+                }
+                speak(hears, speaks, &format!("{what}: {who} after 300 s of silence"));
+            }
+        }
+    }
+}
+
 //@ guest
 #[test]
 fn datagrams_that_nobody_answers_stay_with_one_backend_of_a_random_choice() {

@@ -10,7 +10,7 @@ use std::{
 
 use fanlight_tests::{
     Agent, Host, Site, eventually,
-    fleet::{Fleet, bridge, overlay},
+    fleet::{Fleet, overlay},
     server::{Greeted, Named, ask, ask_from},
     services::{configure, service},
 };
@@ -90,7 +90,7 @@ fn a_local_backend_whose_endpoint_vanishes_leaves_rotation_and_comes_back_with_i
 
     servers.remove(0);
     containers.remove(0).die();
-    let ports = || fleet[0].ip(&format!("-o link show master {}", bridge(0))).lines().count();
+    let ports = || fleet.ports(0).len();
     eventually("the device is gone", Duration::from_secs(30), || (ports() == 1).then_some(()));
     eventually("the backend is down", TOLD, || (state() == "down").then_some(()));
     for _ in 0..20 {

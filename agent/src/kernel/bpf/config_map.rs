@@ -14,6 +14,7 @@ use std::{
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
+use control::model::PortRange;
 use dataplane_common::abi::{Config, FanRecord, MAX_FANS};
 use ipnet::Ipv4Net;
 
@@ -122,6 +123,15 @@ impl ConfigMap {
     pub fn set_nat_ports(&self, ports: [u16; 2]) {
         let ports: u32 = bytemuck::cast(ports);
         self.mapping.u32(offset_of!(Config, nat_ports)).store(ports, Ordering::Release);
+    }
+
+    /// The ports that the source of a flow is translated to.
+    pub fn nat_ports(&self) -> PortRange {
+        let ports = self.mapping.u32(offset_of!(Config, nat_ports)).load(Ordering::Acquire);
+        match bytemuck::cast::<u32, [u16; 2]>(ports) {
+            [0, _] => PortRange::default(),
+            [first, last] => PortRange(first, last),
+        }
     }
 
     /// The helper device: interface index and MAC address.

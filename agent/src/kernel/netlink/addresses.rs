@@ -1,7 +1,10 @@
 //! IPv4 addresses: list, add, delete.
 
 use control::observed::Address;
-use netlink_packet_route::AddressFamily;
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags},
+};
 use rtnetlink::AddressMessageBuilder;
 
 use super::{Netlink, Result, refused, values::FromMessage as _};
@@ -24,6 +27,20 @@ impl Netlink {
     pub async fn add_address(&self, address: Address) -> Result<()> {
         let Address { index, address: ip, prefix_len } = address;
         let request = self.handle.address().add(index, ip.into(), prefix_len);
+        match request.execute().await.map_err(refused(format!("address {ip}/{prefix_len}"))) {
+            Err(error) if error.already_exists() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Adds an address without the route to its network; one that is there already is fine.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn add_lone_address(&self, address: Address) -> Result<()> {
+        let Address { index, address: ip, prefix_len } = address;
+        let mut request = self.handle.address().add(index, ip.into(), prefix_len);
+        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
         match request.execute().await.map_err(refused(format!("address {ip}/{prefix_len}"))) {
             Err(error) if error.already_exists() => Ok(()),
             other => other,

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use control::observed::Link;
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkMessage};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Error, Netlink, Result, refused, values::FromMessage as _};
 
@@ -174,6 +174,17 @@ impl Netlink {
             None => link.nocontroller(),
         };
         self.set_link(index, link).await
+    }
+
+    /// Makes an interface a port of a bridge that brings frames in and gets none but those to its own address.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn set_inlet_of(&self, index: u32, bridge: u32) -> Result<()> {
+        self.set_master(index, Some(bridge)).await?;
+        let port = LinkBridgePort::new(index).learning(false).flood(false).mcast_flood(false);
+        let request = self.handle.link().set_port(port.bcast_flood(false).build());
+        request.execute().await.map_err(refused(format!("change of bridge port {index}")))
     }
 
     /// Sets an interface's alias: text of up to 255 bytes that lives and dies with it.

@@ -11,6 +11,7 @@ mod route_filter;
 mod route_queries;
 mod route_table;
 mod routes;
+mod small_paths;
 mod values;
 mod watch;
 

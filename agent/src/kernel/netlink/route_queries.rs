@@ -58,6 +58,25 @@ impl RouteQueries {
         }
     }
 
+    /// The routes of a table of our own.
+    pub(super) fn of_table(&self, table: u8) -> io::Result<Vec<Route>> {
+        let mut request = get(Ipv4Net::default(), 0, 0);
+        if let Some(field) = request.get_mut(4) {
+            *field = table;
+        }
+        let list = self.0.list(GET_ROUTE, &request, |routes: &mut Vec<Route>, message| {
+            if let Some(RouteNetlinkMessage::NewRoute(route)) = read(message)? {
+                routes.extend(Route::from_message(&route));
+            }
+            Ok(())
+        });
+        match list {
+            // There is no such table yet.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     /// The route to one address, if it is the main table's and leads to nothing else.
     pub(super) fn look_up(&self, destination: Ipv4Net) -> io::Result<Found> {
         /// `RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE`: the entry itself, and where it stands.

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType},
     rule::{RuleAttribute, RuleMessage},
@@ -37,6 +37,7 @@ impl FromMessage<LinkMessage> for Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             noarp: flags.contains(LinkFlags::Noarp),
+            headerless: message.header.link_layer_type != LinkLayerType::Ether,
             loopback: flags.contains(LinkFlags::Loopback),
             peer_netns: false,
             alias: None,
@@ -143,6 +144,7 @@ impl FromMessage<RuleMessage> for Rule {
         let mut rule = Self {
             priority: 0,
             table: header.table.into(),
+            protocol: 0,
             selective: header.src_len != 0 || header.dst_len != 0 || header.tos != 0,
         };
         for attribute in &message.attributes {
@@ -150,7 +152,8 @@ impl FromMessage<RuleMessage> for Rule {
                 RuleAttribute::Priority(priority) => rule.priority = *priority,
                 RuleAttribute::Table(table) => rule.table = *table,
                 // The kernel always reports these; all ones means "no limit".
-                RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_) => {}
+                RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+                RuleAttribute::Protocol(protocol) => rule.protocol = (*protocol).into(),
                 _ => rule.selective = true,
             }
         }

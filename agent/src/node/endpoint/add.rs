@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::{
-    model::VETH_MTU,
+    model::{VETH_MTU, inlet_names},
     observed::{Link, NeighbourState, ObservedHost, Record, Wired},
 };
 use dataplane_common::{abi::FanRecord, outcome::Hook};
@@ -201,8 +201,11 @@ impl World {
         let KernelEndpoints { links, wired, .. } = &self.snapshot;
         let bridge = links.iter().find(|link| link.index == place.fan.bridge && link.up);
         let Some(bridge) = bridge else { return Ok(None) };
+        let [inlet, _] = inlet_names(&bridge.name);
         let is_other = |link: &&Link| {
-            link.master == Some(bridge.index) && wired.iter().all(|wired| wired.index != link.index)
+            link.master == Some(bridge.index)
+                && link.name != inlet
+                && wired.iter().all(|wired| wired.index != link.index)
         };
         if !links.iter().any(|link| is_other(&link)) {
             return Ok(None);

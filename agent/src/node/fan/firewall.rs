@@ -5,7 +5,10 @@
 
 use std::{fmt::Write as _, io, net::Ipv4Addr};
 
-use control::{model::Egress, observed::Mark};
+use control::{
+    model::{Egress, PortRange},
+    observed::Mark,
+};
 use ipnet::Ipv4Net;
 
 use super::{HELPER, error::Fault};
@@ -15,8 +18,8 @@ use crate::kernel::{nft, nft_rules::Ruleset};
 const TABLE: &str = "fanlight";
 
 /// Makes the table what these fans need. Whether it had to be written is returned.
-pub(super) fn ensure(fans: &[&Mark]) -> Result<bool, Fault> {
-    let (body, stamp) = wanted(fans);
+pub(super) fn ensure(fans: &[&Mark], nat_ports: PortRange) -> Result<bool, Fault> {
+    let (body, stamp) = wanted(fans, nat_ports);
     if is_whole(&body, &stamp)? {
         return Ok(false);
     }
@@ -25,8 +28,8 @@ pub(super) fn ensure(fans: &[&Mark]) -> Result<bool, Fault> {
 }
 
 /// Whether the table is there and whole.
-pub(super) fn is_in_place(fans: &[&Mark]) -> Result<bool, Fault> {
-    let (body, stamp) = wanted(fans);
+pub(super) fn is_in_place(fans: &[&Mark], nat_ports: PortRange) -> Result<bool, Fault> {
+    let (body, stamp) = wanted(fans, nat_ports);
     is_whole(&body, &stamp)
 }
 
@@ -53,8 +56,8 @@ fn is_whole(body: &str, stamp: &str) -> Result<bool, Fault> {
 }
 
 /// The chains, and the stamp that their rules carry.
-fn wanted(fans: &[&Mark]) -> (String, String) {
-    let body = body(fans);
+fn wanted(fans: &[&Mark], nat_ports: PortRange) -> (String, String) {
+    let body = body(fans, nat_ports);
     let stamp = stamp(&body);
     (body, stamp)
 }
@@ -66,7 +69,7 @@ fn script(body: &str) -> String {
 
 /// The chains. Every rule carries a stamp, by which a table of other fans or of another version is told. The order in
 /// which the fans are given makes no difference: it changes from one look at the host to the next.
-fn body(fans: &[&Mark]) -> String {
+fn body(fans: &[&Mark], nat_ports: PortRange) -> String {
     let mut fans = fans.to_vec();
     fans.sort_by_key(|fan| (fan.overlay(), fan.address));
     let overlays = set(fans.iter().map(|fan| fan.overlay()));
@@ -85,7 +88,7 @@ fn body(fans: &[&Mark]) -> String {
         rule(&mut own, &keep(gateway));
         let leaves = format!("ip saddr {slice} ip daddr != {{ {overlays} }} oifname != {{ {ours} }}");
         match fan.spec.egress {
-            Egress::Masquerade => rule(&mut nat, &format!("{leaves} masquerade")),
+            Egress::Masquerade => masquerade(&mut nat, &leaves, nat_ports),
             Egress::Drop => rule(&mut filter, &format!("{leaves} drop")),
             Egress::Route => {}
         }
@@ -107,6 +110,25 @@ fn body(fans: &[&Mark]) -> String {
             text
         },
     )
+}
+
+/// The programs give the ports of `nat_ports` to sources of their own, of which connection tracking knows nothing: the kernel
+/// gives others. In a range it keeps the port that a packet has, if that is free. Privileged ones stay privileged by
+/// themselves.
+fn masquerade(chain: &mut String, leaves: &str, nat_ports: PortRange) {
+    let others = nat_ports.others();
+    let widest = others.iter().copied().max_by_key(|range| range.1 - range.0);
+    let pairs = others.iter().map(|&range| (range, range)).chain(widest.map(|widest| (nat_ports, widest)));
+    for (from, to) in pairs {
+        let (from, to) = (ports(from), ports(to));
+        rule(chain, &format!("{leaves} meta l4proto {{ tcp, udp }} th sport {from} masquerade to :{to}"));
+    }
+    rule(chain, &format!("{leaves} masquerade"));
+}
+
+/// A range as nft takes it.
+fn ports(PortRange(first, last): PortRange) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn rule(chain: &mut String, rule: &str) {
@@ -144,7 +166,7 @@ mod tests {
     #[test]
     fn overlay_traffic_is_untracked_and_only_what_leaves_the_overlays_is_masqueraded() {
         let (one, two) = (mark("250.0.0.0/8", Egress::Masquerade), mark("251.0.0.0/8", Egress::Drop));
-        let body = body(&[&one, &two]);
+        let body = body(&[&one, &two], PortRange::default());
         for rule in [
             "ip saddr 250.0.0.0/8 ip daddr 250.0.0.0/8 ip daddr != 250.0.28.1 notrack",
             "ip saddr 250.0.28.0/24 ip daddr != { 250.0.0.0/8, 251.0.0.0/8 } oifname != { \"fan-250-0-28\", \
@@ -159,13 +181,36 @@ mod tests {
     #[test]
     fn the_same_fans_in_another_order_need_the_same_table() {
         let (one, two) = (mark("250.0.0.0/8", Egress::Masquerade), mark("251.0.0.0/8", Egress::Drop));
-        assert_eq!(body(&[&one, &two]), body(&[&two, &one]));
+        assert_eq!(body(&[&one, &two], PortRange::default()), body(&[&two, &one], PortRange::default()));
+    }
+
+    #[test]
+    fn masquerading_keeps_off_the_ports_that_the_programs_give() {
+        let fan = mark("250.0.0.0/8", Egress::Masquerade);
+        let rules = |first, last| {
+            let body = body(&[&fan], PortRange(first, last));
+            let rules = body.lines().filter_map(|line| Some(line.split_once("th sport ")?.1.to_owned()));
+            rules.map(|rule| rule.split(" comment").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rules(61_000, 65_535),
+            ["1024-60999 masquerade to :1024-60999", "61000-65535 masquerade to :1024-60999"]
+        );
+        assert_eq!(
+            rules(20_000, 65_534),
+            [
+                "1024-19999 masquerade to :1024-19999",
+                "65535 masquerade to :65535",
+                "20000-65534 masquerade to :1024-19999"
+            ]
+        );
+        assert_eq!(rules(1_024, 65_535), [""; 0]);
     }
 
     #[test]
     fn egress_by_route_leaves_packets_alone() {
         let fan = mark("250.0.0.0/8", Egress::Route);
-        let body = body(&[&fan]);
+        let body = body(&[&fan], PortRange::default());
         assert!(!body.contains("masquerade") && !body.contains("drop"), "{body}");
     }
 

@@ -4,6 +4,7 @@ use std::{io, rc::Rc};
 
 use control::{
     filter::{self, Base, Findings, Hook, Kind, Owner, Way},
+    model::Fan,
     observed::ObservedHost,
 };
 
@@ -42,6 +43,12 @@ pub(super) fn check(observed: &ObservedHost) -> Result<Vec<String>, Fault> {
         }
     }
     Ok(if changed { find(&ways)?.reasons() } else { findings.reasons() })
+}
+
+/// Whether foreign rules drop what is bridged from other hosts to a fan's containers.
+pub(super) fn bars_bridged(fan: &Fan) -> Result<bool, Fault> {
+    let findings = find(&[filter::bridged(fan)])?;
+    Ok(!findings.reasons().is_empty())
 }
 
 /// Removes what [`check`] added to Docker's chain.

@@ -28,6 +28,8 @@ pub struct Node {
     pub(super) uplinks: Vec<String>,
     /// Flows that the datapath holds where it is loaded anew.
     flows: Option<u32>,
+    /// Ports that the programs and the host's own translation share out, where the datapath does not say.
+    ports: Option<PortRange>,
 }
 
 /// What `up` did.
@@ -58,13 +60,19 @@ impl Node {
     /// The kernel gives no netlink socket.
     pub fn open(uplinks: Vec<String>) -> Result<Self, Error> {
         let netlink = Netlink::open().map_err(Fault::from)?;
-        Ok(Self { netlink, uplinks, flows: None })
+        Ok(Self { netlink, uplinks, flows: None, ports: None })
     }
 
     /// With a datapath for so many flows; `None`: as the memory allows.
     #[must_use]
     pub fn with_flows(self, flows: Option<u32>) -> Self {
         Self { flows, ..self }
+    }
+
+    /// With these ports for the programs' translated sources.
+    #[must_use]
+    pub fn with_nat_ports(self, ports: PortRange) -> Self {
+        Self { ports: Some(ports), ..self }
     }
 
     /// Its netlink socket.
@@ -127,7 +135,7 @@ impl Node {
             Fan { spec: standing.as_ref().map_or_else(|| spec.clone(), |it| it.mark.spec.clone()), ..fan };
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
-        match work.bring_up(&fan, self.flows).await {
+        match work.bring_up(&fan, self.flows, self.ports).await {
             Ok(mut warnings) => {
                 warnings.extend(work.observed.renumbered(spec.overlay));
                 warnings.extend(unwatched(&Host::of(&work.observed, &self.uplinks), &fan));
@@ -195,7 +203,7 @@ impl Node {
             let changed = std::mem::take(&mut work.changed);
             repairs.push(Repair { mark, outcome: outcome.map(|fan| (fan, changed)) });
         }
-        repair_table(&mut work, &mut repairs);
+        repair_table(&mut work, datapath, &mut repairs);
         let fans: Vec<Fan> =
             repairs.iter().filter_map(|repair| Some(repair.outcome.as_ref().ok()?.0.clone())).collect();
         // A fan whose uplink is not known now keeps its programs.
@@ -260,10 +268,10 @@ impl Node {
 
 /// The table of all fans comes last: an `nft` that hangs keeps no other piece waiting, and is run once. The first whole fan
 /// tells of it.
-fn repair_table(work: &mut Work<'_>, repairs: &mut [Repair]) {
+fn repair_table(work: &mut Work<'_>, datapath: &Datapath, repairs: &mut [Repair]) {
     let Some(first) = repairs.iter_mut().find(|repair| repair.outcome.is_ok()) else { return };
     let overlay = first.mark.overlay();
-    match (work.table(), &mut first.outcome) {
+    match (work.table(datapath), &mut first.outcome) {
         (Err(fault), outcome) => *outcome = Err(Error::Failed { overlay, fault }),
         (Ok(()), Ok((_fan, changed))) => changed.append(&mut work.changed),
         (Ok(()), Err(_)) => {}

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::{
-    model::{Egress, Encapsulation, Origin, ROUTE_PROTOCOL, dns_words},
+    model::{Egress, Encapsulation, Origin, PortRange, ROUTE_PROTOCOL, dns_words},
     observed::{Mark, ObservedHost, Standing},
 };
 use dataplane_common::{abi::FanRecord, outcome::Hook};
@@ -56,6 +56,7 @@ pub struct FanState {
 struct Programs {
     records: Vec<FanRecord>,
     attachments: Vec<Attachment>,
+    nat_ports: PortRange,
 }
 
 impl Node {
@@ -72,12 +73,13 @@ impl Node {
             Some(datapath) => Programs {
                 records: datapath.config().fans(),
                 attachments: datapath.attachments().map_err(Fault::from)?,
+                nat_ports: datapath.config().nat_ports(),
             },
             None => Programs::default(),
         };
         let marks: Vec<&Mark> =
             observed.standing.iter().map(|it| &it.mark).filter(|mark| !mark.stale).collect();
-        let filtered = firewall::is_in_place(&marks)?;
+        let filtered = firewall::is_in_place(&marks, programs.nat_ports)?;
         let mut states: Vec<FanState> = observed
             .standing
             .iter()

@@ -1,8 +1,10 @@
 //! Taking fans down: everything in reverse, all failures collected.
 
+use std::net::Ipv4Addr;
+
 use control::{
-    model::{Fan, HELPER},
-    observed::{Adopted, Link, Standing},
+    model::{Fan, HELPER, inlet_names},
+    observed::{Adopted, Link, Mark, Standing},
     reconcile::{Host, is_helper},
 };
 use dataplane_common::outcome::Hook;
@@ -40,7 +42,12 @@ impl Work<'_> {
         }
         note(
             &mut faults,
-            if last { firewall::remove() } else { firewall::ensure(&self.standing_marks()).map(drop) },
+            if last {
+                firewall::remove()
+            } else {
+                let ports = datapath.as_ref().map(|datapath| datapath.config().nat_ports());
+                firewall::ensure(&self.standing_marks(), ports.unwrap_or_default()).map(drop)
+            },
         );
         if let Some(datapath) = datapath {
             note(&mut faults, self.datapath_away(uplinks, victims, datapath, last));
@@ -50,9 +57,11 @@ impl Work<'_> {
         }
         if last {
             note(&mut faults, forward::undo());
+            note(&mut faults, self.netlink.delete_own_rule(HELPER[0]).await.map_err(Fault::from));
             note(&mut faults, self.helper_away().await);
             note(&mut faults, self.settings_back().await);
         } else {
+            note(&mut faults, self.addresses_away().await);
             // The accept rules of the others alone.
             note(&mut faults, forward::check(&self.observed).map(drop));
         }
@@ -88,7 +97,34 @@ impl Work<'_> {
                 self.netlink.delete_route(&route).await?;
             }
         }
-        Ok(())
+        Ok(self.netlink.delete_small_paths(overlay, victim.mark.slice()).await?)
+    }
+
+    /// The gateways' addresses of fans that stand no more, from the helper device.
+    async fn addresses_away(&mut self) -> Result<(), Fault> {
+        match self.netlink.link_by_name(HELPER[0]).await? {
+            Some(helper) => {
+                let gateways: Vec<Ipv4Addr> = self.standing_marks().into_iter().map(Mark::gateway).collect();
+                for address in self.netlink.addresses().await? {
+                    if address.index == helper.index && !gateways.contains(&address.address) {
+                        self.netlink.delete_address(address).await?;
+                    }
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The inlet of a bridge; none there is fine.
+    async fn inlet_away(&self, bridge: &str) -> Result<(), Fault> {
+        let [near, _] = inlet_names(bridge);
+        match self.netlink.link_by_name(&near).await? {
+            Some(link) if link.kind.as_deref() == Some("veth") => {
+                Ok(self.netlink.delete_link(link.index).await?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn datapath_away(
@@ -133,6 +169,7 @@ impl Work<'_> {
     /// A bridge of our own goes; an adopted one loses only what we added.
     async fn bridge_away(&mut self, victim: &Standing) -> Result<(), Fault> {
         let name = victim.mark.bridge();
+        self.inlet_away(&name).await?;
         let Some(bridge) = self.netlink.link_by_name(&name).await? else { return Ok(()) };
         match victim.adopted {
             None => Ok(self.netlink.delete_link(bridge.index).await?),

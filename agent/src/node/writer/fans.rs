@@ -3,7 +3,7 @@
 use anyhow::Result;
 use control::{
     desired::Desired,
-    model::{FanSpec, Origin},
+    model::{FanSpec, Origin, PortRange},
     observed::ObservedHost,
     reconcile::{self, FanOp},
 };
@@ -56,6 +56,9 @@ impl Fans {
         }
         let observed = programs.adopt(node, lock, desired).await?;
         if let Some(datapath) = programs.datapath() {
+            // The host's own translation keeps off them.
+            let PortRange(first, last) = desired.settings.nat_ports;
+            datapath.config().set_nat_ports([first, last]);
             self.repair(node, lock, datapath, known, &mut found.faults).await?;
         }
         found.notes = observed.all_renumbered();

@@ -265,7 +265,8 @@ impl Worker {
         self.renew_netlink();
         let mut faults = Vec::new();
         if concern != Concern::Endpoints {
-            self.node = self.node.clone().with_flows(flows(&self.desired));
+            let ports = self.desired.settings.nat_ports;
+            self.node = self.node.clone().with_flows(flows(&self.desired)).with_nat_ports(ports);
             faults.extend(self.reconcile_fans(lock).await);
             if self.programs.is_fresh {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{Egress, Encapsulation, FanSpec, Origin, UnderlaySpec, VETH_MTU, bridge_mac},
+    model::{
+        Egress, Encapsulation, FanSpec, Origin, SMALL_PATHS, UnderlaySpec, VETH_MTU, bridge_mac, inlet_names,
+    },
     observed::{Adopted, Rule},
     reconcile::Host,
 };
@@ -41,7 +43,7 @@ impl Model {
             links: vec![eth0],
             addresses: vec![Address { index: UPLINK, address: address.into(), prefix_len: 16 }],
             routes: vec![connected],
-            rules: vec![Rule { priority: 32766, table: 254, selective: false }],
+            rules: vec![Rule { priority: 32766, table: 254, selective: false, protocol: 2 }],
             standing: Vec::new(),
         };
         let mut held = Pieces::default();
@@ -84,6 +86,12 @@ impl Model {
         self.observed.links.retain(|link| link.index != index && link.peer != Some(index));
         self.observed.addresses.retain(|address| address.index != index);
         self.held.routes.retain(|route| route.oif != Some(index));
+        self.held.small_paths.retain(|route| route.oif != Some(index));
+        self.observed
+            .links
+            .iter_mut()
+            .filter(|link| link.master == Some(index))
+            .for_each(|link| link.master = None);
         self.held.settings.retain(|path, _| path.split('/').nth(3) != Some(name));
     }
 
@@ -125,7 +133,9 @@ impl Model {
             }
             PieceOp::Publish(record) => {
                 let bridge = self.link(&fan.bridge).index;
-                self.programs().fans = vec![FanRecord { bridge, ..record }];
+                let [inlet, _] = inlet_names(&fan.bridge);
+                let inlet = if record.inlet == 0 { 0 } else { self.link(&inlet).index };
+                self.programs().fans = vec![FanRecord { bridge, inlet, ..record }];
             }
             PieceOp::Attach(hook, name) => {
                 let index = self.link(&name).index;
@@ -136,6 +146,28 @@ impl Model {
                 self.programs().ports.retain(|&port| port != ifindex);
             }
             PieceOp::Route(route) => self.set_route(route),
+            PieceOp::LoneAddress(address, prefix_len) => {
+                let index = self.link(HELPER[0]).index;
+                self.observed.addresses.push(Address { index, address, prefix_len });
+            }
+            PieceOp::TakeAddress(address) => self.observed.addresses.retain(|own| *own != address),
+            PieceOp::DeleteInlet(index) => self.observed.links.retain(|link| link.index != index),
+            PieceOp::CreateInlet { names } => self.create_inlet(&names),
+            PieceOp::JoinInlet { device, bridge } => {
+                let bridge = self.link(&bridge).index;
+                self.link(&device).master = Some(bridge);
+            }
+            PieceOp::SmallPath(route) => {
+                let oif = (!route.rejects).then(|| self.link(HELPER[0]).index);
+                self.held.small_paths.retain(|other| other.destination != route.destination);
+                self.held.small_paths.push(Route { oif, ..route });
+            }
+            PieceOp::Rule => self.observed.rules.push(Rule {
+                priority: SMALL_PATHS,
+                table: SMALL_PATHS,
+                selective: true,
+                protocol: ROUTE_PROTOCOL,
+            }),
             PieceOp::Dhcp => self.held.serves_dhcp = true,
         }
     }
@@ -152,6 +184,13 @@ impl Model {
         let near = self.add(end(0));
         let far = self.add(Link { peer: Some(near), ..end(1) });
         self.link(HELPER[0]).peer = Some(far);
+    }
+
+    fn create_inlet(&mut self, names: &[String; 2]) {
+        for (name, up) in names.iter().zip([true, false]) {
+            let kind = Some("veth".to_owned());
+            self.add(Link { name: name.clone(), mtu: VETH_MTU, kind, up, ..Link::default() });
+        }
     }
 
     fn change(&mut self, name: &str, change: LinkChange) {
@@ -256,6 +295,25 @@ fn a_fan_keeps_the_bridge_of_a_former_address_for_its_containers() {
 }
 
 #[test]
+fn an_inlet_that_filters_bar_and_one_of_an_adopted_bridge_are_not_known_to_the_programs() {
+    let published = |model: &Model| {
+        let record = model.plan().ops.into_iter().find_map(|op| match op {
+            PieceOp::Publish(record) => Some(record.inlet),
+            _ => None,
+        });
+        record.expect("the fan is published")
+    };
+    let mut model = Model::fresh([172, 30, 0, 28]);
+    assert_eq!(published(&model), PieceOp::INLET_TO_COME);
+    model.held.bars_inlet = true;
+    assert_eq!(published(&model), 0);
+    model.held.bars_inlet = false;
+    let kind = Some("bridge".to_owned());
+    model.add(Link { name: BRIDGE.to_owned(), mac: [2; 6], mtu: 1480, kind, up: true, ..Link::default() });
+    assert_eq!(published(&model), 0);
+}
+
+#[test]
 fn what_is_not_ours_is_left_alone_and_nothing_is_made_beside_it() {
     let fresh = Model::fresh([172, 30, 0, 28]);
     let refused = |name: &str| {
@@ -299,7 +357,7 @@ fn an_adopted_bridge_keeps_its_mac_address_and_what_it_was_like_is_remembered() 
 }
 
 /// What others can do to a fan's pieces.
-fn damages() -> [fn(&mut Model); 15] {
+fn damages() -> [fn(&mut Model); 19] {
     [
         |model| model.remove(BRIDGE),
         |model| model.remove(HELPER[0]),
@@ -321,12 +379,20 @@ fn damages() -> [fn(&mut Model); 15] {
         |model| model.held.programs = None,
         |model| model.held.settings.values_mut().for_each(|value| *value = "7".to_owned()),
         |model| model.link("eth0").mtu = 9000,
+        |model| model.remove(&inlet_names(BRIDGE)[1]),
+        |model| model.observed.rules.retain(|rule| !rule.is_ours()),
+        |model| model.held.small_paths.clear(),
+        |model| {
+            let address = [10, 0, 0, 1].into();
+            let near = model.observed.link(HELPER[0]).map(|link| link.index);
+            model.observed.addresses.extend(near.map(|index| Address { index, address, prefix_len: 8 }));
+        },
     ]
 }
 
 proptest! {
     #[test]
-    fn whatever_was_damaged_one_plan_puts_it_right(damaged in proptest::collection::btree_set(0_usize..15, 0..15)) {
+    fn whatever_was_damaged_one_plan_puts_it_right(damaged in proptest::collection::btree_set(0_usize..19, 0..19)) {
         let mut model = Model::fresh([172, 30, 0, 28]).up();
         for &number in &damaged {
             let needs_bridge = (3..6).contains(&number) && damaged.contains(&0);

@@ -127,12 +127,19 @@ fn fan_the_stacks_packets_that_no_host_could_take_are_dropped_with_their_reason(
         (udp(GATEWAY, OUTSIDE), Outcome::DropNoFan),
         (udp(GATEWAY, LOCAL), Outcome::DropLoop),
         (udp(OUTSIDE, REMOTE), Outcome::DropForeignSource),
-        (Ipv4::udp((GATEWAY, 1), (REMOTE, 2), &[7; 1453]), Outcome::DropTooBig),
     ] {
         expect(&mut engine, Hook::HostEgress, sent(&packet), outcome, None);
     }
     let arp = [&[0xff; 6][..], &LOCAL_MAC, &[0x08, 0x06], &[0; 28]].concat();
     expect(&mut engine, Hook::HostEgress, arp, Outcome::DropNoFan, None);
+}
+
+#[test]
+fn fan_the_stacks_packet_that_is_too_large_and_may_be_fragmented_goes_back_to_the_stack() {
+    let mut engine = engine();
+    let packet = Ipv4::udp((GATEWAY, 1), (REMOTE, 2), &[7; 1453]);
+    let handed = packet.frame(HELPER_MAC, [0; 6]);
+    expect(&mut engine, Hook::HostEgress, sent(&packet), Outcome::DeliveredToHost, Some(handed));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::{
-    model::{Fan, HELPER, HELPER_MACS, VETH_MTU},
+    model::{Fan, HELPER, HELPER_MACS, VETH_MTU, inlet_names},
     observed::{Address, Entry, Route, Standing},
     reconcile::{LinkChange, PieceOp, PiecePlan, PortOp, Setting},
 };
@@ -66,6 +66,13 @@ impl Work<'_> {
             PieceOp::Attach(hook, name) => self.attach(programs.get()?, *hook, name).await,
             PieceOp::Port(op) => self.port(programs.get()?, op),
             PieceOp::Route(route) => self.route(route).await,
+            PieceOp::LoneAddress(address, prefix_len) => self.lone_address(*address, *prefix_len).await,
+            PieceOp::TakeAddress(address) => self.take_address(*address).await,
+            PieceOp::DeleteInlet(index) => Ok(self.netlink.delete_link(*index).await?),
+            PieceOp::CreateInlet { names } => self.create_inlet(names).await,
+            PieceOp::JoinInlet { device, bridge } => self.join_inlet(device, bridge).await,
+            PieceOp::SmallPath(route) => self.small_path(route).await,
+            PieceOp::Rule => self.rule().await,
             PieceOp::Dhcp => self.dhcp(fan),
         }
     }
@@ -215,7 +222,11 @@ impl Work<'_> {
     }
 
     async fn publish(&mut self, datapath: &Datapath, fan: &Fan, record: FanRecord) -> Result<(), Fault> {
-        let record = FanRecord { bridge: self.index(&fan.bridge).await?, ..record };
+        let inlet = match record.inlet {
+            PieceOp::INLET_TO_COME => self.index(&inlet_names(&fan.bridge)[0]).await?,
+            known => known,
+        };
+        let record = FanRecord { bridge: self.index(&fan.bridge).await?, inlet, ..record };
         if datapath.config().publish(&record)? {
             self.did("fan published");
         }

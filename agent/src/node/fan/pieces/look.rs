@@ -10,7 +10,7 @@ use control::{
 use super::{Programs, Work, dhcp_server};
 use crate::{
     kernel::{dhcp, sysctl::Key},
-    node::fan::error::Fault,
+    node::fan::{error::Fault, forward},
 };
 
 impl Work<'_> {
@@ -21,8 +21,24 @@ impl Work<'_> {
             settings: settings(fan)?,
             programs: programs.look()?,
             routes: self.netlink.own_routes().await?,
+            small_paths: self.netlink.small_paths().await?,
+            bars_inlet: self.bars_inlet(programs, fan)?,
             serves_dhcp: fan.spec.dhcp && dhcp::serves(&dhcp_server(fan)),
         })
+    }
+}
+
+impl Work<'_> {
+    /// Whether others' packet filters would drop what comes into the bridge by its inlet: where the kernel shows them what is
+    /// bridged. Reading them takes a while beside many rules: a command does so, the agent goes by what it finds.
+    fn bars_inlet(&self, programs: &Programs<'_>, fan: &Fan) -> Result<bool, Fault> {
+        if programs.are_given() {
+            let fans = programs.get()?.config().fans();
+            let published = fans.iter().find(|record| record.gateway == fan.gateway.to_bits());
+            return Ok(published.is_some_and(|record| record.inlet == 0));
+        }
+        let shown = Key::new("net/bridge/bridge-nf-call-iptables").read().is_ok_and(|value| value == "1");
+        Ok(shown && forward::bars_bridged(fan)?)
     }
 }
 

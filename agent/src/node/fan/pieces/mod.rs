@@ -3,11 +3,12 @@
 mod carry_out;
 mod look;
 mod programs;
+mod ways;
 
 use std::path::Path;
 
 use control::{
-    model::Fan,
+    model::{Fan, PortRange},
     observed::{Mark, ObservedHost},
     reconcile,
 };
@@ -63,12 +64,20 @@ impl<'n> Work<'n> {
     }
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
-    pub(super) async fn bring_up(&mut self, fan: &Fan, flows: Option<u32>) -> Result<Vec<String>, Fault> {
+    pub(super) async fn bring_up(
+        &mut self,
+        fan: &Fan,
+        flows: Option<u32>,
+        ports: Option<PortRange>,
+    ) -> Result<Vec<String>, Fault> {
         let mut programs = Programs::find(flows)?;
         self.owns_maps = programs.get().is_ok();
         self.ensure(&mut programs, fan).await?;
-        self.table()?;
         let datapath = programs.get()?;
+        if let Some(PortRange(first, last)) = ports {
+            datapath.config().set_nat_ports([first, last]);
+        }
+        self.table(datapath)?;
         self.endpoints(datapath).await?;
         self.clear_stale(datapath).await?;
         forward::check(&memory::observe(self.netlink, &self.memory, &[]).await?)
@@ -84,8 +93,8 @@ impl<'n> Work<'n> {
     }
 
     /// Makes the nftables table of all fans as it ought to be.
-    pub(super) fn table(&mut self) -> Result<(), Fault> {
-        if firewall::ensure(&self.standing_marks())? {
+    pub(super) fn table(&mut self, datapath: &Datapath) -> Result<(), Fault> {
+        if firewall::ensure(&self.standing_marks(), datapath.config().nat_ports())? {
             self.did("nftables table written");
         }
         Ok(())

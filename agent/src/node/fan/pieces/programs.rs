@@ -35,6 +35,11 @@ impl<'d> Programs<'d> {
         Ok(())
     }
 
+    /// Whether it is that of an agent.
+    pub(super) fn are_given(&self) -> bool {
+        self.given.is_some()
+    }
+
     /// The datapath.
     pub(super) fn get(&self) -> Result<&Datapath, Fault> {
         Ok(self.own.as_ref().or(self.given).ok_or(bpf::Error::NotLoaded)?)

@@ -1,0 +1,56 @@
+//! The way of super-packets into a bridge of our own: a device pair, one end of which is a port of the bridge.
+//!
+//! The programs put what comes for an endpoint that they do not know into that port as if it had arrived there. By the stack
+//! it would leave through the bridge's own device, which takes super-packets out of tunnels in pieces before Linux 6.19.
+
+use super::{LinkChange, PieceError, PieceOp, Pieces, Setting};
+use crate::{
+    model::inlet_names,
+    observed::{Link, ObservedHost},
+};
+
+/// Nobody speaks through it.
+pub(super) fn settings(bridge: &str) -> [Setting; 2] {
+    inlet_names(bridge).map(|name| Setting::new(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1"))
+}
+
+/// Makes the inlet of a bridge of our own, or repairs it; gives the port's index, or 0 where the bridge gets none.
+pub(super) fn plan(
+    bridge: &Link,
+    is_ours: bool,
+    observed: &ObservedHost,
+    held: &Pieces,
+    ops: &mut Vec<PieceOp>,
+) -> Result<u32, PieceError> {
+    if !is_ours || held.bars_inlet {
+        return Ok(0);
+    }
+    let names = inlet_names(&bridge.name);
+    let [near, far] = names.each_ref().map(|name| observed.link(name));
+    let is_veth = |link: &&Link| link.kind.as_deref() == Some("veth");
+    if let Some(foreign) = [near, far].into_iter().flatten().find(|link| !is_veth(link)) {
+        return Err(PieceError::Foreign { name: foreign.name.clone() });
+    }
+    let (Some(near), Some(far)) = (near, far) else {
+        ops.extend(near.or(far).map(|half| PieceOp::DeleteInlet(half.index)));
+        ops.push(PieceOp::CreateInlet { names: names.clone() });
+        ops.extend(settings(&bridge.name).map(PieceOp::OwnSetting));
+        let [near, far] = names;
+        // Before it is up: the host must not answer for its addresses there.
+        ops.push(PieceOp::Link(far.clone(), LinkChange::NoArp));
+        ops.push(PieceOp::JoinInlet { device: near, bridge: bridge.name.clone() });
+        ops.push(PieceOp::Link(far, LinkChange::Up));
+        return Ok(PieceOp::INLET_TO_COME);
+    };
+    let others = settings(&bridge.name).into_iter().filter(|setting| held.differs(setting));
+    ops.extend(others.map(PieceOp::OwnSetting));
+    if !far.noarp {
+        ops.push(PieceOp::Link(far.name.clone(), LinkChange::NoArp));
+    }
+    if bridge.index == 0 || near.master != Some(bridge.index) {
+        ops.push(PieceOp::JoinInlet { device: near.name.clone(), bridge: bridge.name.clone() });
+    }
+    let down = [near, far].into_iter().filter(|end| !end.up);
+    ops.extend(down.map(|end| PieceOp::Link(end.name.clone(), LinkChange::Up)));
+    Ok(near.index)
+}
