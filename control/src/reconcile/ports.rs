@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use dataplane_common::abi::FanRecord;
 
-use crate::observed::{Link, Wired};
+use crate::{
+    model::inlet_names,
+    observed::{Link, Wired},
+};
 
 /// A change of attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +60,12 @@ fn wanted<'a>(fans: &[FanRecord], links: &'a [Link]) -> impl Iterator<Item = (u3
     let wired = Wired::among(links).into_iter().filter(in_a_fan);
     let endpoints: Vec<u32> = wired.map(|wired| wired.index).collect();
     let bridges: Vec<u32> = fans.iter().filter(|fan| fan.in_use()).map(|fan| fan.bridge).collect();
-    let inlets: Vec<u32> = fans.iter().map(|fan| fan.inlet).collect();
+    let of_a_fan = links.iter().filter(|link| bridges.contains(&link.index));
+    // By name: one that a plan makes has no index yet.
+    let inlets: Vec<String> = of_a_fan.map(|bridge| inlet_names(&bridge.name)[0].clone()).collect();
     links
         .iter()
-        .filter(move |link| !inlets.contains(&link.index))
+        .filter(move |link| !inlets.contains(&link.name))
         .filter(move |link| {
             link.master.is_some_and(|master| bridges.contains(&master)) || endpoints.contains(&link.index)
         })
@@ -85,8 +90,10 @@ mod tests {
 
     #[test]
     fn the_port_by_which_the_programs_put_packets_into_the_bridge_gets_none() {
-        let with_inlet = FanRecord { inlet: 4, ..fan() };
-        assert_eq!(plan(&[with_inlet], &[port(4, "inlet"), port(5, "port")], &[]), [attach(5, "port")]);
+        let bridge = Link { index: BRIDGE, master: None, ..veth(BRIDGE, "fan-250-0-28") };
+        let [inlet, _] = inlet_names(&bridge.name);
+        let links = [bridge, port(4, &inlet), port(5, "port")];
+        assert_eq!(plan(&[fan()], &links, &[]), [attach(5, "port")]);
     }
 
     #[test]
