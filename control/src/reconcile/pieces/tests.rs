@@ -146,6 +146,14 @@ impl Model {
                 self.programs().ports.retain(|&port| port != ifindex);
             }
             PieceOp::Route(route) => self.set_route(route),
+            PieceOp::Dhcp => self.held.serves_dhcp = true,
+            other => self.apply_ways(other),
+        }
+    }
+
+    /// Inlets, the helper device's addresses, and the table of small paths.
+    fn apply_ways(&mut self, op: PieceOp) {
+        match op {
             PieceOp::LoneAddress(address, prefix_len) => {
                 let index = self.link(HELPER[0]).index;
                 self.observed.addresses.push(Address { index, address, prefix_len });
@@ -168,7 +176,7 @@ impl Model {
                 selective: true,
                 protocol: ROUTE_PROTOCOL,
             }),
-            PieceOp::Dhcp => self.held.serves_dhcp = true,
+            other => panic!("{other:?}"),
         }
     }
 
