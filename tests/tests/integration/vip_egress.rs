@@ -29,7 +29,9 @@ struct Reflector(JoinHandle<io::Result<()>>);
 
 impl Reflector {
     fn start(site: &Site, address: Ipv4Addr) -> Self {
-        let socket = site.inside(|| UdpSocket::bind((address, 8080)).expect("an address of the site"));
+        // A child that another test is starting may hold the former socket for a moment.
+        let socket =
+            eventually("the port is free", SOON, || site.inside(|| UdpSocket::bind((address, 8080)).ok()));
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a time");
         Self(thread::spawn(move || {
             let mut bytes = vec![0; 1 << 16];

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(45);
 
 fn listen(site: &Site, address: SocketAddrV4) -> TcpListener {
-    site.inside(|| TcpListener::bind(address)).expect("an address of the site")
+    // A child that another test is starting may hold a former socket for a moment.
+    eventually("the port is free", SOON, || site.inside(|| TcpListener::bind(address)).ok())
 }
 
 /// A connection through the VIP: the client's end and the server's.
