@@ -99,8 +99,7 @@ pub fn unrouted<P: Packet + ?Sized, T: Tables>(
         return None;
     }
     let ip = Ipv4::new(packet.read(ETH_LEN)?);
-    let answered = answer(packet, sender.host(config), &ip, With::HostUnreachable, Outcome::DropHelperFailed);
-    if answered.action as u32 == Action::Answer as u32 { Answer::of(answered.words) } else { None }
+    answer(packet, sender.host(config), &ip, With::HostUnreachable, Outcome::DropHelperFailed).as_answer()
 }
 
 /// The answer to a packet that was to be [routed](Action::Route) and is larger than the `mtu` of what leads there: "fragmentation
@@ -117,8 +116,7 @@ pub fn outgrown<P: Packet + ?Sized, T: Tables>(
     if !ip.dont_fragment() {
         return None;
     }
-    let answered = too_big(packet, sender.host(config), &ip, mtu);
-    if answered.action as u32 == Action::Answer as u32 { Answer::of(answered.words) } else { None }
+    too_big(packet, sender.host(config), &ip, mtu).as_answer()
 }
 
 /// What a hook makes of a packet. [`Action::Service`] leaves the rest to [`bare_service`] or, of what comes in tunnel packets,

@@ -101,6 +101,12 @@ impl Verdict {
         Self::of(Action::Answer, answer.outcome, answer.words())
     }
 
+    /// The answer that it is, if it is one.
+    #[inline(always)]
+    pub fn as_answer(&self) -> Option<Answer> {
+        if self.action as u32 == Action::Answer as u32 { Answer::of(self.words) } else { None }
+    }
+
     /// Out as the routing table says, with other addresses and ports and TTL one less;
     /// [`unrouted`](crate::decide::unrouted) where it says nothing.
     #[inline(always)]

@@ -90,8 +90,7 @@ pub fn stage_answer(ctx: TcContext) -> i32 {
         Some(answer) => act::answer::send(&mut frame, hook, answer).map(|action| (action, answer.outcome)),
         None => Err(Refused),
     };
-    let done = act::unless_refused(&frame, hook, done);
-    count(&ctx, hook, done)
+    count(&ctx, hook, act::unless_refused(&frame, hook, done))
 }
 
 /// [`Stage::Route`](dataplane_common::outcome::Stage::Route).
@@ -101,8 +100,7 @@ pub fn stage_route(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
     let (rewrite, sender) = route_of(words);
     let done = act::send_off(&mut frame, hook, rewrite, sender);
-    let done = act::unless_refused(&frame, hook, done);
-    count(&ctx, hook, done)
+    count(&ctx, hook, act::unless_refused(&frame, hook, done))
 }
 
 /// [`Stage::RemoveOptions`](dataplane_common::outcome::Stage::RemoveOptions).
@@ -111,8 +109,7 @@ pub fn stage_route(ctx: TcContext) -> i32 {
 pub fn stage_options(ctx: TcContext) -> i32 {
     let (mut frame, hook, _) = Frame::handed_over(&ctx);
     let done = act::remove_options(&mut frame).map(|action| (action, Outcome::OptionsRemoved));
-    let done = act::unless_refused(&frame, hook, done);
-    count(&ctx, hook, done)
+    count(&ctx, hook, act::unless_refused(&frame, hook, done))
 }
 
 /// [`Stage::Relay`](dataplane_common::outcome::Stage::Relay).
@@ -121,8 +118,7 @@ pub fn stage_options(ctx: TcContext) -> i32 {
 pub fn stage_relay(ctx: TcContext) -> i32 {
     let (mut frame, hook, _) = Frame::handed_over(&ctx);
     let done = act::relay(&mut frame);
-    let done = act::unless_refused(&frame, hook, done);
-    count(&ctx, hook, done)
+    count(&ctx, hook, act::unless_refused(&frame, hook, done))
 }
 
 /// Parse → decide → act → count.

@@ -57,7 +57,7 @@ impl Place for Node<'_> {
     }
 }
 
-/// To what may be a VIP: on its way where its flow is established, and else a case for [`service`].
+/// To what may be a VIP: on its way where its flow is established, and else a case for [`bare_service`] or [`begin`].
 #[inline(always)]
 pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     input: &Input<'_, '_, P, C, T>,
