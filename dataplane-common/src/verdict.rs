@@ -3,6 +3,10 @@
 //! All of it is one structure whose every field is always set, instead of an enum with fields: LLVM moves what two branches
 //! have in common before it asks which was taken, and the verifier refuses a register that was never set.
 
+mod words;
+
+pub use words::{Words, route_of, route_words};
+
 use crate::{
     abi::EndpointRecord,
     icmp,
@@ -339,108 +343,4 @@ pub enum Kind {
     ToClient,
     /// In a tunnel packet, from what may be a backend.
     Carried,
-}
-
-/// What one program hands to the next: the words for which the kernel's packet has room (`skb->cb`), less the first, which
-/// is the hook's number.
-pub type Words = [u32; 4];
-
-impl Case {
-    /// As words.
-    #[inline(always)]
-    pub const fn words(self) -> Words {
-        [self.kind as u32, self.fan, self.party.fan, self.party.is_outside as u32]
-    }
-
-    /// From [`words`](Self::words).
-    #[inline(always)]
-    pub const fn of([kind, fan, party, is_outside]: Words) -> Self {
-        let kind = match kind {
-            0 => Kind::ToVip,
-            1 => Kind::Opening,
-            2 => Kind::ToOther,
-            3 => Kind::Between,
-            4 => Kind::Switched,
-            5 => Kind::ToClient,
-            _ => Kind::Carried,
-        };
-        Self { kind, fan, party: Party { fan: party, is_outside: is_outside != 0 } }
-    }
-}
-
-impl Answer {
-    /// As words.
-    #[inline(always)]
-    pub const fn words(self) -> Words {
-        [self.with as u32, self.source, self.mtu, self.outcome as u32]
-    }
-
-    /// From [`words`](Self::words).
-    #[inline(always)]
-    pub fn of([with, source, mtu, outcome]: Words) -> Option<Self> {
-        let with = match with {
-            0 => With::TooBig,
-            1 => With::TtlExceeded,
-            2 => With::HostUnreachable,
-            3 => With::PortUnreachable,
-            4 => With::Reset,
-            _ => With::Echo,
-        };
-        Some(Self { with, source, mtu, outcome: Outcome::from_index(outcome)? })
-    }
-}
-
-/// [`Verdict::Route`] as words.
-#[inline(always)]
-pub const fn route_words(rewrite: Tuple, sender: Party) -> Words {
-    let ports = rewrite.sport as u32 | (rewrite.dport as u32) << 16;
-    [rewrite.src, rewrite.dst, ports, sender.fan << 1 | sender.is_outside as u32]
-}
-
-/// From [`route_words`].
-#[inline(always)]
-pub const fn route_of([src, dst, ports, sender]: Words) -> (Tuple, Party) {
-    let rewrite = Tuple { src, dst, sport: ports as u16, dport: (ports >> 16) as u16 };
-    (rewrite, Party { fan: sender >> 1, is_outside: sender & 1 != 0 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_handed_on_is_what_was_handed_over() {
-        let kinds = [
-            Kind::ToVip,
-            Kind::Opening,
-            Kind::ToOther,
-            Kind::Between,
-            Kind::Switched,
-            Kind::ToClient,
-            Kind::Carried,
-        ];
-        for kind in kinds {
-            for is_outside in [false, true] {
-                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside } };
-                assert_eq!(Case::of(case.words()), case);
-                let rewrite = Tuple { src: 1, dst: u32::MAX, sport: 0xfffe, dport: 0x8001 };
-                assert_eq!(route_of(route_words(rewrite, case.party)), (rewrite, case.party));
-            }
-        }
-        let all = [
-            With::TooBig,
-            With::TtlExceeded,
-            With::HostUnreachable,
-            With::PortUnreachable,
-            With::Reset,
-            With::Echo,
-        ];
-        for with in all {
-            for &outcome in Outcome::ALL {
-                let answer = Answer { with, source: 0xfa00_1c01, mtu: 1480, outcome };
-                assert_eq!(Answer::of(answer.words()), Some(answer));
-            }
-        }
-        assert_eq!(Answer::of([0, 0, 0, Outcome::COUNT]), None);
-    }
 }
