@@ -78,7 +78,7 @@ impl Config {
 
     /// The first of the ports that a translated source gets, and how many there are.
     #[inline(always)]
-    pub const fn other_ports(&self) -> (u16, u16) {
+    pub const fn snat_ports(&self) -> (u16, u16) {
         let [first, last] = if self.nat_ports[0] == 0 { Self::NAT_PORTS } else { self.nat_ports };
         (first, last.wrapping_sub(first).wrapping_add(1))
     }

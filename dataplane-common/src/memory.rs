@@ -46,7 +46,7 @@ pub struct Balancer {
     /// Flows whose backend has answered.
     pub flows: Flows,
     /// Flows whose backend has not.
-    pub young: Flows,
+    pub unconfirmed: Flows,
     /// What first fragments became.
     pub fragments: RefCell<BTreeMap<FragmentKey, Tuple>>,
     /// The coarse clock.
@@ -160,21 +160,21 @@ impl Services for Memory {
         self.balancer.flows.get(key)
     }
 
-    fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        self.balancer.young.get(key)
+    fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        self.balancer.unconfirmed.get(key)
     }
 
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
         self.balancer.flows.enter(*key, record, replaces)
     }
 
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.balancer.young.enter(*key, record, replaces)
+    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        self.balancer.unconfirmed.enter(*key, record, replaces)
     }
 
     fn forget(&self, key: &FlowKey) {
         self.balancer.flows.remove(key);
-        self.balancer.young.remove(key);
+        self.balancer.unconfirmed.remove(key);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Tuple {
@@ -185,8 +185,8 @@ impl Services for Memory {
         self.balancer.fragments.borrow_mut().insert(*key, *addresses);
     }
 
-    fn other_ports(&self) -> (u16, u16) {
-        self.config.other_ports()
+    fn snat_ports(&self) -> (u16, u16) {
+        self.config.snat_ports()
     }
 
     fn may_refuse(&self, _: u32) -> bool {

@@ -1,8 +1,8 @@
 //! Packets to VIPs and from their backends: which flow one belongs to, and what its addresses become.
 //!
-//! A flow is chosen at its first packet and kept in two entries, one a direction. It waits in table `young` until the
+//! A flow is chosen at its first packet and kept in two entries, one a direction. It waits in table `unconfirmed` until the
 //! backend has answered and, for TCP, the client has acknowledged that; only then it moves to table `flows`, so that
-//! packets from forged sources can fill nothing but `young`.
+//! packets from forged sources can fill nothing but `unconfirmed`.
 
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, VipKey},
@@ -19,9 +19,9 @@ mod open;
 mod quote;
 mod segment;
 
-pub use choice::{begin, begin_beside, slot_hash};
+pub use choice::{begin, begin_direct, slot_hash};
 pub use known::{Known, established, known_answer, known_between};
-pub use open::{beside, from_backend, is_begun, to_vip};
+pub use open::{direct, from_backend, is_begun, to_vip};
 pub use quote::answering;
 pub use segment::{Segment, Tuple};
 
@@ -41,7 +41,7 @@ pub trait Services {
     fn backend(&self, row: u32) -> Option<&BackendRecord>;
     /// Has a flow that only a former table knows stand in the present ones; says whether there are former tables. For a
     /// program: before the look-up and not where that finds nothing, which would double what the verifier walks on Linux 6.1.
-    fn bring_over(&self, _: &FlowKey) -> bool {
+    fn migrate(&self, _: &FlowKey) -> bool {
         false
     }
     /// Whether there are former tables.
@@ -51,11 +51,11 @@ pub trait Services {
     /// A flow whose backend has answered.
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// A flow whose backend has not.
-    fn young(&self, key: &FlowKey) -> Option<&LiveFlow>;
+    fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// Enters a flow, in place of what has its key where it `replaces` that. Says whether it is there now.
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
-    /// The same for a young flow.
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
+    /// The same for an unconfirmed flow.
+    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
     /// Forgets a flow, in both tables.
     fn forget(&self, key: &FlowKey);
     /// The addresses that the first fragment of a packet got; [`Tuple::KEPT`] where none is remembered.
@@ -63,7 +63,7 @@ pub trait Services {
     /// Remembers them.
     fn remember_fragment(&self, key: &FragmentKey, addresses: &Tuple);
     /// The first of the ports that a translated source gets, and how many there are.
-    fn other_ports(&self) -> (u16, u16);
+    fn snat_ports(&self) -> (u16, u16);
     /// Whether a client may be sent another refusal by ICMP, which counts as sent then
     /// ([`REFUSALS_PER_SECOND`](crate::abi::REFUSALS_PER_SECOND)).
     fn may_refuse(&self, client: u32) -> bool;

@@ -9,9 +9,9 @@ mod act;
 mod bench;
 #[cfg(feature = "log")]
 mod log;
+mod loops;
 mod maps;
 mod packet;
-mod turns;
 mod watch;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

@@ -23,7 +23,7 @@ use dataplane_common::{
     vip::{Services, Tuple},
 };
 
-use crate::{turns, watch};
+use crate::{loops, watch};
 
 mod flows;
 mod former;
@@ -227,8 +227,8 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn bring_over(&self, key: &FlowKey) -> bool {
-        former::bring_over(key)
+    fn migrate(&self, key: &FlowKey) -> bool {
+        former::migrate(key)
     }
 
     #[inline(always)]
@@ -242,8 +242,8 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        flows::live(FlowTable::Young, key)
+    fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
+        flows::live(FlowTable::Unconfirmed, key)
     }
 
     #[inline(always)]
@@ -252,15 +252,15 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn enter_young(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        flows::enter(FlowTable::Young, key, record, replaces, Books::YoungMade)
+    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+        flows::enter(FlowTable::Unconfirmed, key, record, replaces, Books::UnconfirmedMade)
     }
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
         // Gone already is as good.
         flows::remove(FlowTable::Flows, key, Books::FlowsRemoved);
-        flows::remove(FlowTable::Young, key, Books::YoungRemoved);
+        flows::remove(FlowTable::Unconfirmed, key, Books::UnconfirmedRemoved);
     }
 
     #[inline(always)]
@@ -282,8 +282,8 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn other_ports(&self) -> (u16, u16) {
-        CONFIG.get(0).map_or((0, 0), Config::other_ports)
+    fn snat_ports(&self) -> (u16, u16) {
+        CONFIG.get(0).map_or((0, 0), Config::snat_ports)
     }
 
     #[inline(always)]
@@ -310,7 +310,7 @@ impl Services for Maps {
 
     #[inline(always)]
     fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
-        turns::any(most, does)
+        loops::any(most, does)
     }
 
     #[inline(always)]

@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        FlowKey, FlowRecord, LiveFlow, SIGHTING_HEAD, SIGHTING_RING_BYTES, SIGHTINGS_PER_SECOND, Sighting,
-        SightingPace, Watch,
+        FlowKey, FlowRecord, LiveFlow, TRACE_EVENTS_PER_SECOND, TRACE_HEAD, TRACE_RING_BYTES, TraceEvent,
+        TracePace, Watch,
     },
     decide::off_the_common_way,
     outcome::{Hook, Outcome},
@@ -26,12 +26,12 @@ use crate::{maps::Maps, packet::Frame};
 static WATCH: Array<Watch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// What happened. Read by the agent while somebody watches.
-#[map(name = "sightings")]
-static SIGHTINGS: RingBuf = RingBuf::with_byte_size(SIGHTING_RING_BYTES, 0);
+#[map(name = "trace_events")]
+static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(TRACE_RING_BYTES, 0);
 
 /// How much of it a processor has told of.
-#[map(name = "sighting_pace")]
-static PACE: PerCpuArray<SightingPace> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "trace_pace")]
+static PACE: PerCpuArray<TracePace> = PerCpuArray::with_max_entries(1, 0);
 
 /// The reader looks by itself, so that telling wakes nobody.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -64,17 +64,17 @@ fn may_be_on() -> bool {
 #[inline(never)]
 fn tell_of_flow(key: &FlowKey, forward: &LiveFlow) {
     let Some((mut entry, time)) = room() else { return };
-    entry.write(Sighting::of_flow(time, key, &forward.record()));
+    entry.write(TraceEvent::of_flow(time, key, &forward.record()));
     entry.submit(BPF_RB_NO_WAKEUP);
 }
 
 #[inline(never)]
 fn tell_of_end(skb: *const c_void, hook: u32, outcome: u32) {
     let Some((mut entry, time)) = room() else { return };
-    let sighting = entry.write(Sighting::of_end(time, hook as u8, outcome as u8));
-    load_head(skb, ETH_LEN, &mut sighting.head);
-    if sighting.head[PROTOCOL] == PROTO_IPIP {
-        load_head(skb, ETH_LEN + IPV4_LEN, &mut sighting.head);
+    let traced = entry.write(TraceEvent::of_end(time, hook as u8, outcome as u8));
+    load_head(skb, ETH_LEN, &mut traced.head);
+    if traced.head[PROTOCOL] == PROTO_IPIP {
+        load_head(skb, ETH_LEN + IPV4_LEN, &mut traced.head);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
 }
@@ -84,20 +84,20 @@ const PROTOCOL: usize = 9;
 
 /// Copies the start of a network header with the ports behind it, or where there are none the header alone.
 #[inline(always)]
-fn load_head(skb: *const c_void, offset: usize, head: &mut [u8; SIGHTING_HEAD]) {
+fn load_head(skb: *const c_void, offset: usize, head: &mut [u8; TRACE_HEAD]) {
     let to: *mut c_void = head.as_mut_ptr().cast();
     // SAFETY: the context of this program, and `to` is writable for all these bytes; the kernel clears them where the
     // packet ends before.
     unsafe {
-        if bpf_skb_load_bytes(skb, offset as u32, to, SIGHTING_HEAD as u32) != 0 {
+        if bpf_skb_load_bytes(skb, offset as u32, to, TRACE_HEAD as u32) != 0 {
             bpf_skb_load_bytes(skb, offset as u32, to, IPV4_LEN as u32);
         }
     }
 }
 
-/// Room for a sighting of this moment, unless nobody watches any more or this processor has told of enough.
+/// Room for a trace event of this moment, unless nobody watches any more or this processor has told of enough.
 #[inline(always)]
-fn room() -> Option<(RingBufEntry<Sighting>, u64)> {
+fn room() -> Option<(RingBufEntry<TraceEvent>, u64)> {
     let now = Maps.now();
     if !WATCH.get(0).is_some_and(|watch| watch.is_on(now)) {
         return None;
@@ -109,7 +109,7 @@ fn room() -> Option<(RingBufEntry<Sighting>, u64)> {
     if pace.second != second {
         (pace.second, pace.told) = (second, 0);
     }
-    let room = if pace.told < SIGHTINGS_PER_SECOND { SIGHTINGS.reserve(0) } else { None };
+    let room = if pace.told < TRACE_EVENTS_PER_SECOND { TRACE_EVENTS.reserve(0) } else { None };
     let Some(entry) = room else {
         pace.untold += 1;
         return None;

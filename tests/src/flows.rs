@@ -26,7 +26,7 @@ fn table(host: &Host, name: &str) -> HashMap<MapData, [u8; 16], [u8; 48]> {
 #[track_caller]
 pub fn age(host: &Host, silence: Duration) {
     let units = (silence.as_nanos() >> SEEN_SHIFT) as u32;
-    for name in ["young", "flows"] {
+    for name in ["unconfirmed", "flows"] {
         let mut map = table(host, name);
         let keys: Vec<_> = map.keys().flatten().collect();
         for key in keys {

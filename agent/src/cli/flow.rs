@@ -66,8 +66,8 @@ fn walk(
             written = list.write(&Line::new(&flow, service));
         }
     };
-    // A flow that is promoted meanwhile stays in `young`: read first, it is seen at least once.
-    for table in [FlowTable::Young, FlowTable::Flows] {
+    // A flow that is promoted meanwhile stays in `unconfirmed`: read first, it is seen at least once.
+    for table in [FlowTable::Unconfirmed, FlowTable::Flows] {
         let walked = map.each_flow(table, |key, record| {
             if let Some(flow) = joiner.add(table, key, record) {
                 write(flow);

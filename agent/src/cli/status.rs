@@ -95,12 +95,16 @@ fn service_rows(status: &Status) -> Vec<[String; 6]> {
 
 /// How full the flow tables are, where that is known.
 fn flows(flows: &FlowsState) -> Option<String> {
-    let FlowsState { capacity, held, evicted, young_capacity, young, young_evicted } = *flows;
-    let evicted = match (evicted?, young_evicted?) {
+    let FlowsState { capacity, held, evicted, unconfirmed_capacity, unconfirmed, unconfirmed_evicted } =
+        *flows;
+    let evicted = match (evicted?, unconfirmed_evicted?) {
         (0, 0) => String::new(),
-        (evicted, young) => format!("; about {evicted} and {young} evicted"),
+        (evicted, unconfirmed) => format!("; about {evicted} and {unconfirmed} evicted"),
     };
-    Some(format!("{} of {capacity} entries, {} of {young_capacity} not established{evicted}", held?, young?))
+    Some(format!(
+        "{} of {capacity} entries, {} of {unconfirmed_capacity} not established{evicted}",
+        held?, unconfirmed?
+    ))
 }
 
 /// A table after an empty line, or nothing when it has no rows.
@@ -164,9 +168,9 @@ mod tests {
                 capacity: 131_072,
                 held: Some(12),
                 evicted: Some(0),
-                young_capacity: 131_072,
-                young: Some(131_000),
-                young_evicted: Some(70_000),
+                unconfirmed_capacity: 131_072,
+                unconfirmed: Some(131_000),
+                unconfirmed_evicted: Some(70_000),
             },
             degraded: vec!["renumbered".to_owned()],
         }
@@ -221,7 +225,7 @@ mod tests {
                 "memory": {"maps": 3_145_728, "flows": 0, "services": 0},
                 "flows": {
                     "capacity": 131_072, "held": 12, "evicted": 0,
-                    "young_capacity": 131_072, "young": 131_000, "young_evicted": 70_000,
+                    "unconfirmed_capacity": 131_072, "unconfirmed": 131_000, "unconfirmed_evicted": 70_000,
                 },
                 "degraded": ["renumbered"],
             })

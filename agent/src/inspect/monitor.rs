@@ -12,7 +12,7 @@ use control::{
     service::{Protocol, Vip},
 };
 use dataplane_common::{
-    abi::{FlowKey, SIGHTING_HEAD, Sighting},
+    abi::{FlowKey, TRACE_HEAD, TraceEvent},
     outcome::{Hook, Outcome},
     wire::{PLAIN, PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
@@ -70,26 +70,26 @@ impl Names {
         Self { vips, start: SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH) }
     }
 
-    /// A sighting in words; `vip_of` tells the VIP of a service's index. `None` when it is another version's.
-    pub fn tell(&self, sighting: &Sighting, vip_of: impl Fn(u32) -> Option<Vip>) -> Option<Event> {
-        let when = moment(self.start + Duration::from_nanos(sighting.time));
-        match sighting.kind {
-            Sighting::FLOW => {
-                let key: FlowKey = bytemuck::pod_read_unaligned(&sighting.head[..size_of::<FlowKey>()]);
+    /// A trace event in words; `vip_of` tells the VIP of a service's index. `None` when it is another version's.
+    pub fn tell(&self, traced: &TraceEvent, vip_of: impl Fn(u32) -> Option<Vip>) -> Option<Event> {
+        let when = moment(self.start + Duration::from_nanos(traced.time));
+        match traced.kind {
+            TraceEvent::FLOW => {
+                let key: FlowKey = bytemuck::pod_read_unaligned(&traced.head[..size_of::<FlowKey>()]);
                 let ends = Ends::of(&key);
                 Some(Event {
-                    service: vip_of(sighting.service.into()).and_then(|vip| self.vips.get(&vip).cloned()),
-                    backend: Some(socket(sighting.address, sighting.port)),
+                    service: vip_of(traced.service.into()).and_then(|vip| self.vips.get(&vip).cloned()),
+                    backend: Some(socket(traced.address, traced.port)),
                     vip: ends.to_port(),
                     ..ends.event(when, Kind::NewFlow)
                 })
             }
-            Sighting::END => {
-                let outcome = Outcome::from_index(sighting.outcome.into())?;
-                let hook = Hook::from_index(sighting.hook.into())?;
+            TraceEvent::END => {
+                let outcome = Outcome::from_index(traced.outcome.into())?;
+                let hook = Hook::from_index(traced.hook.into())?;
                 let kind = if outcome.is_refusal() { Kind::Refused } else { Kind::Drop };
                 let (reason, hook) = (Some(outcome.name().into()), Some(hook.name().into()));
-                let Some(ends) = Ends::of_header(&sighting.head) else {
+                let Some(ends) = Ends::of_header(&traced.head) else {
                     return Some(Event { reason, hook, ..Event::bare(when, kind) });
                 };
                 let service = self.served(&ends);
@@ -127,7 +127,7 @@ impl Ends {
     }
 
     /// Of an IPv4 header and what follows it; `None` for other network layers.
-    fn of_header(head: &[u8; SIGHTING_HEAD]) -> Option<Self> {
+    fn of_header(head: &[u8; TRACE_HEAD]) -> Option<Self> {
         let &[vihl, _, _, _, _, _, fragment, below, _, protocol, _, _, a, b, c, d, e, f, g, h, i, j, k, l] =
             head;
         let is_first = fragment & 0x1f == 0 && below == 0;
@@ -212,18 +212,18 @@ mod tests {
         Names { vips: vips.into(), start: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_242_852) }
     }
 
-    fn told(sighting: &Sighting) -> Event {
-        names().tell(sighting, |index| (index == 7).then(|| "10.96.0.10:80/tcp".parse().unwrap())).unwrap()
+    fn told(traced: &TraceEvent) -> Event {
+        names().tell(traced, |index| (index == 7).then(|| "10.96.0.10:80/tcp".parse().unwrap())).unwrap()
     }
 
-    fn ended(outcome: Outcome, header: [u8; SIGHTING_HEAD]) -> Sighting {
+    fn ended(outcome: Outcome, header: [u8; TRACE_HEAD]) -> TraceEvent {
         let hook = Hook::EndpointIngress as u8;
-        Sighting { head: header, ..Sighting::of_end(5_000_000, hook, outcome as u8) }
+        TraceEvent { head: header, ..TraceEvent::of_end(5_000_000, hook, outcome as u8) }
     }
 
     /// From the client to port 80 of the VIP.
-    fn header(protocol: u8, vihl: u8, fragment: [u8; 2]) -> [u8; SIGHTING_HEAD] {
-        let mut header = [0; SIGHTING_HEAD];
+    fn header(protocol: u8, vihl: u8, fragment: [u8; 2]) -> [u8; TRACE_HEAD] {
+        let mut header = [0; TRACE_HEAD];
         (header[0], header[6], header[7], header[9]) = (vihl, fragment[0], fragment[1], protocol);
         header[12..16].copy_from_slice(&CLIENT.to_ne_bytes());
         header[16..20].copy_from_slice(&VIP.to_ne_bytes());
@@ -242,7 +242,7 @@ mod tests {
             service: 7,
             ..bytemuck::Zeroable::zeroed()
         };
-        let event = told(&Sighting::of_flow(1_345_000_000, &key, &forward));
+        let event = told(&TraceEvent::of_flow(1_345_000_000, &key, &forward));
         assert_eq!(
             serde_json::to_value(&event).unwrap(),
             serde_json::json!({
@@ -281,7 +281,7 @@ mod tests {
             );
             assert_eq!((event.vip, event.service), (None, None));
         }
-        let event = told(&ended(Outcome::DropNoFan, [0x60; SIGHTING_HEAD]));
+        let event = told(&ended(Outcome::DropNoFan, [0x60; TRACE_HEAD]));
         assert_eq!((event.client, event.reason.as_deref()), (None, Some("drop-no-fan")));
     }
 }

@@ -101,8 +101,8 @@ async fn tell_readers(watched: &mut Watched, events: &Events, view: &watch::Rece
             }
         }
         ticks.tick().await;
-        while let Some(sighting) = watched.watcher.take() {
-            if let Some(event) = names.tell(&sighting, |index| watched.services.vip_of(index)) {
+        while let Some(traced) = watched.watcher.take() {
+            if let Some(event) = names.tell(&traced, |index| watched.services.vip_of(index)) {
                 events.tell(&event);
             }
         }

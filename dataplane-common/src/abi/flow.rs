@@ -7,9 +7,9 @@ use core::{cell::Cell, mem::offset_of};
 use bytemuck::{Pod, Zeroable};
 
 /// Flows that wait for the backend's answer: two entries each.
-pub const YOUNG_ENTRIES: u32 = 131_072;
+pub const UNCONFIRMED_ENTRIES: u32 = 131_072;
 /// Number of the layout of [`FlowRecord`], which grows with every change of it: the flows of the layout before go on
-/// ([`FlowRecord::brought_over`]). The size stays, and so does the place of [`FlowRecord::layout`].
+/// ([`FlowRecord::migrated`]). The size stays, and so does the place of [`FlowRecord::layout`].
 pub const FLOW_LAYOUT: u32 = if cfg!(feature = "trial-flow-layout") { 2 } else { 1 };
 
 /// Index in maps `flow_tables` and `former_flow_tables`.
@@ -19,12 +19,12 @@ pub enum FlowTable {
     /// Flows whose client has acknowledged the backend's answer; UDP: whose backend has answered.
     Flows,
     /// Flows that wait for that: all that a flood can fill.
-    Young,
+    Unconfirmed,
 }
 
 impl FlowTable {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Flows, Self::Young];
+    pub const ALL: [Self; 2] = [Self::Flows, Self::Unconfirmed];
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
@@ -32,7 +32,7 @@ impl FlowTable {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Flows => "flows",
-            Self::Young => "young",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }
@@ -55,7 +55,7 @@ pub const fn idle(seen: u32, now: u32) -> u32 {
     if idle > u32::MAX / 2 { 0 } else { idle }
 }
 
-/// Key of maps `flows` and `young`: a packet's addresses and ports before translation. A flow has two entries, one for
+/// Key of maps `flows` and `unconfirmed`: a packet's addresses and ports before translation. A flow has two entries, one for
 /// each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
@@ -84,7 +84,7 @@ impl FlowKey {
     }
 }
 
-/// Value of maps `flows` and `young`.
+/// Value of maps `flows` and `unconfirmed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowRecord {
@@ -99,7 +99,7 @@ pub struct FlowRecord {
     /// The port that goes with it.
     pub port: u16,
     /// Forward: the source port that the packet gets; reply: the destination port. 0: its own.
-    pub other_port: u16,
+    pub snat_port: u16,
     /// Row of map `backends` in the lower 17 bits, and above them the row's generation.
     pub backend: u32,
     /// Index of the service.
@@ -110,7 +110,7 @@ pub struct FlowRecord {
     pub flags: u8,
     /// When the last packet came ([`SEEN_SHIFT`]).
     pub seen: u32,
-    /// Forward, TCP: the client's last acknowledgement number, with which the flow can be reset; in `young` the
+    /// Forward, TCP: the client's last acknowledgement number, with which the flow can be reset; in `unconfirmed` the
     /// backend's first sequence number, once it has answered. Reply: the client's address.
     pub number: u32,
     /// Packets of this direction.
@@ -138,7 +138,7 @@ impl FlowRecord {
     pub const FROM_UPLINK: u8 = 8;
     /// The client gets another port if one is to be had: sockets of this host, whose other connections no program sees, use
     /// its address too.
-    pub const OTHER_PORT: u8 = 16;
+    pub const SNAT_PORT: u8 = 16;
     /// Packets to the backend come from another address than the client's.
     pub const TRANSLATED: u8 = Self::FROM_VIP | Self::FROM_GATEWAY | Self::FROM_UPLINK;
 
@@ -146,7 +146,7 @@ impl FlowRecord {
     /// become another.
     pub const DIRECT: u16 = u16::MAX;
 
-    /// Whether [`brought_over`](Self::brought_over) knows its layout: this one or the one before.
+    /// Whether [`migrated`](Self::migrated) knows its layout: this one or the one before.
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
         self.layout == FLOW_LAYOUT || self.layout + 1 == FLOW_LAYOUT && self.layout > 0
@@ -154,7 +154,7 @@ impl FlowRecord {
 
     /// What stands in a record of a former table, as a record of this layout.
     #[inline(always)]
-    pub fn brought_over(&self) -> Self {
+    pub fn migrated(&self) -> Self {
         #[cfg(feature = "trial-flow-layout")]
         if self.layout != FLOW_LAYOUT {
             let [address, backend, seen, packets, bytes, _]: [u64; 6] = bytemuck::cast(*self);
@@ -190,7 +190,7 @@ pub struct LiveFlow {
     pub bytes: Cell<u64>,
     pub address: Cell<u32>,
     pub port: Cell<u16>,
-    pub other_port: Cell<u16>,
+    pub snat_port: Cell<u16>,
     pub backend: Cell<u32>,
     pub service: Cell<u16>,
     pub state: Cell<u8>,

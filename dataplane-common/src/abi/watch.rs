@@ -8,19 +8,19 @@ use super::{FlowKey, FlowRecord};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub struct Watch {
-    /// Sightings are wanted until this moment of the coarse clock ([`SEEN_SHIFT`](super::SEEN_SHIFT)), which whoever wants
+    /// Trace events are wanted until this moment of the coarse clock ([`SEEN_SHIFT`](super::SEEN_SHIFT)), which whoever wants
     /// them puts off again and again: nobody's death leaves it on. 0: nobody wants any.
     pub until: u32,
     /// Zero.
     pub pad: u32,
-    /// Entries of `flows` and `young` that the agent has removed: see [`Books`].
+    /// Entries of `flows` and `unconfirmed` that the agent has removed: see [`Books`].
     pub removed: [u64; 2],
     /// Zero.
     pub spare: [u8; 40],
 }
 
 impl Watch {
-    /// Whether sightings are wanted.
+    /// Whether trace events are wanted.
     #[inline(always)]
     pub const fn is_on(&self, now: u32) -> bool {
         // A clock that has passed the moment is up to half of all numbers ahead of it.
@@ -28,42 +28,42 @@ impl Watch {
     }
 }
 
-/// Bytes of ring `sightings`.
-pub const SIGHTING_RING_BYTES: u32 = 256 * 1024;
-/// Sightings that a processor tells of in a second.
-pub const SIGHTINGS_PER_SECOND: u32 = 10_000;
+/// Bytes of ring `trace_events`.
+pub const TRACE_RING_BYTES: u32 = 256 * 1024;
+/// Trace events that a processor tells of in a second.
+pub const TRACE_EVENTS_PER_SECOND: u32 = 10_000;
 
-/// Element of map `sighting_pace`, one a processor.
+/// Element of map `trace_pace`, one a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct SightingPace {
+pub struct TracePace {
     /// The second that is counted: the coarse clock shifted right by ten.
     pub second: u32,
-    /// Sightings told of in it.
+    /// Trace events told of in it.
     pub told: u32,
-    /// Sightings that were not told of, ever.
+    /// Trace events that were not told of, ever.
     pub untold: u64,
 }
 
-/// Bytes of a packet's network header and what follows it that a [`Sighting`] shows: up to the ports.
-pub const SIGHTING_HEAD: usize = 24;
+/// Bytes of a packet's network header and what follows it that a [`TraceEvent`] shows: up to the ports.
+pub const TRACE_HEAD: usize = 24;
 
-/// What ring `sightings` carries: a flow began, or a packet came to an end.
+/// What ring `trace_events` carries: a flow began, or a packet came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Sighting {
+pub struct TraceEvent {
     /// When, `CLOCK_MONOTONIC` nanoseconds.
     pub time: u64,
     /// New flow: its [`FlowKey`], and zeros. End: the first bytes of the innermost network header, or
     /// zeros where the packet is shorter.
-    pub head: [u8; SIGHTING_HEAD],
+    pub head: [u8; TRACE_HEAD],
     /// New flow: its backend, as on the wire.
     pub address: u32,
     /// New flow: the backend's port, as on the wire.
     pub port: u16,
     /// New flow: index of the service.
     pub service: u16,
-    /// [`Sighting::FLOW`] or [`Sighting::END`].
+    /// [`TraceEvent::FLOW`] or [`TraceEvent::END`].
     pub kind: u8,
     /// End: number of the hook.
     pub hook: u8,
@@ -73,7 +73,7 @@ pub struct Sighting {
     pub spare: [u8; 5],
 }
 
-impl Sighting {
+impl TraceEvent {
     /// A service's flow was entered.
     pub const FLOW: u8 = 1;
     /// A packet was dropped or refused.
@@ -82,7 +82,7 @@ impl Sighting {
     /// A flow that was entered.
     #[inline(always)]
     pub fn of_flow(time: u64, key: &FlowKey, forward: &FlowRecord) -> Self {
-        let mut head = [0; SIGHTING_HEAD];
+        let mut head = [0; TRACE_HEAD];
         head[..size_of::<FlowKey>()].copy_from_slice(bytemuck::bytes_of(key));
         let FlowRecord { address, port, service, .. } = *forward;
         Self { time, head, address, port, service, kind: Self::FLOW, hook: 0, outcome: 0, spare: [0; 5] }
@@ -91,7 +91,7 @@ impl Sighting {
     /// A packet's end, its head still to be filled in.
     #[inline(always)]
     pub const fn of_end(time: u64, hook: u8, outcome: u8) -> Self {
-        let head = [0; SIGHTING_HEAD];
+        let head = [0; TRACE_HEAD];
         Self { time, head, address: 0, port: 0, service: 0, kind: Self::END, hook, outcome, spare: [0; 5] }
     }
 }
@@ -105,10 +105,10 @@ pub enum Books {
     FlowsMade = 0,
     /// Entries that the programs removed from `flows`.
     FlowsRemoved = 1,
-    /// Entries made in `young`.
-    YoungMade = 2,
-    /// Entries that the programs removed from `young`.
-    YoungRemoved = 3,
+    /// Entries made in `unconfirmed`.
+    UnconfirmedMade = 2,
+    /// Entries that the programs removed from `unconfirmed`.
+    UnconfirmedRemoved = 3,
 }
 
 impl Books {
@@ -118,8 +118,8 @@ impl Books {
 
 const _: () = {
     assert!(size_of::<Watch>() == 64);
-    assert!(size_of::<SightingPace>() == 16);
-    assert!(size_of::<Sighting>() == 48 && size_of::<FlowKey>() <= SIGHTING_HEAD);
+    assert!(size_of::<TracePace>() == 16);
+    assert!(size_of::<TraceEvent>() == 48 && size_of::<FlowKey>() <= TRACE_HEAD);
 };
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Place for Node<'_> {
         } else if self.client.is_outside && !in_slice(fan, address) {
             FlowRecord::FROM_GATEWAY
         } else if self.hook as u32 == Hook::HostEgress as u32 && !self.client.is_outside {
-            FlowRecord::OTHER_PORT
+            FlowRecord::SNAT_PORT
         } else {
             0
         }
@@ -120,11 +120,11 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
     }
     if is_between {
         if rewrite.is_kept() {
-            let Translation { rewrite: beside, refusal } = vip::beside(packet, ip, ETH_LEN, tables);
+            let Translation { rewrite: direct, refusal } = vip::direct(packet, ip, ETH_LEN, tables);
             if refusal.is_some() {
                 return Verdict::begin(case);
             }
-            rewrite = beside;
+            rewrite = direct;
         }
         return between(input, case, ip, rewrite);
     }
@@ -162,7 +162,7 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
     let input = Input { packet, context, tables, config, hook };
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     if case.kind as u32 > Kind::ToOther as u32 {
-        return between(&input, case, &ip, vip::begin_beside(packet, &ip, ETH_LEN, tables));
+        return between(&input, case, &ip, vip::begin_direct(packet, &ip, ETH_LEN, tables));
     }
     if let Some(verdict) = barred(&input, case.party, &ip) {
         return verdict;

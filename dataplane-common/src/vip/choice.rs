@@ -62,7 +62,7 @@ pub fn begin<P: Packet + ?Sized, T: Services>(
 
 /// Begins a flow with its first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
 #[inline(always)]
-pub fn begin_beside<P: Packet + ?Sized, T: Services>(
+pub fn begin_direct<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -105,7 +105,7 @@ fn choose<T: Services>(
     if let Some(former) = tables.flow(key).filter(|flow| flow.lives(key.protocol, now)) {
         let tuple = former.forward(key, place);
         let reply_key = tuple.answered(key.protocol);
-        tables.bring_over(&reply_key);
+        tables.migrate(&reply_key);
         // Another flow may have taken the key once this one's answers had ceased.
         let reply = tables.flow(&reply_key).filter(|reply| reply.answers(key, former));
         if let Some(reply) = reply {
@@ -125,7 +125,7 @@ fn choose<T: Services>(
 /// What the first packet of a flow says of it.
 #[inline(always)]
 fn first_packet(draft: &LiveFlow, segment: &Segment, now: u32) {
-    draft.other_port.set(0);
+    draft.snat_port.set(0);
     draft.service.set(FlowRecord::DIRECT);
     draft.state.set(State::New as u8);
     draft.flags.set(0);
@@ -176,7 +176,7 @@ fn enter<T: Services>(
     tables: &T,
 ) -> Translation {
     let source = flow::source(key, &draft.record(), place);
-    if !find_port(key, draft, source, now, tables) || !tables.enter_young(key, &draft.record(), true) {
+    if !find_port(key, draft, source, now, tables) || !tables.enter_unconfirmed(key, &draft.record(), true) {
         return Translation::refused(Refusal::Collision);
     }
     tables.announce(key, draft);
@@ -202,11 +202,11 @@ fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(
 /// once no port was found that is free.
 #[inline(always)]
 fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32, tables: &T) -> bool {
-    const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::OTHER_PORT;
+    const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::SNAT_PORT;
     let flags = draft.flags.get();
     let tries_own = flags & NEEDS_OTHER == 0;
-    tables.bring_over(&flow::reply_key(key, &draft.record(), source));
-    let falls_back = flags & FlowRecord::OTHER_PORT != 0;
+    tables.migrate(&flow::reply_key(key, &draft.record(), source));
+    let falls_back = flags & FlowRecord::SNAT_PORT != 0;
     // The client's own port first, unless others use its address too, and then 128 others; a second time what is over gives
     // way; and in the end the own port after all, where only this host's sockets could have it.
     let is_found = tables.any(2 * TRIES + 2, move |attempt| {
@@ -214,7 +214,7 @@ fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32
         if !is_own && (attempt == 0 || attempt > 2 * TRIES) {
             return false;
         }
-        draft.other_port.set(if is_own { 0 } else { other_port(key, attempt, tables) });
+        draft.snat_port.set(if is_own { 0 } else { snat_port(key, attempt, tables) });
         claim(key, draft, source, (attempt > TRIES, now), tables)
     });
     is_found && !is_taken_formerly(key, draft, source, now, tables)
@@ -230,7 +230,7 @@ fn is_taken_formerly<T: Services>(
     tables: &T,
 ) -> bool {
     let reply_key = flow::reply_key(key, &draft.record(), source);
-    if !tables.bring_over(&reply_key) {
+    if !tables.migrate(&reply_key) {
         return false;
     }
     tables.flow(&reply_key).is_some_and(|found| !found.answers(key, draft) && found.lives(key.protocol, now))
@@ -238,8 +238,8 @@ fn is_taken_formerly<T: Services>(
 
 /// The port that a flow tries at this attempt.
 #[inline(always)]
-fn other_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
-    let (first, count) = tables.other_ports();
+fn snat_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
+    let (first, count) = tables.snat_ports();
     let offset = slot_hash(key).wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
     first.wrapping_add(offset as u16).to_be()
 }
@@ -256,7 +256,7 @@ fn claim<T: Services>(
     let forward = draft.record();
     let reply_key = flow::reply_key(key, &forward, source);
     let reply = flow::reply_record(key, &forward);
-    for found in [tables.flow(&reply_key), tables.young(&reply_key)].into_iter().flatten() {
+    for found in [tables.flow(&reply_key), tables.unconfirmed(&reply_key)].into_iter().flatten() {
         if !is_free(found, &reply, (takes, now), &reply_key) {
             return false;
         }
@@ -264,7 +264,7 @@ fn claim<T: Services>(
         off_the_common_way();
         tables.forget(&reply_key);
     }
-    tables.enter_young(&reply_key, &reply, false)
+    tables.enter_unconfirmed(&reply_key, &reply, false)
 }
 
 /// Whether an entry leaves its key to a flow: it is of an earlier life of that flow, or its time is over, or it is over and the

@@ -46,7 +46,7 @@ static LIVES: [u32; 16] = {
 /// The client's source port on the way to the backend.
 #[inline(always)]
 const fn source_port(key: &FlowKey, forward: &FlowRecord) -> u16 {
-    if forward.other_port == 0 { key.sport } else { forward.other_port }
+    if forward.snat_port == 0 { key.sport } else { forward.snat_port }
 }
 
 /// The source address on the way to the backend.
@@ -77,7 +77,7 @@ pub(super) fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
     FlowRecord {
         address: key.dst,
         port: key.dport,
-        other_port: if forward.other_port == 0 { 0 } else { key.sport },
+        snat_port: if forward.snat_port == 0 { 0 } else { key.sport },
         flags: forward.flags | FlowRecord::REPLY,
         number: key.src,
         packets: none,
@@ -94,7 +94,7 @@ pub(super) fn forward_record(key: &FlowKey, reply: &FlowRecord) -> FlowRecord {
     FlowRecord {
         address: key.src,
         port: key.sport,
-        other_port: if reply.other_port == 0 { 0 } else { key.dport },
+        snat_port: if reply.snat_port == 0 { 0 } else { key.dport },
         flags: reply.flags & !FlowRecord::REPLY,
         number: 0,
         acknowledged: 0,
@@ -116,7 +116,7 @@ impl LiveFlow {
         Self {
             address: Cell::new(record.address),
             port: Cell::new(record.port),
-            other_port: Cell::new(record.other_port),
+            snat_port: Cell::new(record.snat_port),
             backend: Cell::new(record.backend),
             service: Cell::new(record.service),
             state: Cell::new(record.state),
@@ -136,7 +136,7 @@ impl LiveFlow {
         FlowRecord {
             address: self.address.get(),
             port: self.port.get(),
-            other_port: self.other_port.get(),
+            snat_port: self.snat_port.get(),
             backend: self.backend.get(),
             service: self.service.get(),
             state: self.state.get(),
@@ -235,7 +235,7 @@ impl LiveFlow {
     /// Whether its packets stay as they are: a connection straight to a backend that needed no other port.
     #[inline(always)]
     pub fn is_kept(&self) -> bool {
-        self.service.get() == FlowRecord::DIRECT && self.other_port.get() == 0
+        self.service.get() == FlowRecord::DIRECT && self.snat_port.get() == 0
     }
 
     /// Whether it is over, or never was more than a question, so that another flow may have its port: both sides have closed
@@ -279,11 +279,11 @@ impl LiveFlow {
     /// Whether it is the entry of the answers to what `forward` makes of packets of a key.
     #[inline(always)]
     pub(super) fn answers(&self, key: &FlowKey, forward: &Self) -> bool {
-        let own_port = if forward.other_port.get() == 0 { 0 } else { key.sport };
+        let own_port = if forward.snat_port.get() == 0 { 0 } else { key.sport };
         let differs = self.address.get() ^ key.dst
             | self.number.get() ^ key.src
             | u32::from(self.port.get() ^ key.dport)
-            | u32::from(self.other_port.get() ^ own_port);
+            | u32::from(self.snat_port.get() ^ own_port);
         differs == 0 && self.is_reply()
     }
 
@@ -307,7 +307,7 @@ impl LiveFlow {
             | (self.number.get() ^ record.number) & 0_u32.wrapping_sub(is_reply)
             | u32::from((self.flags.get() ^ record.flags) & FlowRecord::REPLY)
             | u32::from(self.port.get() ^ record.port)
-            | u32::from(self.other_port.get() ^ record.other_port);
+            | u32::from(self.snat_port.get() ^ record.snat_port);
         differs == 0
     }
 
@@ -321,7 +321,7 @@ impl LiveFlow {
     /// What the backend's packet becomes.
     #[inline(always)]
     pub fn reply(&self, key: &FlowKey) -> Tuple {
-        let other = self.other_port.get();
+        let other = self.snat_port.get();
         Tuple {
             src: self.address.get(),
             dst: self.number.get(),

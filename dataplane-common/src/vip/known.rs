@@ -134,7 +134,7 @@ fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known
         return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
     }
     off_the_common_way();
-    Known { rewrite: Tuple::KEPT, is_open: tables.young(key).is_some() || tables.has_former() }
+    Known { rewrite: Tuple::KEPT, is_open: tables.unconfirmed(key).is_some() || tables.has_former() }
 }
 
 #[inline(always)]
@@ -155,5 +155,8 @@ fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
         return Known { rewrite: Tuple::KEPT, is_open: !flow.is_reply() };
     }
     let begins = key.protocol != PROTO_TCP || segment.is_syn();
-    Known { rewrite: Tuple::KEPT, is_open: begins || tables.young(key).is_some() || tables.has_former() }
+    Known {
+        rewrite: Tuple::KEPT,
+        is_open: begins || tables.unconfirmed(key).is_some() || tables.has_former(),
+    }
 }

@@ -38,7 +38,7 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
 fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: &T) -> Translation {
     let key = segment.key(ip);
     let now = tables.now();
-    tables.bring_over(&key);
+    tables.migrate(&key);
     let Some(flow) = tables.flow(&key).filter(|flow| flow.lives(key.protocol, now)) else {
         off_the_common_way();
         return unconfirmed(segment, &key, place, now, tables);
@@ -64,7 +64,7 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: 
 pub fn is_begun<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> bool {
     let Some(segment) = Segment::read(packet, ip, offset) else { return false };
     let key = segment.key(ip);
-    tables.young(&key).is_some_and(|young| young.lives(key.protocol, tables.now()))
+    tables.unconfirmed(&key).is_some_and(|unconfirmed| unconfirmed.lives(key.protocol, tables.now()))
 }
 
 /// Goes on with a client's flow by its next packet; not when the key of its answers has become another flow's.
@@ -101,7 +101,7 @@ fn other_half<'t, T: Services>(
     now: u32,
     tables: &'t T,
 ) -> Option<&'t LiveFlow> {
-    tables.bring_over(key);
+    tables.migrate(key);
     if let Some(found) = tables.flow(key) {
         let is_it = found.is_half(record);
         if is_it || found.lives(key.protocol, now) {
@@ -111,7 +111,7 @@ fn other_half<'t, T: Services>(
     off_the_common_way();
     // A flow that begins may have claimed it.
     let is_claimed =
-        tables.young(key).is_some_and(|found| !found.is_half(record) && found.lives(key.protocol, now));
+        tables.unconfirmed(key).is_some_and(|found| !found.is_half(record) && found.lives(key.protocol, now));
     if is_claimed {
         return None;
     }
@@ -128,16 +128,17 @@ fn unconfirmed<T: Services>(
     now: u32,
     tables: &T,
 ) -> Translation {
-    if let Some(young) = tables.young(key)
-        && young.lives(key.protocol, now)
+    if let Some(unconfirmed) = tables.unconfirmed(key)
+        && unconfirmed.lives(key.protocol, now)
     {
-        if young.is_reply() {
-            return Translation::rewritten(answered(segment, key, young, now, tables));
+        if unconfirmed.is_reply() {
+            return Translation::rewritten(answered(segment, key, unconfirmed, now, tables));
         }
-        let is_known =
-            tables.backend(young.row()).is_some_and(|backend| young.is_with(backend, key.protocol));
-        let tuple = young.forward(key, place);
-        if is_known && spoken(segment, key, &tuple, young, now, tables) {
+        let is_known = tables
+            .backend(unconfirmed.row())
+            .is_some_and(|backend| unconfirmed.is_with(backend, key.protocol));
+        let tuple = unconfirmed.forward(key, place);
+        if is_known && spoken(segment, key, &tuple, unconfirmed, now, tables) {
             return Translation::rewritten(tuple);
         }
     }
@@ -151,22 +152,22 @@ fn spoken<T: Services>(
     segment: &Segment,
     key: &FlowKey,
     tuple: &Tuple,
-    young: &LiveFlow,
+    unconfirmed: &LiveFlow,
     now: u32,
     tables: &T,
 ) -> bool {
     let reply_key = tuple.answered(key.protocol);
-    let Some(reply) = tables.young(&reply_key).filter(|reply| reply.answers(key, young)) else {
+    let Some(reply) = tables.unconfirmed(&reply_key).filter(|reply| reply.answers(key, unconfirmed)) else {
         return false;
     };
     if key.protocol == PROTO_TCP {
-        if segment.acknowledges(young) {
-            confirm(key, &reply_key, young, (segment.sequence(), now), tables);
+        if segment.acknowledges(unconfirmed) {
+            confirm(key, &reply_key, unconfirmed, (segment.sequence(), now), tables);
         }
         return true;
     }
-    young.count(segment);
-    young.seen.set(now);
+    unconfirmed.count(segment);
+    unconfirmed.seen.set(now);
     reply.seen.set(now);
     true
 }
@@ -201,7 +202,7 @@ fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
         return Tuple::KEPT;
     }
     let now = tables.now();
-    tables.bring_over(&key);
+    tables.migrate(&key);
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
         && flow.is_reply()
@@ -209,9 +210,9 @@ fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
         return replied(segment, &key, flow, now, tables);
     }
     off_the_common_way();
-    match tables.young(&key) {
-        Some(young) if young.lives(key.protocol, now) && young.is_reply() => {
-            answered(segment, &key, young, now, tables)
+    match tables.unconfirmed(&key) {
+        Some(unconfirmed) if unconfirmed.lives(key.protocol, now) && unconfirmed.is_reply() => {
+            answered(segment, &key, unconfirmed, now, tables)
         }
         _ => Tuple::KEPT,
     }
@@ -220,7 +221,7 @@ fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
 /// What the addresses of a packet straight to an address that may be a backend become: where the answers would be taken
 /// for those of a flow of a service, it gets another port. [`Refusal::Unknown`] where it begins a flow.
 #[inline(always)]
-pub fn beside<P: Packet + ?Sized, T: Services>(
+pub fn direct<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -235,7 +236,7 @@ pub fn beside<P: Packet + ?Sized, T: Services>(
         return Translation::KEPT;
     }
     let now = tables.now();
-    tables.bring_over(&key);
+    tables.migrate(&key);
     let straight = &choice::Straight;
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
@@ -246,12 +247,12 @@ pub fn beside<P: Packet + ?Sized, T: Services>(
         if continued(&segment, &key, flow, &tuple, now, tables) {
             return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
         }
-    } else if let Some(young) = tables.young(&key)
-        && young.lives(key.protocol, now)
+    } else if let Some(unconfirmed) = tables.unconfirmed(&key)
+        && unconfirmed.lives(key.protocol, now)
     {
-        let tuple = young.forward(&key, straight);
-        let kept = young.is_kept();
-        if spoken(&segment, &key, &tuple, young, now, tables) {
+        let tuple = unconfirmed.forward(&key, straight);
+        let kept = unconfirmed.is_kept();
+        if spoken(&segment, &key, &tuple, unconfirmed, now, tables) {
             return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
         }
     }
@@ -283,13 +284,13 @@ fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now:
     if reply.is_kept() { Tuple::KEPT } else { tuple }
 }
 
-/// The backend's answer in a young flow: remembered with the forward entry, which the client's acknowledgement meets.
+/// The backend's answer in an unconfirmed flow: remembered with the forward entry, which the client's acknowledgement meets.
 /// UDP needs no more.
 #[inline(always)]
 fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
     let tuple = reply.reply(key);
     let forward_key = tuple.answered(key.protocol);
-    if let Some(forward) = tables.young(&forward_key)
+    if let Some(forward) = tables.unconfirmed(&forward_key)
         && !segment.is_reset()
     {
         if key.protocol == PROTO_TCP {
@@ -301,19 +302,19 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
     if reply.is_kept() { Tuple::KEPT } else { tuple }
 }
 
-/// Moves a young flow to those that nothing but time and other such flows can evict: the reply first, so that there is
-/// never a flow whose answers are not known, and only where its key is no other flow's. The young entries are left to age.
+/// Moves an unconfirmed flow to those that nothing but time and other such flows can evict: the reply first, so that there is
+/// never a flow whose answers are not known, and only where its key is no other flow's. The unconfirmed entries are left to age.
 /// `sequence` is what the backend has acknowledged.
 #[inline(always)]
 fn confirm<T: Services>(
     key: &FlowKey,
     reply_key: &FlowKey,
-    young: &LiveFlow,
+    unconfirmed: &LiveFlow,
     (sequence, now): (u32, u32),
     tables: &T,
 ) {
-    let number = young.number.get().wrapping_add(1);
-    let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..young.record() };
+    let number = unconfirmed.number.get().wrapping_add(1);
+    let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..unconfirmed.record() };
     let reply = FlowRecord { acknowledged: sequence, ..flow::reply_record(key, &forward) };
     if !tables.enter_flow(reply_key, &reply, false) {
         off_the_common_way();

@@ -41,11 +41,11 @@ fn key_answering<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<FlowKe
 #[inline(always)]
 fn entry<'t, T: Services>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> {
     let now = tables.now();
-    tables.bring_over(key);
+    tables.migrate(key);
     let lives = |flow: &&LiveFlow| flow.lives(key.protocol, now);
     match tables.flow(key) {
         Some(flow) if lives(&flow) => Some(flow),
-        _ => tables.young(key).filter(lives),
+        _ => tables.unconfirmed(key).filter(lives),
     }
 }
 

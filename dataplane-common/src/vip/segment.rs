@@ -155,12 +155,12 @@ impl Segment {
         u32::from_be(self.numbers[1])
     }
 
-    /// Whether the client acknowledges what the backend of a young flow has said.
+    /// Whether the client acknowledges what the backend of an unconfirmed flow has said.
     #[inline(always)]
-    pub fn acknowledges(&self, young: &LiveFlow) -> bool {
-        let above = self.acknowledgement().wrapping_sub(young.number.get());
+    pub fn acknowledges(&self, unconfirmed: &LiveFlow) -> bool {
+        let above = self.acknowledgement().wrapping_sub(unconfirmed.number.get());
         self.flags & (Self::ACK | Self::RST) == Self::ACK
-            && young.state.get() == State::Answered as u8
+            && unconfirmed.state.get() == State::Answered as u8
             && above != 0
             && above <= Self::WINDOW
     }

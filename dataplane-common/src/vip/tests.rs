@@ -288,12 +288,12 @@ fn datagrams_move_when_their_backends_endpoint_has_vanished_and_connections_stay
     connected(&tables);
     let fate = forward(&tables, datagram());
     back(&tables, answer(fate, PROTO_UDP, 0));
-    let young = datagram().with(|datagram| datagram.src.1 = 40_001);
-    let _ = forward(&tables, young);
+    let unconfirmed = datagram().with(|datagram| datagram.src.1 = 40_001);
+    let _ = forward(&tables, unconfirmed);
     tables.balancer.backends[0].flags = BackendRecord::ABSENT;
     lead_to(&mut tables, 1);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
-    for datagram in [datagram(), young] {
+    for datagram in [datagram(), unconfirmed] {
         let fate = forward(&tables, datagram);
         assert!(matches!(fate, Ok(to) if to.dst == SECOND.to_be()), "{fate:?}");
         assert_eq!(forward(&tables, datagram), fate);
@@ -326,7 +326,7 @@ fn a_port_used_again_towards_the_same_backend_takes_the_former_entries() {
     connected(&tables);
     let _ = forward(&tables, segment(FIN_ACK));
     let entries = tables.balancer.flows.clone();
-    let young = tables.balancer.young.len();
+    let unconfirmed = tables.balancer.unconfirmed.len();
     let entry = |key: &FlowKey| tables.balancer.flows.get(key).expect("it stays").record();
     assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
     assert_eq!(forward(&tables, segment(SYN)), TO_FIRST, "once more");
@@ -342,7 +342,10 @@ fn a_port_used_again_towards_the_same_backend_takes_the_former_entries() {
     assert_eq!(entry(&segment_key()).state, State::Answered as u8, "not what the backend said");
     let _ = forward(&tables, segment(ACK).with(|ack| ack.acknowledgement = 7_001));
     assert_eq!(entry(&segment_key()).state, State::Established as u8);
-    assert_eq!((tables.balancer.flows.len(), tables.balancer.young.len()), (entries.len(), young));
+    assert_eq!(
+        (tables.balancer.flows.len(), tables.balancer.unconfirmed.len()),
+        (entries.len(), unconfirmed)
+    );
     advance(&tables, 3600);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST);
     back(&tables, answer(TO_FIRST, PROTO_TCP, ACK)).expect("an answer of the flow");

@@ -10,7 +10,7 @@ use super::flows::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
 
 /// Brings what a former table holds under a key over to the present ones; says whether there are former tables.
 #[inline(always)]
-pub(super) fn bring_over(key: &FlowKey) -> bool {
+pub(super) fn migrate(key: &FlowKey) -> bool {
     let are_there = are_there();
     if are_there {
         off_the_common_way();
@@ -32,10 +32,10 @@ fn from_either(key: &FlowKey) {
         return;
     }
     // An answer is noted with the client's entry, which has to be there by then.
-    if let Some(young) = take(FlowTable::Young, key)
-        && young.flags & FlowRecord::REPLY != 0
+    if let Some(unconfirmed) = take(FlowTable::Unconfirmed, key)
+        && unconfirmed.flags & FlowRecord::REPLY != 0
     {
-        take(FlowTable::Young, &LiveFlow::new(young).reply(key).answered(key.protocol));
+        take(FlowTable::Unconfirmed, &LiveFlow::new(unconfirmed).reply(key).answered(key.protocol));
     }
 }
 
@@ -50,7 +50,7 @@ fn take(table: FlowTable, key: &FlowKey) -> Option<&'static FlowRecord> {
     if !found.is_known() {
         return None;
     }
-    let record = entry(&found.brought_over())?;
+    let record = entry(&found.migrated())?;
     if present.insert(key, words(record), BPF_NOEXIST).is_ok() {
         // Gone already is as good.
         let _ = former.remove(key);

@@ -68,8 +68,8 @@ fn status_tells_how_full_the_flow_tables_are() {
         let flows = fleet[0].json("status")["flows"].clone();
         (flows["held"].as_u64() >= Some(2 * open.len() as u64)).then_some(flows)
     });
-    assert_eq!((&flows["capacity"], &flows["young_capacity"]), (&131_072.into(), &131_072.into()));
-    assert_eq!((&flows["evicted"], &flows["young_evicted"]), (&0.into(), &0.into()));
+    assert_eq!((&flows["capacity"], &flows["unconfirmed_capacity"]), (&131_072.into(), &131_072.into()));
+    assert_eq!((&flows["evicted"], &flows["unconfirmed_evicted"]), (&0.into(), &0.into()));
     let text = fleet[0].run("status");
     assert!(text.contains("\nflows     10 of 131072 entries, "), "{text}");
 }
@@ -81,7 +81,7 @@ fn what_the_kernel_evicts_for_want_of_room_is_estimated() {
     let _backend = fleet.endpoint(0, 9);
     let _agent = serving(&fleet, "250.0.99.2:80");
     let client = fleet.endpoint(0, 5);
-    assert_eq!(counted(&fleet[0]).young_evicted, 0);
+    assert_eq!(counted(&fleet[0]).unconfirmed_evicted, 0);
     let (gateway, own) = (fleet[0].mac(&fanlight_tests::fleet::bridge(0)), client.mac("eth0"));
     let socket = client.raw("eth0");
     for number in 0..SENT {
@@ -91,9 +91,12 @@ fn what_the_kernel_evicts_for_want_of_room_is_estimated() {
     }
     let count = counted(&fleet[0]);
     let made = 2 * u64::from(SENT);
-    assert!(count.young <= 131_072, "{count:?}");
-    let missing = made - count.young;
-    assert!(count.young_evicted <= missing && count.young_evicted >= missing * 9 / 10, "{count:?}");
+    assert!(count.unconfirmed <= 131_072, "{count:?}");
+    let missing = made - count.unconfirmed;
+    assert!(
+        count.unconfirmed_evicted <= missing && count.unconfirmed_evicted >= missing * 9 / 10,
+        "{count:?}"
+    );
     assert_eq!(count.evicted, 0, "{count:?}");
 }
 
@@ -126,7 +129,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     speak("after a size that is refused");
     // Something is in the way of the new tables, after they were made.
     let maps = format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps");
-    let obstacle = format!("{maps}/fresh_young-{FLOW_LAYOUT}");
+    let obstacle = format!("{maps}/fresh_unconfirmed-{FLOW_LAYOUT}");
     fleet[0].command("mkdir").arg(&obstacle).ok();
     configure_flows(&fleet[0], 80_000, &named.backend());
     agent.reload();
@@ -145,7 +148,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     speak("with other tables");
     eventually("the rest of the flows is brought over", SOON, || {
         let former = fleet[0].sh(&format!("ls {maps}"));
-        ["former_flows", "former_young"].iter().all(|name| !former.contains(name)).then_some(())
+        ["former_flows", "former_unconfirmed"].iter().all(|name| !former.contains(name)).then_some(())
     });
     speak("when the former tables are gone");
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use dataplane_common::abi::{LAYOUT, SIGHTINGS_PER_SECOND, Watch};
+use dataplane_common::abi::{LAYOUT, TRACE_EVENTS_PER_SECOND, Watch};
 use fanlight_tests::{
     Agent, Host, Process, eventually,
     fleet::{Fleet, overlay},
@@ -212,7 +212,7 @@ fn each_of_ten_readers_is_told_of_every_new_flow_once() {
 
 #[test]
 fn a_flood_is_told_in_part_to_each_of_ten_readers_with_how_much_is_missing() {
-    const SENT: u64 = 8 * SIGHTINGS_PER_SECOND as u64;
+    const SENT: u64 = 8 * TRACE_EVENTS_PER_SECOND as u64;
     let fleet = Fleet::up(1);
     let _agent = serving(&fleet);
     let readers = readers(&fleet[0]);

@@ -217,7 +217,7 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
         let now = coarse_now();
         let ago = |seconds: u64| now.wrapping_sub(((seconds * 1_000_000_000) >> SEEN_SHIFT) as u32);
         for (table, state, lives, old) in [
-            (FlowTable::Young, State::New, 1, 31),
+            (FlowTable::Unconfirmed, State::New, 1, 31),
             (FlowTable::Flows, State::Established, 8 * 3_600 - 60, 8 * 3_600 + 1),
             (FlowTable::Flows, State::Reset, 1, 21),
         ] {
@@ -231,7 +231,7 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
             }
         }
         let found = walk.finish().expect("flows are read");
-        assert_eq!(found, FlowCount { flows: 20, young: 10, removed: 30, ..FlowCount::default() });
+        assert_eq!(found, FlowCount { flows: 20, unconfirmed: 10, removed: 30, ..FlowCount::default() });
         let again = walk.finish().expect("flows are read");
         assert_eq!(again, found, "there is nothing left to remove");
     });

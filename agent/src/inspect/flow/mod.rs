@@ -107,14 +107,14 @@ impl Part {
     }
 }
 
-/// Brings the entries of flows together, those of `young` first. What is complete is given out at once, so that a walk
+/// Brings the entries of flows together, those of `unconfirmed` first. What is complete is given out at once, so that a walk
 /// over a large table holds little of it.
 #[derive(Debug)]
 pub struct Joiner {
     now: u32,
     /// Of whom: every client's, or one's.
     client: Option<u32>,
-    young: Parts,
+    unconfirmed: Parts,
     halves: Parts,
 }
 
@@ -152,7 +152,7 @@ impl Joiner {
     /// Starts at a moment of the coarse clock; with a client's address, that one's flows alone are of interest.
     pub fn new(now: u32, client: Option<Ipv4Addr>) -> Self {
         let client = client.map(|address| u32::from_ne_bytes(address.octets()));
-        Self { now, client, young: Parts::default(), halves: Parts::default() }
+        Self { now, client, unconfirmed: Parts::default(), halves: Parts::default() }
     }
 
     /// Takes an entry; gives the flow that it completes.
@@ -171,13 +171,13 @@ impl Joiner {
         }
         let FlowRecord { service, state, seen, packets, bytes, .. } = *record;
         let part = Part { backend, service, state: FlowState::of(state), seen, packets, bytes };
-        if table == FlowTable::Young {
-            self.young.entry(forward).and_modify(|known| *known = known.with(part)).or_insert(part);
+        if table == FlowTable::Unconfirmed {
+            self.unconfirmed.entry(forward).and_modify(|known| *known = known.with(part)).or_insert(part);
             return None;
         }
-        // Its entries in `young` are left over from before.
-        if !self.young.is_empty() {
-            self.young.remove(&forward);
+        // Its entries in `unconfirmed` are left over from before.
+        if !self.unconfirmed.is_empty() {
+            self.unconfirmed.remove(&forward);
         }
         match self.halves.remove(&forward) {
             Some(other) => self.flow(&forward, &part.with(other)),
@@ -191,7 +191,7 @@ impl Joiner {
     /// The flows of which there is one entry alone, and those that wait for their backend's answer.
     pub fn rest(self) -> impl Iterator<Item = Flow> {
         let now = self.now;
-        self.halves.into_iter().chain(self.young).filter_map(move |(key, part)| flow(now, &key, &part))
+        self.halves.into_iter().chain(self.unconfirmed).filter_map(move |(key, part)| flow(now, &key, &part))
     }
 
     fn flow(&self, key: &FlowKey, part: &Part) -> Option<Flow> {

@@ -12,14 +12,14 @@ fn wire(address: Ipv4Addr) -> u32 {
 }
 
 /// Both entries of a TCP flow; the backend sees the client's port as another where one is given.
-fn entries(sport: u16, other_port: u16, state: State) -> [(FlowKey, FlowRecord); 2] {
+fn entries(sport: u16, snat_port: u16, state: State) -> [(FlowKey, FlowRecord); 2] {
     let key = |src, dst, sport: u16, dport: u16| {
         FlowKey::new(wire(src), wire(dst), sport.to_be(), dport.to_be(), 6)
     };
     let forward = FlowRecord {
         address: wire(BACKEND),
         port: 8080_u16.to_be(),
-        other_port: other_port.to_be(),
+        snat_port: snat_port.to_be(),
         service: 7,
         state: state as u8,
         seen: NOW - 2_000,
@@ -30,7 +30,7 @@ fn entries(sport: u16, other_port: u16, state: State) -> [(FlowKey, FlowRecord);
     let reply = FlowRecord {
         address: wire(VIP),
         port: 80_u16.to_be(),
-        other_port: if other_port == 0 { 0 } else { sport.to_be() },
+        snat_port: if snat_port == 0 { 0 } else { sport.to_be() },
         flags: FlowRecord::REPLY,
         seen: NOW - 1_000,
         number: wire(CLIENT),
@@ -38,7 +38,7 @@ fn entries(sport: u16, other_port: u16, state: State) -> [(FlowKey, FlowRecord);
         bytes: 2_000,
         ..forward
     };
-    let seen_port = if other_port == 0 { sport } else { other_port };
+    let seen_port = if snat_port == 0 { sport } else { snat_port };
     [(key(CLIENT, VIP, sport, 80), forward), (key(BACKEND, CLIENT, 8080, seen_port), reply)]
 }
 
@@ -66,8 +66,8 @@ fn a_flow_with_packets_while_the_table_is_walked_is_listed() {
 
 #[test]
 fn both_directions_are_one_flow_in_whatever_order_they_come() {
-    for other_port in [0, 61_234] {
-        let mut entries = in_table(FlowTable::Flows, entries(40_000, other_port, State::Established));
+    for snat_port in [0, 61_234] {
+        let mut entries = in_table(FlowTable::Flows, entries(40_000, snat_port, State::Established));
         let flows = joined(&entries);
         let flow = Flow {
             protocol: Protocol::Tcp,
@@ -100,9 +100,9 @@ fn a_complete_flow_is_given_out_at_once_and_half_a_one_at_the_end() {
 }
 
 #[test]
-fn what_is_left_in_young_of_an_established_flow_is_not_told_twice() {
-    let mut all = in_table(FlowTable::Young, entries(40_000, 0, State::Answered));
-    all.extend(in_table(FlowTable::Young, entries(40_001, 0, State::New)));
+fn what_is_left_in_unconfirmed_of_an_established_flow_is_not_told_twice() {
+    let mut all = in_table(FlowTable::Unconfirmed, entries(40_000, 0, State::Answered));
+    all.extend(in_table(FlowTable::Unconfirmed, entries(40_001, 0, State::New)));
     all.extend(in_table(FlowTable::Flows, entries(40_000, 0, State::Established)));
     let mut flows = joined(&all);
     flows.sort_by_key(|flow| flow.client);

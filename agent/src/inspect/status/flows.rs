@@ -14,11 +14,11 @@ pub struct FlowsState {
     /// Estimate of those that the kernel has evicted for want of room.
     pub evicted: Option<u64>,
     /// Room of the table of flows that are not established yet.
-    pub young_capacity: u32,
+    pub unconfirmed_capacity: u32,
     /// What that held.
-    pub young: Option<u64>,
+    pub unconfirmed: Option<u64>,
     /// Estimate of those that the kernel has evicted from it.
-    pub young_evicted: Option<u64>,
+    pub unconfirmed_evicted: Option<u64>,
 }
 
 impl FlowsState {
@@ -27,9 +27,9 @@ impl FlowsState {
             capacity: room.flows,
             held: count.map(|count| count.flows),
             evicted: count.map(|count| count.evicted),
-            young_capacity: room.young,
-            young: count.map(|count| count.young),
-            young_evicted: count.map(|count| count.young_evicted),
+            unconfirmed_capacity: room.unconfirmed,
+            unconfirmed: count.map(|count| count.unconfirmed),
+            unconfirmed_evicted: count.map(|count| count.unconfirmed_evicted),
         }
     }
 }

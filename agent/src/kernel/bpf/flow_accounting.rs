@@ -50,7 +50,7 @@ impl FlowAccounting {
         };
         let by_agent = self.watch.u64(Self::removed_at(table)).load(Ordering::Relaxed);
         Ok(match table {
-            FlowTable::Young => EntryCounts { made: sum(Books::YoungMade)?, removed: by_agent },
+            FlowTable::Unconfirmed => EntryCounts { made: sum(Books::UnconfirmedMade)?, removed: by_agent },
             FlowTable::Flows => {
                 EntryCounts { made: sum(Books::FlowsMade)?, removed: by_agent + sum(Books::FlowsRemoved)? }
             }
@@ -65,7 +65,7 @@ impl FlowAccounting {
     fn removed_at(table: FlowTable) -> usize {
         let place = match table {
             FlowTable::Flows => 0,
-            FlowTable::Young => 1,
+            FlowTable::Unconfirmed => 1,
         };
         offset_of!(Watch, removed) + place * size_of::<u64>()
     }

@@ -10,7 +10,7 @@ use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapError},
 };
 use aya_obj::generated::bpf_map_type;
-use dataplane_common::abi::{FlowKey, FlowRecord, FlowTable, YOUNG_ENTRIES};
+use dataplane_common::abi::{FlowKey, FlowRecord, FlowTable, UNCONFIRMED_ENTRIES};
 
 use super::{
     endpoints::is_missing,
@@ -27,7 +27,7 @@ pub(super) const PRESENT: &str = "flow_tables";
 pub(super) const FORMER: &str = "former_flow_tables";
 
 /// Tables that only this process refers to are as large as the programs' fixtures need.
-const PRIVATE: FlowSizes = FlowSizes { flows: 65_536, young: YOUNG_ENTRIES };
+const PRIVATE: FlowSizes = FlowSizes { flows: 65_536, unconfirmed: UNCONFIRMED_ENTRIES };
 
 /// The present tables, as the programs find them.
 pub(super) struct FlowMaps([MapData; FlowTable::ALL.len()]);
@@ -82,7 +82,7 @@ impl FlowMaps {
     }
 
     fn of(mut each: impl FnMut(FlowTable) -> Result<MapData>) -> Result<Self> {
-        Ok(Self([each(FlowTable::Flows)?, each(FlowTable::Young)?]))
+        Ok(Self([each(FlowTable::Flows)?, each(FlowTable::Unconfirmed)?]))
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) fn has_former(pins: &Pins) -> bool {
 
 /// Brings what is left in the former tables over to the present ones and lets go of them. All programs must use the
 /// present ones by now. How many entries there were.
-pub(super) fn bring_over(pins: &Pins) -> Result<u64> {
+pub(super) fn migrate(pins: &Pins) -> Result<u64> {
     let (mut presents, mut formers) = (pinned_outer(pins, PRESENT)?, pinned_outer(pins, FORMER)?);
     let mut brought = 0;
     for table in FlowTable::ALL {
@@ -177,7 +177,7 @@ fn bring_table_over(table: FlowTable, former: &MapData, present: &MapData) -> Re
     each_entry(former, |key, record| {
         // Entered before it is removed: its packets always find it.
         if record.is_known() {
-            sys::insert_new(present, key, &record.brought_over())?;
+            sys::insert_new(present, key, &record.migrated())?;
             brought += 1;
         }
         sys::remove(former, key)

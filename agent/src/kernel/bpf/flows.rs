@@ -1,4 +1,4 @@
-//! Maps `flows` and `young`: read as a whole, in batches.
+//! Maps `flows` and `unconfirmed`: read as a whole, in batches.
 
 use std::{
     fs, io,
@@ -8,7 +8,9 @@ use std::{
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 pub use dataplane_common::abi::FlowTable;
-use dataplane_common::abi::{ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, YOUNG_ENTRIES};
+use dataplane_common::abi::{
+    ENTRIES_PER_CPU, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, UNCONFIRMED_ENTRIES,
+};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -33,7 +35,7 @@ const ENTRIES_PER_FLOW: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FlowSizes {
     pub(super) flows: u32,
-    pub(super) young: u32,
+    pub(super) unconfirmed: u32,
 }
 
 impl FlowSizes {
@@ -49,15 +51,15 @@ impl FlowSizes {
         };
         let least = processors.saturating_mul(ENTRIES_PER_CPU);
         let entries = flows.saturating_mul(ENTRIES_PER_FLOW);
-        let young = if flows == IDLE_FLOWS { least } else { YOUNG_ENTRIES.max(least) };
-        Ok(Self { flows: entries.max(least), young })
+        let unconfirmed = if flows == IDLE_FLOWS { least } else { UNCONFIRMED_ENTRIES.max(least) };
+        Ok(Self { flows: entries.max(least), unconfirmed })
     }
 
     /// Makes room for so many entries of a table.
     pub(super) fn hold(&mut self, table: FlowTable, entries: u32) {
         let size = match table {
             FlowTable::Flows => &mut self.flows,
-            FlowTable::Young => &mut self.young,
+            FlowTable::Unconfirmed => &mut self.unconfirmed,
         };
         *size = entries.max(*size);
     }
@@ -66,7 +68,7 @@ impl FlowSizes {
     pub(super) fn of(self, table: FlowTable) -> u32 {
         match table {
             FlowTable::Flows => self.flows,
-            FlowTable::Young => self.young,
+            FlowTable::Unconfirmed => self.unconfirmed,
         }
     }
 }
@@ -106,7 +108,7 @@ fn memory() -> io::Result<u64> {
 #[derive(Debug)]
 pub(super) struct FlowTables {
     flows: MapData,
-    young: MapData,
+    unconfirmed: MapData,
     accounting: FlowAccounting,
 }
 
@@ -116,12 +118,12 @@ pub struct FlowRoom {
     /// Of established flows.
     pub flows: u32,
     /// Of those that are not yet.
-    pub young: u32,
+    pub unconfirmed: u32,
 }
 
 impl FlowTables {
-    pub(super) fn new(flows: MapData, young: MapData, accounting: FlowAccounting) -> Self {
-        Self { flows, young, accounting }
+    pub(super) fn new(flows: MapData, unconfirmed: MapData, accounting: FlowAccounting) -> Self {
+        Self { flows, unconfirmed, accounting }
     }
 
     /// How many entries were made in a table and removed from it so far.
@@ -134,13 +136,13 @@ impl FlowTables {
         let entries = |table: FlowTable| {
             self.map(table).info().map(|info| info.max_entries()).map_err(Error::map(table.name()))
         };
-        Ok(FlowRoom { flows: entries(FlowTable::Flows)?, young: entries(FlowTable::Young)? })
+        Ok(FlowRoom { flows: entries(FlowTable::Flows)?, unconfirmed: entries(FlowTable::Unconfirmed)? })
     }
 
-    /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `young`, which is read
+    /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `unconfirmed`, which is read
     /// first.
     pub(super) fn each(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        self.each_of(FlowTable::Young, &mut visit)?;
+        self.each_of(FlowTable::Unconfirmed, &mut visit)?;
         self.each_of(FlowTable::Flows, &mut visit)
     }
 
@@ -160,7 +162,7 @@ impl FlowTables {
     /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
     pub(super) fn find(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
         let now = coarse_now()?;
-        for table in [FlowTable::Flows, FlowTable::Young] {
+        for table in [FlowTable::Flows, FlowTable::Unconfirmed] {
             let found = self.entry(table, key)?;
             if let Some(record) = found.filter(|record| LiveFlow::new(record).lives(key.protocol, now)) {
                 return Ok(Some(record));
@@ -176,7 +178,7 @@ impl FlowTables {
 
     fn map(&self, table: FlowTable) -> &MapData {
         match table {
-            FlowTable::Young => &self.young,
+            FlowTable::Unconfirmed => &self.unconfirmed,
             FlowTable::Flows => &self.flows,
         }
     }
@@ -273,10 +275,10 @@ mod tests {
     fn no_table_is_smaller_than_its_free_lists() {
         let processors = aya::util::nr_cpus().unwrap() as u32;
         let idle = FlowSizes::new(Some(IDLE_FLOWS)).unwrap();
-        assert_eq!([idle.flows, idle.young], [processors * ENTRIES_PER_CPU; 2]);
+        assert_eq!([idle.flows, idle.unconfirmed], [processors * ENTRIES_PER_CPU; 2]);
         let sizes = FlowSizes::new(Some(1)).unwrap();
         assert_eq!(sizes.flows, processors * ENTRIES_PER_CPU);
-        assert!(sizes.young >= YOUNG_ENTRIES);
+        assert!(sizes.unconfirmed >= UNCONFIRMED_ENTRIES);
         assert_eq!(FlowSizes::new(Some(1_000_000)).unwrap().flows, 2_000_000);
     }
 }

@@ -119,18 +119,18 @@ impl Services for Look<'_> {
         self.entry(FlowTable::Flows, key)
     }
 
-    fn young(&self, key: &FlowKey) -> Option<&LiveFlow> {
+    fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
         if self.forgotten.borrow().contains(key) {
             return None;
         }
-        self.entry(FlowTable::Young, key)
+        self.entry(FlowTable::Unconfirmed, key)
     }
 
     fn enter_flow(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
         true
     }
 
-    fn enter_young(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
+    fn enter_unconfirmed(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
         true
     }
 
@@ -145,8 +145,8 @@ impl Services for Look<'_> {
 
     fn remember_fragment(&self, _: &FragmentKey, _: &Tuple) {}
 
-    fn other_ports(&self) -> (u16, u16) {
-        self.config.other_ports()
+    fn snat_ports(&self) -> (u16, u16) {
+        self.config.snat_ports()
     }
 
     fn may_refuse(&self, _: u32) -> bool {

@@ -24,10 +24,10 @@ mod private;
 mod probe;
 mod resize;
 mod services;
-mod sightings;
 mod stages;
 mod sys;
 mod tables;
+mod trace;
 
 use std::{
     collections::HashSet,
@@ -54,8 +54,8 @@ pub use self::{
     private::{Private, TestRun, bench},
     probe::Mechanism,
     services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
-    sightings::Watcher,
     stages::stage_name,
+    trace::Watcher,
 };
 use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};
 
@@ -171,7 +171,7 @@ impl Datapath {
     /// Brings the rest of the flows over from tables that others have replaced, once no program of an earlier version is
     /// attached any more: seconds for a million. How many entries these were.
     pub fn bring_flows_over() -> Result<u64> {
-        flow_maps::bring_over(&Pins::new())
+        flow_maps::migrate(&Pins::new())
     }
 
     /// Opens the pinned maps only, to read and write them; `None` when nothing is pinned, or not all: another process is

@@ -74,7 +74,7 @@ fn either_side_keeps_a_flow_of_datagrams() {
         advance(&tables, 100);
         assert_eq!(back(&tables, answer(TO_FIRST, PROTO_UDP, 0)), answered);
     }
-    assert_eq!(tables.balancer.young.len(), 2, "nothing began anew");
+    assert_eq!(tables.balancer.unconfirmed.len(), 2, "nothing began anew");
 }
 
 #[test]
@@ -126,12 +126,12 @@ fn a_connection_whose_answers_a_new_flow_has_claimed_is_ended() {
     let tables = tables();
     connected(&tables);
     tables.balancer.flows.remove(&reply_key());
-    tables.balancer.young.remove(&reply_key());
-    tables.balancer.young.remove(&segment_key());
+    tables.balancer.unconfirmed.remove(&reply_key());
+    tables.balancer.unconfirmed.remove(&segment_key());
     // To another VIP of the backend, from the same port.
     let mut claim = FlowRecord { address: (VIP + 1).to_be(), ..new_reply(&tables) };
     claim.seen = tables.balancer.now.get();
-    tables.balancer.young.insert(reply_key(), &claim);
+    tables.balancer.unconfirmed.insert(reply_key(), &claim);
     advance(&tables, 1);
     assert_eq!(forward(&tables, client(ACK)), Err(Refusal::BackendGone));
     assert!(tables.balancer.flows.get(&reply_key()).is_none(), "the new flow's answers are its own");
@@ -142,7 +142,7 @@ fn new_reply(tables: &Memory) -> FlowRecord {
     let other = self::tables();
     let _ = forward(&other, segment(SYN));
     other.balancer.now.set(tables.balancer.now.get());
-    other.balancer.young.get(&reply_key()).expect("an entry").record()
+    other.balancer.unconfirmed.get(&reply_key()).expect("an entry").record()
 }
 
 proptest! {

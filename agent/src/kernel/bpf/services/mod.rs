@@ -81,7 +81,7 @@ impl ServiceMap {
             rings: source("rings")?,
             flows: FlowTables::new(
                 source("flows")?,
-                source("young")?,
+                source("unconfirmed")?,
                 FlowAccounting::new(source("flow_books")?, &source("watch")?)?,
             ),
         };

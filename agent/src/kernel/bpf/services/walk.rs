@@ -20,13 +20,13 @@ pub struct FlowCount {
     /// Entries whose backend has answered and whose client has acknowledged that: two a flow.
     pub flows: u64,
     /// The others.
-    pub young: u64,
+    pub unconfirmed: u64,
     /// Entries removed since the first walk, old ones that the programs looked at no more.
     pub removed: u64,
     /// Entries that the kernel has evicted from `flows` since the table was made, at least.
     pub evicted: u64,
-    /// The same of `young`.
-    pub young_evicted: u64,
+    /// The same of `unconfirmed`.
+    pub unconfirmed_evicted: u64,
 }
 
 /// A walk. The tables' programs need none: they look at no entry that is idle for longer than its state allows.
@@ -36,7 +36,7 @@ pub struct FlowWalk {
     table: FlowTable,
     at: Option<u32>,
     count: FlowCount,
-    /// What was made of `flows` and `young` before the walk began.
+    /// What was made of `flows` and `unconfirmed` before the walk began.
     made: Option<[u64; 2]>,
     keys: Vec<FlowKey>,
     values: Vec<FlowRecord>,
@@ -46,7 +46,7 @@ impl FlowWalk {
     pub(super) fn new(maps: Arc<Maps>) -> Self {
         Self {
             maps,
-            table: FlowTable::Young,
+            table: FlowTable::Unconfirmed,
             at: None,
             count: FlowCount::default(),
             made: None,
@@ -62,7 +62,7 @@ impl FlowWalk {
     pub fn step(&mut self) -> Result<Option<FlowCount>> {
         if self.made.is_none() {
             let made = |table| self.maps.flows.entry_counts(table).map(|counts| counts.made);
-            self.made = Some([made(FlowTable::Flows)?, made(FlowTable::Young)?]);
+            self.made = Some([made(FlowTable::Flows)?, made(FlowTable::Unconfirmed)?]);
         }
         let mut left = (2 * self.maps.flows.capacity()?).div_ceil(STEPS) as usize;
         loop {
@@ -100,22 +100,22 @@ impl FlowWalk {
     /// How many entries were evicted: those that were made before the walk, and were neither removed nor found. Found
     /// are some that were made meanwhile, too: it is a lower limit, which never falls.
     fn estimate(&mut self) -> Result<()> {
-        let [flows, young] = self.made.unwrap_or_default();
+        let [flows, unconfirmed] = self.made.unwrap_or_default();
         let missing = |table, made: u64, found: u64| -> Result<u64> {
             Ok(made.saturating_sub(self.maps.flows.entry_counts(table)?.removed).saturating_sub(found))
         };
         let evicted = missing(FlowTable::Flows, flows, self.count.flows)?;
-        let young_evicted = missing(FlowTable::Young, young, self.count.young)?;
+        let unconfirmed_evicted = missing(FlowTable::Unconfirmed, unconfirmed, self.count.unconfirmed)?;
         self.count.evicted = self.count.evicted.max(evicted);
-        self.count.young_evicted = self.count.young_evicted.max(young_evicted);
+        self.count.unconfirmed_evicted = self.count.unconfirmed_evicted.max(unconfirmed_evicted);
         Ok(())
     }
 
     /// Begins anew; gives what was counted.
     fn begin(&mut self) -> FlowCount {
         let counted = self.count;
-        self.count = FlowCount { flows: 0, young: 0, ..counted };
-        (self.table, self.at, self.made) = (FlowTable::Young, None, None);
+        self.count = FlowCount { flows: 0, unconfirmed: 0, ..counted };
+        (self.table, self.at, self.made) = (FlowTable::Unconfirmed, None, None);
         counted
     }
 
@@ -133,7 +133,7 @@ impl FlowWalk {
             }
         }
         match self.table {
-            FlowTable::Young => self.count.young += alive,
+            FlowTable::Unconfirmed => self.count.unconfirmed += alive,
             FlowTable::Flows => self.count.flows += alive,
         }
         Ok((read, next.is_none()))

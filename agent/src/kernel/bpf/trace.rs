@@ -1,9 +1,9 @@
-//! Ring `sightings`: the programs' events, written while map `watch` says that there is a reader.
+//! Ring `trace_events`: the programs' events, written while map `watch` says that there is a reader.
 
 use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering, time::Duration};
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use dataplane_common::abi::{SEEN_SHIFT, Sighting, SightingPace, Watch};
+use dataplane_common::abi::{SEEN_SHIFT, TraceEvent, TracePace, Watch};
 
 use super::{
     error::{Context as _, Error, Result},
@@ -11,10 +11,10 @@ use super::{
     sys::Mapping,
 };
 
-const RING: &str = "sightings";
-const PACE: &str = "sighting_pace";
+const RING: &str = "trace_events";
+const PACE: &str = "trace_pace";
 
-type PaceBytes = [u8; size_of::<SightingPace>()];
+type PaceBytes = [u8; size_of::<TracePace>()];
 
 /// Switches the programs' events on and reads them. One at a time. They stop by themselves when nobody asks any more.
 pub struct Watcher {
@@ -54,11 +54,11 @@ impl Watcher {
     }
 
     /// The next of what was told.
-    pub fn take(&mut self) -> Option<Sighting> {
+    pub fn take(&mut self) -> Option<TraceEvent> {
         loop {
             // One of another size is another version's.
-            if let Ok(sighting) = bytemuck::try_pod_read_unaligned(&self.ring.next()?) {
-                return Some(sighting);
+            if let Ok(traced) = bytemuck::try_pod_read_unaligned(&self.ring.next()?) {
+                return Some(traced);
             }
         }
     }
@@ -71,6 +71,6 @@ impl Watcher {
 
     fn total_untold(&self) -> Result<u64> {
         let values = self.pace.get(&0, 0).map_err(Error::map(PACE))?;
-        Ok(values.iter().map(|bytes| bytemuck::pod_read_unaligned::<SightingPace>(bytes).untold).sum())
+        Ok(values.iter().map(|bytes| bytemuck::pod_read_unaligned::<TracePace>(bytes).untold).sum())
     }
 }
