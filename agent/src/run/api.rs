@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     kernel::tasks::Faults,
-    serve::{App, Events, Request, Server, Socket, View},
+    serve::{App, Counts, Events, Request, Server, Socket, View},
     sources::config::SOCKET,
 };
 
@@ -23,7 +23,7 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(requests: mpsc::Sender<Request>, view: watch::Receiver<View>, faults: Faults) -> Self {
-        let app = App { requests, view, events: Events::default() };
+        let app = App { requests, view, events: Events::default(), counts: Counts::default() };
         Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 

@@ -5,6 +5,7 @@
 //! ([`Events`]) that no reader can slow down.
 
 mod client;
+mod counts;
 mod events;
 mod refusal;
 mod rows;
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 pub use self::{
     client::{Client, ClientError, Lines},
+    counts::Counts,
     events::{Event, Events, Lost, Reader},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Drained, Reloaded, ServiceRow},

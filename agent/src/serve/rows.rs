@@ -1,8 +1,7 @@
 //! Answers; the field names are the stable keys of the JSON.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     vec,
 };
@@ -14,7 +13,10 @@ use control::{
 use dataplane_common::{abi::FanRecord, fan::host_of};
 use serde::{Deserialize, Serialize};
 
-use super::View;
+use super::{
+    View,
+    counts::{Counts, Flows},
+};
 use crate::kernel::bpf;
 
 /// Services that are written at once, in a fraction of a millisecond.
@@ -103,9 +105,6 @@ pub struct BackendRow {
     pub flows: Option<u64>,
 }
 
-/// Established flows of each service and backend.
-type Flows = HashMap<(Vip, SocketAddrV4), u64>;
-
 impl View {
     /// All services with their state.
     pub fn states(&self) -> impl Iterator<Item = ServiceState> {
@@ -116,21 +115,22 @@ impl View {
         self.map.is_some() && !self.failed.contains(&entry.wanted.vip)
     }
 
-    /// All services, with their flows where they are to be `counted`.
-    pub(super) fn list(&self, counted: bool) -> bpf::Result<List> {
-        let flows = if counted { Some(self.flows()?) } else { None };
+    /// All services, with their flows where they are to be counted.
+    pub(super) fn list(&self, counts: Option<&Counts>) -> bpf::Result<List> {
+        let flows = counts.map(|counts| self.flows(counts)).transpose()?;
         let entries: Vec<_> = self.desired.entries().cloned().collect();
         Ok(List { view: self.clone(), flows, entries: entries.into_iter(), opening: Some(b'[') })
     }
 
     /// The service of a name, with its flows.
-    pub(super) fn named(&self, name: &str) -> bpf::Result<Option<ServiceRow>> {
+    pub(super) fn named(&self, name: &str, counts: &Counts) -> bpf::Result<Option<ServiceRow>> {
         let Some(entry) = self.desired.get(name) else { return Ok(None) };
-        Ok(Some(self.row(entry, Some(&self.flows()?))))
+        let flows = self.flows(counts)?;
+        Ok(Some(self.row(entry, Some(&flows))))
     }
 
-    fn flows(&self) -> bpf::Result<Flows> {
-        self.map.as_ref().map_or_else(|| Ok(Flows::default()), bpf::ServiceMap::count_flows)
+    fn flows(&self, counts: &Counts) -> bpf::Result<Arc<Flows>> {
+        self.map.as_ref().map_or_else(|| Ok(Arc::default()), |map| counts.of(map))
     }
 
     fn row(&self, entry: &Entry, flows: Option<&Flows>) -> ServiceRow {
@@ -156,7 +156,7 @@ impl View {
 #[derive(Debug)]
 pub(super) struct List {
     view: View,
-    flows: Option<Flows>,
+    flows: Option<Arc<Flows>>,
     entries: vec::IntoIter<Arc<Entry>>,
     /// What the next part begins with; `None` after the last.
     opening: Option<u8>,
@@ -171,7 +171,7 @@ impl List {
             if place > 0 {
                 text.push(b',');
             }
-            serde_json::to_writer(&mut text, &self.view.row(&entry, self.flows.as_ref()))?;
+            serde_json::to_writer(&mut text, &self.view.row(&entry, self.flows.as_deref()))?;
         }
         match self.entries.len() {
             0 => text.push(b']'),

@@ -31,8 +31,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View, events::READERS,
-    paths,
+    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View, counts::Counts,
+    events::READERS, paths,
 };
 use crate::{
     kernel::bpf,
@@ -65,6 +65,8 @@ pub struct App {
     pub view: watch::Receiver<View>,
     /// What happens.
     pub events: Events,
+    /// What readers know of flows.
+    pub counts: Counts,
 }
 
 /// The running server. It ends with the value and its socket with it, after what it was asked is answered.
@@ -157,8 +159,8 @@ fn router(app: App) -> Router {
 
 /// Each part is made when the former one is on its way, and not on the thread that serves: other answers come between.
 async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal> {
-    let is_counted = uri.query() != Some("flows=no");
-    let list = app.read(move |view| view.list(is_counted)).await?;
+    let counts = (uri.query() != Some("flows=no")).then(|| app.counts.clone());
+    let list = app.read(move |view| view.list(counts.as_ref())).await?;
     let parts = stream::try_unfold(list, async |mut list| {
         let (part, list) = tokio::task::spawn_blocking(move || (list.part(), list)).await?;
         let part = part?;
@@ -168,8 +170,8 @@ async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal>
 }
 
 async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
-    let sought = name.clone();
-    let row = app.read(move |view| view.named(&sought)).await?;
+    let (sought, counts) = (name.clone(), app.counts.clone());
+    let row = app.read(move |view| view.named(&sought, &counts)).await?;
     row.map(Json).ok_or_else(|| Refusal::not_found(ChangeError::NoService(name).to_string()))
 }
 
@@ -264,7 +266,7 @@ async fn not_allowed(request: HttpRequest) -> Refusal {
 }
 
 impl App {
-    /// Answers from the latest view. Counting flows reads the whole table: not on the thread that serves.
+    /// Answers from the latest view, not on the thread that serves: an answer may wait for a count of the flows.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> bpf::Result<T> + Send + 'static,

@@ -21,7 +21,7 @@ fn view(services: usize) -> View {
 }
 
 fn parts(view: &View) -> Vec<Vec<u8>> {
-    let mut list = view.list(false).unwrap();
+    let mut list = view.list(None).unwrap();
     std::iter::from_fn(|| Some(list.part().unwrap()).filter(|part| !part.is_empty())).collect()
 }
 

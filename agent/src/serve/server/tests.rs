@@ -19,7 +19,12 @@ async fn case() -> Case {
     let events = Events::default();
     let server = Server::start(
         Socket::bind_with_link(&path, &folder.path().join("usual.sock"), None).unwrap(),
-        App { requests: sender, view: watch::channel(View::default()).1, events: events.clone() },
+        App {
+            requests: sender,
+            view: watch::channel(View::default()).1,
+            events: events.clone(),
+            counts: Counts::default(),
+        },
     );
     let client = Client::connect_to(&path).await.unwrap();
     Case { folder, _server: server.unwrap(), requests, events, client }

@@ -20,6 +20,9 @@ pub(super) fn flows(maps: &Maps) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
             *counts.entry((flow.service, flow.backend)).or_default() += 1;
         }
     })?;
+    if counts.is_empty() {
+        return Ok(HashMap::new());
+    }
     let vips: HashMap<u32, Vip> = maps.records.list()?.into_iter().map(|(vip, index)| (index, vip)).collect();
     let mut named: HashMap<(Vip, SocketAddrV4), u64> = HashMap::new();
     for ((service, backend), flows) in counts {
