@@ -33,18 +33,18 @@ impl Known<'_> {
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
         }
-        let standing: Vec<&Service> = self.desired.entries().map(|entry| &entry.wanted).collect();
-        let all = placed.iter().map(|placed| &placed.service).chain(standing.iter().copied());
-        let taken = placed.iter().filter_map(|placed| {
-            let Vip { address, .. } = placed.service.vip;
-            let why = self.held.taken.why(placed.service.vip, all.clone())?;
-            Some(placed.wrong_vip(format!("{address} {why}; give the service another VIP")))
+        let taken = placed.iter().filter_map(|own| {
+            let Vip { address, .. } = own.service.vip;
+            let standing = self.inputs.with_vip_address(self.desired, address);
+            let all = placed.iter().map(|placed| &placed.service).chain(standing);
+            let why = self.held.taken.why(own.service.vip, all)?;
+            Some(own.wrong_vip(format!("{address} {why}; give the service another VIP")))
         });
         let taken: Vec<Problem> = taken.collect();
         if !taken.is_empty() {
             return Err(Refusal::conflicts(taken));
         }
-        let problems = check_beside(placed, standing.iter().copied());
+        let problems = check_beside(placed, self.inputs, self.desired);
         if !problems.is_empty() {
             return Err(Refusal::conflicts(problems));
         }

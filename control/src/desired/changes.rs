@@ -106,8 +106,8 @@ pub fn check(
     }
     let applied =
         |service: &Service| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
-    let new = services.iter().filter(|service| applied(service).is_none());
-    if inputs.definitions() + new.count() > MAX_SERVICES as usize {
+    let new = services.iter().filter(|service| applied(service).is_none()).count();
+    if new > 0 && inputs.definitions() + new > MAX_SERVICES as usize {
         problems.push((0, ChangeError::TooMany));
     }
     if !problems.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{Dirty, Name, index::Index};
+use super::{Desired, Dirty, Name, index::Index};
 use crate::{
     model::{FanSpec, Origin, PortRange},
     service::{Algorithm, Backend, Down, Service, Vip},
@@ -210,6 +210,27 @@ impl Inputs {
     pub fn definitions(&self) -> usize {
         let statements = self.inputs.values().flat_map(|input| input.services.values());
         statements.filter(|statement| statement.definition.is_some()).count()
+    }
+
+    /// The services of `desired` that have a VIP of an address.
+    pub fn with_vip_address<'d>(
+        &'d self,
+        desired: &'d Desired,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'d Service> {
+        let named = self.index.with_vip_address(address).filter_map(|(_, name)| desired.get(name));
+        named.map(|entry| &entry.wanted).filter(move |service| service.vip.address == address)
+    }
+
+    /// The services of `desired` that have a backend of an address.
+    pub fn with_backend<'d>(
+        &'d self,
+        desired: &'d Desired,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'d Service> {
+        let named = self.index.with_backend(address).filter_map(|(_, name)| desired.get(name));
+        let has = move |service: &&Service| service.backends.iter().any(|backend| backend.address == address);
+        named.map(|entry| &entry.wanted).filter(has)
     }
 
     /// Names of all that is said.

@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use control::service::Service;
+use control::{
+    desired::{Desired, Inputs},
+    service::Service,
+};
 use ipnet::Ipv4Net;
 
 use super::{Placed, Problem};
@@ -20,50 +23,27 @@ pub fn check_addresses(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem
             problems
                 .push(placed.wrong_vip(format!("{vip} lies in overlay {overlay}; give an unused address")));
         }
-        problems.extend(backends_among(placed, &vips));
+        problems.extend(backends_among(placed, |address| vips.get(&address).copied()));
     }
     problems
 }
 
-/// What contradicts services that are there and that these do not replace.
-pub fn check_beside<'a>(
-    placed: &[Placed],
-    standing: impl Iterator<Item = &'a Service> + Clone,
-) -> Vec<Problem> {
+/// What contradicts services that are there and that these do not replace. Looks at no others: a change of one among ten
+/// thousand services costs what it names.
+pub fn check_beside(placed: &[Placed], inputs: &Inputs, desired: &Desired) -> Vec<Problem> {
     let named: HashSet<&str> = placed.iter().map(|placed| placed.service.name.as_str()).collect();
-    let is_named = |service: &&Service| named.contains(service.name.as_str());
-    let others = standing.clone().filter(|service| !is_named(service));
-    let held = vips(others.clone());
-    let mut problems: Vec<_> = placed.iter().flat_map(|placed| backends_among(placed, &held)).collect();
-    let former = standing.filter(is_named).map(|service| (service.name.as_str(), service.vip.address));
-    let former: HashMap<&str, IpAddr> = former.collect();
-    // A VIP that stays has been checked: one change among thousands of services looks at no other's backends.
-    let new = placed.iter().filter(|placed| {
-        let Service { name, vip, .. } = &placed.service;
-        former.get(name.as_str()) != Some(&vip.address)
-    });
-    problems.extend(vips_among_backends(&new.collect::<Vec<_>>(), others));
-    problems
-}
-
-/// The VIPs that are addresses of others' backends.
-fn vips_among_backends<'a>(new: &[&Placed], others: impl Iterator<Item = &'a Service>) -> Vec<Problem> {
-    let addresses: HashSet<IpAddr> = new.iter().map(|placed| placed.service.vip.address).collect();
-    if addresses.is_empty() {
-        return Vec::new();
-    }
-    let owned =
-        others.flat_map(|service| service.backends.iter().map(move |backend| (backend.address, service)));
-    let owners: HashMap<IpAddr, &Service> =
-        owned.filter(|(address, _)| addresses.contains(address)).collect();
-    let wrong = new.iter().filter_map(|placed| {
+    let stays = |service: &&Service| !named.contains(service.name.as_str());
+    let vip_of = |address| Some(inputs.with_vip_address(desired, address).find(stays)?.name.as_str());
+    let mut problems: Vec<_> =
+        placed.iter().flat_map(|placed| backends_among(placed, vip_of).collect::<Vec<_>>()).collect();
+    problems.extend(placed.iter().filter_map(|placed| {
         let vip = placed.service.vip.address;
-        let owner = &owners.get(&vip)?.name;
+        let owner = &inputs.with_backend(desired, vip).find(stays)?.name;
         let message =
             format!("{vip} is a backend's address of service {owner}; give the service another VIP");
         Some(placed.wrong_vip(message))
-    });
-    wrong.collect()
+    }));
+    problems
 }
 
 /// Whose VIP an address is.
@@ -71,13 +51,14 @@ fn vips<'a>(services: impl Iterator<Item = &'a Service>) -> HashMap<IpAddr, &'a 
     services.map(|service| (service.vip.address, service.name.as_str())).collect()
 }
 
-/// The service's backends that are VIPs.
-fn backends_among(placed: &Placed, vips: &HashMap<IpAddr, &str>) -> Vec<Problem> {
-    let backends = placed.service.backends.iter().enumerate();
-    let wrong = backends.filter_map(|(place, backend)| {
-        let other = vips.get(&backend.address)?;
+/// The service's backends that are VIPs; `vip_of` names the service that has an address as its VIP.
+fn backends_among<'a>(
+    placed: &'a Placed,
+    vip_of: impl Fn(IpAddr) -> Option<&'a str>,
+) -> impl Iterator<Item = Problem> {
+    placed.service.backends.iter().enumerate().filter_map(move |(place, backend)| {
+        let other = vip_of(backend.address)?;
         let message = format!("{} is the VIP of service {other}; name its backends", backend.address);
         Some(placed.wrong_backend(place, message))
-    });
-    wrong.collect()
+    })
 }

@@ -1,3 +1,4 @@
+use control::desired::{self, Input, Inputs, SourceId};
 use proptest::prelude::*;
 
 use super::*;
@@ -285,9 +286,12 @@ fn services_that_stand_keep_their_vips_and_backends_addresses_for_themselves() {
         format!("[[service]]\nname = '{name}'\n{lines}")
     };
     let standing = services(&(one("web", "10.0.0.1", "172.16.0.1") + &one("db", "10.0.0.2", "172.16.0.2")));
+    let mut inputs = Inputs::default();
+    let dirty = inputs.replace(SourceId::Applied, Input::defining("applied", &standing));
+    let (desired, _) = desired::desired(&inputs, &desired::Desired::default(), &dirty);
     let beside = |text: &str| {
         let placed = parse(text).unwrap();
-        let problems = check_beside(&placed, standing.iter());
+        let problems = check_beside(&placed, &inputs, &desired);
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let taken =
