@@ -35,5 +35,5 @@ pub(super) async fn services() -> anyhow::Result<Vec<ServiceState>> {
 /// The running agent's service of a name; a name that none has is a mistake.
 pub(super) async fn service(name: &str) -> anyhow::Result<ServiceState> {
     let found = services().await?.into_iter().find(|service| service.name == name);
-    found.ok_or_else(|| anyhow!("no service {}; 'fanlight status' lists them", quoted(name)))
+    found.ok_or_else(|| anyhow!("no service {}; 'fanlight service list' lists them", quoted(name)))
 }

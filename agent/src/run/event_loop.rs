@@ -124,8 +124,7 @@ impl Agent {
         let mut api = Api::new(requests, view.subscribe(), faults.clone());
         api.move_to(&files.config.api.socket, None);
         let report = Report::new(node.to_string());
-        let records =
-            Records { agent: report.record(), services: view.subscribe(), path: RECORD_FILE.into() };
+        let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
         let shadowed = start_tasks(&faults, watched, &view, &api);
         let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {

@@ -84,7 +84,7 @@ fn flows_of_every_state_are_listed_with_client_vip_backend_and_service() {
         list(&fleet, "--service web").iter().all(|flow| flow["state"] == "closed").then_some(())
     });
     let wrong = fleet[0].fanlight(["flow", "list", "--service", "wbe"]).exits(1);
-    assert_eq!(wrong.stderr, "fanlight: flow list: no service 'wbe'; 'fanlight status' lists them\n");
+    assert_eq!(wrong.stderr, "fanlight: flow list: no service 'wbe'; 'fanlight service list' lists them\n");
     agent.kill9();
     let none = fleet[0].fanlight(["flow", "list"]).exits(1);
     assert!(none.stderr.starts_with("fanlight: flow list: no agent is running: "), "{none}");

@@ -151,7 +151,7 @@ fn a_monitor_of_one_service_shows_no_other_and_a_name_that_none_has_is_refused()
     all.event("one of no service", |event| event["reason"] == "refused-no-service");
     drop(process.kill());
     let wrong = fleet[0].fanlight(["monitor", "--service", "wbe"]).exits(1);
-    assert_eq!(wrong.stderr, "fanlight: monitor: no service 'wbe'; 'fanlight status' lists them\n");
+    assert_eq!(wrong.stderr, "fanlight: monitor: no service 'wbe'; 'fanlight service list' lists them\n");
     all.stop();
 }
 
