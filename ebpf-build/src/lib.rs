@@ -7,8 +7,10 @@
 mod compiler;
 mod linker;
 mod object;
+mod sizes;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -19,6 +21,7 @@ use anyhow::{Context, Result, bail};
 pub use crate::{
     compiler::{Compiler, NIGHTLY, RUSTC_VARIABLE},
     linker::{LINKER_VERSION, LLVM_MAJOR, Linker},
+    sizes::{Size, check as check_sizes},
 };
 
 /// Set (to anything but `0`) it makes [`embed`] take the object that logs.
@@ -80,6 +83,8 @@ pub struct Built {
     pub compiler: String,
     /// Its size in bytes.
     pub size: usize,
+    /// Its programs.
+    pub programs: BTreeMap<String, Size>,
 }
 
 /// A feature of the kernel programs' package.
@@ -113,10 +118,11 @@ pub fn build(place: &Place, features: &[Feature]) -> Result<Built> {
 
     let linked = directory.join(TARGET).join("release").join(BINARY);
     let raw = fs::read(&linked).with_context(|| format!("{} was not made", linked.display()))?;
-    let stripped = object::finish(&raw).with_context(|| format!("{} is no good", linked.display()))?;
+    let (stripped, programs) =
+        object::finish(&raw).with_context(|| format!("{} is no good", linked.display()))?;
     let object = directory.join("fanlight.o");
     write_if_changed(&object, &stripped)?;
-    Ok(Built { object, compiler: compiler.description(), size: stripped.len() })
+    Ok(Built { object, compiler: compiler.description(), size: stripped.len(), programs })
 }
 
 /// What the agent's build script does: builds, and copies the object to `OUT_DIR/fanlight.o`.

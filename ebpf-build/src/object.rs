@@ -1,15 +1,20 @@
 //! What happens to the linked object: no panic may be left in it, and its debug sections go.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use object::{
     build::elf::{Builder, SectionData},
     elf,
 };
 
-/// Checks the object and returns it without debug sections; BTF stays.
-pub(crate) fn finish(raw: &[u8]) -> Result<Vec<u8>> {
+use crate::sizes::{self, Size};
+
+/// Checks the object and returns it without debug sections (BTF stays), and how large its programs are.
+pub(crate) fn finish(raw: &[u8]) -> Result<(Vec<u8>, BTreeMap<String, Size>)> {
     let mut builder = Builder::read(raw).context("not an ELF object")?;
     refuse_panics(&builder)?;
+    let programs = sizes::of(&builder).context("measuring the programs")?;
 
     for section in &mut builder.sections {
         let name = section.name.as_slice();
@@ -22,7 +27,7 @@ pub(crate) fn finish(raw: &[u8]) -> Result<Vec<u8>> {
     builder.set_section_sizes();
     let mut stripped = Vec::new();
     builder.write(&mut stripped).context("stripping debug sections")?;
-    Ok(stripped)
+    Ok((stripped, programs))
 }
 
 /// LLVM keeps the names of sections and symbols in one table; the writer wants one each.

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use ebpf_build::Place;
 
 use crate::{
+    build::build_ebpf,
     clock,
     command::{cargo, cargo_program, run},
     guests::KERNELS,
@@ -45,6 +46,7 @@ pub(crate) fn ci(place: &Place, full: bool, since: Option<u64>, tested: bool) ->
     } else {
         lab::build_and_test(place, &[], &mut steps)?
     };
+    steps.step("kernel programs", || build_ebpf(place, false))?;
     steps.step("lints", || lints(place))?;
     guests(place, full, &built, &mut steps)?;
     steps.close();
