@@ -1,11 +1,10 @@
 //! What becomes of a packet: pure functions, one per hook, from headers and tables to a [`Verdict`].
 
-use core::hint::black_box;
-
 use network_types::eth::EthHdr;
 
 use crate::{
     abi::{Config, EndpointRecord, FanRecord, MAX_FANS},
+    codegen::{off_the_common_way, unknown},
     fan, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
@@ -193,13 +192,6 @@ fn fan_in(config: &Config, slot: u32) -> &FanRecord {
     &config.fans[slot as usize % MAX_FANS]
 }
 
-/// Keeps what follows in a block of its own. LLVM would otherwise put the stores of this exit's constants in front of
-/// the branch to it, where every packet pays for every exit.
-#[inline(always)]
-pub fn off_the_common_way() {
-    black_box(());
-}
-
 /// The fan whose overlay holds `address`.
 #[inline(always)]
 fn fan_of(config: &Config, address: u32) -> Option<&FanRecord> {
@@ -220,12 +212,12 @@ fn any_fan(config: &Config) -> Option<&FanRecord> {
 
 /// The first used slot that `wanted` accepts.
 ///
-/// It is found by comparing, but taken by the number that stands in it: the verifier would follow every slot's address
-/// through all that comes after, and multiply its work by the number of slots.
+/// It is found by comparing, but taken by the number that stands in it ([rule 4](crate::codegen)): eight slots would mean eight
+/// times the verifier's work.
 #[inline(always)]
 fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
-    // Unknown to LLVM, which would keep the addresses of all slots on the stack from one search to the next.
-    let fans = black_box(&config.fans);
+    // Rule 6 of `codegen`: the addresses of all slots would stay on the stack from one search to the next.
+    let fans = unknown(&config.fans);
     for (index, fan) in fans.iter().enumerate() {
         if index as u32 >= config.fan_slots {
             return None;

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod abi;
 pub mod checksum;
+pub mod codegen;
 pub mod decide;
 pub mod ecn;
 pub mod fan;

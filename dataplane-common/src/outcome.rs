@@ -163,7 +163,7 @@ numbered! {
 }
 
 impl Hook {
-    /// The hook of a number that is one's. By its bits: the verifier follows each branch of a comparison.
+    /// The hook of a number that is one's. By its bits: [rule 3](crate::codegen).
     #[inline(always)]
     pub const fn of(number: u32) -> Self {
         match number & 3 {

@@ -1,7 +1,6 @@
 //! What is to become of a packet, as plain data: it can be printed, compared, and carried from one program to the next.
 //!
-//! All of it is one structure whose every field is always set, instead of an enum with fields: LLVM moves what two branches
-//! have in common before it asks which was taken, and the verifier refuses a register that was never set.
+//! All of it is one structure whose every field is always set ([rule 2](crate::codegen)), instead of an enum with fields.
 
 mod words;
 
@@ -260,8 +259,7 @@ pub struct Party {
     pub is_outside: bool,
 }
 
-/// What a packet's sender gets back. Every field is set, whatever the answer is made with: LLVM moves them all before it
-/// asks, and the verifier refuses a register that was never set.
+/// What a packet's sender gets back. Every field is set, whatever the answer is made with ([rule 2](crate::codegen)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// What it is.

@@ -6,7 +6,7 @@
 
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, VipKey},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     packet::Packet,
     wire::Ipv4,
 };
@@ -69,8 +69,8 @@ pub trait Services {
     fn may_refuse(&self, client: u32) -> bool;
     /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
     fn now(&self) -> u32;
-    /// Whether one of the numbers below `most` does; none is asked for after that. For a program: a loop of the kernel's, whose
-    /// body the verifier walks once.
+    /// Whether one of the numbers below `most` does; none is asked for after that. For a program:
+    /// [rule 7](crate::codegen).
     fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
         (0..most).any(does)
     }

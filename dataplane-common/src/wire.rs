@@ -44,7 +44,7 @@ pub struct Ipv4Frame {
     pub ip: Ipv4Hdr,
 }
 
-/// A MAC address as three words in wire order: LLVM for BPF calls a function to copy six bytes, but not three words.
+/// A MAC address as three words in wire order ([rule 5](crate::codegen)).
 #[inline(always)]
 pub const fn mac_words(mac: &[u8; 6]) -> [u16; 3] {
     let &[a, b, c, d, e, f] = mac;

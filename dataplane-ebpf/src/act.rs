@@ -9,7 +9,8 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    decide::{self, Context, Relayed, Tables, off_the_common_way},
+    codegen::off_the_common_way,
+    decide::{self, Context, Relayed, Tables},
     ecn,
     outcome::{Hook, Outcome, Stage},
     packet::Packet,
@@ -188,7 +189,7 @@ fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<i
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
     frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
     let fan = maps::fan(fan).ok_or(Refused)?;
-    // Read behind the helper instead of carried across it: reading again costs less than spilling.
+    // Rule 8 of `codegen`.
     let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
     *outer = outer_header(fan.address, host, inner);
     if routed {

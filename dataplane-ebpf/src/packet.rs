@@ -33,7 +33,7 @@ pub struct Refused;
 
 /// A header at an even offset of a packet.
 ///
-/// LLVM loads a value byte by byte unless its type promises more. The promise is the verifier's to keep: it counts
+/// Rule 9 of [`codegen`](dataplane_common::codegen). The promise is the verifier's to keep: it counts
 /// packets as starting two bytes (`NET_IP_ALIGN`) behind a word boundary, refuses accesses that are misaligned by
 /// that count where the machine cannot make them, and lets the machine make them elsewhere.
 #[repr(C, align(2))]

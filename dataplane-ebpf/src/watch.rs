@@ -13,7 +13,7 @@ use dataplane_common::{
         FlowKey, FlowRecord, LiveFlow, TRACE_EVENTS_PER_SECOND, TRACE_HEAD, TRACE_RING_BYTES, TraceEvent,
         TracePace, Watch,
     },
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     outcome::{Hook, Outcome},
     vip::Services as _,
     wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP},

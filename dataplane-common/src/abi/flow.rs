@@ -70,7 +70,7 @@ pub struct FlowKey {
     pub dport: u16,
     /// TCP or UDP.
     pub protocol: u8,
-    /// Zero, like the next: LLVM calls a function to clear three bytes, but not one and two.
+    /// Zero, like the next: no array of three ([rule 5](crate::codegen)).
     pub pad: u8,
     /// Zero.
     pub pad2: u16,

@@ -146,8 +146,8 @@ impl BackendRecord {
     /// Its endpoint has vanished: flows that nobody can be told of, those of UDP, move on at their next packet.
     pub const ABSENT: u16 = 4;
 
-    /// The flags that end a flow of a protocol. Computed from the protocol's number instead of compared with it: a branch
-    /// would cost every packet, and the verifier more.
+    /// The flags that end a flow of a protocol. Computed from the protocol's number instead of compared with it
+    /// ([rule 3](crate::codegen)): a branch would cost every packet.
     #[inline(always)]
     pub(crate) const fn over(protocol: u8) -> u16 {
         Self::GONE | (protocol >> 2) as u16 & Self::ABSENT

@@ -3,7 +3,7 @@
 use super::{Place, Refusal, Segment, Services, Translation, Tuple, flow, fragment};
 use crate::{
     abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey, mix},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     icmp,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},

@@ -1,6 +1,6 @@
 //! Entries of the flow tables: their age, and what they make of a packet.
 
-use core::{cell::Cell, hint::black_box};
+use core::cell::Cell;
 
 use super::{
     Place,
@@ -8,21 +8,21 @@ use super::{
 };
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, SEEN_STEP, State, idle},
-    decide::off_the_common_way,
+    codegen::{off_the_common_way, unknown},
     wire::{PROTO_TCP, PROTO_UDP},
 };
 
 /// Idle time after which an entry counts no more, in units of the coarse clock.
 #[inline(always)]
 fn life(protocol: u8, state: u8) -> u32 {
-    // Linux 6.1 forgets the bounds of what was joined by "or", and LLVM drops a mask that changes nothing it knows of.
-    LIVES[(black_box(state & 7 | (protocol & TCP_BIT) << 2) & 15) as usize]
+    // Rule 6 of `codegen`: the mask.
+    LIVES[(unknown(state & 7 | (protocol & TCP_BIT) << 2) & 15) as usize]
 }
 
 /// The bit that tells TCP's number from UDP's.
 const TCP_BIT: u8 = 2;
 
-/// By state, for UDP and then for TCP. A table, because the verifier follows each of a comparison's branches.
+/// By state, for UDP and then for TCP. A table: [rule 3](crate::codegen).
 static LIVES: [u32; 16] = {
     const fn units(seconds: u64) -> u32 {
         ((seconds * 1_000_000_000) >> SEEN_SHIFT) as u32
@@ -72,8 +72,8 @@ pub(super) const fn reply_key(key: &FlowKey, forward: &FlowRecord, source: u32) 
 /// The entry of the backend's packets in the flow of a forward entry.
 #[inline(always)]
 pub(super) fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
-    // Unknown to LLVM, which would call a function to clear both counts byte by byte.
-    let none = black_box(0);
+    // Rule 6 of `codegen`: both counts.
+    let none = unknown(0);
     FlowRecord {
         address: key.dst,
         port: key.dport,
@@ -90,7 +90,7 @@ pub(super) fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
 #[inline(always)]
 pub(super) fn forward_record(key: &FlowKey, reply: &FlowRecord) -> FlowRecord {
     // As above.
-    let none = black_box(0);
+    let none = unknown(0);
     FlowRecord {
         address: key.src,
         port: key.sport,
@@ -301,7 +301,7 @@ impl LiveFlow {
     /// an earlier life of it.
     #[inline(always)]
     pub fn is_half(&self, record: &FlowRecord) -> bool {
-        // One comparison, for the verifier's sake. Forward entries count in `number`, replies have the client's address there.
+        // One comparison: rule 3 of `codegen`. Forward entries count in `number`, replies have the client's address there.
         let is_reply = u32::from(record.flags & FlowRecord::REPLY);
         let differs = self.address.get() ^ record.address
             | (self.number.get() ^ record.number) & 0_u32.wrapping_sub(is_reply)

@@ -1,7 +1,7 @@
 //! Fragments: the first alone has ports, the others follow it by what they have in common (RFC 791, section 3.2).
 
 use super::{Refusal, Services, Translation, Tuple};
-use crate::{abi::FragmentKey, decide::off_the_common_way, wire::Ipv4};
+use crate::{abi::FragmentKey, codegen::off_the_common_way, wire::Ipv4};
 
 /// What the fragments of a packet have in common.
 #[inline(always)]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::FlowKey,
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     icmp,
     packet::Packet,
     wire::{IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},

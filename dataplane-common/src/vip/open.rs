@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::{FlowKey, FlowRecord, LiveFlow, State},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
 };

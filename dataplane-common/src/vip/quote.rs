@@ -4,7 +4,7 @@
 use super::{Place, Refusal, Services, Translation, Tuple};
 use crate::{
     abi::{FlowKey, LiveFlow},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     icmp,
     packet::Packet,
     wire::{IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, PROTO_ICMP, PROTO_TCP, PROTO_UDP},

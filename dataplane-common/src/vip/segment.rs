@@ -20,8 +20,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// A packet keeps its own. No `Option`: LLVM would leave the fields of `None` unset, and the verifier refuses a
-    /// register that is moved without ever having been set.
+    /// A packet keeps its own. No `Option`: [rule 2](crate::codegen).
     pub const KEPT: Self = Self { src: 0, dst: 0, sport: 0, dport: 0 };
 
     /// Addresses alone: what a fragment without ports gets, which is not the first.

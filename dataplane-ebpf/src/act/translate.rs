@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     checksum,
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
     packet::Packet,
     vip::Tuple,
     wire::{IPV4_LEN, IcmpHdr, Ipv4Ports, Ipv4Words, PROTO_ICMP, PROTO_TCP},

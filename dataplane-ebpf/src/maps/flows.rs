@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{Books, FlowKey, FlowRecord, FlowTable, LiveFlow},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
 };
 
 /// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.

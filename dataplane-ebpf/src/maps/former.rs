@@ -3,7 +3,7 @@
 
 use dataplane_common::{
     abi::{FlowKey, FlowRecord, FlowTable, LiveFlow},
-    decide::off_the_common_way,
+    codegen::off_the_common_way,
 };
 
 use super::flows::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
