@@ -1,7 +1,7 @@
 //! What the kernel programs and the host share, compiled unchanged for both.
 //!
 //! A packet's way through Fanlight is *parse → decide → act → count*: [`packet`] and [`wire`] read headers,
-//! [`decide`] turns them and the [`decide::Tables`] into one [`decide::Verdict`], the kernel shell acts on it and
+//! [`decide`] turns them and the [`decide::Tables`] into one [`verdict::Verdict`], the kernel shell acts on it and
 //! counts exactly one [`outcome::Outcome`]. Nothing here does I/O, allocates, reads a clock or can panic.
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]

@@ -1,5 +1,5 @@
 //! Packets to VIPs and from their backends. What most packets need is decided by the hook's own program, the rest by
-//! [`service`] in a program of its own, which the others call.
+//! [`bare_service`] in a program of its own, which the others call.
 
 use super::{
     Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, drop, egress,

@@ -52,7 +52,7 @@ impl Answer {
     }
 }
 
-/// [`Verdict::Route`] as words.
+/// What [`Verdict::route`](super::Verdict::route) tells, as words.
 #[inline(always)]
 pub const fn route_words(rewrite: Tuple, sender: Party) -> Words {
     let ports = rewrite.sport as u32 | (rewrite.dport as u32) << 16;
