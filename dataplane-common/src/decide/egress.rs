@@ -154,6 +154,7 @@ pub(super) fn to_overlay<P: Packet + ?Sized, C: Context, T: Tables>(
     if here {
         return match input.tables.endpoint(ip.dst) {
             Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint, true)),
+            None if !rewrite.is_kept() => Verdict::forward(rewrite, Out::STACK),
             None => pass(Outcome::PassSlowPath),
         };
     }
@@ -218,17 +219,14 @@ pub(super) fn towards<P: Packet + ?Sized, C: Context, T: Tables>(
         if ip.dont_fragment() {
             return too_big(packet, told_by, ip, mtu);
         }
-        if !by_stack {
+        if !by_stack && rewrite.is_kept() {
             return pass(Outcome::PassSlowPath);
         }
-        // The stack gets it anew, by the device from which its routes make it fragment for any path. A packet that is to be
-        // translated would come back as it is.
+        // The stack gets it by the device from which its routes make it fragment for any path: what it has sent itself, anew,
+        // and a packet of a service translated, between two overlay addresses. Not translated, it would be counted and
+        // translated once more in fragments, for which connection tracking may wait in vain: the last may be small enough.
         off_the_common_way();
-        return if rewrite.is_kept() {
-            Verdict::forward(Tuple::KEPT, Out::STACK)
-        } else {
-            drop(Outcome::DropTooBig)
-        };
+        return Verdict::forward(rewrite, Out::STACK);
     }
     Verdict::forward(rewrite, Out::tunnel(fan.slot, host, !by_stack))
 }

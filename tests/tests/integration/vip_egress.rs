@@ -8,8 +8,9 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Site, eventually,
+    Agent, Host, Site, eventually,
     fleet::{ELSEWHERE, Fleet, OUTSIDE, overlay},
+    narrow::Narrow,
     network::wire,
     server::{Greeted, Named},
     services::{configure, service},
@@ -166,4 +167,68 @@ fn a_backend_behind_another_device_than_an_uplink_is_told_with_the_remedy_which_
     eventually("nothing is degraded", SOON, || (degraded() == "[]").then_some(()));
     let mut greeted = Greeted::connect(&container, WEB).expect("the server answers");
     greeted.echo(&[7; 200_000]).expect("bytes come back");
+}
+
+/// Has clients send datagrams to a backend in another host's slice, in fragments of their own or to be fragmented on the way;
+/// each has to come back, and to count once.
+fn large_datagrams_count_once(host: &Host, clients: &[(&str, &Site)], lengths: &[usize]) {
+    for (who, client) in clients {
+        for length in lengths {
+            let asked = asking(client);
+            let port = asked.local_addr().expect("it is bound").port();
+            const TIMES: u64 = 8;
+            for time in 0..TIMES {
+                assert!(comes_back(&asked, *length), "{who}: {length} bytes, {time}: {}", host.counters());
+            }
+            let flows = host.json("flow list");
+            let own = |flow: &&serde_json::Value| {
+                flow["client"].as_str().is_some_and(|client| client.ends_with(&format!(":{port}")))
+            };
+            let flow = flows.as_array().expect("a list").iter().find(own).expect("its flow");
+            assert_eq!(flow["packets"], 2 * TIMES, "{who}: {length} bytes: {flow}");
+        }
+    }
+}
+
+//@ guest: 6.1
+#[test]
+fn datagrams_larger_than_the_fan_carries_arrive_from_everywhere_and_count_once() {
+    let fleet = Fleet::up(2);
+    let (outside, backend) = (fleet.outside(VIP), fleet.endpoint(1, 9));
+    let reflector = Reflector::start(&backend, overlay(1, 9));
+    let _agent = serve(&fleet, overlay(1, 9), "udp");
+    // Of the wire's MTU, not the fan's.
+    let container = fleet.port(0, 6);
+    container.ip("link set eth0 mtu 1500");
+    let clients: [(&str, &Site); 3] =
+        [("container", &container), ("host", &fleet[0]), ("another host", &outside)];
+    for (_, client) in clients {
+        client.sysctl("net.ipv4.ip_no_pmtu_disc", "1");
+    }
+    large_datagrams_count_once(&fleet[0], &clients, &[1_460, 1_472, 1_473, 4_000, 30_001]);
+    reflector.end(&container);
+}
+
+//@ guest: 6.1
+#[test]
+fn datagrams_that_may_be_fragmented_cross_a_smaller_path_through_a_vip() {
+    let narrow = Narrow::new();
+    let (a, b) = narrow.containers();
+    let client = Site::bare("client");
+    narrow.join(0, &client, 9);
+    client.ip(&format!("route add {VIP} via 172.30.1.2"));
+    b.sysctl("net.ipv4.ip_no_pmtu_disc", "1");
+    let reflector = Reflector::start(&b, Narrow::B);
+    let [host, _] = &narrow.hosts;
+    let backend = [format!("{}:8080", Narrow::B)];
+    host.write("/etc/fanlight/fanlight.toml", &service("web", format!("{WEB}/udp"), &backend));
+    let _agent = host.agent();
+    let clients: [(&str, &Site); 3] = [("container", &a), ("host", host), ("another host", &client)];
+    // The path is learnt from what is too large for it.
+    eventually("the path is learnt", SOON, || comes_back(&asking(&a), 1_440).then_some(()));
+    for (_, client) in clients {
+        client.sysctl("net.ipv4.ip_no_pmtu_disc", "1");
+    }
+    large_datagrams_count_once(host, &clients, &[1_360, 1_440, 4_000]);
+    reflector.end(&a);
 }
