@@ -12,8 +12,8 @@ use bytemuck::Zeroable;
 
 use crate::{
     abi::{
-        BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow,
-        ServiceWord, VipKey,
+        BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey,
+        LiveFlow, ServiceWord, VipKey,
     },
     decide::Tables,
     vip::{Services, Tuple},
@@ -43,14 +43,28 @@ pub struct Balancer {
     pub backends: Vec<BackendRecord>,
     /// Rings by their first unit.
     pub rings: BTreeMap<u32, Vec<u16>>,
-    /// Flows whose backend has answered.
+    /// Confirmed connections.
     pub flows: Flows,
+    /// Confirmed flows of datagrams.
+    pub datagrams: Flows,
     /// Flows whose backend has not.
     pub unconfirmed: Flows,
+    /// Keys whose entries are being taken over.
+    pub taken_over: RefCell<BTreeSet<FlowKey>>,
     /// What first fragments became.
     pub fragments: RefCell<BTreeMap<FragmentKey, Tuple>>,
     /// The coarse clock.
     pub now: Cell<u32>,
+}
+
+impl Balancer {
+    /// The table of confirmed flows that a key belongs to.
+    pub fn confirmed(&self, key: &FlowKey) -> &Flows {
+        match FlowTable::of(FlowTable::confirmed(key.protocol)) {
+            FlowTable::Datagrams => &self.datagrams,
+            _ => &self.flows,
+        }
+    }
 }
 
 /// A flow table of any size.
@@ -157,7 +171,7 @@ impl Services for Memory {
     }
 
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        self.balancer.flows.get(key)
+        self.balancer.confirmed(key).get(key)
     }
 
     fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
@@ -165,15 +179,24 @@ impl Services for Memory {
     }
 
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.balancer.flows.enter(*key, record, replaces)
+        self.balancer.confirmed(key).enter(*key, record, replaces)
     }
 
     fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
         self.balancer.unconfirmed.enter(*key, record, replaces)
     }
 
+    fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
+        if !self.balancer.taken_over.borrow_mut().insert(*key) {
+            return false;
+        }
+        let done = does();
+        self.balancer.taken_over.borrow_mut().remove(key);
+        done
+    }
+
     fn forget(&self, key: &FlowKey) {
-        self.balancer.flows.remove(key);
+        self.balancer.confirmed(key).remove(key);
         self.balancer.unconfirmed.remove(key);
     }
 

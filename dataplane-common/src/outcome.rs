@@ -79,7 +79,7 @@ numbered! {
         RefusedNoBackend = "refused-no-backend",
         /// To a service without a backend that has a free port towards this client: answered as a closed port.
         RefusedCollision = "refused-collision",
-        /// Of a TCP connection whose backend is gone: answered with a reset.
+        /// Of a TCP connection whose backend is gone, or knows the client by a port that nobody remembers: answered with a reset.
         RefusedBackendGone = "refused-backend-gone",
         /// Fragment to a VIP that came before its packet's first: it does not say which flow it belongs to.
         DropFragmentEarly = "drop-fragment-early",

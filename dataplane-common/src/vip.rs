@@ -1,8 +1,8 @@
 //! Packets to VIPs and from their backends: which flow one belongs to, and what its addresses become.
 //!
 //! A flow is chosen at its first packet and kept in two entries, one a direction. It waits in table `unconfirmed` until the
-//! backend has answered and, for TCP, the client has acknowledged that; only then it moves to table `flows`, so that
-//! packets from forged sources can fill nothing but `unconfirmed`.
+//! backend has answered and, for TCP, the client has acknowledged that. Only then a connection moves to table `flows`, which
+//! packets from forged sources therefore never fill, and a flow of datagrams to `datagrams`.
 
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, VipKey},
@@ -48,15 +48,19 @@ pub trait Services {
     fn has_former(&self) -> bool {
         false
     }
-    /// A flow whose backend has answered.
+    /// A flow that is confirmed.
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow>;
-    /// A flow whose backend has not.
+    /// A flow that is not.
     fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// Enters a flow, in place of what has its key where it `replaces` that. Says whether it is there now.
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
     /// The same for an unconfirmed flow.
     fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
-    /// Forgets a flow, in both tables.
+    /// Does something while no other processor takes over what has a key; false where another one is at it, or where it
+    /// does nothing.
+    fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool;
+    /// Forgets a flow, in both tables. What other flows may want, too, is only forgotten while it is
+    /// [taken over](Self::take_over): it might be what one of them has entered since it was looked at.
     fn forget(&self, key: &FlowKey);
     /// The addresses that the first fragment of a packet got; [`Tuple::KEPT`] where none is remembered.
     fn fragment(&self, key: &FragmentKey) -> Tuple;
@@ -118,7 +122,7 @@ pub enum Refusal {
     NoBackend,
     /// Every way to the backend that would be free collides with another flow.
     Collision,
-    /// Its flow's backend is gone.
+    /// Its flow's backend is gone, or knows the client by a port that nobody remembers.
     BackendGone,
     /// It comes from an address that is no single host's.
     BadSource,

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        BACKEND_FILTER_BITS, BackendRecord, Books, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
+        BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
         FRAGMENTED_PACKETS, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
         MAX_BACKENDS, MAX_ENDPOINTS, MAX_FANS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
         PathRecord, REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT,
@@ -238,29 +238,34 @@ impl Services for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        flows::live(FlowTable::Flows, key)
+        flows::live(FlowTable::confirmed(key.protocol), key)
     }
 
     #[inline(always)]
     fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
-        flows::live(FlowTable::Unconfirmed, key)
+        flows::live(FlowTable::Unconfirmed as u32, key)
     }
 
     #[inline(always)]
     fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        flows::enter(FlowTable::Flows, key, record, replaces, Books::FlowsMade)
+        flows::enter(FlowTable::confirmed(key.protocol), key, record, replaces)
     }
 
     #[inline(always)]
     fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        flows::enter(FlowTable::Unconfirmed, key, record, replaces, Books::UnconfirmedMade)
+        flows::enter(FlowTable::Unconfirmed as u32, key, record, replaces)
+    }
+
+    #[inline(always)]
+    fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
+        flows::take_over(key, does)
     }
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
         // Gone already is as good.
-        flows::remove(FlowTable::Flows, key, Books::FlowsRemoved);
-        flows::remove(FlowTable::Unconfirmed, key, Books::UnconfirmedRemoved);
+        flows::remove(FlowTable::confirmed(key.protocol), key);
+        flows::remove(FlowTable::Unconfirmed as u32, key);
     }
 
     #[inline(always)]

@@ -49,6 +49,7 @@ impl CrowdServer {
     /// Starts one at an address of a site.
     #[track_caller]
     pub fn start(site: &Site, address: SocketAddrV4) -> Self {
+        sys::allow_descriptors().unwrap_or_else(|error| panic!("cannot open many sockets: {error}"));
         let (stop, mut stopped) = watch::channel(false);
         site.inside(|| {
             let listener = std::net::TcpListener::bind(address).expect("an address of the site");

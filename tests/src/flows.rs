@@ -26,7 +26,7 @@ fn table(host: &Host, name: &str) -> HashMap<MapData, [u8; 16], [u8; 48]> {
 #[track_caller]
 pub fn age(host: &Host, silence: Duration) {
     let units = (silence.as_nanos() >> SEEN_SHIFT) as u32;
-    for name in ["unconfirmed", "flows"] {
+    for name in ["unconfirmed", "datagrams", "flows"] {
         let mut map = table(host, name);
         let keys: Vec<_> = map.keys().flatten().collect();
         for key in keys {
@@ -35,7 +35,8 @@ pub fn age(host: &Host, silence: Duration) {
             let mut record: FlowRecord = bytemuck::cast(entry);
             record.seen = record.seen.wrapping_sub(units);
             let entry: [u8; 48] = bytemuck::cast(record);
-            map.insert(key, entry, 2).expect("an entry that is there");
+            // A full table makes room for what is to replace an entry first, perhaps by that entry.
+            let _ = map.insert(key, entry, 2);
         }
     }
 }

@@ -43,7 +43,7 @@ impl Kit {
         for layout in names(&root) {
             for place in ["maps", "programs"].map(|kind| format!("{layout}/{kind}")) {
                 for name in names(&root.join(&place)) {
-                    if !name.starts_with("flows-") && !name.starts_with("unconfirmed-") {
+                    if !["flows-", "datagrams-", "unconfirmed-"].iter().any(|table| name.starts_with(table)) {
                         let place = format!("{place}/{name}");
                         let object = sys::bpf_pinned(&root.join(&place));
                         kit.push((place, object.unwrap_or_else(|error| panic!("{name}: {error}"))));

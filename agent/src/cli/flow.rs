@@ -67,7 +67,7 @@ fn walk(
         }
     };
     // A flow that is promoted meanwhile stays in `unconfirmed`: read first, it is seen at least once.
-    for table in [FlowTable::Unconfirmed, FlowTable::Flows] {
+    for table in FlowTable::ALL.into_iter().rev() {
         let walked = map.each_flow(table, |key, record| {
             if let Some(flow) = joiner.add(table, key, record) {
                 write(flow);

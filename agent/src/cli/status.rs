@@ -95,16 +95,19 @@ fn service_rows(status: &Status) -> Vec<[String; 6]> {
 
 /// How full the flow tables are, where that is known.
 fn flows(flows: &FlowsState) -> Option<String> {
-    let FlowsState { capacity, held, evicted, unconfirmed_capacity, unconfirmed, unconfirmed_evicted } =
-        *flows;
-    let evicted = match (evicted?, unconfirmed_evicted?) {
-        (0, 0) => String::new(),
-        (evicted, unconfirmed) => format!("; about {evicted} and {unconfirmed} evicted"),
+    let part = |held: Option<u64>, capacity, what: &str, evicted: Option<u64>| {
+        let evicted = match evicted? {
+            0 => String::new(),
+            evicted => format!(" (about {evicted} evicted)"),
+        };
+        Some(format!("{} of {capacity} {what}{evicted}", held?))
     };
-    Some(format!(
-        "{} of {capacity} entries, {} of {unconfirmed_capacity} not established{evicted}",
-        held?, unconfirmed?
-    ))
+    let parts = [
+        part(flows.held, flows.capacity, "entries", flows.evicted)?,
+        part(flows.datagrams, flows.datagrams_capacity, "of datagrams", flows.datagrams_evicted)?,
+        part(flows.unconfirmed, flows.unconfirmed_capacity, "not established", flows.unconfirmed_evicted)?,
+    ];
+    Some(parts.join(", "))
 }
 
 /// A table after an empty line, or nothing when it has no rows.
@@ -168,6 +171,9 @@ mod tests {
                 capacity: 131_072,
                 held: Some(12),
                 evicted: Some(0),
+                datagrams_capacity: 32_768,
+                datagrams: Some(4),
+                datagrams_evicted: Some(0),
                 unconfirmed_capacity: 131_072,
                 unconfirmed: Some(131_000),
                 unconfirmed_evicted: Some(70_000),
@@ -190,7 +196,7 @@ mod tests {
              agent     not running, stale since 2026-11-21 06:34:12Z\n\
              uplink    eth0\n\
              memory    3.0 MiB of maps\n\
-             flows     12 of 131072 entries, 131000 of 131072 not established; about 0 and 70000 evicted\n\
+             flows     12 of 131072 entries, 4 of 32768 of datagrams, 131000 of 131072 not established (about 70000 evicted)\n\
              degraded  renumbered\n\
              \n\
              BRIDGE  OVERLAY  UNDERLAY  GATEWAY  MTU  STATE  FLAGS\n\
@@ -225,6 +231,7 @@ mod tests {
                 "memory": {"maps": 3_145_728, "flows": 0, "services": 0},
                 "flows": {
                     "capacity": 131_072, "held": 12, "evicted": 0,
+                    "datagrams_capacity": 32_768, "datagrams": 4, "datagrams_evicted": 0,
                     "unconfirmed_capacity": 131_072, "unconfirmed": 131_000, "unconfirmed_evicted": 70_000,
                 },
                 "degraded": ["renumbered"],

@@ -6,6 +6,8 @@ use core::{cell::Cell, mem::offset_of};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::wire::{PROTO_TCP, PROTO_UDP};
+
 /// Flows that wait for the backend's answer: two entries each.
 pub const UNCONFIRMED_ENTRIES: u32 = 131_072;
 /// Number of the layout of [`FlowRecord`], which grows with every change of it: the flows of the layout before go on
@@ -16,26 +18,49 @@ pub const FLOW_LAYOUT: u32 = if cfg!(feature = "trial-flow-layout") { 2 } else {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FlowTable {
-    /// Flows whose client has acknowledged the backend's answer; UDP: whose backend has answered.
+    /// Connections whose client has acknowledged the backend's answer: forged packets make none.
     Flows,
-    /// Flows that wait for that: all that a flood can fill.
+    /// Flows of datagrams whose backend has answered. Whose question that was nobody knows, so that they evict none but each
+    /// other.
+    Datagrams,
+    /// Flows that wait for that: all that a flood without answers can fill.
     Unconfirmed,
 }
 
 impl FlowTable {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Flows, Self::Unconfirmed];
+    pub const ALL: [Self; 3] = [Self::Flows, Self::Datagrams, Self::Unconfirmed];
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// The number of the table of confirmed flows of a protocol. Computed, not chosen: every packet of a service asks.
+    #[inline(always)]
+    pub const fn confirmed(protocol: u8) -> u32 {
+        (protocol & UDP_BIT) as u32
+    }
+
+    /// The tables that may hold a flow of a protocol, in the order in which programs look.
+    pub const fn of_protocol(protocol: u8) -> [Self; 2] {
+        [Self::of(Self::confirmed(protocol)), Self::Unconfirmed]
+    }
+
+    /// The table of a number.
+    pub const fn of(number: u32) -> Self {
+        Self::ALL[number as usize % Self::ALL.len()]
+    }
 
     /// For file names and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Flows => "flows",
+            Self::Datagrams => "datagrams",
             Self::Unconfirmed => "unconfirmed",
         }
     }
 }
+
+/// The bit that tells UDP's number from TCP's.
+const UDP_BIT: u8 = 1;
 
 /// Entries per possible CPU below which an LRU hash map evicts what is fresh while it is nearly empty (its free lists
 /// hold 128 elements a CPU).
@@ -55,7 +80,7 @@ pub const fn idle(seen: u32, now: u32) -> u32 {
     if idle > u32::MAX / 2 { 0 } else { idle }
 }
 
-/// Key of maps `flows` and `unconfirmed`: a packet's addresses and ports before translation. A flow has two entries, one for
+/// Key of the flow tables: a packet's addresses and ports before translation. A flow has two entries, one for
 /// each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
@@ -84,7 +109,7 @@ impl FlowKey {
     }
 }
 
-/// Value of maps `flows` and `unconfirmed`.
+/// Value of the flow tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowRecord {
@@ -270,6 +295,8 @@ pub enum State {
 }
 
 const _: () = {
+    assert!(FlowTable::confirmed(PROTO_TCP) == FlowTable::Flows as u32);
+    assert!(FlowTable::confirmed(PROTO_UDP) == FlowTable::Datagrams as u32);
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<FragmentKey>() == 12 && size_of::<FragmentRecord>() == 12);
     assert!(size_of::<FlowRecord>() == 48 && size_of::<LiveFlow>() == 48);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{FlowKey, FlowRecord};
+use super::{FlowKey, FlowRecord, FlowTable};
 
 /// The one element of map `watch`, memory-mapped by the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -13,10 +13,10 @@ pub struct Watch {
     pub until: u32,
     /// Zero.
     pub pad: u32,
-    /// Entries of `flows` and `unconfirmed` that the agent has removed: see [`Books`].
-    pub removed: [u64; 2],
+    /// Entries that the agent has removed, by [`FlowTable`]: see [`Books`].
+    pub removed: [u64; FlowTable::ALL.len()],
     /// Zero.
-    pub spare: [u8; 40],
+    pub spare: [u8; 32],
 }
 
 impl Watch {
@@ -96,24 +96,26 @@ impl TraceEvent {
     }
 }
 
-/// Elements of map `flow_books`, each a count per processor. Entries of a flow table that were made and neither removed
-/// nor are held any more were evicted by the kernel.
+/// What map `flow_books` counts of each flow table, per processor. Entries that were made and neither removed nor are held any
+/// more were evicted by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Books {
-    /// Entries made in `flows`.
-    FlowsMade = 0,
-    /// Entries that the programs removed from `flows`.
-    FlowsRemoved = 1,
-    /// Entries made in `unconfirmed`.
-    UnconfirmedMade = 2,
-    /// Entries that the programs removed from `unconfirmed`.
-    UnconfirmedRemoved = 3,
+    /// Entries made.
+    Made = 0,
+    /// Entries that the programs removed.
+    Removed = 1,
 }
 
 impl Books {
     /// Elements of the map.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 2 * FlowTable::COUNT;
+
+    /// The element of a [`FlowTable`] by its number.
+    #[inline(always)]
+    pub const fn of(self, table: u32) -> u32 {
+        2 * table + self as u32
+    }
 }
 
 const _: () = {

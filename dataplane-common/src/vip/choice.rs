@@ -14,6 +14,9 @@ const TRIES: u32 = 128;
 /// How many slots are looked into for another backend. Of two with weights of 1 and 10 the second is missed once in 450 times.
 const SLOTS: u32 = 64;
 
+/// The client gets another port from the start: other clients use its address, too.
+const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::SNAT_PORT;
+
 /// A connection beside those of services: its packets keep their source.
 pub(super) struct Straight;
 
@@ -102,6 +105,11 @@ fn choose<T: Services>(
     draft.port.set(if backend.port == 0 { key.dport } else { backend.port });
     draft.backend.set(FlowRecord::backend_of(row, backend.generation));
     draft.flags.set(place.source(key.src, backend));
+    if key.protocol == PROTO_TCP && !segment.is_syn() && draft.flags.get() & NEEDS_OTHER != 0 {
+        // It knew the client by a port that nobody knows any more, and may know another connection by any that is free here:
+        // that would be told of segments which are not its own, and neither reset nor answer this one.
+        return Translation::refused(Refusal::BackendGone);
+    }
     if let Some(former) = tables.flow(key).filter(|flow| flow.lives(key.protocol, now)) {
         let tuple = former.forward(key, place);
         let reply_key = tuple.answered(key.protocol);
@@ -115,7 +123,14 @@ fn choose<T: Services>(
                 tables.announce(key, former);
                 return Translation::rewritten(tuple);
             }
-            tables.forget(&reply_key);
+            let is_its = || tables.flow(&reply_key).is_some_and(|reply| reply.answers(key, former));
+            tables.take_over(&reply_key, || {
+                let is_its = is_its();
+                if is_its {
+                    tables.forget(&reply_key);
+                }
+                is_its
+            });
         }
         tables.forget(key);
     }
@@ -202,7 +217,6 @@ fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(
 /// once no port was found that is free.
 #[inline(always)]
 fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32, tables: &T) -> bool {
-    const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::SNAT_PORT;
     let flags = draft.flags.get();
     let tries_own = flags & NEEDS_OTHER == 0;
     tables.migrate(&flow::reply_key(key, &draft.record(), source));
@@ -256,15 +270,25 @@ fn claim<T: Services>(
     let forward = draft.record();
     let reply_key = flow::reply_key(key, &forward, source);
     let reply = flow::reply_record(key, &forward);
-    for found in [tables.flow(&reply_key), tables.unconfirmed(&reply_key)].into_iter().flatten() {
-        if !is_free(found, &reply, (takes, now), &reply_key) {
+    let may_be_had =
+        |entry: Option<&LiveFlow>| entry.is_none_or(|entry| is_free(entry, &reply, (takes, now), &reply_key));
+    let (confirmed, begun) = (tables.flow(&reply_key), tables.unconfirmed(&reply_key));
+    if !may_be_had(confirmed) || !may_be_had(begun) {
+        return false;
+    }
+    if confirmed.is_none() && begun.is_none() {
+        return tables.enter_unconfirmed(&reply_key, &reply, false);
+    }
+    off_the_common_way();
+    tables.take_over(&reply_key, || {
+        // Another processor may have had it meanwhile.
+        if !may_be_had(tables.flow(&reply_key)) || !may_be_had(tables.unconfirmed(&reply_key)) {
             return false;
         }
         // What is left of it, the client's entry, finds its answers gone before it sends anything ([`SEEN_STEP`]).
-        off_the_common_way();
         tables.forget(&reply_key);
-    }
-    tables.enter_unconfirmed(&reply_key, &reply, false)
+        tables.enter_unconfirmed(&reply_key, &reply, false)
+    })
 }
 
 /// Whether an entry leaves its key to a flow: it is of an earlier life of that flow, or its time is over, or it is over and the

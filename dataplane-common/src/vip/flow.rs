@@ -244,7 +244,7 @@ impl LiveFlow {
     pub(super) fn gives_way(&self, protocol: u8, now: u32) -> bool {
         let state = self.state.get();
         let is_question =
-            state < State::Established as u8 || protocol == PROTO_UDP && self.packets.get() == 0;
+            state < State::Established as u8 || protocol == PROTO_UDP && self.packets.get() <= 1;
         state > State::Closing as u8 || is_question && idle(self.seen.get(), now) > SEEN_STEP
     }
 

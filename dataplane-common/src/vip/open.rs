@@ -162,7 +162,7 @@ fn spoken<T: Services>(
     };
     if key.protocol == PROTO_TCP {
         if segment.acknowledges(unconfirmed) {
-            confirm(key, &reply_key, unconfirmed, (segment.sequence(), now), tables);
+            confirm(key, &reply_key, unconfirmed, (segment.sequence(), 0, now), tables);
         }
         return true;
     }
@@ -296,33 +296,34 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
         if key.protocol == PROTO_TCP {
             forward.note_answer(segment);
         } else {
-            confirm(&forward_key, key, forward, (0, now), tables);
+            confirm(&forward_key, key, forward, (0, segment.len, now), tables);
         }
     }
     if reply.is_kept() { Tuple::KEPT } else { tuple }
 }
 
-/// Moves an unconfirmed flow to those that nothing but time and other such flows can evict: the reply first, so that there is
-/// never a flow whose answers are not known, and only where its key is no other flow's. The unconfirmed entries are left to age.
-/// `sequence` is what the backend has acknowledged.
+/// Moves an unconfirmed flow to those that nothing but time and other such flows can evict, where the key of its answers is no
+/// other flow's. The unconfirmed entries are left to age: the answers are known all the while. The reply last, because of two
+/// entries the kernel evicts the older first: without the client's the flow goes on with either side's next packet, while an
+/// answer without its own would reach the client as the backend's, and silence whoever only listens. `sequence` is what the
+/// backend has acknowledged, `answered` the bytes of its answer where that is what confirms.
 #[inline(always)]
 fn confirm<T: Services>(
     key: &FlowKey,
     reply_key: &FlowKey,
     unconfirmed: &LiveFlow,
-    (sequence, now): (u32, u32),
+    (sequence, answered, now): (u32, u32, u32),
     tables: &T,
 ) {
     let number = unconfirmed.number.get().wrapping_add(1);
     let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..unconfirmed.record() };
-    let reply = FlowRecord { acknowledged: sequence, ..flow::reply_record(key, &forward) };
-    if !tables.enter_flow(reply_key, &reply, false) {
+    let (packets, bytes) = (u64::from(answered != 0), u64::from(answered));
+    let reply = FlowRecord { acknowledged: sequence, packets, bytes, ..flow::reply_record(key, &forward) };
+    let found = tables.flow(reply_key);
+    if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
         off_the_common_way();
-        let found = tables.flow(reply_key);
-        if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
-            return;
-        }
-        tables.enter_flow(reply_key, &reply, true);
+        return;
     }
     tables.enter_flow(key, &forward, true);
+    tables.enter_flow(reply_key, &reply, true);
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 mod beyond;
+mod claims;
 mod halves;
 mod straight;
 
@@ -234,9 +235,25 @@ fn datagrams_are_confirmed_by_the_backends_answer() {
     let tables = tables();
     let fate = forward(&tables, datagram());
     assert_eq!(fate, TO_FIRST);
-    assert!(tables.balancer.flows.is_empty());
+    assert!(tables.balancer.datagrams.is_empty());
     assert_eq!(back(&tables, answer(fate, PROTO_UDP, 0)), Some(tuple((VIP, 80), (CLIENT, 40_000))));
-    assert_eq!(tables.balancer.flows.len(), 2);
+    assert_eq!(tables.balancer.datagrams.len(), 2);
+    assert!(tables.balancer.flows.is_empty(), "forged datagrams to who answers evict no connection");
+}
+
+#[test]
+fn every_datagram_of_a_flow_counts_once() {
+    let tables = tables();
+    for _ in 0..3 {
+        let fate = forward(&tables, datagram());
+        assert!(back(&tables, answer(fate, PROTO_UDP, 0)).is_some());
+    }
+    let sent = answer(TO_FIRST, PROTO_UDP, 0).bytes();
+    let reply_key = Segment::read(&sent[..], &ip(&sent), 0).expect("a datagram").key(&ip(&sent));
+    for key in [FlowKey { protocol: PROTO_UDP, ..segment_key() }, reply_key] {
+        let entry = tables.balancer.datagrams.get(&key).expect("an entry").record();
+        assert_eq!((entry.packets, entry.bytes), (3, 120));
+    }
 }
 
 #[test]

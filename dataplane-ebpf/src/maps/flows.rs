@@ -3,7 +3,7 @@
 use aya_ebpf::{
     btf_maps,
     macros::{btf_map, map},
-    maps::PerCpuArray,
+    maps::{HashMap, PerCpuArray},
 };
 use dataplane_common::{
     abi::{Books, FlowKey, FlowRecord, FlowTable, LiveFlow},
@@ -35,6 +35,13 @@ static RECORDS: PerCpuArray<FlowRecord> = PerCpuArray::with_max_entries(2, 0);
 const DRAFT: u32 = 0;
 const ENTRY: u32 = 1;
 
+/// Keys of entries that a processor is about to replace by another flow's. Written by the programs.
+#[map(name = "taken_over")]
+static TAKEN_OVER: HashMap<FlowKey, u32> = HashMap::with_max_entries(TAKEN_OVER_AT_ONCE, 0);
+
+/// More than there are processors that take over at one moment: one that finds no room tries another port.
+const TAKEN_OVER_AT_ONCE: u32 = 1_024;
+
 /// What was made in and removed from them, per CPU. Written by the programs.
 #[map(name = "flow_books")]
 static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
@@ -50,20 +57,14 @@ pub(super) fn draft() -> Option<&'static LiveFlow> {
     Some(unsafe { &*draft.cast::<LiveFlow>() })
 }
 
-/// Enters a flow, and counts an entry that was not there.
+/// Enters a flow into the table of a number, and counts an entry that was not there.
 #[inline(always)]
-pub(super) fn enter(
-    table: FlowTable,
-    key: &FlowKey,
-    record: &FlowRecord,
-    replaces: bool,
-    made: Books,
-) -> bool {
-    let Some(table) = FLOW_TABLES.get(table as u32) else { return false };
+pub(super) fn enter(number: u32, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+    let Some(table) = FLOW_TABLES.get(number) else { return false };
     let Some(record) = entry(record) else { return false };
     let record = words(record);
     if table.insert(key, record, BPF_NOEXIST).is_ok() {
-        note(made);
+        note(Books::Made, number);
         return true;
     }
     off_the_common_way();
@@ -87,28 +88,41 @@ pub(super) fn words(record: &FlowRecord) -> &FlowWords {
     unsafe { &*core::ptr::from_ref(record).cast() }
 }
 
-/// Removes a flow, and counts one that was there.
+/// Removes a flow from it, and counts one that was there.
 #[inline(always)]
-pub(super) fn remove(table: FlowTable, key: &FlowKey, removed: Books) {
-    if let Some(table) = FLOW_TABLES.get(table as u32)
+pub(super) fn remove(number: u32, key: &FlowKey) {
+    if let Some(table) = FLOW_TABLES.get(number)
         && table.remove(key).is_ok()
     {
-        note(removed);
+        note(Books::Removed, number);
     }
+}
+
+/// Does something while no other processor takes over what has a key. That it enters the key here is what the kernel lets only
+/// one of them do.
+#[inline(always)]
+pub(super) fn take_over(key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
+    if TAKEN_OVER.insert(key, 0, BPF_NOEXIST).is_err() {
+        return false;
+    }
+    let done = does();
+    // It is there: nobody else removes it.
+    let _ = TAKEN_OVER.remove(key);
+    done
 }
 
 /// Counts in the flow tables' books.
 #[inline(always)]
-fn note(entry: Books) {
-    if let Some(count) = BOOKS.get_ptr_mut(entry as u32) {
+fn note(entry: Books, table: u32) {
+    if let Some(count) = BOOKS.get_ptr_mut(entry.of(table)) {
         // SAFETY: as in `count`.
         unsafe { *count += 1 }
     }
 }
 
 #[inline(always)]
-pub(super) fn live(table: FlowTable, key: &FlowKey) -> Option<&'static LiveFlow> {
-    let record = FLOW_TABLES.get_value_ptr_mut(table as u32, key)?;
+pub(super) fn live(number: u32, key: &FlowKey) -> Option<&'static LiveFlow> {
+    let record = FLOW_TABLES.get_value_ptr_mut(number, key)?;
     // SAFETY: a valid element until the program has ended, of a type with the same layout. What other CPUs change
     // meanwhile is read and written in whole aligned fields; a lost count or a repeated state does no harm.
     Some(unsafe { &*record.cast::<LiveFlow>() })

@@ -28,23 +28,23 @@ pub(super) fn are_there() -> bool {
 /// A function of its own: what is hardly ever there shall take no room in the programs.
 #[inline(never)]
 fn from_either(key: &FlowKey) {
-    if take(FlowTable::Flows, key).is_some() {
+    if take(FlowTable::confirmed(key.protocol), key).is_some() {
         return;
     }
     // An answer is noted with the client's entry, which has to be there by then.
-    if let Some(unconfirmed) = take(FlowTable::Unconfirmed, key)
+    if let Some(unconfirmed) = take(FlowTable::Unconfirmed as u32, key)
         && unconfirmed.flags & FlowRecord::REPLY != 0
     {
-        take(FlowTable::Unconfirmed, &LiveFlow::new(unconfirmed).reply(key).answered(key.protocol));
+        take(FlowTable::Unconfirmed as u32, &LiveFlow::new(unconfirmed).reply(key).answered(key.protocol));
     }
 }
 
 /// Moves an entry, which was counted when it was made. Where there is one already, both stay: for a moment the former table
 /// is still the present one, too.
 #[inline(always)]
-fn take(table: FlowTable, key: &FlowKey) -> Option<&'static FlowRecord> {
-    let former = FORMER_FLOW_TABLES.get(table as u32)?;
-    let present = FLOW_TABLES.get(table as u32)?;
+fn take(number: u32, key: &FlowKey) -> Option<&'static FlowRecord> {
+    let former = FORMER_FLOW_TABLES.get(number)?;
+    let present = FLOW_TABLES.get(number)?;
     // SAFETY: copied at once; a change by another processor meanwhile loses a count or repeats a state.
     let found: FlowRecord = unsafe { *former.get_ptr(key)?.cast() };
     if !found.is_known() {

@@ -10,6 +10,7 @@ use fanlight::kernel::bpf::{Datapath, FlowCount};
 use fanlight_tests::{
     Agent, Host, eventually,
     fleet::{Fleet, overlay},
+    flows,
     packet::Ipv4,
     server::{Greeted, Named},
     services::{configure, service},
@@ -17,6 +18,7 @@ use fanlight_tests::{
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
+const DNS: SocketAddrV4 = SocketAddrV4::new(VIP, 53);
 const SOON: Duration = Duration::from_secs(20);
 
 /// A service on this backend, and one that takes every port and is never answered.
@@ -101,6 +103,39 @@ fn what_the_kernel_evicts_for_want_of_room_is_estimated() {
 }
 
 #[test]
+fn forged_datagrams_that_are_answered_evict_no_connection() {
+    let fleet = Fleet::up(2);
+    let container = fleet.endpoint(1, 9);
+    let server = Named::start(&container, "b1", overlay(1, 9), 8080);
+    let backends = [server.backend()];
+    let tables = [
+        "[datapath]\nflows = 2048\n".to_owned(),
+        service("web", format!("{WEB}/tcp"), &backends),
+        service("dns", format!("{DNS}/udp"), &backends),
+    ];
+    configure(&fleet[0], &tables);
+    let _agent = fleet[0].agent();
+    let client = fleet.endpoint(0, 5);
+    let mut open: Vec<_> =
+        (0..50).map(|_| Greeted::connect(&client, WEB).expect("the backend answers")).collect();
+    let (gateway, own) = (fleet[0].mac(&fanlight_tests::fleet::bridge(0)), client.mac("eth0"));
+    let socket = client.raw("eth0");
+    let count = eventually("the table of datagrams overflows", SOON, || {
+        for sport in 1_000..21_000 {
+            let packet = Ipv4::udp((overlay(0, 5), sport), (VIP, DNS.port()), b"who");
+            socket.send(&packet.frame(gateway, own));
+        }
+        Some(counted(&fleet[0])).filter(|count| count.datagrams_evicted > 0)
+    });
+    assert_eq!((count.evicted, count.flows), (0, 2 * open.len() as u64), "{count:?}");
+    // Without the entries that connections had before they were confirmed.
+    flows::age(&fleet[0], Duration::from_secs(31));
+    for connection in &mut open {
+        connection.echo(b"still there").expect("the connection lives");
+    }
+}
+
+#[test]
 fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     let fleet = Fleet::up(2);
     let server = fleet.endpoint(1, 9);
@@ -122,7 +157,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     agent.reload();
     let reasons = degraded(&fleet[0]);
     assert!(
-        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 877380 MiB"),
+        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 1096725 MiB"),
         "{reasons}"
     );
     assert_eq!(capacity(&fleet[0]), 70_000);
@@ -148,7 +183,10 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     speak("with other tables");
     eventually("the rest of the flows is brought over", SOON, || {
         let former = fleet[0].sh(&format!("ls {maps}"));
-        ["former_flows", "former_unconfirmed"].iter().all(|name| !former.contains(name)).then_some(())
+        ["former_flows", "former_datagrams", "former_unconfirmed"]
+            .iter()
+            .all(|name| !former.contains(name))
+            .then_some(())
     });
     speak("when the former tables are gone");
 }

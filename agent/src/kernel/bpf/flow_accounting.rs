@@ -45,16 +45,11 @@ impl FlowAccounting {
     /// The counts of a table.
     pub(super) fn read(&self, table: FlowTable) -> Result<EntryCounts> {
         let sum = |entry: Books| -> Result<u64> {
-            let counts = self.counts.get(&(entry as u32), 0).map_err(Error::map(NAME))?;
+            let counts = self.counts.get(&entry.of(table as u32), 0).map_err(Error::map(NAME))?;
             Ok(counts.iter().sum())
         };
         let by_agent = self.watch.u64(Self::removed_at(table)).load(Ordering::Relaxed);
-        Ok(match table {
-            FlowTable::Unconfirmed => EntryCounts { made: sum(Books::UnconfirmedMade)?, removed: by_agent },
-            FlowTable::Flows => {
-                EntryCounts { made: sum(Books::FlowsMade)?, removed: by_agent + sum(Books::FlowsRemoved)? }
-            }
-        })
+        Ok(EntryCounts { made: sum(Books::Made)?, removed: by_agent + sum(Books::Removed)? })
     }
 
     /// Counts an entry that the agent has removed.
@@ -63,10 +58,6 @@ impl FlowAccounting {
     }
 
     fn removed_at(table: FlowTable) -> usize {
-        let place = match table {
-            FlowTable::Flows => 0,
-            FlowTable::Unconfirmed => 1,
-        };
-        offset_of!(Watch, removed) + place * size_of::<u64>()
+        offset_of!(Watch, removed) + table as usize * size_of::<u64>()
     }
 }

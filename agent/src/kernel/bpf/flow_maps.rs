@@ -27,7 +27,7 @@ pub(super) const PRESENT: &str = "flow_tables";
 pub(super) const FORMER: &str = "former_flow_tables";
 
 /// Tables that only this process refers to are as large as the programs' fixtures need.
-const PRIVATE: FlowSizes = FlowSizes { flows: 65_536, unconfirmed: UNCONFIRMED_ENTRIES };
+const PRIVATE: FlowSizes = FlowSizes { flows: 65_536, datagrams: 65_536, unconfirmed: UNCONFIRMED_ENTRIES };
 
 /// The present tables, as the programs find them.
 pub(super) struct FlowMaps([MapData; FlowTable::ALL.len()]);
@@ -82,7 +82,8 @@ impl FlowMaps {
     }
 
     fn of(mut each: impl FnMut(FlowTable) -> Result<MapData>) -> Result<Self> {
-        Ok(Self([each(FlowTable::Flows)?, each(FlowTable::Unconfirmed)?]))
+        let [flows, datagrams, unconfirmed] = FlowTable::ALL.map(&mut each);
+        Ok(Self([flows?, datagrams?, unconfirmed?]))
     }
 }
 
@@ -150,24 +151,32 @@ pub(super) fn has_former(pins: &Pins) -> bool {
 pub(super) fn migrate(pins: &Pins) -> Result<u64> {
     let (mut presents, mut formers) = (pinned_outer(pins, PRESENT)?, pinned_outer(pins, FORMER)?);
     let mut brought = 0;
+    let mut pairs = Vec::new();
     for table in FlowTable::ALL {
-        let (Some(former), Some(present)) = (open(pins, &former_name(table))?, open(pins, table.name())?)
-        else {
-            continue;
-        };
-        // The process that opened them last may have ended before this: an entry that is moved must be found where it goes.
-        put(&mut formers, table, &former)?;
-        put(&mut presents, table, &present)?;
-        brought += bring_table_over(table, &former, &present)?;
-        // A program run may have entered something meanwhile that had begun when this was the present table.
-        sys::grace_period().during(|| "waiting for program runs".to_owned())?;
-        brought += bring_table_over(table, &former, &present)?;
-        let outer = MapData::from_pin(pins.map(FORMER)).map_err(Error::map(FORMER))?;
-        let removed = sys::remove(outer.fd().as_fd(), &(table as u32));
-        removed.during(|| format!("letting go of the former table {}", table.name()))?;
-        pins::remove_pin(&pins.map(&former_name(table)))?;
+        let (former, present) = (open(pins, &former_name(table))?, open(pins, table.name())?);
+        pairs.extend(former.zip(present).map(|(former, present)| (table, former, present)));
     }
+    for (table, former, present) in &pairs {
+        // The process that opened them last may have ended before this: an entry that is moved must be found where it goes.
+        put(&mut formers, *table, former)?;
+        put(&mut presents, *table, present)?;
+        brought += bring_table_over(*table, former, present)?;
+    }
+    // A program run may have entered something meanwhile that had begun when these were the present tables.
+    sys::grace_period().during(|| "waiting for program runs".to_owned())?;
+    for (table, former, present) in &pairs {
+        brought += bring_table_over(*table, former, present)?;
+    }
+    // Programs look into former tables while there is one of connections: that goes last.
+    pairs.iter().rev().try_for_each(|&(table, ..)| let_go(pins, table))?;
     Ok(brought)
+}
+
+fn let_go(pins: &Pins, table: FlowTable) -> Result<()> {
+    let outer = MapData::from_pin(pins.map(FORMER)).map_err(Error::map(FORMER))?;
+    let removed = sys::remove(outer.fd().as_fd(), &(table as u32));
+    removed.during(|| format!("letting go of the former table {}", table.name()))?;
+    pins::remove_pin(&pins.map(&former_name(table)))
 }
 
 fn bring_table_over(table: FlowTable, former: &MapData, present: &MapData) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! Maps `flows` and `unconfirmed`: read as a whole, in batches.
+//! The flow tables: their sizes, and their entries, read as a whole, in batches.
 
 use std::{
     fs, io,
@@ -30,16 +30,20 @@ pub const IDLE_FLOWS: u32 = 0;
 const BYTES_PER_FLOW: u64 = 230;
 /// A flow has an entry for each direction.
 const ENTRIES_PER_FLOW: u32 = 2;
+/// For so many connections there is room for one flow of datagrams: these live for two minutes, and what is evicted begins
+/// anew with its next datagram.
+const CONNECTIONS_PER_DATAGRAMS: u32 = 4;
 
 /// Sizes of the flow tables when they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FlowSizes {
     pub(super) flows: u32,
+    pub(super) datagrams: u32,
     pub(super) unconfirmed: u32,
 }
 
 impl FlowSizes {
-    /// For so many flows, [`IDLE_FLOWS`] where there are no services; `None`: for as many as a hundredth of the memory
+    /// For so many connections, [`IDLE_FLOWS`] where there are no services; `None`: for as many as a hundredth of the memory
     /// holds. Smaller ones than the kernel can fill
     /// evenly are not made.
     pub(super) fn new(flows: Option<u32>) -> Result<Self> {
@@ -52,13 +56,15 @@ impl FlowSizes {
         let least = processors.saturating_mul(ENTRIES_PER_CPU);
         let entries = flows.saturating_mul(ENTRIES_PER_FLOW);
         let unconfirmed = if flows == IDLE_FLOWS { least } else { UNCONFIRMED_ENTRIES.max(least) };
-        Ok(Self { flows: entries.max(least), unconfirmed })
+        let datagrams = (entries / CONNECTIONS_PER_DATAGRAMS).max(least);
+        Ok(Self { flows: entries.max(least), datagrams, unconfirmed })
     }
 
     /// Makes room for so many entries of a table.
     pub(super) fn hold(&mut self, table: FlowTable, entries: u32) {
         let size = match table {
             FlowTable::Flows => &mut self.flows,
+            FlowTable::Datagrams => &mut self.datagrams,
             FlowTable::Unconfirmed => &mut self.unconfirmed,
         };
         *size = entries.max(*size);
@@ -68,14 +74,16 @@ impl FlowSizes {
     pub(super) fn of(self, table: FlowTable) -> u32 {
         match table {
             FlowTable::Flows => self.flows,
+            FlowTable::Datagrams => self.datagrams,
             FlowTable::Unconfirmed => self.unconfirmed,
         }
     }
 }
 
-/// How many flows the table gets that is asked to hold so many, or as many as the memory allows.
-pub fn flows_held(flows: Option<u32>) -> Result<u32> {
-    Ok(FlowSizes::new(flows)?.flows / ENTRIES_PER_FLOW)
+/// The room that tables get which are asked to hold so many connections, or as many as the memory allows.
+pub fn room_for(flows: Option<u32>) -> Result<FlowRoom> {
+    let FlowSizes { flows, datagrams, unconfirmed } = FlowSizes::new(flows)?;
+    Ok(FlowRoom { flows, datagrams, unconfirmed })
 }
 
 /// Whether this host's memory can hold tables of so many flows: at most half of it.
@@ -84,16 +92,28 @@ pub fn check_flows(flows: u32) -> Result<()> {
 }
 
 fn check_memory(flows: u32, memory: u64) -> Result<()> {
-    let needed = u64::from(flows) * BYTES_PER_FLOW;
+    let needed = bytes(flows.into());
     if needed > memory / 2 {
-        let most = memory / 2 / BYTES_PER_FLOW;
+        let most = flows_in(memory / 2);
         return Err(Error::Memory { flows, needed: needed >> 20, memory: memory >> 20, most });
     }
     Ok(())
 }
 
 fn auto(memory: u64) -> u32 {
-    (memory / 100 / BYTES_PER_FLOW).clamp(*AUTO.start(), *AUTO.end()) as u32
+    flows_in(memory / 100).clamp(*AUTO.start(), *AUTO.end()) as u32
+}
+
+/// Kernel memory of tables for so many connections, and the flows of datagrams that go with them.
+fn bytes(flows: u64) -> u64 {
+    let every = u64::from(CONNECTIONS_PER_DATAGRAMS);
+    flows * BYTES_PER_FLOW * (every + 1) / every
+}
+
+/// For how many connections there is room in so much memory.
+fn flows_in(memory: u64) -> u64 {
+    let every = u64::from(CONNECTIONS_PER_DATAGRAMS);
+    memory * every / (every + 1) / BYTES_PER_FLOW
 }
 
 /// Bytes of memory that the host has.
@@ -107,23 +127,37 @@ fn memory() -> io::Result<u64> {
 /// The flow tables.
 #[derive(Debug)]
 pub(super) struct FlowTables {
-    flows: MapData,
-    unconfirmed: MapData,
+    /// By [`FlowTable`].
+    maps: [MapData; FlowTable::ALL.len()],
     accounting: FlowAccounting,
+}
+
+impl FlowRoom {
+    /// How many connections that is.
+    pub const fn connections(&self) -> u32 {
+        self.flows / ENTRIES_PER_FLOW
+    }
+
+    /// Whether a table has less room than in another one of these.
+    pub const fn is_less(&self, than: &Self) -> bool {
+        self.flows < than.flows || self.datagrams < than.datagrams || self.unconfirmed < than.unconfirmed
+    }
 }
 
 /// Entries that the tables have room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowRoom {
-    /// Of established flows.
+    /// Of established connections.
     pub flows: u32,
+    /// Of flows of datagrams that were answered.
+    pub datagrams: u32,
     /// Of those that are not yet.
     pub unconfirmed: u32,
 }
 
 impl FlowTables {
-    pub(super) fn new(flows: MapData, unconfirmed: MapData, accounting: FlowAccounting) -> Self {
-        Self { flows, unconfirmed, accounting }
+    pub(super) fn new(maps: [MapData; FlowTable::ALL.len()], accounting: FlowAccounting) -> Self {
+        Self { maps, accounting }
     }
 
     /// How many entries were made in a table and removed from it so far.
@@ -136,14 +170,14 @@ impl FlowTables {
         let entries = |table: FlowTable| {
             self.map(table).info().map(|info| info.max_entries()).map_err(Error::map(table.name()))
         };
-        Ok(FlowRoom { flows: entries(FlowTable::Flows)?, unconfirmed: entries(FlowTable::Unconfirmed)? })
+        let [flows, datagrams, unconfirmed] = FlowTable::ALL.map(entries);
+        Ok(FlowRoom { flows: flows?, datagrams: datagrams?, unconfirmed: unconfirmed? })
     }
 
     /// Visits every entry. One that is promoted meanwhile is seen at least once: it stays in `unconfirmed`, which is read
     /// first.
     pub(super) fn each(&self, mut visit: impl FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        self.each_of(FlowTable::Unconfirmed, &mut visit)?;
-        self.each_of(FlowTable::Flows, &mut visit)
+        FlowTable::ALL.into_iter().rev().try_for_each(|table| self.each_of(table, &mut visit))
     }
 
     /// Visits every entry of one table.
@@ -162,7 +196,7 @@ impl FlowTables {
     /// The entry of a key, where one counts at present: confirmed flows come first, as for the programs.
     pub(super) fn find(&self, key: &FlowKey) -> Result<Option<FlowRecord>> {
         let now = coarse_now()?;
-        for table in [FlowTable::Flows, FlowTable::Unconfirmed] {
+        for table in FlowTable::of_protocol(key.protocol) {
             let found = self.entry(table, key)?;
             if let Some(record) = found.filter(|record| LiveFlow::new(record).lives(key.protocol, now)) {
                 return Ok(Some(record));
@@ -177,10 +211,7 @@ impl FlowTables {
     }
 
     fn map(&self, table: FlowTable) -> &MapData {
-        match table {
-            FlowTable::Unconfirmed => &self.unconfirmed,
-            FlowTable::Flows => &self.flows,
-        }
+        &self.maps[table as usize]
     }
 
     /// Removes an entry that is over; says whether it was. One that came to life again is left, or put back in the
@@ -221,9 +252,9 @@ impl FlowTables {
         batch.during(|| format!("reading map {}", table.name()))
     }
 
-    /// How many flows the table holds: each has two entries.
-    pub(super) fn capacity(&self) -> Result<u32> {
-        Ok(self.flows.info().map_err(Error::map("flows"))?.max_entries() / ENTRIES_PER_FLOW)
+    /// How many flows a table holds: each has two entries.
+    pub(super) fn capacity(&self, table: FlowTable) -> Result<u32> {
+        Ok(self.map(table).info().map_err(Error::map(table.name()))?.max_entries() / ENTRIES_PER_FLOW)
     }
 }
 
@@ -258,7 +289,7 @@ mod tests {
     #[test]
     fn the_memory_decides_within_limits() {
         const GIB: u64 = 1 << 30;
-        assert_eq!([GIB / 2, 4 * GIB, 64 * GIB].map(auto), [65_536, 186_737, 1_000_000]);
+        assert_eq!([GIB / 2, 4 * GIB, 64 * GIB].map(auto), [65_536, 149_390, 1_000_000]);
     }
 
     #[test]
@@ -267,7 +298,7 @@ mod tests {
         assert!(check_memory(1_000_000, GIB).is_ok());
         assert_eq!(
             check_memory(4_000_000_000, 8 * GIB).unwrap_err().to_string(),
-            "4000000000 flows take 877380 MiB, and this host has 8192 MiB; use auto, or at most 18673770"
+            "4000000000 flows take 1096725 MiB, and this host has 8192 MiB; use auto, or at most 14939016"
         );
     }
 
@@ -275,10 +306,11 @@ mod tests {
     fn no_table_is_smaller_than_its_free_lists() {
         let processors = aya::util::nr_cpus().unwrap() as u32;
         let idle = FlowSizes::new(Some(IDLE_FLOWS)).unwrap();
-        assert_eq!([idle.flows, idle.unconfirmed], [processors * ENTRIES_PER_CPU; 2]);
+        assert_eq!(FlowTable::ALL.map(|table| idle.of(table)), [processors * ENTRIES_PER_CPU; 3]);
         let sizes = FlowSizes::new(Some(1)).unwrap();
         assert_eq!(sizes.flows, processors * ENTRIES_PER_CPU);
         assert!(sizes.unconfirmed >= UNCONFIRMED_ENTRIES);
-        assert_eq!(FlowSizes::new(Some(1_000_000)).unwrap().flows, 2_000_000);
+        let large = FlowSizes::new(Some(1_000_000)).unwrap();
+        assert_eq!([large.flows, large.datagrams], [2_000_000, 500_000]);
     }
 }

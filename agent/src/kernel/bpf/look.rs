@@ -116,7 +116,7 @@ impl Services for Look<'_> {
         if self.forgotten.borrow().contains(key) {
             return None;
         }
-        self.entry(FlowTable::Flows, key)
+        self.entry(FlowTable::of(FlowTable::confirmed(key.protocol)), key)
     }
 
     fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow> {
@@ -132,6 +132,10 @@ impl Services for Look<'_> {
 
     fn enter_unconfirmed(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
         true
+    }
+
+    fn take_over(&self, _: &FlowKey, does: impl FnOnce() -> bool) -> bool {
+        does()
     }
 
     fn forget(&self, key: &FlowKey) {

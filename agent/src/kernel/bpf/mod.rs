@@ -46,7 +46,7 @@ pub use self::{
     endpoints::EndpointMap,
     error::{Error, Result},
     events::EventReader,
-    flows::{FlowRoom, FlowTable, IDLE_FLOWS, check_flows, coarse_now, flows_held},
+    flows::{FlowRoom, FlowTable, IDLE_FLOWS, check_flows, coarse_now, room_for},
     groups::connect_programs,
     look::Look,
     object::{LoadedProgram, program_name},

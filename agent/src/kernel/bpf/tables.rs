@@ -17,7 +17,8 @@ use super::{
 const FAN: [&str; 9] =
     ["config", "endpoints", "near", "paths", "counters", "events", "watch", "trace_events", "trace_pace"];
 const SERVICE: [&str; 6] = ["services", "service", "backends", "rings", "vip_filter", "backend_filter"];
-const FLOW: [&str; 5] = ["flows", "unconfirmed", flow_maps::PRESENT, flow_maps::FORMER, "flow_books"];
+const FLOW: [&str; 7] =
+    ["flows", "datagrams", "unconfirmed", flow_maps::PRESENT, flow_maps::FORMER, "flow_books", "taken_over"];
 
 /// All maps, pinned or private.
 pub(super) struct Tables {

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::events::Events;
 use crate::{
     kernel::{
-        bpf::{Datapath, IDLE_FLOWS, ServiceMap, Watcher, check_flows, flows_held},
+        bpf::{Datapath, IDLE_FLOWS, ServiceMap, Watcher, check_flows, room_for},
         lock::Lock,
         tasks::Faults,
     },
@@ -183,16 +183,16 @@ impl Programs {
     pub(super) fn needs_other_flows(&self, desired: &Desired) -> Result<bool> {
         let Some(datapath) = self.datapath.as_ref().filter(|_| !desired.is_empty()) else { return Ok(false) };
         let configured = desired.settings.flows;
-        let held = datapath.services().flow_capacity()?;
+        let held = datapath.services().flow_room()?;
         if configured.is_some_and(|flows| check_flows(flows).is_err()) {
             // Tables of a size that was possible stay; those of a node without services hold too little.
-            return Ok(held <= flows_held(Some(IDLE_FLOWS))?);
+            return Ok(held.flows <= room_for(Some(IDLE_FLOWS))?.flows);
         }
         if self.refused.as_ref().is_some_and(|refused| refused.holds(configured)) {
             return Ok(false);
         }
-        let wanted = flows_held(flows(desired))?;
-        Ok(held < wanted || held > wanted && configured.is_some())
+        let wanted = room_for(flows(desired))?;
+        Ok(held.is_less(&wanted) || held.flows > wanted.flows && configured.is_some())
     }
 
     /// What there is to say of the flow table's size.
@@ -209,7 +209,7 @@ impl Programs {
             )));
         }
         let Some(configured) = desired.settings.flows else { return Ok(None) };
-        let least = flows_held(Some(configured))?;
+        let least = room_for(Some(configured))?.connections();
         Ok((least != configured).then(|| {
             format!(
                 "config-invalid: datapath.flows: {configured} is fewer than 1,024 for each possible CPU; use at least \

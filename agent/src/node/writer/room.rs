@@ -1,4 +1,4 @@
-//! What the kernel had no room for of late: flows that found no port, and established ones that were evicted.
+//! What the kernel had no room for of late: flows that found no port, and confirmed ones that were evicted.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,12 @@ use crate::kernel::bpf::{Datapath, FlowCount};
 /// How long it is told.
 const TOLD: Duration = Duration::from_secs(300);
 
-/// The two counts, as they were seen last.
+/// The counts, as they were seen last.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     refused: Grown,
     evicted: Grown,
+    datagrams_evicted: Grown,
 }
 
 impl Room {
@@ -34,6 +35,9 @@ impl Room {
         if count.is_some_and(|count| self.evicted.note(count.evicted, now)) {
             reasons.push(no_room(datapath.services().flow_capacity()?));
         }
+        if count.is_some_and(|count| self.datagrams_evicted.note(count.datagrams_evicted, now)) {
+            reasons.push(no_room_for_datagrams(datapath.services().datagram_capacity()?));
+        }
         Ok(reasons)
     }
 }
@@ -48,8 +52,15 @@ fn no_port(PortRange(first, last): PortRange) -> String {
 
 fn no_room(flows: u32) -> String {
     format!(
-        "flow-room: established flows were evicted in the last 5 minutes, because the flow table has room for \
+        "flow-room: established connections were evicted in the last 5 minutes, because their table has room for \
          {flows}; set more in datapath.flows"
+    )
+}
+
+fn no_room_for_datagrams(flows: u32) -> String {
+    format!(
+        "flow-room: flows of datagrams were evicted in the last 5 minutes, because their table has room for {flows}, a \
+         quarter of datapath.flows; they begin anew with their next datagram; set more there"
     )
 }
 

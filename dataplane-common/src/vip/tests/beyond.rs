@@ -142,3 +142,15 @@ fn an_error_of_the_client_about_an_answer_reaches_the_backend() {
     let unknown = error(CLIENT, VIP, icmp::UNREACHABLE, seen.with(|sent| sent.dst.1 ^= 1));
     assert_eq!(forward_bytes(&tables, &unknown), Err(Refusal::NoService));
 }
+
+#[test]
+fn a_connection_from_a_shared_source_that_nobody_remembers_is_reset_instead_of_taken_for_another() {
+    let tables = tables();
+    assert_eq!(from_far(&tables, segment(ACK)), Err(Refusal::BackendGone));
+    assert!(tables.balancer.unconfirmed.is_empty());
+    assert!(from_far(&tables, segment(SYN)).is_ok());
+    assert_eq!(
+        forward(&tables, segment(ACK).with(|sent| sent.src.1 = 9)).map(|to| to.dst),
+        Ok(FIRST.to_be())
+    );
+}

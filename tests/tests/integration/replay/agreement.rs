@@ -220,7 +220,6 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
     let never = [
         &Outcome::Routed,
         &Outcome::RefusedCollision,
-        &Outcome::RefusedBackendGone,
         &Outcome::DropHelperFailed,
         &Outcome::DropStageMissing,
         &Outcome::DropStackedTags,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddrV4};
 
 use control::service::Vip;
-use dataplane_common::abi::{FlowRecord, LiveFlow, State};
+use dataplane_common::abi::{FlowKey, FlowRecord, LiveFlow, State};
 
 use super::{
     super::flows::{FlowTable, coarse_now},
@@ -14,12 +14,15 @@ use super::{
 pub(super) fn flows(maps: &Maps) -> Result<HashMap<(Vip, SocketAddrV4), u64>> {
     let now = coarse_now()?;
     let mut counts: HashMap<(u16, u32), u64> = HashMap::new();
-    maps.flows.each_of(FlowTable::Flows, |key, flow| {
+    let mut count = |key: &FlowKey, flow: &FlowRecord| {
         let is_forward = flow.flags & FlowRecord::REPLY == 0 && flow.state == State::Established as u8;
         if is_forward && LiveFlow::new(flow).lives(key.protocol, now) {
             *counts.entry((flow.service, flow.backend)).or_default() += 1;
         }
-    })?;
+    };
+    for table in [FlowTable::Flows, FlowTable::Datagrams] {
+        maps.flows.each_of(table, &mut count)?;
+    }
     if counts.is_empty() {
         return Ok(HashMap::new());
     }

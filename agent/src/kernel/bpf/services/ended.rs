@@ -61,7 +61,7 @@ impl Ended {
         })?;
         let is_gone = |record: &FlowRecord| gone.contains(&record.backend);
         for key in &over {
-            for table in [FlowTable::Unconfirmed, FlowTable::Flows] {
+            for table in FlowTable::of_protocol(key.protocol).into_iter().rev() {
                 self.maps.flows.remove_if(table, key, is_gone)?;
             }
         }

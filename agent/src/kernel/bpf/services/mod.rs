@@ -79,11 +79,7 @@ impl ServiceMap {
             vip_filter: mapped("vip_filter", VIP_FILTER_BITS as usize / 8)?,
             backend_filter: mapped("backend_filter", BACKEND_FILTER_BITS as usize / 8)?,
             rings: source("rings")?,
-            flows: FlowTables::new(
-                source("flows")?,
-                source("unconfirmed")?,
-                FlowAccounting::new(source("flow_books")?, &source("watch")?)?,
-            ),
+            flows: flow_tables(&source)?,
         };
         Ok(Self { maps: Arc::new(maps) })
     }
@@ -133,9 +129,14 @@ impl ServiceMap {
         Ended::new(Arc::clone(&self.maps))
     }
 
-    /// How many flows the table holds.
+    /// How many connections their table holds.
     pub fn flow_capacity(&self) -> Result<u32> {
-        self.maps.flows.capacity()
+        self.maps.flows.capacity(FlowTable::Flows)
+    }
+
+    /// How many flows of datagrams theirs holds.
+    pub fn datagram_capacity(&self) -> Result<u32> {
+        self.maps.flows.capacity(FlowTable::Datagrams)
     }
 
     /// Bytes of kernel memory that the segments of rings take.
@@ -143,6 +144,12 @@ impl ServiceMap {
         let outer = duplicate(&self.maps.rings, "rings")?;
         Ok(Rings::open(outer)?.memory())
     }
+}
+
+fn flow_tables(source: impl Fn(&str) -> Result<MapData>) -> Result<FlowTables> {
+    let [flows, datagrams, unconfirmed] = FlowTable::ALL.map(|table| source(table.name()));
+    let accounting = FlowAccounting::new(source("flow_books")?, &source("watch")?)?;
+    Ok(FlowTables::new([flows?, datagrams?, unconfirmed?], accounting))
 }
 
 impl Maps {

@@ -19,14 +19,29 @@ const BATCH: usize = 2048;
 pub struct FlowCount {
     /// Entries whose backend has answered and whose client has acknowledged that: two a flow.
     pub flows: u64,
+    /// Entries of datagrams whose backend has answered.
+    pub datagrams: u64,
     /// The others.
     pub unconfirmed: u64,
     /// Entries removed since the first walk, old ones that the programs looked at no more.
     pub removed: u64,
     /// Entries that the kernel has evicted from `flows` since the table was made, at least.
     pub evicted: u64,
+    /// The same of `datagrams`.
+    pub datagrams_evicted: u64,
     /// The same of `unconfirmed`.
     pub unconfirmed_evicted: u64,
+}
+
+impl FlowCount {
+    /// What was found in a table, and what was evicted from it.
+    const fn of(&mut self, table: FlowTable) -> (&mut u64, &mut u64) {
+        match table {
+            FlowTable::Flows => (&mut self.flows, &mut self.evicted),
+            FlowTable::Datagrams => (&mut self.datagrams, &mut self.datagrams_evicted),
+            FlowTable::Unconfirmed => (&mut self.unconfirmed, &mut self.unconfirmed_evicted),
+        }
+    }
 }
 
 /// A walk. The tables' programs need none: they look at no entry that is idle for longer than its state allows.
@@ -36,8 +51,8 @@ pub struct FlowWalk {
     table: FlowTable,
     at: Option<u32>,
     count: FlowCount,
-    /// What was made of `flows` and `unconfirmed` before the walk began.
-    made: Option<[u64; 2]>,
+    /// What was made in each table before the walk began.
+    made: Option<[u64; FlowTable::ALL.len()]>,
     keys: Vec<FlowKey>,
     values: Vec<FlowRecord>,
 }
@@ -62,9 +77,11 @@ impl FlowWalk {
     pub fn step(&mut self) -> Result<Option<FlowCount>> {
         if self.made.is_none() {
             let made = |table| self.maps.flows.entry_counts(table).map(|counts| counts.made);
-            self.made = Some([made(FlowTable::Flows)?, made(FlowTable::Unconfirmed)?]);
+            let [flows, datagrams, unconfirmed] = FlowTable::ALL.map(made);
+            self.made = Some([flows?, datagrams?, unconfirmed?]);
         }
-        let mut left = (2 * self.maps.flows.capacity()?).div_ceil(STEPS) as usize;
+        let room = self.maps.flows.room()?;
+        let mut left = (room.flows + room.datagrams).div_ceil(STEPS) as usize;
         loop {
             let read = self.batch();
             let Ok((read, is_last)) = read else {
@@ -72,11 +89,14 @@ impl FlowWalk {
                 return read.map(|_| None);
             };
             if is_last {
-                if self.table == FlowTable::Flows {
-                    self.estimate()?;
-                    return Ok(Some(self.begin()));
-                }
-                self.table = FlowTable::Flows;
+                self.table = match self.table {
+                    FlowTable::Unconfirmed => FlowTable::Datagrams,
+                    FlowTable::Datagrams => FlowTable::Flows,
+                    FlowTable::Flows => {
+                        self.estimate()?;
+                        return Ok(Some(self.begin()));
+                    }
+                };
             }
             left = left.saturating_sub(read.max(1));
             if left == 0 {
@@ -100,21 +120,18 @@ impl FlowWalk {
     /// How many entries were evicted: those that were made before the walk, and were neither removed nor found. Found
     /// are some that were made meanwhile, too: it is a lower limit, which never falls.
     fn estimate(&mut self) -> Result<()> {
-        let [flows, unconfirmed] = self.made.unwrap_or_default();
-        let missing = |table, made: u64, found: u64| -> Result<u64> {
-            Ok(made.saturating_sub(self.maps.flows.entry_counts(table)?.removed).saturating_sub(found))
-        };
-        let evicted = missing(FlowTable::Flows, flows, self.count.flows)?;
-        let unconfirmed_evicted = missing(FlowTable::Unconfirmed, unconfirmed, self.count.unconfirmed)?;
-        self.count.evicted = self.count.evicted.max(evicted);
-        self.count.unconfirmed_evicted = self.count.unconfirmed_evicted.max(unconfirmed_evicted);
+        for (table, made) in FlowTable::ALL.into_iter().zip(self.made.unwrap_or_default()) {
+            let removed = self.maps.flows.entry_counts(table)?.removed;
+            let (found, evicted) = self.count.of(table);
+            *evicted = made.saturating_sub(removed).saturating_sub(*found).max(*evicted);
+        }
         Ok(())
     }
 
     /// Begins anew; gives what was counted.
     fn begin(&mut self) -> FlowCount {
         let counted = self.count;
-        self.count = FlowCount { flows: 0, unconfirmed: 0, ..counted };
+        self.count = FlowCount { flows: 0, datagrams: 0, unconfirmed: 0, ..counted };
         (self.table, self.at, self.made) = (FlowTable::Unconfirmed, None, None);
         counted
     }
@@ -132,10 +149,7 @@ impl FlowWalk {
                 self.count.removed += 1;
             }
         }
-        match self.table {
-            FlowTable::Unconfirmed => self.count.unconfirmed += alive,
-            FlowTable::Flows => self.count.flows += alive,
-        }
+        *self.count.of(self.table).0 += alive;
         Ok((read, next.is_none()))
     }
 }
