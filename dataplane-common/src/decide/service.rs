@@ -16,13 +16,14 @@ use crate::{
 };
 
 /// This node between a client and its backends.
-struct Node<'t> {
+struct Node<'t, T> {
     config: &'t Config,
+    tables: &'t T,
     hook: Hook,
     client: Party,
 }
 
-impl Place for Node<'_> {
+impl<T: Tables> Place for Node<'_, T> {
     #[inline(always)]
     fn source(&self, client: u32, backend: &BackendRecord) -> u8 {
         let address = u32::from_be(backend.address);
@@ -31,8 +32,12 @@ impl Place for Node<'_> {
             return if is_here { FlowRecord::FROM_VIP } else { FlowRecord::FROM_UPLINK };
         };
         let own = fan_in(self.config, self.client.fan);
-        // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all.
+        // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all. Where nobody is known
+        // to have the address, the stack asks for it, and tells of it in vain what it sees as the sender: only as the VIP's does
+        // that pass a program.
+        let is_unknown = in_slice(fan, address) && self.tables.endpoint(address).is_none();
         let past_the_hooks = address == fan.gateway
+            || is_unknown
             || self.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, address);
         if client == backend.address || past_the_hooks {
             FlowRecord::FROM_VIP
@@ -64,7 +69,7 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     client: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    let node = Node { config: input.config, hook: input.hook, client };
+    let node = Node { config: input.config, tables: input.tables, hook: input.hook, client };
     let Known { rewrite, is_open } = vip::established(input.packet, ip, ETH_LEN, &node, input.tables);
     if is_open {
         off_the_common_way();
@@ -171,7 +176,7 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
         return Verdict::service(Case { kind: Kind::ToVip, ..case });
     }
     let is_first = case.kind as u32 != Kind::ToOther as u32;
-    let node = Node { config, hook, client: case.party };
+    let node = Node { config, tables, hook, client: case.party };
     let Translation { rewrite, refusal } = vip::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
     match refusal {
         None => to_party(&input, case.party, &ip, rewrite),
@@ -191,7 +196,7 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     if let Some(verdict) = barred(input, client, ip) {
         return verdict;
     }
-    let node = Node { config: input.config, hook: input.hook, client };
+    let node = Node { config: input.config, tables: input.tables, hook: input.hook, client };
     let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, &node, input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
