@@ -68,8 +68,11 @@ pub struct Config {
     pub services: u32,
     /// First and last of the ports that a translated source gets.
     pub nat_ports: [u16; 2],
+    /// Up to which moment of the coarse clock ([`SEEN_SHIFT`]) no uplink of the fan in that slot carries anything; 0: one does.
+    /// Looked at where [`smallest_path_mtu`](Self::smallest_path_mtu) is [`PathRecord::SILENT`].
+    pub cut_off: [u32; MAX_FANS],
     /// Zero.
-    pub spare: [u8; 100],
+    pub spare: [u8; 68],
 }
 
 impl Config {
@@ -198,16 +201,21 @@ impl EndpointRecord {
 }
 
 /// Value of map `paths`, keyed by the remote host's underlay address (4 bytes, network order).
-/// Written by `uplink-ingress`, read by every sending hook and by the agent.
+/// Written by `uplink-ingress` and, of hosts that are silent, by the agent; read by every sending hook and by the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PathRecord {
     /// When it stops counting, `CLOCK_MONOTONIC` nanoseconds.
     pub until: u64,
-    /// Largest inner packet.
+    /// Largest inner packet; [`PathRecord::SILENT`]: the host does not answer its neighbours.
     pub mtu: u32,
     /// Zero.
     pub spare: u32,
+}
+
+impl PathRecord {
+    /// [`mtu`](Self::mtu) of a host to which nothing gets.
+    pub const SILENT: u32 = 0;
 }
 
 /// What the programs tell the agent through ring buffer `events`.

@@ -3,7 +3,7 @@
 use network_types::eth::EthHdr;
 
 use crate::{
-    abi::{Config, EndpointRecord, FanRecord, MAX_FANS},
+    abi::{Config, EndpointRecord, FanRecord, MAX_FANS, PathRecord},
     codegen::{off_the_common_way, unknown},
     fan, icmp,
     outcome::{Hook, Outcome},
@@ -279,16 +279,27 @@ pub fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip
     gso_size + ip.header_len + transport
 }
 
-/// Largest inner packet to `host`: the fan's, or less where a smaller path was learnt.
+/// Largest inner packet to `host`: the fan's, or less where a smaller path was learnt; [`PathRecord::SILENT`] where nothing gets
+/// there.
 #[inline(always)]
 fn mtu_to<T: Tables>(tables: &T, config: &Config, fan: &FanRecord, host: u32, size: u32) -> u32 {
     if size <= config.smallest_path_mtu {
         return fan.mtu;
     }
+    if is_cut_off(config, fan, tables.now()) {
+        return PathRecord::SILENT;
+    }
     match tables.path_mtu(host) {
         Some(mtu) if mtu < fan.mtu => mtu,
         _ => fan.mtu,
     }
+}
+
+/// Whether none of a fan's uplinks carries anything at this moment.
+#[inline(always)]
+fn is_cut_off(config: &Config, fan: &FanRecord, now: u32) -> bool {
+    let until = config.cut_off[fan.slot as usize % MAX_FANS];
+    until != 0 && until.wrapping_sub(now) <= u32::MAX / 2
 }
 
 /// An ICMP error from an address of this host, or `otherwise` where the packet may not be answered.
@@ -301,6 +312,17 @@ fn answer<P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, with: With, ot
 #[inline(always)]
 fn too_big<P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4, mtu: u32) -> Verdict {
     answer_with(packet, ip, Outcome::DropTooBig, (source, With::TooBig, mtu))
+}
+
+/// "Host unreachable" to who speaks to a host that does not answer.
+#[inline(always)]
+fn silent<P: Packet + ?Sized>(packet: &P, source: u32, ip: &Ipv4) -> Verdict {
+    let told = answer(packet, source, ip, With::HostUnreachable, Outcome::DropSilentHost);
+    if told.action as u32 != Action::Answer as u32 {
+        return told;
+    }
+    let (with, outcome) = (With::HostUnreachable, Outcome::AnsweredSilentHost);
+    Verdict::answer(Answer { with, source, mtu: 0, outcome })
 }
 
 #[inline(always)]

@@ -125,6 +125,10 @@ numbered! {
         DropIcmpFragment = "drop-icmp-fragment",
         /// From an endpoint with priority tags behind each other, which would hide the packet from the programs.
         DropStackedTags = "drop-stacked-tags",
+        /// To a host of the underlay that does not answer, or by an uplink that is down: answered with ICMP "host unreachable".
+        AnsweredSilentHost = "answered-silent-host",
+        /// The same, of a packet that may not be answered (an ICMP error, a later fragment, no unicast source).
+        DropSilentHost = "drop-silent-host",
     }
 }
 

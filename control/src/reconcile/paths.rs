@@ -54,7 +54,8 @@ pub fn plan(
 
 /// The route to the slice of `host`, when the path to it is smaller than the fan's own.
 fn slice_route(fan: &FanRecord, host: u32, mtu: u32) -> Option<Route> {
-    let slice = map_of(fan)?.slice_of(host).filter(|_| mtu < fan.mtu && host != fan.address)?;
+    let is_small = mtu < fan.mtu && mtu != PathRecord::SILENT;
+    let slice = map_of(fan)?.slice_of(host).filter(|_| is_small && host != fan.address)?;
     let destination = network(slice, fan.slice_mask);
     let prefsrc = Some(Ipv4Addr::from_bits(fan.gateway));
     Some(Route { destination, prefsrc, mtu: Some(mtu), ..Route::default() })

@@ -3,10 +3,10 @@
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
     host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of,
-    pass, service, too_big, walls,
+    pass, service, silent, too_big, walls,
 };
 use crate::{
-    abi::FanRecord,
+    abi::{FanRecord, PathRecord},
     outcome::{Hook, Outcome},
     packet::Packet,
     vip::{self, Known, Tuple},
@@ -216,6 +216,9 @@ pub(super) fn towards<P: Packet + ?Sized, C: Context, T: Tables>(
     let size = largest_packet(packet, context, ip);
     let mtu = mtu_to(tables, config, fan, host, size);
     if size > mtu {
+        if mtu == PathRecord::SILENT {
+            return silent(packet, told_by, ip);
+        }
         if ip.dont_fragment() {
             return too_big(packet, told_by, ip, mtu);
         }

@@ -311,6 +311,29 @@ fn a_packet_larger_than_the_path_is_answered_or_left_to_the_stack_to_fragment() 
 }
 
 #[test]
+fn a_host_that_does_not_answer_is_unreachable_and_so_is_every_one_without_an_uplink() {
+    let mut world = world();
+    let (ping, elsewhere) =
+        (Frame::new(LOCAL, REMOTE, 1, &[8, 0, 0, 0, 0, 0, 0, 0]), Frame::udp(LOCAL, 0xfa00_1a02));
+    world.learn(THERE, PathRecord::SILENT);
+    let told = "answered-silent-host HostUnreachable from fa001c01";
+    assert_eq!(ping.sent_by_endpoint(&world), told);
+    assert_eq!(Frame::udp(GATEWAY, REMOTE).sent_by_host(&world), told);
+    let error = Frame::new(LOCAL, REMOTE, 1, &[3, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(error.sent_by_endpoint(&world), Outcome::DropSilentHost.name());
+    assert_eq!(elsewhere.sent_by_endpoint(&world), "encapsulate to ac1e001a routed true");
+    world.balancer.now.set(1_000);
+    world.config.cut_off[0] = 1_001;
+    assert_eq!(elsewhere.sent_by_endpoint(&world), told);
+    world.balancer.now.set(1_002);
+    assert_eq!(
+        elsewhere.sent_by_endpoint(&world),
+        "encapsulate to ac1e001a routed true",
+        "nobody says so any more"
+    );
+}
+
+#[test]
 fn a_super_packet_is_measured_by_its_segments() {
     let world = world();
     let mut tcp = vec![0; 20_000];

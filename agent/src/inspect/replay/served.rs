@@ -57,6 +57,7 @@ fn is_forwarded(outcome: Outcome) -> bool {
             | Outcome::Routed
             | Outcome::AnsweredTooBig
             | Outcome::AnsweredUnreachable
+            | Outcome::AnsweredSilentHost
     )
 }
 

@@ -141,6 +141,20 @@ impl ConfigMap {
         (self.mapping.u32(offset_of!(Config, helper)).load(Ordering::Acquire), [a, b, c, d, e, f])
     }
 
+    /// Says up to which moment of the coarse clock no uplink of a fan carries anything; 0: one does.
+    pub fn set_cut_off(&self, overlay: Ipv4Net, until: u32) {
+        if let Some(slot) = self.slot_of(overlay.network().into(), overlay.netmask().into()) {
+            let place = offset_of!(Config, cut_off) + slot * size_of::<u32>();
+            self.mapping.u32(place).store(until, Ordering::Release);
+        }
+    }
+
+    /// Whether any fan is cut off.
+    pub fn is_cut_off(&self) -> bool {
+        let moment = |slot| self.mapping.u32(offset_of!(Config, cut_off) + slot * size_of::<u32>());
+        (0..self.slots()).any(|slot| moment(slot).load(Ordering::Acquire) != 0)
+    }
+
     /// Inner packets up to this size need no path look-up.
     pub fn smallest_path_mtu(&self) -> u32 {
         self.mapping.u32(offset_of!(Config, smallest_path_mtu)).load(Ordering::Acquire)

@@ -297,7 +297,8 @@ impl Datapath {
         loop {
             let seen = self.config().smallest_path_mtu();
             let paths = self.paths().list()?;
-            let smallest = paths.iter().map(|(_, path)| path.mtu).min().unwrap_or(u32::MAX);
+            let learnt = paths.iter().map(|(_, path)| path.mtu).min().unwrap_or(u32::MAX);
+            let smallest = if self.config().is_cut_off() { PathRecord::SILENT } else { learnt };
             // A program that learns writes the path first: seeing its size means seeing its path.
             if smallest == seen || self.config().replace_smallest_path(seen, smallest) {
                 return Ok(paths);

@@ -1,4 +1,4 @@
-//! Map `paths`: remote host → largest inner packet, learnt by the programs from ICMP errors.
+//! Map `paths`: remote host → largest inner packet, learnt by the programs from ICMP errors, or that nothing gets there.
 
 use std::{
     net::Ipv4Addr,
@@ -58,6 +58,14 @@ impl PathMap {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(Error::map(NAME)(error)),
         }
+    }
+
+    /// Has the programs tell senders for so long that a host does not answer. What was learnt of the path to it is forgotten.
+    pub fn set_silent(&self, host: Ipv4Addr, life: Duration) -> Result<()> {
+        let until = (uptime()? + life).as_nanos() as u64;
+        let record = PathRecord { until, mtu: PathRecord::SILENT, spare: 0 };
+        let bytes: Bytes = bytemuck::cast(record);
+        self.lock().insert(host.octets(), bytes, 0).map_err(Error::map(NAME))
     }
 
     /// Forgets a path; one that is not there is fine.

@@ -4,11 +4,11 @@ use anyhow::Result;
 use control::{
     desired::Desired,
     model::{FanSpec, Origin, PortRange},
-    observed::ObservedHost,
+    observed::{Link, ObservedHost},
     reconcile::{self, FanOp},
 };
 
-use super::{programs::Programs, relevance::Known};
+use super::{programs::Programs, relevance::Known, silent};
 use crate::{
     kernel::{bpf::Datapath, lock::Lock},
     node::fan::{self, Identities, Node},
@@ -59,9 +59,9 @@ impl Fans {
             // The host's own translation keeps off them.
             let PortRange(first, last) = desired.settings.nat_ports;
             datapath.config().set_nat_ports([first, last]);
-            self.repair(node, lock, datapath, known, &mut found.faults).await?;
+            self.repair((node, lock, datapath), &observed.links, known, &mut found).await?;
         }
-        found.notes = observed.all_renumbered();
+        found.notes.extend(observed.all_renumbered());
         found.notes.dedup();
         Ok(found)
     }
@@ -96,25 +96,27 @@ impl Fans {
     /// Repairs all fans that stand.
     async fn repair(
         &mut self,
-        node: &Node,
-        lock: &Lock,
-        datapath: &Datapath,
+        (node, lock, datapath): (&Node, &Lock, &Datapath),
+        links: &[Link],
         known: &mut Known,
-        faults: &mut Vec<String>,
+        found: &mut Found,
     ) -> Result<()> {
         let (mut networks, mut is_whole) = (Vec::new(), true);
+        known.uplink_indices.clear();
         for repair in node.repair(lock, datapath, &mut self.identities).await? {
             match repair.outcome {
                 Ok((fan, changed)) => {
                     known.add_uplinks(fan.uplinks().map(|uplink| uplink.name.clone()));
+                    known.uplink_indices.extend(fan.uplinks().map(|uplink| uplink.index));
                     networks.extend(fan.uplinks().map(|uplink| uplink.network));
+                    found.notes.extend(silent::tell_cut_off(&fan, links, datapath)?);
                     if !changed.is_empty() {
                         tracing::info!("fan {}: {}", fan.spec.overlay, changed.join(", "));
                     }
                 }
                 Err(error) => {
                     is_whole = false;
-                    faults.push(error.to_string());
+                    found.faults.push(error.to_string());
                 }
             }
         }

@@ -21,6 +21,7 @@ mod programs;
 mod relevance;
 mod room;
 mod services;
+mod silent;
 mod vip_routes;
 mod worker;
 

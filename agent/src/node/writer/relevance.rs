@@ -27,6 +27,8 @@ pub(super) struct Known {
     pub(super) fans: Vec<FanRecord>,
     /// Names of the fans' uplinks.
     pub(super) uplinks: Vec<String>,
+    /// Their indices.
+    pub(super) uplink_indices: Vec<u32>,
     /// Their networks: a route into one may lead elsewhere.
     pub(super) uplink_networks: Vec<Ipv4Net>,
     /// Devices on which endpoints live: bridges and routed endpoints.
@@ -111,7 +113,9 @@ mod tests {
 
     fn known() -> Known {
         let uplink_networks = vec!["172.30.0.0/20".parse().unwrap()];
-        Known { fans: vec![fan()], uplinks: vec!["eth0".into()], uplink_networks, devices: vec![BRIDGE, 9] }
+        let uplinks = vec!["eth0".into()];
+        let uplink_indices = vec![2];
+        Known { fans: vec![fan()], uplinks, uplink_indices, uplink_networks, devices: vec![BRIDGE, 9] }
     }
 
     fn route(destination: &str, protocol: u8) -> Event {

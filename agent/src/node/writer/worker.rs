@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     applied::{Applied, Topic},
     endpoints::Endpoints,
-    events::{Events, KernelEvent},
+    events::Events,
     fans::{self, Fans},
     filters::Filters,
     lock::{Held, lock_soon},
@@ -21,11 +21,14 @@ use super::{
     programs::{Programs, Watched, flows},
     relevance::{Concern, Known},
     services::{Scope, Services},
+    silent::Silent,
 };
 use crate::{
-    kernel::{capabilities, lock::Lock, netlink, tasks::Faults},
+    kernel::{capabilities, lock::Lock, tasks::Faults},
     node::fan::Node,
 };
+
+mod news;
 
 /// Everything that the writer owns.
 pub(super) struct Worker {
@@ -40,6 +43,7 @@ pub(super) struct Worker {
     endpoints: Endpoints,
     services: Services,
     known: Known,
+    silent: Silent,
     pace: Pace,
     held: Held,
     /// What the kernel told of since the last pass.
@@ -73,6 +77,7 @@ impl Worker {
             endpoints: Endpoints::new(Presence::without((*applied.absent).clone())),
             services: Services::new(Arc::clone(&applied.failed)),
             known: Known::default(),
+            silent: Silent::default(),
             pace: Pace::new(Instant::now()),
             held: Held::default(),
             concern: Concern::Fans,
@@ -114,40 +119,8 @@ impl Worker {
                         tracing::warn!("capabilities are kept: {error}");
                     }
                 },
-                event = self.events.next() => self.note(&event),
+                event = self.events.next() => self.note(&event).await,
             }
-        }
-    }
-
-    fn note(&mut self, event: &KernelEvent) {
-        match event {
-            KernelEvent::Network(event) => {
-                if let netlink::Event::LinkGone(link) = event
-                    && self.endpoints.presence.lose(|device| device == link.index)
-                {
-                    // The rings follow by an order.
-                    self.publish();
-                }
-                self.changed(self.known.concern(event));
-            }
-            KernelEvent::Filter => self.changed(Concern::Fans),
-            KernelEvent::Path => {
-                self.concern = self.concern.max(Concern::Endpoints);
-                self.pace.urgent(Instant::now());
-            }
-            KernelEvent::Lost => {
-                self.programs.unfollow();
-                self.concern = Concern::Fans;
-                // It may break again at once.
-                self.pace.passed(Instant::now(), true, true);
-            }
-        }
-    }
-
-    fn changed(&mut self, concern: Concern) {
-        if concern > Concern::Nothing {
-            self.concern = self.concern.max(concern);
-            self.pace.changed(Instant::now());
         }
     }
 

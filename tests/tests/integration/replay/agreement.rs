@@ -223,6 +223,8 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
         &Outcome::DropHelperFailed,
         &Outcome::DropStageMissing,
         &Outcome::DropStackedTags,
+        &Outcome::AnsweredSilentHost,
+        &Outcome::DropSilentHost,
     ];
     assert_eq!(missed, never, "{seen:?}");
 }
