@@ -29,6 +29,8 @@ pub enum Kind {
     In,
     /// From containers to other slices, where the stack has to do it.
     Out,
+    /// From this host's slices to others, out of the helper device and back to it: what is to be fragmented for a service.
+    Cut,
     /// From containers to anywhere else.
     Egress,
     /// What comes back to them.
@@ -57,7 +59,8 @@ pub fn ways(observed: &ObservedHost) -> Vec<Way> {
 /// Those whose packets a hook sees, as packets, with the number of the way of each.
 pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
     let meets = |way: &Way| match hook {
-        Hook::Prerouting => true,
+        // There what comes from one device is one.
+        Hook::Prerouting => way.kind != Kind::Cut,
         Hook::Input => way.kind == Kind::Lease,
         Hook::Forward => way.kind != Kind::Lease,
     };
@@ -108,6 +111,7 @@ fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {
     let mut ways = vec![
         way(Kind::In, helper, Some(bridge), overlay, any(slice), state::UNTRACKED),
         way(Kind::Out, bridge, Some(helper), slice, any(overlay), state::UNTRACKED),
+        way(Kind::Cut, helper, Some(helper), slice, any(overlay), state::UNTRACKED),
     ];
     if mark.spec.egress != Egress::Drop {
         for exit in exits(observed, mark) {
@@ -167,7 +171,7 @@ impl Findings {
                     self.docker_chains.insert(name);
                 }
                 (_, true, _) => self.block(owner, way),
-                (Kind::In | Kind::Out, false, _) => drop(self.filtered.insert(name)),
+                (Kind::In | Kind::Out | Kind::Cut, false, _) => drop(self.filtered.insert(name)),
                 // What leaves the overlay goes by the stack: there the rule holds.
                 (Kind::Egress | Kind::Answers | Kind::Lease, false, _) => {}
             }
@@ -279,7 +283,7 @@ impl Owner {
 pub fn xtables(way: &Way) -> String {
     let output = way.output.as_ref().map_or_else(String::new, |output| format!(" -o {output}"));
     let more = match way.kind {
-        Kind::In | Kind::Out | Kind::Egress => "",
+        Kind::In | Kind::Out | Kind::Cut | Kind::Egress => "",
         Kind::Answers => " -m conntrack --ctstate RELATED,ESTABLISHED",
         Kind::Lease => " -p udp -m udp --dport 67",
     };
@@ -290,7 +294,7 @@ pub fn xtables(way: &Way) -> String {
 fn nftables(way: &Way) -> String {
     let output = way.output.as_ref().map_or_else(String::new, |output| format!(" oifname {output}"));
     let more = match way.kind {
-        Kind::In | Kind::Out | Kind::Egress => "",
+        Kind::In | Kind::Out | Kind::Cut | Kind::Egress => "",
         Kind::Answers => " ct state established,related",
         Kind::Lease => " udp dport 67",
     };
@@ -301,7 +305,7 @@ fn nftables(way: &Way) -> String {
 fn trust(way: &Way) -> Vec<String> {
     let command = |words: &str| format!("firewall-cmd --permanent {words}");
     match way.kind {
-        Kind::In | Kind::Out | Kind::Lease => {
+        Kind::In | Kind::Out | Kind::Cut | Kind::Lease => {
             vec![command(&format!("--zone=trusted --add-interface={}", way.input))]
         }
         Kind::Egress => vec![

@@ -196,7 +196,13 @@ fn datagrams_larger_than_the_fan_carries_arrive_from_everywhere_and_count_once()
     let fleet = Fleet::up(2);
     let (outside, backend) = (fleet.outside(VIP), fleet.endpoint(1, 9));
     let reflector = Reflector::start(&backend, overlay(1, 9));
+    // As Docker has it.
+    for rule in ["-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-P FORWARD DROP"] {
+        fleet[0].sh(&format!("iptables-nft {rule}"));
+    }
     let _agent = serve(&fleet, overlay(1, 9), "udp");
+    let accepted = || fleet[0].sh("iptables-nft -S DOCKER-USER").contains("-i fanlight0 -o fanlight0");
+    eventually("the slow path is accepted", SOON, || accepted().then_some(()));
     // Of the wire's MTU, not the fan's.
     let container = fleet.port(0, 6);
     container.ip("link set eth0 mtu 1500");

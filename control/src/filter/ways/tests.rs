@@ -53,6 +53,7 @@ fn advice_is_in_the_owners_words_with_one_device_a_side() {
         ["forward-blocked: ip filter FORWARD drops forwarded packets; add \
           `iptables-nft -I FORWARD -i fanlight0 -o fan-250-0-28 -j ACCEPT` \
           `iptables-nft -I FORWARD -i fan-250-0-28 -o fanlight0 -j ACCEPT` \
+          `iptables-nft -I FORWARD -i fanlight0 -o fanlight0 -j ACCEPT` \
           `iptables-nft -I FORWARD -i fan-250-0-28 -o eth0 -j ACCEPT` \
           `iptables-nft -I FORWARD -i eth0 -o fan-250-0-28 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`"]
     );
@@ -98,7 +99,10 @@ fn without_egress_nothing_leaves_the_overlay() {
     let mut observed = observed();
     observed.standing[0].mark.spec.egress = Egress::Drop;
     observed.standing[0].mark.spec.dhcp = false;
-    assert_eq!(ways(&observed).iter().map(|way| way.kind).collect::<Vec<_>>(), [Kind::In, Kind::Out]);
+    assert_eq!(
+        ways(&observed).iter().map(|way| way.kind).collect::<Vec<_>>(),
+        [Kind::In, Kind::Out, Kind::Cut]
+    );
 }
 
 #[test]
