@@ -8,12 +8,18 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use control::reconcile::{Host, fan_record};
+use control::{
+    reconcile::{Host, fan_record},
+    service::ServiceState,
+};
 use dataplane_common::abi::FanRecord;
 
 use super::{args::ReplayArgs, failure::Failure, output::Output, runtime};
 use crate::{
-    inspect::replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
+    inspect::{
+        replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
+        status,
+    },
     kernel::bpf::Datapath,
     node::fan::Node,
     sources::config::{self, CONFIG_FILE, FANS_FILE, Sources},
@@ -30,7 +36,8 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output<'_>) -> Result<ExitCode
     let mut engine = Engine::new(&setup, &[args.hook]).context("replay")?;
     let mut capture = args.out.as_deref().map(create).transpose()?;
     for packet in packets {
-        let packet = packet.with_context(|| input.clone())?;
+        let mut packet = packet.with_context(|| input.clone())?;
+        packet.ifindex = packet.ifindex.or_else(|| setup.device(args.hook, &packet.frame));
         let verdict = engine.run(args.hook, &packet).with_context(|| input.clone())?;
         print(&packet, &verdict, output)?;
         if let Some(capture) = &mut capture {
@@ -84,8 +91,8 @@ fn served(served: &Served) -> String {
     }
 }
 
-/// What the programs shall find in their maps: this node's fans as they are, unless a configuration was named or no
-/// fan is up; then those that the configuration asks for, as they would be here.
+/// What the programs shall find in their maps: this node's fans and services as they are, unless a configuration was named or
+/// no fan is up; then those that the configuration asks for, as they would be here.
 async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
     let live = match Datapath::open_existing()? {
         Some(datapath) => Setup {
@@ -97,7 +104,9 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
         None => Setup { services: sources.config.services.clone(), ..Setup::default() },
     };
     if !named && !live.fans.is_empty() {
-        return Ok(live);
+        let services: Vec<_> = status::services().await?.iter().filter_map(ServiceState::held).collect();
+        // Without any, an agent may never have run here.
+        return Ok(if services.is_empty() { live } else { Setup { services, ..live } });
     }
     Ok(Setup { fans: resolved(sources).await?, ..live })
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Algorithm, Forward, Vip};
+use crate::service::{Algorithm, Backend, Forward, Service, Vip};
 
 /// A service; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,26 @@ pub struct ServiceState {
     pub state: ServiceLife,
     /// Its backends.
     pub backends: Vec<BackendState>,
+}
+
+impl ServiceState {
+    /// The service as the kernel holds it: with the backends that take new flows. `None` where it does not.
+    pub fn held(&self) -> Option<Service> {
+        let is_held = matches!(self.state, ServiceLife::Up | ServiceLife::Down);
+        let vip = self.vip.parse().ok().filter(|_| is_held)?;
+        let usable = self.backends.iter().filter(|backend| backend.state == BackendLife::Up);
+        let backends = usable.map(|backend| Backend {
+            address: backend.address.ip(),
+            port: backend.address.port(),
+            weight: backend.weight,
+        });
+        Some(Service {
+            name: self.name.clone(),
+            vip,
+            algorithm: self.algorithm,
+            backends: backends.collect(),
+        })
+    }
 }
 
 /// Whether a service works.
@@ -114,6 +134,14 @@ mod tests {
         let reported = || vec![service(ServiceLife::Up)];
         assert_eq!(against(reported(), &["10.96.0.10:80/tcp".parse().unwrap()])[0].state, ServiceLife::Up);
         assert_eq!(against(reported(), &[])[0].state, ServiceLife::Missing);
+    }
+
+    #[test]
+    fn the_kernel_holds_a_service_with_the_backends_that_take_new_flows() {
+        let backends = |state| service(state).held().map(|service| service.backends);
+        let up = Backend { address: [250, 0, 28, 2].into(), port: 80, weight: 3 };
+        assert_eq!(backends(ServiceLife::Up), Some(vec![up]));
+        assert_eq!(backends(ServiceLife::Failed), None);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use control::{
 use dataplane_common::{
     abi::{EndpointRecord, FanRecord},
     outcome::{Hook, Outcome},
-    wire::ETH_LEN,
+    packet::Packet as _,
+    wire::{ETH_LEN, Ipv4},
 };
 
 use super::{Error, Packet, Result, Served};
@@ -27,6 +28,27 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// The interface by which a frame comes to a hook here, as its addresses say: `None` where that is not known.
+    pub fn device(&self, hook: Hook, frame: &[u8]) -> Option<u32> {
+        let ip = Ipv4::new(frame.read(ETH_LEN)?);
+        let of_slice = |address: u32| {
+            let found = self.fans.iter().find(|fan| address & fan.slice_mask == fan.slice);
+            found.map(|fan| fan.bridge)
+        };
+        let index = match hook {
+            Hook::UplinkIngress => self.fans.first().map(|fan| fan.uplink),
+            Hook::EndpointIngress => self
+                .endpoints
+                .iter()
+                .find(|endpoint| endpoint.address == ip.src)
+                .map(|endpoint| endpoint.ifindex),
+            Hook::BridgeIngress => of_slice(ip.src),
+            Hook::EndpointEgress => of_slice(ip.dst),
+            Hook::HostEgress => Some(self.helper.0),
+        };
+        index.filter(|index| *index != 0)
+    }
+
     pub(super) fn apply(&self, datapath: &Private) -> Result<()> {
         let (ifindex, mac) = self.helper;
         datapath.config().set_helper(ifindex, mac);

@@ -2,7 +2,8 @@
 //!
 //! The kernel runs each packet through the compiled program (BPF_PROG_TEST_RUN) with maps of its own, so what one
 //! packet teaches (a path MTU) the next one meets. Everything happens in the current network namespace: a packet's
-//! `ifindex` is an interface of it, by default the loopback device.
+//! `ifindex` is an interface of it. By default the command takes the one by which such a packet comes to the hook here, and the
+//! engine the loopback device.
 //!
 //! Two things differ from a packet that arrives on a wire. The kernel takes a frame as "to this host" only when its
 //! destination MAC address is the interface's own, and the loopback device's is `00:00:00:00:00:00`. And a test run

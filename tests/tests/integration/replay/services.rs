@@ -2,11 +2,14 @@
 
 //@ guest: 6.1
 
-use std::net::SocketAddrV4;
+use std::{fs, net::SocketAddrV4};
 
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};
 use fanlight::inspect::replay::Served;
-use fanlight_tests::fleet::Fleet;
+use fanlight_tests::{
+    fleet::{Fleet, overlay},
+    services::service as table,
+};
 
 use super::*;
 
@@ -135,6 +138,43 @@ fn the_command_names_them_in_its_lines_for_people_and_for_scripts() {
     assert!(replay(&[]).ends_with("  dns 250.0.27.2:8080"), "{}", replay(&[]));
     let json: serde_json::Value = serde_json::from_str(&replay(&["--json"])).expect("a line of JSON");
     assert_eq!((&json["service"], &json["backend"]), (&"dns".into(), &"250.0.27.2:8080".into()), "{json}");
+}
+
+/// A pcap file of Ethernet frames.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for frame in frames {
+        let length = frame.len() as u32;
+        file.extend(words(&[0, 0, length, length]));
+        file.extend(frame);
+    }
+    file
+}
+
+#[test]
+fn the_command_takes_the_nodes_own_services_and_the_device_of_a_frames_sender() {
+    let fleet = Fleet::up(1);
+    let host = &fleet[0];
+    let client = fleet.endpoint(0, 5);
+    let _agent = host.agent();
+    let web = table("web", "10.96.0.10:80/tcp", &["250.0.28.9:8080".to_owned()]);
+    host.fanlight(["service", "apply", "-f", "-"]).input(web).ok();
+    let syn = [&[0x04, 0, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02][..], &[0xff; 6]].concat();
+    let (to, from) = (host.mac("fan-250-0-27"), client.mac("eth0"));
+    let packet =
+        |segment: &[u8]| Ipv4::new(overlay(0, 5), VIP, packet::TCP, segment.to_vec()).frame(to, from);
+    fs::write(host.path("/run/packets.pcap"), pcap(&[packet(&syn), packet(&syn[..8])]))
+        .expect("a file of the host");
+    let told = host.run("replay --in /run/packets.pcap --hook endpoint-ingress --json");
+    let lines =
+        told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+    let found: Vec<_> = lines.map(|line| (line["outcome"].clone(), line["service"].clone())).collect();
+    assert_eq!(
+        found,
+        [("encapsulated".into(), "web".into()), ("drop-truncated".into(), serde_json::Value::Null)],
+        "{told}"
+    );
 }
 
 #[test]
