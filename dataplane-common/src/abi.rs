@@ -10,10 +10,12 @@ use crate::outcome::{Hook, Outcome};
 
 mod flow;
 mod service;
+mod tracked;
 mod watch;
 
 pub use flow::*;
 pub use service::*;
+pub use tracked::*;
 pub use watch::*;
 
 /// Number of this layout.
@@ -71,11 +73,17 @@ pub struct Config {
     /// Up to which moment of the coarse clock ([`SEEN_SHIFT`]) no uplink of the fan in that slot carries anything; 0: one does.
     /// Looked at where [`smallest_path_mtu`](Self::smallest_path_mtu) is [`PathRecord::SILENT`].
     pub cut_off: [u32; MAX_FANS],
+    /// Why packets may have to go by the stack: [`Config::TRANSLATED`] or 0.
+    pub detours: u32,
     /// Zero.
-    pub spare: [u8; 68],
+    pub spare: [u8; 64],
 }
 
 impl Config {
+    /// Bit of [`detours`](Self::detours): connection tracking has translated a packet between overlay addresses. The programs
+    /// set it, by a store of its byte.
+    pub const TRANSLATED: u32 = u32::from_ne_bytes([1, 0, 0, 0]);
+
     /// Ports that a translated source gets unless the agent says otherwise: above the ephemeral ports of Linux.
     pub const NAT_PORTS: [u16; 2] = [61_000, u16::MAX];
 

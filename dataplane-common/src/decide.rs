@@ -3,7 +3,7 @@
 use network_types::eth::EthHdr;
 
 use crate::{
-    abi::{Config, EndpointRecord, FanRecord, MAX_FANS, PathRecord},
+    abi::{Config, EndpointRecord, FanRecord, FlowKey, MAX_FANS, PathRecord, TRACKED_MARK},
     codegen::{off_the_common_way, unknown},
     fan, icmp,
     outcome::{Hook, Outcome},
@@ -17,6 +17,7 @@ mod egress;
 mod ingress;
 mod relay;
 mod service;
+mod tracked;
 mod walls;
 
 pub use relay::{RELAYED, Relayed, relayed};
@@ -35,6 +36,8 @@ pub trait Context {
     fn gso_size(&self) -> u32;
     /// Bytes of the frame.
     fn frame_len(&self) -> u32;
+    /// Connection tracking translates its flow, as a rule of ours has marked it ([`TRACKED_MARK`]); the mark comes off.
+    fn is_translated(&self) -> bool;
 }
 
 /// A [`Context`] in memory.
@@ -50,6 +53,8 @@ pub struct Meta {
     pub gso_size: u32,
     /// Bytes of the frame.
     pub len: u32,
+    /// Its mark.
+    pub mark: u32,
 }
 
 impl Context for Meta {
@@ -72,6 +77,10 @@ impl Context for Meta {
     fn frame_len(&self) -> u32 {
         self.len
     }
+
+    fn is_translated(&self) -> bool {
+        self.mark & TRACKED_MARK != 0
+    }
 }
 
 /// The tables that decisions read, and those of flows, which they write.
@@ -82,6 +91,12 @@ pub trait Tables: Services {
     fn endpoint(&self, address: u32) -> Option<&EndpointRecord>;
     /// Largest inner packet to a remote host whose path was found to be smaller than the uplink.
     fn path_mtu(&self, host: u32) -> Option<u32>;
+    /// Whether connection tracking may translate flows that are answered from an address and port; wrong answers are only "yes".
+    fn may_be_translated(&self, address: u32, port: u16, protocol: u8) -> bool;
+    /// Whether it translates the flow whose answers have this key.
+    fn is_translated(&self, key: &FlowKey) -> bool;
+    /// Remembers that it does.
+    fn note_translated(&self, key: &FlowKey);
 }
 
 /// The answer to a packet that was to be [routed](Action::Route) under the uplink's address and has no route: "host
@@ -131,6 +146,7 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(
         Hook::UplinkIngress => ingress::uplink_ingress(packet, context, tables),
         Hook::EndpointIngress | Hook::BridgeIngress => egress::local_ingress(hook, packet, context, tables),
         Hook::HostEgress => egress::host_egress(packet, context, tables),
+        Hook::EndpointEgress => tracked::endpoint_egress(packet, context, tables),
     }
 }
 

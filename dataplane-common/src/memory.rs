@@ -30,6 +30,8 @@ pub struct Memory {
     pub paths: BTreeMap<u32, u32>,
     /// Services, backends and flows.
     pub balancer: Balancer,
+    /// What answers flows that connection tracking translates. [`Config::TRANSLATED`] is set by whoever adds the first.
+    pub translated: RefCell<BTreeSet<FlowKey>>,
 }
 
 /// Services and their flows.
@@ -120,7 +122,13 @@ impl Memory {
         }
         config.smallest_path_mtu = u32::MAX;
         let endpoints = endpoints.iter().map(|record| (record.address, *record)).collect();
-        Self { config, endpoints, paths: BTreeMap::new(), balancer: Balancer::default() }
+        Self {
+            config,
+            endpoints,
+            paths: BTreeMap::new(),
+            balancer: Balancer::default(),
+            translated: RefCell::default(),
+        }
     }
 
     /// Remembers what [`Verdict::LearnPathMtu`](crate::decide::Verdict::LearnPathMtu) says.
@@ -141,6 +149,18 @@ impl Tables for Memory {
 
     fn path_mtu(&self, host: u32) -> Option<u32> {
         self.paths.get(&host).copied()
+    }
+
+    fn may_be_translated(&self, _: u32, _: u16, _: u8) -> bool {
+        true
+    }
+
+    fn is_translated(&self, key: &FlowKey) -> bool {
+        self.translated.borrow().contains(key)
+    }
+
+    fn note_translated(&self, key: &FlowKey) {
+        self.translated.borrow_mut().insert(*key);
     }
 }
 

@@ -93,7 +93,7 @@ numbered! {
         DropForeignSource = "drop-foreign-source",
         /// From an endpoint with the address of another endpoint, the gateway, or nobody (the slice's network or broadcast address).
         DropWrongEndpoint = "drop-wrong-endpoint",
-        /// Tunnel packet that ends before its headers or before the length they give.
+        /// Tunnel packet, or packet to a VIP, that ends before its headers or before the length they give.
         DropTruncated = "drop-truncated",
         /// Tunnel packet with an impossible IPv4 header inside.
         DropBadHeader = "drop-bad-header",
@@ -129,6 +129,12 @@ numbered! {
         AnsweredSilentHost = "answered-silent-host",
         /// The same, of a packet that may not be answered (an ICMP error, a later fragment, no unicast source).
         DropSilentHost = "drop-silent-host",
+        /// From an endpoint, of a flow that connection tracking translates: handed to the kernel's stack.
+        PassTracked = "pass-tracked",
+        /// The same out of its tunnel packet.
+        DecapsulatedTracked = "decapsulated-tracked",
+        /// From the kernel's stack to an endpoint, translated by connection tracking: handed on, and its answers will go by the stack.
+        PassTranslated = "pass-translated",
     }
 }
 
@@ -143,6 +149,8 @@ numbered! {
         BridgeIngress = "bridge-ingress",
         /// Egress of the helper device, which overlay routes point to: host processes and the slow path.
         HostEgress = "host-egress",
+        /// Egress of the fan bridge, and of endpoints beside it: packets that the host's stack sends to endpoints.
+        EndpointEgress = "endpoint-egress",
     }
 }
 
@@ -167,7 +175,7 @@ numbered! {
 }
 
 impl Hook {
-    /// The hook of a number that is one's. By its bits: [rule 3](crate::codegen).
+    /// The hook of a number, of those that call stages. By its bits: [rule 3](crate::codegen).
     #[inline(always)]
     pub const fn of(number: u32) -> Self {
         match number & 3 {

@@ -35,6 +35,8 @@ pub struct Verdict {
 pub enum Action {
     /// Leave it to the next program and the kernel's stack, unchanged.
     Pass,
+    /// The same, past the bridge, and have connection tracking see it: on the bridge of a fan (first word) it goes to the gateway.
+    Track,
     /// End it here.
     Drop,
     /// Bring it where its destination lives.
@@ -69,7 +71,7 @@ impl Action {
             Self::Service => Some(Stage::Service),
             Self::CarriedService => Some(Stage::CarriedService),
             Self::Begin => Some(Stage::Begin),
-            Self::Pass | Self::Drop | Self::Forward | Self::LearnPathMtu => None,
+            Self::Pass | Self::Track | Self::Drop | Self::Forward | Self::LearnPathMtu => None,
         }
     }
 }
@@ -84,6 +86,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn pass(outcome: Outcome) -> Self {
         Self::of(Action::Pass, outcome, [0; 4])
+    }
+
+    /// To leave a packet that came by the bridge of a fan to the stack, and to connection tracking.
+    #[inline(always)]
+    pub const fn track(fan: u32) -> Self {
+        Self::of(Action::Track, Outcome::PassTracked, [fan, 0, 0, 0])
     }
 
     /// To end it.
@@ -185,6 +193,8 @@ pub enum Way {
     DecapsulatedToStack,
     /// Out of its tunnel packet, then as the routing table says.
     DecapsulatedAndRouted,
+    /// Out of its tunnel packet, to this host's stack and its connection tracking.
+    DecapsulatedTracked,
 }
 
 impl Way {
@@ -198,6 +208,7 @@ impl Way {
             Self::Decapsulated => Outcome::Decapsulated,
             Self::DecapsulatedToStack => Outcome::DecapsulatedToHost,
             Self::DecapsulatedAndRouted => Outcome::Routed,
+            Self::DecapsulatedTracked => Outcome::DecapsulatedTracked,
         }
     }
 
@@ -241,6 +252,12 @@ impl Out {
     #[inline(always)]
     pub const fn decapsulated_to_stack(fan: u32, tos: u8) -> Self {
         Self { way: Way::DecapsulatedToStack, fan, tos, ..Self::STACK }
+    }
+
+    /// Out of its tunnel packet, to this host's stack and its connection tracking.
+    #[inline(always)]
+    pub const fn decapsulated_tracked(fan: u32, tos: u8) -> Self {
+        Self { way: Way::DecapsulatedTracked, fan, tos, ..Self::STACK }
     }
 
     /// Out of its tunnel packet, then as the routing table says.

@@ -140,6 +140,7 @@ pub trait Place {
 
 /// The key under which flows of services know a packet: of its own addresses and ports, or, of an ICMP error, of what answers
 /// the packet that it quotes. None of a packet without ports.
+#[inline(always)]
 pub fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<FlowKey> {
     if ip.is_later_fragment() {
         return None;

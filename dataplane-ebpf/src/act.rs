@@ -47,6 +47,11 @@ pub fn act(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> 
             let done = forward(frame, hook, rewrite, out);
             unless_refused(frame, hook, done)
         }
+        Action::Track => {
+            let [fan, ..] = words;
+            let done = have_tracked(frame, fan).map(|()| (TC_ACT_UNSPEC, outcome));
+            unless_refused(frame, hook, done)
+        }
         Action::Drop => {
             watch::end(frame, hook, outcome);
             (TC_ACT_SHOT, outcome)
@@ -106,6 +111,11 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
                 Some(action) => action,
                 None => to_host(frame)?,
             }
+        }
+        Way::DecapsulatedTracked => {
+            take_out(frame, tos)?;
+            frame.have_tracked();
+            to_host(frame)?
         }
         Way::DecapsulatedAndRouted => {
             take_out(frame, tos)?;
@@ -253,6 +263,18 @@ fn into_bridge(frame: &mut Frame, fan: u32) -> Result<Option<i32>, Refused> {
     let Some(macs) = uplink::neighbour(frame, fan.bridge, src, dst) else { return Ok(None) };
     frame.even(0)?.0 = macs;
     Ok(Some(frame.redirect(fan.inlet, BPF_F_INGRESS as u64)))
+}
+
+/// To the stack by the bridge, which would switch a frame to another port's MAC address, and to connection tracking.
+#[inline(always)]
+fn have_tracked(frame: &mut Frame, fan: u32) -> Result<(), Refused> {
+    frame.have_tracked();
+    if !frame.to_us() {
+        let fan = maps::fan(fan).ok_or(Refused)?;
+        let [to, _] = &mut frame.even::<Ipv4Frame>(0)?.0.macs;
+        *to = mac_words(&fan.bridge_mac);
+    }
+    Ok(())
 }
 
 /// To an endpoint: from another one that is a hop, though both are here; from the host's stack it is not.

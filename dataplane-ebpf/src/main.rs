@@ -54,6 +54,13 @@ pub fn host_egress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::HostEgress)
 }
 
+/// Packets that the host's stack sends to endpoints.
+#[classifier]
+#[inline(always)]
+pub fn endpoint_egress(ctx: TcContext) -> i32 {
+    run(&ctx, Hook::EndpointEgress)
+}
+
 /// [`Stage::Service`](dataplane_common::outcome::Stage::Service).
 #[classifier]
 #[inline(always)]

@@ -27,6 +27,7 @@ use crate::{loops, watch};
 
 mod flows;
 mod former;
+mod translated;
 
 /// How long a first fragment is remembered, on the coarse clock: as long as Linux waits for the others.
 const REASSEMBLY: u32 = (30_000_000_000_u64 >> SEEN_SHIFT) as u32;
@@ -181,6 +182,21 @@ impl Tables for Maps {
         // SAFETY: reads the clock.
         let now = unsafe { bpf_ktime_get_ns() };
         if record.until > now { Some(record.mtu) } else { None }
+    }
+
+    #[inline(always)]
+    fn may_be_translated(&self, address: u32, port: u16, protocol: u8) -> bool {
+        translated::may_be(address, port, protocol)
+    }
+
+    #[inline(always)]
+    fn is_translated(&self, key: &FlowKey) -> bool {
+        translated::holds(key, self.now())
+    }
+
+    #[inline(always)]
+    fn note_translated(&self, key: &FlowKey) {
+        translated::note(key, self.now());
     }
 }
 

@@ -11,6 +11,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
+    abi::TRACKED_MARK,
     decide::Context,
     outcome::Hook,
     packet::Packet,
@@ -152,6 +153,18 @@ impl Frame {
         done(unsafe { bpf_skb_vlan_pop(self.skb) })
     }
 
+    /// Has a rule of ours in nf_tables leave the packet to connection tracking.
+    #[inline(always)]
+    pub fn have_tracked(&mut self) {
+        self.set_mark(self.context().mark | TRACKED_MARK);
+    }
+
+    #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        // SAFETY: the context that the kernel passed to this program, of which this field may be written.
+        unsafe { (*self.skb).mark = mark }
+    }
+
     /// Marks the frame as sent to whoever receives it next.
     #[inline(always)]
     pub fn set_to_us(&mut self) -> Result<(), Refused> {
@@ -240,6 +253,16 @@ impl Context for Frame {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         self.context().len
+    }
+
+    #[inline(always)]
+    fn is_translated(&self) -> bool {
+        let mark = self.context().mark;
+        if mark & TRACKED_MARK == 0 {
+            return false;
+        }
+        self.set_mark(mark & !TRACKED_MARK);
+        true
     }
 }
 

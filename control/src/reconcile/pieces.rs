@@ -263,6 +263,7 @@ fn hooks<'f>(
     uplinks
         .chain([
             (Hook::BridgeIngress, bridge.index, bridge.name.as_str()),
+            (Hook::EndpointEgress, bridge.index, bridge.name.as_str()),
             (Hook::HostEgress, helper.unwrap_or_default(), HELPER[0]),
         ])
         .filter(|&(hook, index, _)| !programs.hooks.contains(&(hook, index)))

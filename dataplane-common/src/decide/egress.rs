@@ -3,7 +3,7 @@
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
     host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of,
-    pass, service, silent, too_big, walls,
+    pass, service, silent, too_big, tracked, walls,
 };
 use crate::{
     abi::{FanRecord, PathRecord},
@@ -25,6 +25,10 @@ pub(super) fn local_ingress<P: Packet + ?Sized, T: Tables>(
 ) -> Verdict {
     let Some(ip) = ipv4_frame(packet, context) else { return walls::no_ipv4(packet, context) };
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
+    // The chains for what is forwarded may have seen it on the bridge, before it is handed on to this host.
+    if hook as u32 == Hook::BridgeIngress as u32 && context.is_translated() {
+        return pass(Outcome::PassTracked);
+    }
     let input = Input { packet, context, tables, config, hook };
     let Some(fan) = fan_of(config, ip.dst) else { return outside(&input, &ip) };
     let own = if in_slice(fan, ip.src) { Some(fan) } else { own_fan_of(config, ip.src) };
@@ -48,6 +52,9 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
     let party = Party { fan: own.slot, is_outside: false };
     if input.tables.may_be_vip(ip.dst.to_be()) {
         return match sent_by_endpoint(input, own, ip) {
+            Some(_) if is_cut(ip, input.context) && input.tables.is_vip(ip.dst.to_be()) => {
+                drop(Outcome::DropTruncated)
+            }
             Some(verdict) => verdict,
             None => service::to_vip(input, party, ip),
         };
@@ -90,7 +97,7 @@ fn from_own<P: Packet + ?Sized, C: Context, T: Tables>(
     (fan, own): (&FanRecord, &FanRecord),
     ip: &Ipv4,
 ) -> Verdict {
-    if input.config.services != 0 {
+    if input.config.services != 0 || input.config.detours != 0 {
         off_the_common_way();
         return with_services(input, (fan, own), ip);
     }
@@ -100,7 +107,7 @@ fn from_own<P: Packet + ?Sized, C: Context, T: Tables>(
     }
 }
 
-/// As [`from_own`] on a node that has services.
+/// As [`from_own`] on a node that has services, or packets that have to go by the stack.
 #[inline(always)]
 fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
     input: &Input<'_, '_, P, C, T>,
@@ -119,6 +126,9 @@ fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
         && !is_switched
     {
         return verdict;
+    }
+    if tracked::is_answer(input.packet, ip, ETH_LEN, (input.tables, input.config)) {
+        return Verdict::track(own.slot);
     }
     let Known { rewrite, is_open } = vip::known_between(input.packet, ip, ETH_LEN, here, input.tables);
     if is_open {
@@ -252,6 +262,10 @@ pub(super) fn host_egress<P: Packet + ?Sized, T: Tables>(
     let is_ours = in_slice(fan, ip.src) || ip.src == fan.address;
     let own = if is_ours { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return drop(Outcome::DropForeignSource) };
+    if context.is_translated() {
+        off_the_common_way();
+        tracked::note(packet, &ip, tables);
+    }
     let verdict = towards(&input, (fan, own.gateway), &ip, ip.dst, Tuple::KEPT);
     let is_forwarded = verdict.action as u32 == Action::Forward as u32;
     if is_forwarded && (!ip.well_formed() || !fits(&ip, context)) {
@@ -292,6 +306,11 @@ fn host_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
 /// The header describes this frame, and the outer header's 16-bit length has room for it.
 #[inline(always)]
 fn fits(ip: &Ipv4, context: &impl Context) -> bool {
-    ip.total_len + ETH_LEN as u32 <= context.frame_len()
-        && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+    !is_cut(ip, context) && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+}
+
+/// The frame ends before the length that the header gives.
+#[inline(always)]
+fn is_cut(ip: &Ipv4, context: &impl Context) -> bool {
+    ip.total_len + ETH_LEN as u32 > context.frame_len()
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, drop, fan_of, host_of, in_slice,
-    ipv4_at, ipv4_frame, off_the_common_way, pass, service,
+    ipv4_at, ipv4_frame, off_the_common_way, pass, service, tracked,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
@@ -120,11 +120,14 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
         return drop(Outcome::DropNotOurSlice);
     }
     let Some(tos) = inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
-    if config.services == 0 {
+    if config.services == 0 && config.detours == 0 {
         return Verdict::forward(Tuple::KEPT, arrived(tables, to, inner.dst, tos));
     }
     off_the_common_way();
     let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
+    if tracked::is_answer(packet, &inner, INNER, (tables, config)) {
+        return Verdict::forward(Tuple::KEPT, Out::decapsulated_tracked(to.slot, tos));
+    }
     let Known { rewrite, is_open } = vip::known_answer(packet, &inner, INNER, tables);
     if is_open {
         off_the_common_way();

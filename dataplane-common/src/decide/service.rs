@@ -4,7 +4,7 @@
 use super::{
     Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, drop, egress,
     fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, largest_packet, off_the_common_way, pass,
-    too_big,
+    too_big, tracked,
 };
 use crate::{
     abi::{BackendRecord, Config, Encapsulation, FlowRecord},
@@ -200,9 +200,20 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, &node, input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
+        Some(_) if answers_publication(input, ip) => Verdict::track(client.fan),
         Some(Refusal::Unknown) => Verdict::begin(case),
         Some(refusal) => refused(input, client, ip, refusal),
     }
+}
+
+/// Whether a packet to a VIP answers its client at a port that the host publishes.
+#[inline(always)]
+fn answers_publication<P: Packet + ?Sized, C: Context, T: Tables>(
+    input: &Input<'_, '_, P, C, T>,
+    ip: &Ipv4,
+) -> bool {
+    input.hook as u32 != Hook::HostEgress as u32
+        && tracked::is_answer(input.packet, ip, ETH_LEN, (input.tables, input.config))
 }
 
 /// What becomes of a packet that no service serves, whatever it asks for: on its last hop, from nobody's address, a fragment
@@ -355,7 +366,8 @@ fn refuse<P: Packet + ?Sized, C: Context, T: Tables>(
     if ip.header.proto == PROTO_TCP {
         return match Segment::read(input.packet, ip, ETH_LEN) {
             Some(segment) if !segment.is_reset() => Verdict::answer(Answer::with(With::Reset, outcome)),
-            _ => drop(outcome),
+            Some(_) => drop(outcome),
+            None => drop(Outcome::DropTruncated),
         };
     }
     let source = client.host(input.config);

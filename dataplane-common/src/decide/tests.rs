@@ -128,7 +128,7 @@ impl Frame {
 fn describe(verdict: &Verdict) -> String {
     let Verdict { action, outcome, rewrite, out, words } = *verdict;
     match action {
-        Action::Pass | Action::Drop => outcome.name().to_owned(),
+        Action::Pass | Action::Track | Action::Drop => outcome.name().to_owned(),
         Action::Forward if rewrite.is_kept() => describe_out(out),
         Action::Forward => format!("{}, {}", describe_rewrite(rewrite), describe_out(out)),
         Action::Answer => describe_answer(Answer::of(words).expect("an answer")),
@@ -162,6 +162,7 @@ fn describe_out(Out { way, host, endpoint, tos, is_routed, .. }: Out) -> String 
         Way::Endpoint => format!("deliver to {}", endpoint.ifindex),
         Way::Stack => "deliver to the host".to_owned(),
         Way::DecapsulatedAndRouted => format!("decapsulate and route tos {tos:02x}"),
+        Way::DecapsulatedTracked => format!("decapsulate tracked tos {tos:02x}"),
     }
 }
 
@@ -470,4 +471,5 @@ proptest! {
 mod beyond;
 mod relay;
 mod service;
+mod tracked;
 mod walls;

@@ -20,11 +20,13 @@ fn assert_containers_talk(fleet: &Fleet, [one, other]: [&Running; 2]) {
     }
 }
 
-/// Its container's port answers at its host's address, for a container and for the host on the other side.
+/// Its container's port answers at its host's addresses, for a container and for the host on the other side.
 #[track_caller]
 fn assert_published(fleet: &Fleet, one: &Running) {
-    assert_answers(&one.site, underlay(1), PUBLISHED, &fleet[1]);
-    assert_answers(&fleet[0], underlay(1), PUBLISHED, &fleet[1]);
+    for address in [underlay(1), overlay(1, 1)] {
+        assert_answers(&one.site, address, PUBLISHED, &fleet[1]);
+        assert_answers(&fleet[0], address, PUBLISHED, &fleet[1]);
+    }
 }
 
 /// An engine on each of two hosts, first without and then with agents.

@@ -42,6 +42,7 @@ mod services_agent;
 mod services_room;
 mod shadowed;
 mod sysctls;
+mod translated;
 mod upgrade;
 mod verifier;
 mod vip;

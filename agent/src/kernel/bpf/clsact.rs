@@ -38,7 +38,7 @@ struct Filter {
 
 const fn parent(hook: Hook) -> TcHandle {
     let minor = match hook {
-        Hook::HostEgress => TcHandle::MIN_EGRESS,
+        Hook::HostEgress | Hook::EndpointEgress => TcHandle::MIN_EGRESS,
         _ => TcHandle::MIN_INGRESS,
     };
     TcHandle { major: u16::MAX, minor }

@@ -18,7 +18,7 @@ use super::{
 
 const fn attach_type(hook: Hook) -> bpf_attach_type {
     match hook {
-        Hook::HostEgress => BPF_TCX_EGRESS,
+        Hook::HostEgress | Hook::EndpointEgress => BPF_TCX_EGRESS,
         _ => BPF_TCX_INGRESS,
     }
 }

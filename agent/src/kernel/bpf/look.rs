@@ -84,6 +84,16 @@ impl Tables for Look<'_> {
     fn path_mtu(&self, host: u32) -> Option<u32> {
         self.read(self.datapath.paths().get(Ipv4Addr::from_bits(host))).map(|path| path.mtu)
     }
+
+    fn may_be_translated(&self, _: u32, _: u16, _: u8) -> bool {
+        true
+    }
+
+    fn is_translated(&self, key: &FlowKey) -> bool {
+        self.read(self.datapath.translated().holds(key, self.now).map(Some)).unwrap_or_default()
+    }
+
+    fn note_translated(&self, _: &FlowKey) {}
 }
 
 impl Services for Look<'_> {

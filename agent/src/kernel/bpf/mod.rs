@@ -28,6 +28,7 @@ mod stages;
 mod sys;
 mod tables;
 mod trace;
+mod translated;
 
 use std::{
     collections::HashSet,
@@ -56,6 +57,7 @@ pub use self::{
     services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
     stages::stage_name,
     trace::Watcher,
+    translated::TranslatedMap,
 };
 use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};
 
@@ -224,7 +226,13 @@ impl Datapath {
 
     fn wanted(&self, hook: Hook) -> Option<Wanted<'_>> {
         let program = self.programs.iter().find(|program| program.hook == hook)?;
-        Some(Wanted { program, maps: [self.tables.config_id, self.tables.flows_id, self.stages] })
+        let Tables { config_id, flows_id, .. } = self.tables;
+        let maps = match hook {
+            // It knows of no flows and calls no stage.
+            Hook::EndpointEgress => [config_id; 3],
+            _ => [config_id, flows_id, self.stages],
+        };
+        Some(Wanted { program, maps })
     }
 
     /// Takes our program off an interface; nothing there is fine.
@@ -285,6 +293,11 @@ impl Datapath {
     /// Path MTUs learnt.
     pub fn paths(&self) -> &PathMap {
         &self.tables.paths
+    }
+
+    /// Flows that connection tracking translates.
+    pub fn translated(&self) -> &TranslatedMap {
+        &self.tables.translated
     }
 
     /// Services.

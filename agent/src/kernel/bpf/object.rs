@@ -31,6 +31,7 @@ pub const fn program_name(hook: Hook) -> &'static str {
         Hook::EndpointIngress => "endpoint_ingress",
         Hook::BridgeIngress => "bridge_ingress",
         Hook::HostEgress => "host_egress",
+        Hook::EndpointEgress => "endpoint_egress",
     }
 }
 

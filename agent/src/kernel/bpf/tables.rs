@@ -12,10 +12,22 @@ use super::{
     paths::PathMap,
     services::ServiceMap,
     sys,
+    translated::{self, TranslatedMap},
 };
 
-const FAN: [&str; 9] =
-    ["config", "endpoints", "near", "paths", "counters", "events", "watch", "trace_events", "trace_pace"];
+const FAN: [&str; 11] = [
+    "config",
+    "endpoints",
+    "near",
+    "paths",
+    "counters",
+    "events",
+    "watch",
+    "trace_events",
+    "trace_pace",
+    translated::NAME,
+    "translated_slots",
+];
 const SERVICE: [&str; 6] = ["services", "service", "backends", "rings", "vip_filter", "backend_filter"];
 const FLOW: [&str; 7] =
     ["flows", "datagrams", "unconfirmed", flow_maps::PRESENT, flow_maps::FORMER, "flow_books", "taken_over"];
@@ -29,6 +41,7 @@ pub(super) struct Tables {
     pub(super) flows_id: u32,
     pub(super) endpoints: EndpointMap,
     pub(super) paths: PathMap,
+    pub(super) translated: TranslatedMap,
     pub(super) services: ServiceMap,
     pub(super) counters: CounterMap,
     pub(super) events: MapData,
@@ -57,6 +70,7 @@ impl Tables {
             config: ConfigMap::new(&config)?,
             endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,
             paths: PathMap::new(source("paths")?)?,
+            translated: TranslatedMap::new(source(translated::NAME)?)?,
             services: ServiceMap::new(&source)?,
             counters: CounterMap::new(source("counters")?)?,
             events: source("events")?,

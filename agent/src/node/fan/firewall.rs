@@ -1,7 +1,8 @@
 //! Our own nftables table, as one function of the fans that are up.
 //!
 //! Packets between two overlay addresses that the stack forwards (the slow path) are not tracked, so that no foreign
-//! translation and no foreign state touches them; the host's own flows and egress stay tracked.
+//! translation and no foreign state touches them; the host's own flows and egress stay tracked, and so does what the programs
+//! hand over with a mark: the rest of flows that connection tracking translates, which the programs know by a mark from here.
 
 use std::{fmt::Write as _, io, net::Ipv4Addr};
 
@@ -9,6 +10,7 @@ use control::{
     model::{Egress, PortRange},
     observed::Mark,
 };
+use dataplane_common::abi::TRACKED_MARK;
 use ipnet::Ipv4Net;
 
 use super::{HELPER, error::Fault};
@@ -16,6 +18,10 @@ use crate::kernel::{nft, nft_rules::Ruleset};
 
 /// Name of the table.
 const TABLE: &str = "fanlight";
+/// A set of addresses and ports, as a packet has them and as those have that it answers.
+const ANSWERS: &str = "answers";
+const ANSWER: &str = "ip saddr . ip daddr . meta l4proto . th sport . th dport";
+const REQUEST: &str = "ip daddr . ip saddr . meta l4proto . th dport . th sport";
 
 /// Makes the table what these fans need. Whether it had to be written is returned.
 pub(super) fn ensure(fans: &[&Mark], nat_ports: PortRange) -> Result<bool, Fault> {
@@ -76,16 +82,33 @@ fn body(fans: &[&Mark], nat_ports: PortRange) -> String {
     let mut ours: Vec<String> = fans.iter().map(|fan| format!("\"{}\"", fan.bridge())).collect();
     ours.push(format!("\"{HELPER}\""));
     let ours = ours.join(", ");
-    let (mut raw, mut own, mut nat, mut filter) = Default::default();
+    let (mut raw, mut own, mut nat, mut filter, mut seen, mut marks) = Default::default();
+    let (is_marked, mark, unmark) = (
+        format!("meta mark & {TRACKED_MARK:#x} != 0"),
+        format!("meta mark set meta mark | {TRACKED_MARK:#x}"),
+        format!("meta mark set meta mark & {:#x}", !TRACKED_MARK),
+    );
+    rule(&mut raw, &format!("{is_marked} {unmark} accept"));
+    rule(&mut raw, &format!("{ANSWER} @{ANSWERS} accept"));
+    let translated = format!("ip daddr {{ {overlays} }} ct direction original ct status snat,dnat");
+    rule(&mut marks, &format!("{translated} update @{ANSWERS} {{ {REQUEST} }}"));
+    rule(&mut marks, &format!("{translated} {mark} accept"));
+    rule(&mut marks, &format!("{is_marked} {unmark}"));
     for fan in &fans {
         let (overlay, slice, gateway) = (fan.overlay(), fan.slice(), fan.gateway());
         // Packets that stay in the bridge meet the chains of iptables where a container runtime asks for that
         // (bridge-nf-call-iptables): what it translated has to be translated back.
         let bridge = fan.bridge();
         rule(&mut raw, &format!("iifname \"{bridge}\" ip saddr {slice} ip daddr {slice} accept"));
+        // They do so before the bridge's own program, which has to leave what is translated to the stack.
+        let of_bridge = format!("iifname \"{bridge}\" ip daddr {overlay} ip daddr != {gateway}");
+        rule(&mut seen, &format!("{of_bridge} ct status snat,dnat {mark}"));
         rule(&mut raw, &format!("ip saddr {overlay} ip daddr {overlay} ip daddr != {gateway} notrack"));
         // A container runtime on an adopted bridge would give the host's own packets another source.
         rule(&mut own, &keep(gateway));
+        // A process's packet that was translated has the source that led to where it went before.
+        let address = fan.address;
+        rule(&mut own, &format!("ip saddr {address} oifname \"{HELPER}\" ct status dnat snat to {gateway}"));
         let leaves = format!("ip saddr {slice} ip daddr != {{ {overlays} }} oifname != {{ {ours} }}");
         match fan.spec.egress {
             Egress::Masquerade => masquerade(&mut nat, &leaves, nat_ports),
@@ -97,18 +120,29 @@ fn body(fans: &[&Mark], nat_ports: PortRange) -> String {
         // Before the kernel reassembles for connection tracking (priority -400): it would wait for fragments that
         // a program has sent already.
         ("prerouting", "filter hook prerouting priority raw - 150", raw),
+        ("seen", "filter hook prerouting priority dstnat + 10", seen),
         ("host", "nat hook postrouting priority srcnat - 10", own),
         ("postrouting", "nat hook postrouting priority srcnat", nat),
         ("forward", "filter hook forward priority filter", filter),
+        // Behind all that translates.
+        ("marks", "filter hook postrouting priority srcnat + 50", marks),
     ];
     // A chain without rules would still cost every packet of the host, and one of type nat its tracking.
     chains.iter().filter(|(_, _, rules)| !rules.is_empty()).fold(
-        String::new(),
+        set_of_answers(),
         |mut text, (name, kind, rules): &(_, _, String)| {
             // Writing to a string can't fail.
             let _ = write!(text, "\tchain {name} {{\n\t\ttype {kind}; policy accept;\n{rules}\t}}\n");
             text
         },
+    )
+}
+
+/// What answers flows that connection tracking translates, for frames that meet these chains before any program.
+fn set_of_answers() -> String {
+    format!(
+        "\tset {ANSWERS} {{\n\t\ttype ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service\n\
+         \t\tsize 65535\n\t\tflags dynamic,timeout\n\t\ttimeout 1h\n\t}}\n"
     )
 }
 

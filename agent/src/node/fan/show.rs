@@ -160,7 +160,11 @@ fn missing(observed: &ObservedHost, programs: &Programs, standing: &Standing) ->
     let gateway =
         |index: u32| observed.addresses.iter().any(|it| it.index == index && it.address == mark.gateway());
     need(bridge.is_some_and(|bridge| gateway(bridge.index)), "gateway address");
-    need(bridge.is_some_and(|bridge| attached(Hook::BridgeIngress, bridge.index)), "bridge-ingress program");
+    for (hook, what) in
+        [(Hook::BridgeIngress, "bridge-ingress program"), (Hook::EndpointEgress, "endpoint-egress program")]
+    {
+        need(bridge.is_some_and(|bridge| attached(hook, bridge.index)), what);
+    }
     let holder = observed.addresses.iter().any(|address| address.address == mark.address);
     need(holder, "underlay address");
     let record = programs.records.iter().find(|record| {

@@ -162,6 +162,7 @@ impl Work<'_> {
         }
         if let Some(bridge) = &victim.bridge {
             datapath.detach(Hook::BridgeIngress, bridge.index)?;
+            datapath.detach(Hook::EndpointEgress, bridge.index)?;
         }
         Ok(())
     }

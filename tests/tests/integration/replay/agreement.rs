@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};
 use dataplane_common::{
-    abi::{BackendRecord, MAX_FANS, ServiceWord},
+    abi::{BackendRecord, Config, MAX_FANS, ServiceWord, TRACKED_MARK},
     decide::{self, Meta},
     memory::Memory,
     outcome::{Hook, Outcome},
@@ -65,15 +65,19 @@ fn tables(setup: &Setup) -> Memory {
 }
 
 /// The outcome that the decision implies; what it teaches is remembered.
-fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8]) -> Outcome {
+fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8], mark: u32) -> Outcome {
     let meta = Meta {
         ifindex: LOOPBACK,
         to_us: frame[..6] == [0; 6],
         foreign_vlan: false,
         gso_size: 0,
         len: frame.len() as u32,
+        mark,
     };
     let Verdict { action, outcome, out, words, .. } = decide::complete(hook, frame, &meta, tables);
+    if !tables.translated.borrow().is_empty() {
+        tables.config.detours |= Config::TRANSLATED;
+    }
     match action {
         Action::Route => {
             let (rewrite, sender) = route_of(words);
@@ -176,7 +180,12 @@ fn meaningful(random: &mut Random) -> Ipv4 {
     let outer_source = random.one_of(&[HERE, THERE, THERE, ROUTER, OUTSIDE]);
     match random.below(5) {
         0 | 1 => packet,
-        2 => Ipv4::fragmentation_needed(ROUTER, random.one_of(&[0, 576, 1280, 1499]), &carried(&packet), 48),
+        2 => {
+            let mtu = random.one_of(&[0, 576, 1280, 1499]);
+            let code = random.one_of(&[4, 4, 4, 1]);
+            Ipv4::fragmentation_needed(ROUTER, mtu, &carried(&packet), 48)
+                .with(|error| error.payload[1] = code)
+        }
         _ => packet.inside(outer_source, HERE).with(|outer| {
             outer.tos = random.one_of(&[0, 3, 3, 0xb8]);
             outer.frags = random.one_of(&[Ipv4::DF, Ipv4::DF, Ipv4::DF, 0, Ipv4::MF]);
@@ -208,8 +217,9 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
     let mut seen = HashMap::new();
     for number in 0..FRAMES {
         let hook = random.one_of(Hook::ALL);
-        let packet = Packet { number: number as u64, frame: frame(&mut random), ..Packet::default() };
-        let expected = outcome(&mut tables, hook, &packet.frame);
+        let mark = random.one_of(&[0, 0, 0, 0, 0, 0, 0, TRACKED_MARK]);
+        let packet = Packet { number: number as u64, frame: frame(&mut random), mark, ..Packet::default() };
+        let expected = outcome(&mut tables, hook, &packet.frame, mark);
         let verdict = engine.run(hook, &packet).unwrap_or_else(|error| {
             panic!("{}: {error}: {:02x?}", hook.name(), packet.frame);
         });

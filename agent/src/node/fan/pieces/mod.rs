@@ -136,7 +136,7 @@ impl<'n> Work<'n> {
         for attachment in datapath.attachments()? {
             let wanted = match attachment.hook {
                 Hook::UplinkIngress => uplinks.contains(&attachment.ifindex),
-                Hook::BridgeIngress => bridges.contains(&attachment.ifindex),
+                Hook::BridgeIngress | Hook::EndpointEgress => bridges.contains(&attachment.ifindex),
                 Hook::EndpointIngress | Hook::HostEgress => true,
             };
             if !wanted {
