@@ -11,11 +11,13 @@ use crate::outcome::{Hook, Outcome};
 mod flow;
 mod service;
 mod tracked;
+mod uplinks;
 mod watch;
 
 pub use flow::*;
 pub use service::*;
 pub use tracked::*;
+pub use uplinks::*;
 pub use watch::*;
 
 /// Number of this layout.

@@ -13,6 +13,7 @@ use crate::{
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
 };
 
+mod early;
 mod egress;
 mod ingress;
 mod relay;
@@ -20,6 +21,7 @@ mod service;
 mod tracked;
 mod walls;
 
+pub use early::{Early, Tag, early};
 pub use relay::{RELAYED, Relayed, relayed};
 pub use service::{bare_service, begin, carried_service};
 
@@ -143,7 +145,8 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(
     tables: &T,
 ) -> Verdict {
     match hook {
-        Hook::UplinkIngress => ingress::uplink_ingress(packet, context, tables),
+        // What the first refuses the second would, too.
+        Hook::UplinkIngress | Hook::UplinkXdp => ingress::uplink_ingress(packet, context, tables),
         Hook::EndpointIngress | Hook::BridgeIngress => egress::local_ingress(hook, packet, context, tables),
         Hook::HostEgress => egress::host_egress(packet, context, tables),
         Hook::EndpointEgress => tracked::endpoint_egress(packet, context, tables),
@@ -157,6 +160,7 @@ pub fn complete<P: Packet + ?Sized, T: Tables>(
     context: &impl Context,
     tables: &T,
 ) -> Verdict {
+    let hook = hook.deciding();
     let mut decided = decide(hook, packet, context, tables);
     // At most as many as the kernel allows; three is the most there are.
     for _ in 0..32 {

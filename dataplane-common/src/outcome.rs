@@ -151,6 +151,8 @@ numbered! {
         HostEgress = "host-egress",
         /// Egress of the fan bridge, and of endpoints beside it: packets that the host's stack sends to endpoints.
         EndpointEgress = "endpoint-egress",
+        /// XDP on the underlay interface, where `uplink-hook` asks for it: counts what it refuses, and leaves the rest to `uplink-ingress`.
+        UplinkXdp = "uplink-xdp",
     }
 }
 
@@ -175,6 +177,14 @@ numbered! {
 }
 
 impl Hook {
+    /// The hook that decides on its packets: the one in front of `uplink-ingress` only refuses in its place.
+    pub const fn deciding(self) -> Self {
+        match self {
+            Self::UplinkXdp => Self::UplinkIngress,
+            other => other,
+        }
+    }
+
     /// The hook of a number, of those that call stages. By its bits: [rule 3](crate::codegen).
     #[inline(always)]
     pub const fn of(number: u32) -> Self {

@@ -126,6 +126,8 @@ impl Ipv4Ports {
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
+/// Length of a VLAN tag.
+pub const TAG_LEN: usize = 4;
 /// Length of an IPv4 header without options.
 pub const IPV4_LEN: usize = 20;
 /// EtherType of IPv4.

@@ -1,6 +1,7 @@
 //! Fanlight's kernel programs: a thin shell around [`dataplane_common::decide`].
 //!
-//! A hook's program reads the frame, decides, acts, and counts exactly one outcome ([`run`]). What few packets need is left to
+//! A hook's program reads the frame, decides, acts, and counts exactly one outcome ([`run`]); the one in front of the stack counts
+//! what it refuses, and nothing that it leaves to the next. What few packets need is left to
 //! [stages](dataplane_common::outcome::Stage), which it calls as tail calls: these count in its place.
 #![no_std]
 #![no_main]
@@ -14,17 +15,51 @@ mod maps;
 mod packet;
 mod watch;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use dataplane_common::{
-    decide,
+    decide::{self, Early},
     outcome::{Hook, Outcome},
     verdict::{Answer, Case, Verdict, route_of},
 };
 
 use crate::{
     maps::Maps,
-    packet::{Frame, Refused},
+    packet::{EarlyFrame, Frame, Refused},
 };
+
+/// Packets from the underlay before the kernel makes anything of them. What goes on `uplink_ingress` counts.
+#[xdp(frags)]
+#[inline(always)]
+pub fn uplink_xdp(ctx: XdpContext) -> u32 {
+    refuse_early(&ctx)
+}
+
+/// The same where the kernel runs it instead of the driver, on a whole `skb`. For a program that knows of fragments Linux 6.9
+/// to 6.18 make another one there and forget its `mac_len`, so that tc would take the IP header for the Ethernet header.
+#[xdp]
+#[inline(always)]
+pub fn uplink_xdp_skb(ctx: XdpContext) -> u32 {
+    refuse_early(&ctx)
+}
+
+#[inline(always)]
+fn refuse_early(ctx: &XdpContext) -> u32 {
+    let Some(frame) = EarlyFrame::new(ctx) else { return XDP_PASS };
+    match decide::early(&frame, &frame, &Maps) {
+        Early::GoOn => XDP_PASS,
+        Early::Refuse(outcome) => {
+            watch::early_end(&frame, Hook::UplinkXdp, outcome);
+            maps::count(Hook::UplinkXdp, outcome);
+            #[cfg(feature = "log")]
+            log::outcome(ctx, Hook::UplinkXdp, outcome, decide::Context::frame_len(&frame));
+            XDP_DROP
+        }
+    }
+}
 
 /// Packets from the underlay.
 #[classifier]
@@ -147,7 +182,7 @@ fn end(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> i32 
 fn count(_ctx: &TcContext, hook: Hook, (action, outcome): (i32, Outcome)) -> i32 {
     maps::count(hook, outcome);
     #[cfg(feature = "log")]
-    log::outcome(_ctx, hook, outcome);
+    log::outcome(_ctx, hook, outcome, _ctx.len());
     action
 }
 

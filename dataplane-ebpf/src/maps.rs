@@ -15,8 +15,8 @@ use dataplane_common::{
         FRAGMENTED_PACKETS, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
         MAX_BACKENDS, MAX_ENDPOINTS, MAX_FANS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
         PathRecord, REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT,
-        SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, VIP_FILTER_BITS, VipKey, backend_bit,
-        counter_index, idle, vip_bit,
+        SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, Uplinks, VIP_FILTER_BITS, VipKey,
+        backend_bit, counter_index, idle, vip_bit,
     },
     decide::Tables,
     outcome::{Hook, Outcome, Stage},
@@ -39,6 +39,10 @@ static DECAP_FLAGS: Global<u64> = Global::new(0);
 /// 0 → fans and devices of this node. Written by the agent through a mapping, read by every program.
 #[map(name = "config")]
 static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// 0 → devices that run `uplink_xdp`. Written by the agent through a mapping.
+#[map(name = "uplinks")]
+static UPLINKS: Array<Uplinks> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Overlay address → endpoint of this host. Written by the agent, read by every program.
 #[map(name = "endpoints")]
@@ -120,6 +124,12 @@ pub fn go_on(ctx: &TcContext, stage: Stage) {
 #[inline(always)]
 pub fn fan(slot: u32) -> Option<&'static FanRecord> {
     CONFIG.get(0)?.fans.get(slot as usize % MAX_FANS)
+}
+
+/// Whether an address is a device's own, of those that run `uplink_xdp`.
+#[inline(always)]
+pub fn is_own_mac(ifindex: u32, mac: [u16; 3]) -> bool {
+    UPLINKS.get(0).is_some_and(|uplinks| uplinks.is_own(ifindex, mac))
 }
 
 /// Counts one packet.

@@ -19,6 +19,10 @@ use dataplane_common::{
     wire::{ETH_LEN, Header, IPV4_LEN, TcpHdr},
 };
 
+mod early;
+
+pub use early::EarlyFrame;
+
 /// Bytes that decisions may read: Ethernet, IPv4, the first of TCP; from the underlay behind another IPv4 header, or ICMP
 /// and a quoted IPv4 header. Not one more: what a driver or TCP left in page fragments, a request makes the kernel copy.
 const fn linear(hook: Hook) -> u32 {
@@ -266,22 +270,27 @@ impl Context for Frame {
     }
 }
 
+/// The header at an offset of a packet that lies between two addresses.
+#[inline(always)]
+fn header_in<T: Header>((data, end): (usize, usize), offset: usize) -> Option<T> {
+    if data + offset + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: the bytes lie inside the packet (checked above, and by the verifier: it refuses a program that reads beyond
+    // what it has compared) and every bit pattern is a valid `T`; for the alignment see `Even` and `Word`.
+    Some(unsafe {
+        if T::ON_WORD {
+            (*((data + offset) as *const Word<T>)).0
+        } else {
+            (*((data + offset) as *const Even<T>)).0
+        }
+    })
+}
+
 impl Packet for Frame {
     #[inline(always)]
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
-        let (data, end) = self.bounds();
-        if data + offset + size_of::<T>() > end {
-            return None;
-        }
-        // SAFETY: the bytes lie inside the packet (checked above, and by the verifier) and every bit pattern is a
-        // valid `T`; for the alignment see `Even` and `Word`.
-        Some(unsafe {
-            if T::ON_WORD {
-                (*((data + offset) as *const Word<T>)).0
-            } else {
-                (*((data + offset) as *const Even<T>)).0
-            }
-        })
+        header_in(self.bounds(), offset)
     }
 
     #[inline(always)]

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
+    bindings::{BPF_F_MMAPABLE, xdp_md},
+    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_load_bytes},
     macros::map,
     maps::{Array, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
@@ -14,12 +14,16 @@ use dataplane_common::{
         TracePace, Watch,
     },
     codegen::off_the_common_way,
+    decide::Tag,
     outcome::{Hook, Outcome},
     vip::Services as _,
-    wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP},
+    wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP, TAG_LEN},
 };
 
-use crate::{maps::Maps, packet::Frame};
+use crate::{
+    maps::Maps,
+    packet::{EarlyFrame, Frame},
+};
 
 /// Whether anybody watches, and until when. Written by the agent through a mapping.
 #[map(name = "watch")]
@@ -54,6 +58,15 @@ pub fn end(frame: &Frame, hook: Hook, outcome: Outcome) {
     }
 }
 
+/// The same of a packet that is no `skb` yet.
+#[inline(always)]
+pub fn early_end(frame: &EarlyFrame, hook: Hook, outcome: Outcome) {
+    if may_be_on() {
+        off_the_common_way();
+        tell_of_early_end(frame.as_ptr(), hook as u32, outcome as u32);
+    }
+}
+
 #[inline(always)]
 fn may_be_on() -> bool {
     WATCH.get(0).is_some_and(|watch| watch.until != 0)
@@ -70,11 +83,29 @@ fn tell_of_flow(key: &FlowKey, forward: &LiveFlow) {
 
 #[inline(never)]
 fn tell_of_end(skb: *const c_void, hook: u32, outcome: u32) {
+    // SAFETY: the context of this program, and `to` is writable for so many bytes.
+    tell(hook, outcome, 0, |at, to, len| unsafe { bpf_skb_load_bytes(skb, at, to, len) });
+}
+
+#[inline(never)]
+fn tell_of_early_end(md: *mut xdp_md, hook: u32, outcome: u32) {
+    // SAFETY: as above.
+    let load = |at, to, len| unsafe { bpf_xdp_load_bytes(md, at, to, len) };
+    let mut words = [0_u16; 2];
+    load(ETH_LEN as u32 - 2, words.as_mut_ptr().cast(), size_of::<[u16; 2]>() as u32);
+    let is_tagged = Tag::of_words(words) as u32 == Tag::Priority as u32;
+    tell(hook, outcome, if is_tagged { TAG_LEN as u32 } else { 0 }, load);
+}
+
+/// Tells of a packet that has so many bytes of tags; `load` copies bytes at an offset, unless the packet ends before.
+#[inline(always)]
+fn tell(hook: u32, outcome: u32, tags: u32, load: impl Fn(u32, *mut c_void, u32) -> i64) {
     let Some((mut entry, time)) = room() else { return };
     let traced = entry.write(TraceEvent::of_end(time, hook as u8, outcome as u8));
-    load_head(skb, ETH_LEN, &mut traced.head);
+    let start = ETH_LEN as u32 + tags;
+    load_head(&load, start, &mut traced.head);
     if traced.head[PROTOCOL] == PROTO_IPIP {
-        load_head(skb, ETH_LEN + IPV4_LEN, &mut traced.head);
+        load_head(&load, start + IPV4_LEN as u32, &mut traced.head);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
 }
@@ -84,14 +115,10 @@ const PROTOCOL: usize = 9;
 
 /// Copies the start of a network header with the ports behind it, or where there are none the header alone.
 #[inline(always)]
-fn load_head(skb: *const c_void, offset: usize, head: &mut [u8; TRACE_HEAD]) {
+fn load_head(load: impl Fn(u32, *mut c_void, u32) -> i64, offset: u32, head: &mut [u8; TRACE_HEAD]) {
     let to: *mut c_void = head.as_mut_ptr().cast();
-    // SAFETY: the context of this program, and `to` is writable for all these bytes; the kernel clears them where the
-    // packet ends before.
-    unsafe {
-        if bpf_skb_load_bytes(skb, offset as u32, to, TRACE_HEAD as u32) != 0 {
-            bpf_skb_load_bytes(skb, offset as u32, to, IPV4_LEN as u32);
-        }
+    if load(offset, to, TRACE_HEAD as u32) != 0 {
+        load(offset, to, IPV4_LEN as u32);
     }
 }
 

@@ -13,6 +13,7 @@ use nix::net::if_::if_nametoindex;
 use crate::{
     host::Host,
     lab,
+    site::Site,
     sys::{bpf, bpf_fd},
 };
 
@@ -22,9 +23,11 @@ const PROG_ATTACH: libc::c_long = 8;
 const LINK_CREATE: libc::c_long = 28;
 
 const SCHED_CLS: u32 = 3;
+const PROG_XDP: u32 = 6;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const CGROUP_INET4_CONNECT: u32 = 10;
 const TCX_INGRESS: u32 = 46;
+const XDP: u32 = 37;
 /// `BPF_F_BEFORE`; with nothing named: before all others.
 const BEFORE: u32 = 1 << 3;
 
@@ -72,6 +75,13 @@ impl Foreign {
         Self::load(name, SCHED_CLS, 0, &[set(0, -1), EXIT])
     }
 
+    /// An XDP program that leaves every packet to whoever comes after it.
+    #[track_caller]
+    pub fn xdp(name: &str) -> Self {
+        const PASS: i32 = 2;
+        Self::load(name, PROG_XDP, 0, &[set(0, PASS), EXIT])
+    }
+
     /// A program that has connections to one address go to another.
     #[track_caller]
     pub fn connect(name: &str, from: Ipv4Addr, to: Ipv4Addr) -> Self {
@@ -107,10 +117,21 @@ impl Foreign {
 
     /// Puts it before all others on the tcx ingress hook of a host's device, until the value goes.
     #[track_caller]
-    pub fn before_all(mut self, host: &Host, device: &str) -> Self {
+    pub fn before_all(self, host: &Site, device: &str) -> Self {
+        self.attach(host, device, TCX_INGRESS, BEFORE)
+    }
+
+    /// Has a device's driver run it (an XDP program), until the value goes.
+    #[track_caller]
+    pub fn on(self, host: &Site, device: &str) -> Self {
+        self.attach(host, device, XDP, 0)
+    }
+
+    #[track_caller]
+    fn attach(mut self, host: &Site, device: &str, attach_type: u32, flags: u32) -> Self {
         self._link = Some(host.inside(|| {
             let index = if_nametoindex(device).expect("the device exists");
-            let mut attr = Words([self.program.as_raw_fd() as u32, index, TCX_INGRESS, BEFORE, 0, 0]);
+            let mut attr = Words([self.program.as_raw_fd() as u32, index, attach_type, flags, 0, 0]);
             bpf_fd(LINK_CREATE, &mut attr).unwrap_or_else(|error| panic!("attaching to {device}: {error}"))
         }));
         self

@@ -62,13 +62,13 @@ fn fan_line(command: &str, words: &[String]) -> Result<FanLine, Failure> {
     Ok(line)
 }
 
-/// The node, with the uplinks and the flow table's size that its configuration names.
+/// The node, with the uplinks, what is asked for at them, and the flow table's size, as its configuration names them.
 pub(super) fn node() -> anyhow::Result<Node> {
     // A broken configuration is the agent's trouble: a fan by hand needs none.
     let sources = config::load(Path::new(CONFIG_FILE), Path::new(FANS_FILE)).unwrap_or_default();
     let config = sources.config;
     let flows = if config.services.is_empty() { Some(IDLE_FLOWS) } else { config.datapath.flows };
-    Ok(Node::open(config.node.uplink)?.with_flows(flows))
+    Ok(Node::open(config.node.uplink)?.with_flows(flows).with_uplink_hook(config.datapath.uplink_hook))
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {

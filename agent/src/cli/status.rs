@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     inspect::status::{self, FlowsState, Life, Status},
-    node::fan::Node,
+    node::fan::{Node, UplinkWay},
     sources::config::{self, CONFIG_FILE, FANS_FILE},
 };
 
@@ -56,6 +56,9 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     writeln!(output.writer, "node      {}", status.node)?;
     writeln!(output.writer, "agent     {agent}")?;
     writeln!(output.writer, "uplink    {uplink}")?;
+    for way in &status.ways {
+        writeln!(output.writer, "hook      {}", way_words(way))?;
+    }
     writeln!(output.writer, "memory    {} of maps", size(status.memory.maps))?;
     if let Some(flows) = flows(&status.flows) {
         writeln!(output.writer, "flows     {flows}")?;
@@ -75,6 +78,17 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     let outcomes =
         status.outcomes.seen().map(|(outcome, packets)| [outcome.name().to_owned(), packets.to_string()]);
     section(output, ["OUTCOME", "PACKETS"], outcomes.collect())
+}
+
+/// Where an uplink's packets are judged, and why there.
+fn way_words(UplinkWay { device, asked, mode, why, .. }: &UplinkWay) -> String {
+    match (mode, why) {
+        (Some(mode), _) => format!("{device}: xdp ({}), then tc; {asked} is asked for", mode.name()),
+        (None, why) => {
+            let why = why.as_deref().map_or(String::new(), |why| format!(": {why}"));
+            format!("{device}: tc; {asked} is asked for{why}")
+        }
+    }
 }
 
 /// Backends are counted.
@@ -136,7 +150,11 @@ fn size(bytes: u64) -> String {
 mod tests {
     use dataplane_common::outcome::Outcome;
 
-    use control::service::{Algorithm, BackendLife, BackendState, Forward, ServiceLife};
+    use control::{
+        model::UplinkHook,
+        observed::XdpMode,
+        service::{Algorithm, BackendLife, BackendState, Forward, ServiceLife},
+    };
 
     use super::*;
     use crate::inspect::status::{AgentState, HookRow, Memory, Outcomes};
@@ -150,7 +168,22 @@ mod tests {
                 since: Some("2026-11-21 06:34:12Z".to_owned()),
             },
             uplink: "eth0".to_owned(),
-            datapath: vec![HookRow { hook: "uplink-ingress", device: "eth0".to_owned(), program: 17 }],
+            ways: vec![UplinkWay {
+                device: "eth0".to_owned(),
+                asked: UplinkHook::Xdp,
+                hook: "xdp",
+                mode: Some(XdpMode::Native),
+                why: None,
+            }],
+            datapath: vec![
+                HookRow { hook: "uplink-ingress", device: "eth0".to_owned(), program: 17, mode: None },
+                HookRow {
+                    hook: "uplink-xdp",
+                    device: "eth0".to_owned(),
+                    program: 18,
+                    mode: Some(XdpMode::Native),
+                },
+            ],
             fans: Vec::new(),
             services: vec![ServiceState {
                 name: "web".to_owned(),
@@ -195,6 +228,7 @@ mod tests {
             "node      host-28\n\
              agent     not running, stale since 2026-11-21 06:34:12Z\n\
              uplink    eth0\n\
+             hook      eth0: xdp (native), then tc; xdp is asked for\n\
              memory    3.0 MiB of maps\n\
              flows     12 of 131072 entries, 4 of 32768 of datagrams, 131000 of 131072 not established (about 70000 evicted)\n\
              degraded  renumbered\n\
@@ -206,6 +240,7 @@ mod tests {
              \n\
              HOOK            DEVICE  PROGRAM\n\
              uplink-ingress  eth0    17\n\
+             uplink-xdp      eth0    18\n\
              \n\
              OUTCOME       PACKETS\n\
              encapsulated  5\n"
@@ -221,7 +256,13 @@ mod tests {
                 "node": "host-28",
                 "agent": {"state": "stale", "since": "2026-11-21 06:34:12Z"},
                 "uplink": "eth0",
-                "datapath": [{"hook": "uplink-ingress", "device": "eth0", "program": 17}],
+                "uplink-hook": [
+                    {"device": "eth0", "asked": "xdp", "hook": "xdp", "mode": "native", "why": null},
+                ],
+                "datapath": [
+                    {"hook": "uplink-ingress", "device": "eth0", "program": 17},
+                    {"hook": "uplink-xdp", "device": "eth0", "program": 18, "mode": "native"},
+                ],
                 "fans": [],
                 "services": [{
                     "name": "web", "vip": "10.96.0.10:80/tcp", "forward": "nat", "algorithm": "maglev", "state": "up",

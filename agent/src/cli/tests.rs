@@ -61,7 +61,7 @@ const BAD: &[(&str, &str)] = &[
     ("fanlight replay", "replay: --in FILE and --hook HOOK are missing; see 'fanlight replay --help'"),
     (
         "fanlight replay --in a --hook xdp",
-        "replay: --hook 'xdp': unknown; use uplink-ingress, endpoint-ingress, bridge-ingress, host-egress or endpoint-egress",
+        "replay: --hook 'xdp': unknown; use uplink-ingress, endpoint-ingress, bridge-ingress, host-egress, endpoint-egress or uplink-xdp",
     ),
     (
         "fanlight check-config a b",

@@ -32,6 +32,7 @@ impl State {
         self.inputs.settings = Arc::new(Settings {
             fans: files.fans(),
             uplinks: config.node.uplink.clone(),
+            uplink_hook: config.datapath.uplink_hook,
             flows: config.datapath.flows,
             nat_ports: config.datapath.nat_ports,
             vip_range: config.datapath.vip_range,

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::{Desired, Dirty, Name, index::Index};
 use crate::{
-    model::{FanSpec, Origin, PortRange},
+    model::{FanSpec, Origin, PortRange, UplinkHook},
     service::{Algorithm, Backend, Down, Service, Vip},
 };
 
@@ -106,6 +106,8 @@ pub struct Settings {
     pub fans: Vec<(FanSpec, Origin)>,
     /// The uplinks; empty for automatic choice.
     pub uplinks: Vec<String>,
+    /// Where tunnel packets are judged.
+    pub uplink_hook: UplinkHook,
     /// How many flows the tables hold; `None`: as the memory allows.
     pub flows: Option<u32>,
     /// Source ports for flows to backends off the overlays.

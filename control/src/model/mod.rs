@@ -6,6 +6,7 @@ mod hash;
 mod ports;
 mod quoted;
 mod time;
+mod uplink_hook;
 
 use std::net::Ipv4Addr;
 
@@ -18,6 +19,7 @@ pub use hash::fnv1a;
 pub use ports::PortRange;
 pub use quoted::{clipped, quoted};
 pub use time::utc;
+pub use uplink_hook::UplinkHook;
 
 /// Number of our routes (`RTPROT_*`), which no routing daemon uses: those sweep what carries theirs.
 pub const ROUTE_PROTOCOL: u8 = 250;

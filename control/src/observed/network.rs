@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use serde::Serialize;
 
 use crate::model::{ROUTE_PROTOCOL, SMALL_PATHS};
 
@@ -48,9 +49,55 @@ pub struct Link {
     pub peer_netns: bool,
     /// The alias that `ip link set alias` gives.
     pub alias: Option<String>,
+    /// The bus of the device behind it (`pci`, `virtio`), where there is one.
+    pub bus: Option<String>,
+    /// XDP programs: one, but for devices that run another one themselves.
+    pub xdp: Vec<XdpProgram>,
+}
+
+/// An XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpProgram {
+    /// Who runs it.
+    pub mode: XdpMode,
+    /// The kernel's number for it.
+    pub id: u32,
+}
+
+/// Who runs an XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// The driver, before there is an `skb`.
+    Native,
+    /// The kernel, on every driver's packets.
+    Generic,
+    /// The device.
+    Offloaded,
+}
+
+impl XdpMode {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offloaded => "offloaded",
+        }
+    }
 }
 
 impl Link {
+    /// Buses of devices that a hypervisor makes up, or a test.
+    const VIRTUAL_BUSES: [&str; 4] = ["virtio", "vmbus", "xen", "netdevsim"];
+
+    /// Whether there is hardware behind it, which cuts and puts together super-packets by itself: native XDP takes that
+    /// from virtual devices.
+    pub fn is_hardware(&self) -> bool {
+        let is_real = |bus: &str| !Self::VIRTUAL_BUSES.contains(&bus);
+        self.kind.is_none() && self.bus.as_deref().is_some_and(is_real)
+    }
+
     /// Whether it is a bridge.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")

@@ -47,6 +47,8 @@ pub fn veth(index: u32, name: &str) -> Link {
         loopback: false,
         peer_netns: true,
         alias: None,
+        bus: None,
+        xdp: Vec::new(),
     }
 }
 

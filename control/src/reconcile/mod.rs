@@ -4,6 +4,7 @@
 //! Applying the operations and planning again yields none (property-tested): a plan is never flushed and rebuilt.
 
 mod beyond;
+mod early;
 mod endpoints;
 mod fan_record;
 mod fans;
@@ -21,6 +22,7 @@ use std::net::Ipv4Addr;
 
 pub use beyond::Surroundings;
 use dataplane_common::abi::FanRecord;
+pub use early::{Modes, WithoutXdp, early};
 pub use endpoints::{
     EndpointOp, Findings, Inquiry, Learning, ObservedEndpoints, Question, devices, plan as endpoints,
     suspects,

@@ -5,6 +5,7 @@
 //! repaired or taken back, and a fan is published once packets for it have somewhere to go.
 
 mod bridge;
+mod early;
 mod helper;
 mod inlet;
 mod stand;
@@ -16,9 +17,9 @@ use dataplane_common::{abi::FanRecord, outcome::Hook};
 use ipnet::Ipv4Net;
 
 pub use self::helper::is_helper;
-use super::{PortOp, fan_record, ports};
+use super::{Modes, PortOp, fan_record, ports};
 use crate::{
-    model::{Fan, HELPER, HELPER_MACS, ROUTE_PROTOCOL},
+    model::{Fan, HELPER, HELPER_MACS, ROUTE_PROTOCOL, UplinkHook},
     observed::{Address, Entry, Link, ObservedHost, Route, Standing},
 };
 
@@ -81,6 +82,12 @@ pub struct Programs {
     pub hooks: Vec<(Hook, u32)>,
     /// Devices that run the endpoints' program, of any version.
     pub ports: Vec<u32>,
+    /// Uplinks that run the program in front of `uplink-ingress`, of any version: the device and the program's number.
+    pub early: Vec<(u32, u32)>,
+    /// The MAC addresses that this one knows of its devices.
+    pub macs: Vec<(u32, [u8; 6])>,
+    /// Uplinks that the kernel would not let run it, as they are now.
+    pub refused: Vec<u32>,
 }
 
 /// What there is of a fan's pieces, beside what [`ObservedHost`] holds.
@@ -92,6 +99,8 @@ pub struct Pieces {
     pub settings: BTreeMap<String, String>,
     /// `None`: they are not loaded.
     pub programs: Option<Programs>,
+    /// What is asked for at the uplinks.
+    pub uplink_hook: UplinkHook,
     /// Our routes, asked for anew: the kernel drops one silently along with its source address.
     pub routes: Vec<Route>,
     /// Those of our table of small paths.
@@ -187,6 +196,24 @@ pub enum PieceOp {
     Publish(FanRecord),
     /// A device runs a hook's program.
     Attach(Hook, String),
+    /// The program in front of `uplink-ingress` learns an uplink's MAC address.
+    KnowUplink(u32, [u8; 6]),
+    /// An uplink runs that program, in the first of these modes that it can.
+    AttachEarly {
+        /// The uplink.
+        name: String,
+        /// Its index.
+        index: u32,
+        /// Ways to run it.
+        modes: Modes,
+    },
+    /// An uplink runs it no more.
+    DetachEarly {
+        /// The uplink.
+        name: String,
+        /// Its index.
+        index: u32,
+    },
     /// A port of a fan gets its program, or loses it.
     Port(PortOp),
     /// The overlay's route. It leads through the helper device, which has no index where the plan makes it.
@@ -235,6 +262,7 @@ pub fn plan(fan: &Fan, observed: &ObservedHost, held: &Pieces) -> Result<PiecePl
         ops.push(PieceOp::Publish(record));
     }
     ops.extend(hooks(fan, &programs, &bridge, helper));
+    ops.extend(early::plan(fan, observed, held.uplink_hook, &programs));
     ops.extend(port_ops(&programs, &record, &observed.links));
     ops.extend(ways::addresses(fan, helper, observed));
     ops.extend(route(fan, helper, &held.routes).map(PieceOp::Route));

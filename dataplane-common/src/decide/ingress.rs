@@ -86,42 +86,12 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
     outer: Ipv4,
 ) -> Verdict {
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
-    let Some(local) = fan_at(config, &outer) else { return pass(Outcome::PassNotOurs) };
-    if outer.header.vihl != PLAIN {
-        return if outer.has_options() { pass(Outcome::PassSlowPath) } else { drop(Outcome::DropBadHeader) };
-    }
-    if outer.is_fragment() {
-        return drop(Outcome::DropOuterFragment);
-    }
-    let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
-    let holds = |address| address & local.overlay_mask == local.overlay;
-    let (from, to) = if holds(inner.src) && holds(inner.dst) {
-        (local, local)
-    } else {
-        off_the_common_way();
-        match (fan_of(config, inner.src), fan_of(config, inner.dst)) {
-            (Some(from), Some(to)) => (from, to),
-            // The host that sent it speaks for itself.
-            (None, Some(to)) if inner.src == outer.src => (local, to),
-            (None, Some(_)) => return drop(Outcome::DropSpoofedSource),
-            (Some(_), None) => return drop(Outcome::DropNotOurSlice),
-            // Another tunnel between the same two hosts.
-            (None, None) => return pass(Outcome::PassNotOurs),
-        }
+    let Arrival { from, to, dst, tos } = match judge(packet, context, config, &outer) {
+        Ok(arrival) => arrival,
+        Err(refused) => return refused,
     };
-    if let Some(malformed) = check(packet, context, &outer, &inner) {
-        return malformed;
-    }
-    let is_spoofed = host_of(from, inner.src) != outer.src && inner.src != outer.src;
-    if is_spoofed || outer.src == from.address {
-        return drop(Outcome::DropSpoofedSource);
-    }
-    if !in_slice(to, inner.dst) {
-        return drop(Outcome::DropNotOurSlice);
-    }
-    let Some(tos) = inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
     if config.services == 0 && config.detours == 0 {
-        return Verdict::forward(Tuple::KEPT, arrived(tables, to, inner.dst, tos));
+        return Verdict::forward(Tuple::KEPT, arrived(tables, to, dst, tos));
     }
     off_the_common_way();
     let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
@@ -135,6 +105,66 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
         return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party });
     }
     answered(tables, to, &inner, tos, rewrite)
+}
+
+/// A tunnel packet that may come in.
+pub(super) struct Arrival<'t> {
+    /// The fan of its inner source.
+    from: &'t FanRecord,
+    /// The fan of its inner destination.
+    to: &'t FanRecord,
+    /// Its inner destination.
+    dst: u32,
+    /// The TOS byte that the inner packet gets.
+    tos: u8,
+}
+
+/// Whether a tunnel packet may come in, and else what becomes of it. Every hook on the way from the underlay asks this.
+#[inline(always)]
+pub(super) fn judge<'t, P: Packet + ?Sized>(
+    packet: &P,
+    context: &impl Context,
+    config: &'t Config,
+    outer: &Ipv4,
+) -> Result<Arrival<'t>, Verdict> {
+    let Some(local) = fan_at(config, outer) else { return Err(pass(Outcome::PassNotOurs)) };
+    if outer.header.vihl != PLAIN {
+        let has_options = outer.has_options();
+        return Err(if has_options { pass(Outcome::PassSlowPath) } else { drop(Outcome::DropBadHeader) });
+    }
+    if outer.is_fragment() {
+        return Err(drop(Outcome::DropOuterFragment));
+    }
+    let Some(inner) = ipv4_at(packet, INNER) else { return Err(drop(Outcome::DropTruncated)) };
+    let holds = |address| address & local.overlay_mask == local.overlay;
+    let (from, to) = if holds(inner.src) && holds(inner.dst) {
+        (local, local)
+    } else {
+        off_the_common_way();
+        match (fan_of(config, inner.src), fan_of(config, inner.dst)) {
+            (Some(from), Some(to)) => (from, to),
+            // The host that sent it speaks for itself.
+            (None, Some(to)) if inner.src == outer.src => (local, to),
+            (None, Some(_)) => return Err(drop(Outcome::DropSpoofedSource)),
+            (Some(_), None) => return Err(drop(Outcome::DropNotOurSlice)),
+            // Another tunnel between the same two hosts.
+            (None, None) => return Err(pass(Outcome::PassNotOurs)),
+        }
+    };
+    if let Some(malformed) = check(packet, context, outer, &inner) {
+        return Err(malformed);
+    }
+    let is_spoofed = host_of(from, inner.src) != outer.src && inner.src != outer.src;
+    if is_spoofed || outer.src == from.address {
+        return Err(drop(Outcome::DropSpoofedSource));
+    }
+    if !in_slice(to, inner.dst) {
+        return Err(drop(Outcome::DropNotOurSlice));
+    }
+    match inner_tos(&inner, outer) {
+        Some(tos) => Ok(Arrival { from, to, dst: inner.dst, tos }),
+        None => Err(drop(Outcome::DropEcn)),
+    }
 }
 
 /// The TOS byte that the inner packet gets; `None` where it has to be dropped.

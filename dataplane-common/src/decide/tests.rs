@@ -469,6 +469,7 @@ proptest! {
 }
 
 mod beyond;
+mod early;
 mod relay;
 mod service;
 mod tracked;

@@ -5,27 +5,21 @@
 
 use network_types::ip::Ipv4Hdr;
 
-use super::{Context, drop, find, off_the_common_way, pass};
+use super::{Context, Tag, drop, find, off_the_common_way, pass};
 use crate::{
     abi::{Config, FanRecord},
     icmp,
     outcome::Outcome,
     packet::Packet,
     verdict::Verdict,
-    wire::{
-        ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, IcmpHdr, Ipv4, PROTO_GRE, PROTO_ICMP, PROTO_IPIP, PROTO_IPV6,
-    },
+    wire::{ETH_LEN, IcmpHdr, Ipv4, PROTO_GRE, PROTO_ICMP, PROTO_IPIP, PROTO_IPV6},
 };
 
 /// A frame in which no IPv4 packet is to be seen. The kernel takes a first tag out of it before the programs look, and further
 /// priority tags behind them, so that what these hide would reach the stack unseen.
 #[inline(always)]
 pub(super) fn no_ipv4<P: Packet + ?Sized>(packet: &P, context: &impl Context) -> Verdict {
-    let tag: Option<[u16; 2]> = packet.read(ETH_LEN - 2);
-    let hides = tag.is_some_and(|[kind, id]| {
-        let kind = u16::from_be(kind);
-        (kind == ETHERTYPE_VLAN || kind == ETHERTYPE_QINQ) && u16::from_be(id) & 0x0fff == 0
-    });
+    let hides = Tag::of(packet) == Tag::Priority;
     if hides && !context.foreign_vlan() { drop(Outcome::DropStackedTags) } else { pass(Outcome::PassNotOurs) }
 }
 

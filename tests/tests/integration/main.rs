@@ -24,6 +24,7 @@ mod fan_verify;
 mod fan_vlan;
 mod fan_walls;
 mod fan_wire;
+mod fan_xdp;
 mod flow_evicted;
 mod flow_list;
 mod flow_room;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, env, fs};
 
 use dataplane_common::outcome::{Hook, Stage};
-use fanlight::kernel::bpf::{Datapath, Private, program_name, stage_name};
+use fanlight::kernel::bpf::{Datapath, GENERIC_EARLY, Private, program_name, stage_name};
 use fanlight_tests::tools;
 
 type Counts = BTreeMap<String, u32>;
@@ -20,7 +20,8 @@ const BLESS: &str = "FANLIGHT_BLESS";
 
 #[test]
 fn every_program_loads_within_its_ceiling() {
-    let names: Vec<_> = Hook::ALL.iter().map(|hook| program_name(*hook)).collect();
+    let hooks = Hook::ALL.iter().map(|hook| program_name(*hook));
+    let names: Vec<_> = hooks.chain([GENERIC_EARLY]).collect();
     let datapath = Datapath::private(&names).expect("every program loads");
     let stages = Stage::ALL.iter().map(|stage| stage_name(*stage));
     let measured: Counts = names.iter().copied().chain(stages).map(|name| measure(&datapath, name)).collect();

@@ -86,7 +86,7 @@ fn a_bad_configuration_is_named_by_file_line_and_key() {
         ("[[fan]]\noverlay = 250\n", "overlay"),
         ("[[fan]]\noverlay = \"250.0.0.0/8\"\negress = \"maybe\"\n", "masquerade"),
         ("[[fan]]\noverlay = \"250.0.0.0/8\"\n[[fan]]\noverlay = \"250.1.0.0/16\"\n", "250.0.0.0/8"),
-        ("[datapath]\nuplink-hook = \"xdp\"\n", "not supported"),
+        ("[datapath]\nuplink-hook = \"ebpf\"\n", "use auto, xdp or tc"),
         ("[cluster]\nname = \"prod\"\n", "not supported"),
         ("[[source]]\nkind = \"directory\"\n", "not supported"),
         ("[node\n", "fanlight.toml:1"),

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use control::{
     reconcile::ServiceOp,
@@ -36,7 +36,7 @@ impl Setup {
             found.map(|fan| fan.bridge)
         };
         let index = match hook {
-            Hook::UplinkIngress => self.fans.first().map(|fan| fan.uplink),
+            Hook::UplinkIngress | Hook::UplinkXdp => self.fans.first().map(|fan| fan.uplink),
             Hook::EndpointIngress => self
                 .endpoints
                 .iter()
@@ -110,8 +110,10 @@ pub struct Verdict {
     pub served: Served,
     /// The frame as the program left it; absent for a drop and an untouched pass.
     pub output: Option<Vec<u8>>,
-    /// How long the program ran.
+    /// How long the programs ran.
     pub duration: Duration,
+    /// Where it ended, of hooks that packets meet one after the other.
+    pub hook: Option<Hook>,
 }
 
 /// The programs with maps of their own.
@@ -127,7 +129,9 @@ pub struct Engine {
 impl Engine {
     /// Loads the programs of some hooks and fills their maps.
     pub fn new(setup: &Setup, hooks: &[Hook]) -> Result<Self> {
-        let programs: Vec<_> = hooks.iter().copied().map(program_name).collect();
+        // What the one in front of another leaves to that one ends there.
+        let all: BTreeSet<Hook> = hooks.iter().flat_map(|&hook| [hook, hook.deciding()]).collect();
+        let programs: Vec<_> = all.into_iter().map(program_name).collect();
         let datapath = Datapath::private(&programs)?;
         setup.apply(&datapath)?;
         let (setup, hooks) = (setup.clone(), hooks.to_vec());
@@ -165,6 +169,40 @@ impl Engine {
     }
 
     fn run_once(&mut self, hook: Hook, packet: &Packet) -> Result<Verdict> {
+        // Super-packets are put together behind XDP.
+        if hook != Hook::UplinkXdp || packet.gso_size != 0 {
+            return self.run_at(hook.deciding(), packet);
+        }
+        let (ended, duration) = self.run_early(packet)?;
+        if let Some(verdict) = ended {
+            return Ok(verdict);
+        }
+        let hook = hook.deciding();
+        let verdict = self.run_at(hook, packet)?;
+        Ok(Verdict { duration: verdict.duration + duration, hook: Some(hook), ..verdict })
+    }
+
+    /// Runs a packet through the program in front of `uplink-ingress`: the end that it finds there, if it does.
+    fn run_early(&mut self, packet: &Packet) -> Result<(Option<Verdict>, Duration)> {
+        const DROP: i32 = 1;
+        const PASS: i32 = 2;
+        let failed = |reason| Error::Packet { number: packet.number, reason };
+        let frame = on_the_wire(packet).map_err(failed)?;
+        let run = self.datapath.run_early(program_name(Hook::UplinkXdp), &frame, packet.ifindex);
+        let TestRun { action, frame: output, duration } = run.map_err(|error| failed(error.to_string()))?;
+        let counted = self.grown(Hook::UplinkXdp)?;
+        match (action, counted.as_slice()) {
+            (PASS, []) if output == frame => Ok((None, duration)),
+            (DROP, &[(outcome, 1)]) if outcome.is_drop() => {
+                let (action, served) = (Action::Drop, Served::default());
+                let hook = Some(Hook::UplinkXdp);
+                Ok((Some(Verdict { action, outcome, served, output: None, duration, hook }), duration))
+            }
+            (action, counted) => Err(failed(format!("XDP returned {action} and counted {counted:?}"))),
+        }
+    }
+
+    fn run_at(&mut self, hook: Hook, packet: &Packet) -> Result<Verdict> {
         let failed = |reason| Error::Packet { number: packet.number, reason };
         let (frame, context) = received(packet).map_err(failed)?;
         let run = self.datapath.run(program_name(hook), &frame, context);
@@ -176,39 +214,49 @@ impl Engine {
         let untouched = action == Action::Pass && output == frame;
         let output = (action != Action::Drop && !untouched).then_some(output);
         let served = Served::find(self.datapath.services(), &self.setup.services, &frame, outcome)?;
-        Ok(Verdict { action, outcome, served, output, duration })
+        Ok(Verdict { action, outcome, served, output, duration, hook: None })
     }
 
     /// The one outcome that was counted since the last packet.
     fn counted(&mut self, hook: Hook) -> Result<Result<Outcome, String>> {
-        let mut now = self.counters.clone();
-        self.datapath.counter_map().read_hook(hook, &mut now)?;
-        let difference = now.since(&self.counters);
-        self.counters = now;
-        let counted: Vec<_> = difference.iter().map(|(_, outcome, packets)| (outcome, packets)).collect();
-        Ok(match counted.as_slice() {
+        Ok(match self.grown(hook)?.as_slice() {
             &[(outcome, 1)] => Ok(outcome),
             other => Err(format!("the program counted {other:?} instead of one outcome")),
         })
     }
+
+    /// What a hook has counted since the last packet.
+    fn grown(&mut self, hook: Hook) -> Result<Vec<(Outcome, u64)>> {
+        let mut now = self.counters.clone();
+        self.datapath.counter_map().read_hook(hook, &mut now)?;
+        let difference = now.since(&self.counters);
+        self.counters = now;
+        Ok(difference.iter().map(|(_, outcome, packets)| (outcome, packets)).collect())
+    }
+}
+
+/// The frame with the tag that came with it.
+fn on_the_wire(packet: &Packet) -> Result<Vec<u8>, String> {
+    if packet.frame.len() < ETH_LEN {
+        return Err(format!("{} bytes are less than an Ethernet header", packet.frame.len()));
+    }
+    let mut frame = packet.frame.clone();
+    if let Some(vlan) = packet.vlan {
+        insert_tag(&mut frame, vlan);
+    }
+    Ok(frame)
 }
 
 /// The frame as it reaches a hook, and what comes with it.
 pub(super) fn received(packet: &Packet) -> Result<(Vec<u8>, Context), String> {
     /// What fits into the page in which a test run makes its packet: extending it would end its segmentation.
     const LONGEST_SUPER_PACKET: usize = 3500;
-    if packet.frame.len() < ETH_LEN {
-        return Err(format!("{} bytes are less than an Ethernet header", packet.frame.len()));
-    }
+    let mut frame = on_the_wire(packet)?;
     if packet.gso_size != 0 && packet.frame.len() > LONGEST_SUPER_PACKET {
         let length = packet.frame.len();
         return Err(format!(
             "a super-packet of {length} bytes is too long for a test run; use up to {LONGEST_SUPER_PACKET}"
         ));
-    }
-    let mut frame = packet.frame.clone();
-    if let Some(vlan) = packet.vlan {
-        insert_tag(&mut frame, vlan);
     }
     remove_priority_tag(&mut frame);
     let segments = if packet.gso_size == 0 { 0 } else { (frame.len() as u32).div_ceil(packet.gso_size) };

@@ -10,6 +10,9 @@
 //! has no tag beside the frame: a priority tag is taken out beforehand, as receiving does; any other stays inside
 //! the frame, where the programs leave it alone just the same.
 //!
+//! At `uplink-xdp` a packet meets XDP first, with its tag in the frame, and tc after that unless it was refused, as on an uplink.
+//! XDP's test run takes place on the loopback device, with the address of the packet's `ifindex`.
+//!
 //! A test run takes frames of up to about 16,000 bytes. A super-packet (`gso_size`) may have 3,500; it is judged by
 //! the size of its segments and shown as one packet.
 //!

@@ -1,5 +1,6 @@
 use std::{io::Write, net::SocketAddrV4};
 
+use dataplane_common::outcome::Hook;
 use pcap_file::{
     DataLink, PcapError,
     pcap::{PcapHeader, PcapPacket, PcapWriter},
@@ -18,6 +19,8 @@ struct Line<'a> {
     backend: Option<SocketAddrV4>,
     output: Option<String>,
     ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<&'a str>,
 }
 
 /// What became of a packet, as one line of JSON.
@@ -31,6 +34,7 @@ pub fn json_line(number: u64, verdict: &Verdict) -> Result<String> {
         backend: verdict.served.backend,
         output: verdict.output.as_ref().map(hex),
         ns: u64::try_from(verdict.duration.as_nanos()).unwrap_or(u64::MAX),
+        hook: verdict.hook.map(Hook::name),
     };
     serde_json::to_string(&line).map_err(|error| Error::Output(error.into()))
 }
@@ -84,7 +88,8 @@ mod tests {
 
     fn verdict(action: Action, output: Option<Vec<u8>>) -> Verdict {
         let duration = Duration::from_nanos(123);
-        Verdict { action, outcome: Outcome::Encapsulated, served: Served::default(), output, duration }
+        let (outcome, served) = (Outcome::Encapsulated, Served::default());
+        Verdict { action, outcome, served, output, duration, hook: None }
     }
 
     #[test]
@@ -98,6 +103,8 @@ mod tests {
         let served = Served { service: Some("web".to_owned()), backend };
         let line = json_line(1, &Verdict { served, ..verdict(Action::Redirect, None) }).unwrap();
         assert!(line.contains(r#""service":"web","backend":"250.0.27.3:8080""#), "{line}");
+        let early = Verdict { hook: Some(Hook::UplinkXdp), ..verdict(Action::Drop, None) };
+        assert!(json_line(1, &early).unwrap().ends_with(r#""ns":123,"hook":"uplink-xdp"}"#));
     }
 
     #[test]

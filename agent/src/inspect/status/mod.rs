@@ -8,7 +8,7 @@ mod shadowed;
 use std::{io, path::Path};
 
 use control::{
-    observed::Link,
+    observed::{Link, XdpMode},
     service::{ServiceState, against},
 };
 use dataplane_common::outcome::{Hook, Outcome};
@@ -26,7 +26,7 @@ use crate::{
     kernel::bpf::{Attachment, Counters, Datapath},
     node::{
         endpoint::forget_dead,
-        fan::{FanState, Node},
+        fan::{FanState, Node, UplinkWay, hindered, ways},
     },
     serve::{Client, paths},
 };
@@ -60,6 +60,9 @@ pub struct Status {
     pub agent: AgentState,
     /// The interfaces that carry the fans, joined by commas.
     pub uplink: String,
+    /// Where tunnel packets are judged at each of them, and why there.
+    #[serde(rename = "uplink-hook")]
+    pub ways: Vec<UplinkWay>,
     /// Our programs.
     pub datapath: Vec<HookRow>,
     /// The fans.
@@ -85,6 +88,9 @@ pub struct HookRow {
     pub device: String,
     /// The kernel's number for the program.
     pub program: u32,
+    /// Who runs it, where that may be one or the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<XdpMode>,
 }
 
 /// Bytes of kernel memory.
@@ -159,7 +165,14 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         degraded.extend(observed.all_renumbered());
         degraded.extend(node.filters(&observed).unwrap_or_else(|error| vec![error.to_string()]));
     }
+    let mut uplink_ways = Vec::new();
     if let Some(datapath) = &datapath {
+        let uplinks = attachments.iter().filter(|own| own.hook == Hook::UplinkIngress);
+        let uplinks: Vec<u32> = uplinks.map(|own| own.ifindex).collect();
+        uplink_ways = ways(datapath, &observed.links, &uplinks)?;
+        if seen.state.state != Life::Running {
+            degraded.extend(hindered(datapath, &observed.links, &uplinks)?);
+        }
         degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &observed.links));
     }
     let record = seen.record.unwrap_or_default();
@@ -167,6 +180,7 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         node: if record.node.is_empty() { name } else { record.node },
         agent: seen.state,
         uplink: uplinks(&hooks),
+        ways: uplink_ways,
         datapath: hooks,
         fans,
         services: against(services, &vips),
@@ -206,8 +220,14 @@ fn degraded(seen: &Seen, fans: &[FanState]) -> Vec<String> {
 }
 
 fn hook_row(attachment: &Attachment, links: &[Link]) -> HookRow {
-    let device = device(attachment.ifindex, links);
-    HookRow { hook: attachment.hook.name(), device, program: attachment.program_id }
+    let program = attachment.program_id;
+    let xdp = links.iter().flat_map(|link| &link.xdp).find(|xdp| xdp.id == program);
+    HookRow {
+        hook: attachment.hook.name(),
+        device: device(attachment.ifindex, links),
+        program,
+        mode: xdp.map(|xdp| xdp.mode),
+    }
 }
 
 fn device(index: u32, links: &[Link]) -> String {
@@ -228,7 +248,7 @@ mod tests {
     use super::*;
 
     fn row(hook: Hook, device: &str) -> HookRow {
-        HookRow { hook: hook.name(), device: device.to_owned(), program: 1 }
+        HookRow { hook: hook.name(), device: device.to_owned(), program: 1, mode: None }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(super) struct ObjAttr {
     pub(super) flags: u32,
 }
 
-/// The head of `bpf_attr` for BPF_LINK_CREATE on a tcx hook.
+/// The head of `bpf_attr` for BPF_LINK_CREATE on a tcx hook; of an XDP link what follows the flags is zero.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct LinkCreateAttr {
@@ -119,7 +119,7 @@ pub(super) struct ElementAttr {
     pub(super) flags: u64,
 }
 
-/// The head of `bpf_link_info`, for a link of type tcx.
+/// The head of `bpf_link_info`, for a link of type tcx, or xdp, of which the last field is none.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct RawLinkInfo {

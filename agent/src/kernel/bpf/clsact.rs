@@ -96,7 +96,7 @@ pub(super) fn attachments() -> Result<Vec<Attachment>> {
     let mut found = Vec::new();
     for interface in &if_nameindex().during(what)? {
         let ifindex = interface.index();
-        for &hook in Hook::ALL {
+        for &hook in Hook::ALL.iter().filter(|&&hook| hook != Hook::UplinkXdp) {
             if let Some(filter) = ours(&socket, hook, ifindex).during(what)? {
                 found.push(Attachment { hook, ifindex, program_id: filter.program_id });
             }
@@ -181,21 +181,26 @@ fn add_clsact(socket: &Socket, ifindex: u32) -> io::Result<()> {
     }
 }
 
-fn connect() -> io::Result<Socket> {
+pub(super) fn connect() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     Ok(socket)
 }
 
-/// Sends one request and gathers the filters of its answer.
-fn request(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<TcMessage>> {
+/// Sends one request.
+pub(super) fn send(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     let mut packet = NetlinkMessage::from(message);
     packet.header.flags = NLM_F_REQUEST | flags;
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    socket.send(&bytes, 0).map(drop)
+}
+
+/// Sends one request and gathers the filters of its answer.
+fn request(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<TcMessage>> {
+    send(socket, message, flags)?;
     let mut found = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;

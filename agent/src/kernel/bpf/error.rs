@@ -114,6 +114,12 @@ impl Error {
         move |source| Self::Map { name: name.to_owned(), source: Box::new(source) }
     }
 
+    /// Whether somebody else has the place.
+    pub(super) fn is_taken(&self) -> bool {
+        let Self::Call { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+    }
+
     pub(super) fn program(name: &str) -> impl FnOnce(ProgramError) -> Self {
         move |source| Self::Program { name: name.to_owned(), source: Box::new(source) }
     }

@@ -1,4 +1,4 @@
-//! Programs on tcx hooks (kernel 6.6 and later): one pinned link per hook and interface.
+//! Programs on tcx hooks (kernel 6.6 and later) and XDP programs: one pinned link per hook and interface.
 
 use std::{
     io,
@@ -6,25 +6,47 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::bpf_attach_type::{self, BPF_TCX_EGRESS, BPF_TCX_INGRESS};
+use aya_obj::generated::bpf_attach_type::{self, BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP};
+use control::observed::XdpMode;
 use dataplane_common::outcome::Hook;
 
 use super::{
     Attached, Attachment, ForeignProgram, Wanted,
     error::{Context as _, Result},
     pins::{self, Pins},
-    sys,
+    sys, xdp,
 };
+
+/// Flags of `linux/bpf.h` and `linux/if_link.h` for a new link.
+pub(super) type Flags = u32;
+
+/// `BPF_F_BEFORE` with nothing named: before all others of a tcx hook.
+pub(super) const BEFORE: Flags = 1 << 3;
+
+/// `XDP_FLAGS_*`.
+pub(super) const fn xdp_flags(mode: XdpMode) -> Flags {
+    match mode {
+        XdpMode::Generic => 1 << 1,
+        XdpMode::Native => 1 << 2,
+        XdpMode::Offloaded => 1 << 3,
+    }
+}
 
 const fn attach_type(hook: Hook) -> bpf_attach_type {
     match hook {
         Hook::HostEgress | Hook::EndpointEgress => BPF_TCX_EGRESS,
+        Hook::UplinkXdp => BPF_XDP,
         _ => BPF_TCX_INGRESS,
     }
 }
 
 /// Attaches a program, or replaces the one of the link that is there.
-pub(super) fn attach(pins: &Pins, wanted: &Wanted<'_>, ifindex: u32, name: &str) -> Result<Attached> {
+pub(super) fn attach(
+    pins: &Pins,
+    wanted: &Wanted<'_>,
+    ifindex: u32,
+    (name, flags): (&str, Flags),
+) -> Result<Attached> {
     let hook = wanted.program.hook;
     let path = pins.link(hook, ifindex);
     if let Some(link) = open(&path)? {
@@ -34,7 +56,8 @@ pub(super) fn attach(pins: &Pins, wanted: &Wanted<'_>, ifindex: u32, name: &str)
         pins::remove_pin(&path)?;
     }
     let what = || format!("attaching {} to {name}", hook.name());
-    let link = sys::link_create(wanted.program.fd.as_fd(), ifindex, attach_type(hook)).during(what)?;
+    let (program, attach_type) = (wanted.program.fd.as_fd(), attach_type(hook));
+    let link = sys::link_create(program, ifindex, attach_type, flags).during(what)?;
     // Without a pin the link would end with this process.
     sys::pin(link.as_fd(), &path).during(|| format!("pinning the link of {} on {name}", hook.name()))?;
     Ok(Attached::New)
@@ -64,6 +87,11 @@ fn reuse(link: &OwnedFd, wanted: &Wanted<'_>, ifindex: u32, name: &str) -> Resul
 fn leads_to(info: &sys::LinkInfo, hook: Hook, ifindex: u32) -> Result<bool> {
     if info.ifindex != ifindex {
         return Ok(false);
+    }
+    if hook == Hook::UplinkXdp {
+        let what = || format!("asking for the XDP programs of interface {ifindex}");
+        let programs = xdp::programs(ifindex).during(what)?;
+        return Ok(programs.iter().any(|program| program.id == info.program_id));
     }
     Ok(query(hook, ifindex)?.iter().any(|&(_, link)| link == info.id))
 }

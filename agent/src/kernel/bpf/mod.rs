@@ -29,6 +29,8 @@ mod sys;
 mod tables;
 mod trace;
 mod translated;
+mod uplink_map;
+mod xdp;
 
 use std::{
     collections::HashSet,
@@ -37,6 +39,7 @@ use std::{
 };
 
 use aya::maps::MapData;
+use control::observed::XdpMode;
 use dataplane_common::{abi::PathRecord, outcome::Hook};
 
 pub(crate) use self::private::Context;
@@ -50,7 +53,7 @@ pub use self::{
     flows::{FlowRoom, FlowTable, IDLE_FLOWS, check_flows, coarse_now, room_for},
     groups::connect_programs,
     look::Look,
-    object::{LoadedProgram, program_name},
+    object::{GENERIC_EARLY, LoadedProgram, program_name},
     paths::{PathMap, uptime},
     private::{Private, TestRun, bench},
     probe::Mechanism,
@@ -58,6 +61,7 @@ pub use self::{
     stages::stage_name,
     trace::Watcher,
     translated::TranslatedMap,
+    uplink_map::UplinkMap,
 };
 use self::{flow_maps::FlowMaps, flows::FlowSizes, pins::Pins, tables::Tables};
 
@@ -93,7 +97,8 @@ pub struct ForeignProgram {
 }
 
 impl ForeignProgram {
-    fn by_id(id: u32) -> Self {
+    /// The one with this number.
+    pub fn by_id(id: u32) -> Self {
         let name = sys::program_info_by_id(id).map(|info| info.name).unwrap_or_default();
         Self { id, name }
     }
@@ -108,8 +113,8 @@ impl LoadedProgram {
 /// The program that an interface ought to run.
 struct Wanted<'a> {
     program: &'a LoadedProgram,
-    /// The maps that tell one datapath from another.
-    maps: [u32; 3],
+    /// The maps that tell one datapath from another, as far as it uses them.
+    maps: Vec<u32>,
 }
 
 impl Wanted<'_> {
@@ -127,6 +132,7 @@ pub struct Datapath {
     programs: Vec<LoadedProgram>,
     /// The kernel's number for the programs' map `stages`.
     stages: u32,
+    refusals: xdp::Refusals,
 }
 
 impl Datapath {
@@ -148,10 +154,8 @@ impl Datapath {
         let stages = object::map_id(ebpf.map(stages::MAP), stages::MAP)?;
         let programs = object::programs(&mut ebpf, &pins)?;
         tables.config.initialise();
-        if mechanism == Mechanism::Tcx {
-            links::prune(&pins)?;
-        }
-        Ok(Self { pins, tables, mechanism, programs, stages })
+        links::prune(&pins)?;
+        Ok(Self { pins, tables, mechanism, programs, stages, refusals: xdp::Refusals::default() })
     }
 
     /// As this one, with flow tables for so many flows instead of its own, whose flows go on. They are brought over by
@@ -185,7 +189,10 @@ impl Datapath {
         }
         let mechanism = probe::mechanism()?;
         match Tables::new(|name| MapData::from_pin(pins.map(name)).map_err(Error::map(name))) {
-            Ok(tables) => Ok(Some(Self { pins, tables, mechanism, programs: Vec::new(), stages: 0 })),
+            Ok(tables) => {
+                let refusals = xdp::Refusals::default();
+                Ok(Some(Self { pins, tables, mechanism, programs: Vec::new(), stages: 0, refusals }))
+            }
             Err(Error::Map { source, .. }) if endpoints::is_missing(&source) => Ok(None),
             Err(error) => Err(error),
         }
@@ -212,34 +219,46 @@ impl Datapath {
     /// no longer exists is made anew.
     pub fn attach(&self, hook: Hook, ifindex: u32, name: &str) -> Result<Attached> {
         let wanted = self.wanted(hook).ok_or(Error::NotLoaded)?;
-        match self.mechanism {
-            Mechanism::Tcx => links::attach(&self.pins, &wanted, ifindex, name),
-            Mechanism::Clsact => clsact::attach(&wanted, ifindex, name),
+        match (hook, self.mechanism) {
+            (Hook::UplinkXdp, _) => self.attach_early(ifindex, name, &[XdpMode::Native, XdpMode::Generic]),
+            (_, Mechanism::Tcx) => links::attach(&self.pins, &wanted, ifindex, (name, links::BEFORE)),
+            (_, Mechanism::Clsact) => clsact::attach(&wanted, ifindex, name),
         }
     }
 
     /// Whether an interface runs this version's program of a hook, on these maps.
     pub fn runs(&self, attachment: &Attachment) -> bool {
         let running = || sys::program_info_by_id(attachment.program_id);
-        self.wanted(attachment.hook).is_some_and(|wanted| running().is_ok_and(|running| wanted.is(&running)))
+        let mut wanted = self.all_wanted(attachment.hook);
+        running().is_ok_and(|running| wanted.any(|wanted| wanted.is(&running)))
     }
 
     fn wanted(&self, hook: Hook) -> Option<Wanted<'_>> {
-        let program = self.programs.iter().find(|program| program.hook == hook)?;
-        let Tables { config_id, flows_id, .. } = self.tables;
-        let maps = match hook {
-            // It knows of no flows and calls no stage.
-            Hook::EndpointEgress => [config_id; 3],
-            _ => [config_id, flows_id, self.stages],
-        };
-        Some(Wanted { program, maps })
+        self.all_wanted(hook).next()
+    }
+
+    /// All programs of a hook: one, but for those that either the driver or the kernel runs.
+    fn all_wanted(&self, hook: Hook) -> impl Iterator<Item = Wanted<'_>> {
+        self.programs
+            .iter()
+            .filter(move |program| program.hook == hook)
+            .map(|program| self.on_own_maps(program))
+    }
+
+    fn on_own_maps<'a>(&'a self, program: &'a LoadedProgram) -> Wanted<'a> {
+        let mut maps = vec![self.tables.config_id];
+        // These know of no flows and call no stage.
+        if !matches!(program.hook, Hook::EndpointEgress | Hook::UplinkXdp) {
+            maps.extend([self.tables.flows_id, self.stages]);
+        }
+        Wanted { program, maps }
     }
 
     /// Takes our program off an interface; nothing there is fine.
     pub fn detach(&self, hook: Hook, ifindex: u32) -> Result<()> {
-        match self.mechanism {
-            Mechanism::Tcx => links::detach(&self.pins, hook, ifindex),
-            Mechanism::Clsact => clsact::detach(hook, ifindex),
+        match (hook, self.mechanism) {
+            (Hook::UplinkXdp, _) | (_, Mechanism::Tcx) => links::detach(&self.pins, hook, ifindex),
+            (_, Mechanism::Clsact) => clsact::detach(hook, ifindex),
         }
     }
 
@@ -251,17 +270,16 @@ impl Datapath {
 
     /// Where our programs run in this namespace.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        match self.mechanism {
-            Mechanism::Tcx => links::attachments(&self.pins),
-            Mechanism::Clsact => clsact::attachments(),
+        let mut all = links::attachments(&self.pins)?;
+        if self.mechanism == Mechanism::Clsact {
+            all.extend(clsact::attachments()?);
         }
+        Ok(all)
     }
 
     /// Forgets links of devices that are gone, and stages of versions whose programs are.
     pub fn prune(&self) -> Result<()> {
-        if self.mechanism == Mechanism::Tcx {
-            links::prune(&self.pins)?;
-        }
+        links::prune(&self.pins)?;
         stages::prune(&self.pins, object::object_hash(), || self.attachments())
     }
 
@@ -269,7 +287,7 @@ impl Datapath {
     pub fn shadowed(&self, ours: &[Attachment]) -> Result<Vec<(Attachment, ForeignProgram)>> {
         let own: HashSet<u32> = ours.iter().map(|attachment| attachment.program_id).collect();
         let mut found = Vec::new();
-        for &attachment in ours {
+        for &attachment in ours.iter().filter(|attachment| attachment.hook != Hook::UplinkXdp) {
             let before = match self.mechanism {
                 Mechanism::Tcx => links::before(attachment)?,
                 Mechanism::Clsact => clsact::before(attachment)?,
@@ -283,6 +301,11 @@ impl Datapath {
     /// Fans and devices.
     pub fn config(&self) -> &ConfigMap {
         &self.tables.config
+    }
+
+    /// Uplinks that run the program in front of `uplink-ingress`, and what is asked for.
+    pub fn uplinks(&self) -> &UplinkMap {
+        &self.tables.uplinks
     }
 
     /// Endpoints of this host.

@@ -12,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapInfo},
-    programs::{ProgramFd, SchedClassifier},
+    programs::{Program, ProgramFd, ProgramInfo},
 };
 use dataplane_common::outcome::{Hook, Stage};
 
@@ -32,14 +32,20 @@ pub const fn program_name(hook: Hook) -> &'static str {
         Hook::BridgeIngress => "bridge_ingress",
         Hook::HostEgress => "host_egress",
         Hook::EndpointEgress => "endpoint_egress",
+        Hook::UplinkXdp => "uplink_xdp",
     }
 }
+
+/// The program in front of `uplink-ingress` where the kernel runs it instead of the driver.
+pub const GENERIC_EARLY: &str = "uplink_xdp_skb";
 
 /// A program in the kernel.
 #[derive(Debug)]
 pub struct LoadedProgram {
     /// Where it belongs.
     pub hook: Hook,
+    /// Its name in the object.
+    pub name: &'static str,
     /// The kernel's number for it.
     pub id: u32,
     /// How many instructions the verifier walked, where the kernel says so.
@@ -96,10 +102,15 @@ pub(super) fn compare(path: &Path, name: &str, map: &aya_obj::Map) -> Result<()>
 }
 
 /// Loads one program by its name in the object.
-pub(super) fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
-    let program = ebpf.program_mut(name).ok_or_else(|| Error::Object { what: format!("program {name}") })?;
-    let program: &mut SchedClassifier = program.try_into().map_err(Error::program(name))?;
-    program.load().map_err(Error::program(name))?;
+pub(super) fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
+    let missing = || Error::Object { what: format!("program {name}") };
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    let loaded = match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        _ => return Err(missing()),
+    };
+    loaded.map_err(Error::program(name))?;
     Ok(program)
 }
 
@@ -118,9 +129,10 @@ pub(super) fn programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<Vec<LoadedProgram
         kept.push(path);
     }
     let mut programs = Vec::new();
-    for &hook in Hook::ALL {
-        let path = path(hook.name());
-        programs.push(load_pinned(ebpf, program_name(hook), &path, &maps)?.of(hook)?);
+    let hooks = Hook::ALL.iter().map(|&hook| (hook, program_name(hook)));
+    for (hook, name) in hooks.chain([(Hook::UplinkXdp, GENERIC_EARLY)]) {
+        let path = path(name);
+        programs.push(load_pinned(ebpf, name, &path, &maps)?.of(hook, name)?);
         kept.push(path);
     }
     pins.keep_programs(&kept)?;
@@ -150,7 +162,7 @@ pub(super) fn object_hash() -> u64 {
 
 /// Takes a program over that is pinned already and runs on these maps, or loads it and pins it in place of another.
 fn load_pinned(ebpf: &mut Ebpf, name: &str, path: &Path, maps: &[u32]) -> Result<Loaded> {
-    if let Some(program) = pinned(name, path, maps) {
+    if let Some(program) = pinned(path, maps) {
         return Ok(program);
     }
     let program = load_program(ebpf, name)?;
@@ -161,9 +173,9 @@ fn load_pinned(ebpf: &mut Ebpf, name: &str, path: &Path, maps: &[u32]) -> Result
 }
 
 /// A program that is pinned already and runs on these maps.
-fn pinned(name: &str, path: &Path, maps: &[u32]) -> Option<Loaded> {
-    let program = SchedClassifier::from_pin(path).ok()?;
-    let loaded = Loaded::of_program(name, &program).ok()?;
+fn pinned(path: &Path, maps: &[u32]) -> Option<Loaded> {
+    let info = ProgramInfo::from_pin(path).ok()?;
+    let loaded = Loaded(info.fd().ok()?, info.verified_instruction_count());
     let running = sys::program_info(loaded.0.as_fd()).ok()?.map_ids;
     running.iter().all(|map| maps.contains(map) || is_constant(*map)).then_some(loaded)
 }
@@ -187,7 +199,7 @@ pub(super) fn map_id(map: Option<&Map>, name: &str) -> Result<u32> {
 struct Loaded(ProgramFd, Option<u32>);
 
 impl Loaded {
-    fn of_program(name: &str, program: &SchedClassifier) -> Result<Self> {
+    fn of_program(name: &str, program: &Program) -> Result<Self> {
         let verified_instructions =
             program.info().map_err(Error::program(name))?.verified_instruction_count();
         let fd =
@@ -195,11 +207,10 @@ impl Loaded {
         Ok(Self(fd, verified_instructions))
     }
 
-    fn of(self, hook: Hook) -> Result<LoadedProgram> {
+    fn of(self, hook: Hook, name: &'static str) -> Result<LoadedProgram> {
         let Self(fd, verified_instructions) = self;
-        let name = program_name(hook);
         let info = sys::program_info(fd.as_fd()).during(|| format!("asking about program {name}"))?;
-        Ok(LoadedProgram { hook, id: info.id, verified_instructions, tag: info.tag, fd })
+        Ok(LoadedProgram { hook, name, id: info.id, verified_instructions, tag: info.tag, fd })
     }
 }
 

@@ -5,13 +5,11 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Ebpf,
-    programs::{ProgramError, SchedClassifier},
-};
+use aya::{Ebpf, programs::Program};
+use nix::ifaddrs::getifaddrs;
 
 use super::{
-    ConfigMap, EndpointMap, PathMap, ServiceMap,
+    ConfigMap, EndpointMap, PathMap, ServiceMap, UplinkMap,
     counters::CounterMap,
     error::{Context as _, Error, Result},
     flow_maps::FlowMaps,
@@ -60,7 +58,7 @@ impl Context {
 /// One run of a program on one frame.
 #[derive(Clone, Debug)]
 pub struct TestRun {
-    /// What the program returned: a `TC_ACT_` value.
+    /// What the program returned: a `TC_ACT_` value, or an XDP action.
     pub action: i32,
     /// The frame as the program left it.
     pub frame: Vec<u8>,
@@ -84,7 +82,9 @@ impl Private {
         for &name in programs {
             let program = object::load_program(&mut ebpf, name)?;
             let fd = program.fd().map_err(Error::program(name))?;
-            resizers.push((name.to_owned(), Resizer::new(fd.as_fd())?));
+            if let Program::SchedClassifier(_) = program {
+                resizers.push((name.to_owned(), Resizer::new(fd.as_fd())?));
+            }
         }
         tables.config.initialise();
         Ok(Self { ebpf, tables, resizers })
@@ -93,6 +93,11 @@ impl Private {
     /// Fans and devices.
     pub fn config(&self) -> &ConfigMap {
         &self.tables.config
+    }
+
+    /// Uplinks.
+    pub fn uplinks(&self) -> &UplinkMap {
+        &self.tables.uplinks
     }
 
     /// Endpoints.
@@ -142,15 +147,37 @@ impl Private {
         Ok(TestRun { action: run.result, frame: output, duration: run.duration })
     }
 
+    /// The same of an XDP program. It runs on the loopback device, the only one that every kernel takes there, as if that
+    /// had the MAC address of another one.
+    pub(crate) fn run_early(&self, name: &str, frame: &[u8], ifindex: Option<u32>) -> Result<TestRun> {
+        const LOOPBACK: u32 = 1;
+        let mac = mac_of(ifindex.unwrap_or(LOOPBACK)).during(|| "reading a MAC address".to_owned())?;
+        self.tables.uplinks.put(LOOPBACK, mac);
+        let mut output = vec![0; frame.len()];
+        let program = self.program(name)?.fd().map_err(Error::program(name))?;
+        let run =
+            sys::test_run(program.as_fd(), frame, &[], &mut output).during(|| format!("running {name}"))?;
+        output.truncate(run.length);
+        Ok(TestRun { action: run.result, frame: output, duration: run.duration })
+    }
+
     fn resizer(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let found = self.resizers.iter().find(|(program, _)| program == name);
         let (_, resizer) = found.ok_or_else(|| Error::Object { what: format!("program {name}") })?;
         Ok(resizer.program())
     }
 
-    fn program(&self, name: &str) -> Result<&SchedClassifier> {
-        let program =
-            self.ebpf.program(name).ok_or_else(|| Error::Object { what: format!("program {name}") })?;
-        program.try_into().map_err(|error: ProgramError| Error::program(name)(error))
+    fn program(&self, name: &str) -> Result<&Program> {
+        self.ebpf.program(name).ok_or_else(|| Error::Object { what: format!("program {name}") })
     }
+}
+
+/// The MAC address of an interface, of zeros where it has none.
+fn mac_of(ifindex: u32) -> nix::Result<[u8; 6]> {
+    let own = getifaddrs()?.find_map(|interface| {
+        let address = interface.address?;
+        let link = address.as_link_addr()?;
+        if link.ifindex() == ifindex as usize { link.addr() } else { None }
+    });
+    Ok(own.unwrap_or_default())
 }

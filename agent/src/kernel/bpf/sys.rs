@@ -29,7 +29,7 @@ mod element;
 
 pub(super) use self::element::{insert_new, lookup, remove, take};
 
-/// What the kernel says about a tcx link.
+/// What the kernel says about a tcx or XDP link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkInfo {
     pub(super) id: u32,
@@ -111,19 +111,18 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr) }
 }
 
-/// Attaches a program as the first of a tcx hook.
+/// Attaches a program to an interface.
 pub(super) fn link_create(
     program: BorrowedFd<'_>,
     ifindex: u32,
     attach_type: bpf_attach_type,
+    flags: u32,
 ) -> io::Result<OwnedFd> {
-    // BPF_F_BEFORE with nothing named: before all others.
-    const BEFORE: u32 = 1 << 3;
     let mut attr = LinkCreateAttr {
         prog_fd: raw(program),
         ifindex,
         attach_type: attach_type as u32,
-        flags: BEFORE,
+        flags,
         ..Zeroable::zeroed()
     };
     // SAFETY: no addresses.
@@ -144,7 +143,7 @@ fn info_into<T: Pod>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
 }
 
-/// Asks about a tcx link.
+/// Asks about a tcx or XDP link.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = RawLinkInfo::zeroed();
     info_into(link, &mut info)?;
@@ -287,7 +286,7 @@ pub(super) struct TestRun {
     pub(super) duration: Duration,
 }
 
-/// Runs a program once on a frame; `context` is a `struct __sk_buff`, or empty.
+/// Runs a program once on a frame; `context` is that of its kind (`struct __sk_buff`), or empty.
 pub(super) fn test_run(
     program: BorrowedFd<'_>,
     frame: &[u8],

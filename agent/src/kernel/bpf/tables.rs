@@ -13,10 +13,12 @@ use super::{
     services::ServiceMap,
     sys,
     translated::{self, TranslatedMap},
+    uplink_map::UplinkMap,
 };
 
-const FAN: [&str; 11] = [
+const FAN: [&str; 12] = [
     "config",
+    "uplinks",
     "endpoints",
     "near",
     "paths",
@@ -39,6 +41,7 @@ pub(super) struct Tables {
     pub(super) config_id: u32,
     /// The kernel's number for map `flow_tables`.
     pub(super) flows_id: u32,
+    pub(super) uplinks: UplinkMap,
     pub(super) endpoints: EndpointMap,
     pub(super) paths: PathMap,
     pub(super) translated: TranslatedMap,
@@ -68,6 +71,7 @@ impl Tables {
             flows_id: source(flow_maps::PRESENT)?.info().map_err(Error::map(flow_maps::PRESENT))?.id(),
             config_id: config.info().map_err(Error::map("config"))?.id(),
             config: ConfigMap::new(&config)?,
+            uplinks: UplinkMap::new(&source("uplinks")?)?,
             endpoints: EndpointMap::new(source("endpoints")?, &source("near")?)?,
             paths: PathMap::new(source("paths")?)?,
             translated: TranslatedMap::new(source(translated::NAME)?)?,

@@ -24,6 +24,7 @@ use futures_util::{Stream, TryStreamExt};
 pub use links::{BridgeRequest, VethEnd, VethRequest};
 use route_table::RouteTable;
 use tokio::task::AbortHandle;
+pub(in crate::kernel) use values::xdp_programs;
 pub use watch::{Event, Watch};
 
 /// Why a request failed; `what` names its object.

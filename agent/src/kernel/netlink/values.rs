@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use control::observed::{Address, FdbEntry, Link, Neighbour, NeighbourState, Route, Rule};
+use control::observed::{
+    Address, FdbEntry, Link, Neighbour, NeighbourState, Route, Rule, XdpMode, XdpProgram,
+};
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType},
     rule::{RuleAttribute, RuleMessage},
@@ -41,6 +43,8 @@ impl FromMessage<LinkMessage> for Link {
             loopback: flags.contains(LinkFlags::Loopback),
             peer_netns: false,
             alias: None,
+            bus: None,
+            xdp: xdp_programs(message),
         };
         for attribute in &message.attributes {
             match attribute {
@@ -51,6 +55,7 @@ impl FromMessage<LinkMessage> for Link {
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::LinkNetNsId(_) => link.peer_netns = true,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::ParentDevBusName(bus) => link.bus = Some(bus.clone()),
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -62,6 +67,25 @@ impl FromMessage<LinkMessage> for Link {
         }
         (!link.name.is_empty()).then_some(link)
     }
+}
+
+/// The XDP programs of an interface.
+pub(in crate::kernel) fn xdp_programs(message: &LinkMessage) -> Vec<XdpProgram> {
+    let attributes = message.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    });
+    attributes.flatten().filter_map(xdp_program).collect()
+}
+
+fn xdp_program(attribute: &LinkXdp) -> Option<XdpProgram> {
+    let (mode, id) = match *attribute {
+        LinkXdp::DrvProgId(id) => (XdpMode::Native, id),
+        LinkXdp::SkbProgId(id) => (XdpMode::Generic, id),
+        LinkXdp::HwProgId(id) => (XdpMode::Offloaded, id),
+        _ => return None,
+    };
+    Some(XdpProgram { mode, id })
 }
 
 impl FromMessage<AddressMessage> for Address {

@@ -17,6 +17,7 @@ mod pieces;
 mod probe;
 mod show;
 mod take_down;
+mod uplinks;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub use identity::Identities;
 pub use node::{Node, Repair, Up};
 pub use probe::Step;
 pub use show::FanState;
+pub use uplinks::{UplinkWay, hindered, ways};
 
 /// Folder of what lives until the next boot.
 pub const RUN: &str = "/run/fanlight";

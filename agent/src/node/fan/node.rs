@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use control::{
-    model::{Fan, FanSpec, Origin, PortRange, dns_words},
+    model::{Fan, FanSpec, Origin, PortRange, UplinkHook, dns_words},
     observed::{Mark, ObservedHost, Standing},
     reconcile::Host,
 };
@@ -15,7 +15,8 @@ use super::{
     forward,
     identity::{Identities, Identity},
     memory::{self, Memory},
-    pieces::{Programs, Work},
+    pieces::{Programs, Wanted, Work},
+    uplinks,
 };
 use crate::kernel::{
     bpf::Datapath, dhcp, lock::Lock, netlink::Netlink, nft, reserved_ports, sysctl::Remembered,
@@ -26,10 +27,7 @@ use crate::kernel::{
 pub struct Node {
     pub(super) netlink: Netlink,
     pub(super) uplinks: Vec<String>,
-    /// Flows that the datapath holds where it is loaded anew.
-    flows: Option<u32>,
-    /// Ports that the programs and the host's own translation share out, where the datapath does not say.
-    ports: Option<PortRange>,
+    wanted: Wanted,
 }
 
 /// What `up` did.
@@ -60,19 +58,25 @@ impl Node {
     /// The kernel gives no netlink socket.
     pub fn open(uplinks: Vec<String>) -> Result<Self, Error> {
         let netlink = Netlink::open().map_err(Fault::from)?;
-        Ok(Self { netlink, uplinks, flows: None, ports: None })
+        Ok(Self { netlink, uplinks, wanted: Wanted::default() })
     }
 
     /// With a datapath for so many flows; `None`: as the memory allows.
     #[must_use]
     pub fn with_flows(self, flows: Option<u32>) -> Self {
-        Self { flows, ..self }
+        Self { wanted: Wanted { flows, ..self.wanted }, ..self }
     }
 
     /// With these ports for the programs' translated sources.
     #[must_use]
     pub fn with_nat_ports(self, ports: PortRange) -> Self {
-        Self { ports: Some(ports), ..self }
+        Self { wanted: Wanted { ports: Some(ports), ..self.wanted }, ..self }
+    }
+
+    /// With this asked for at the uplinks.
+    #[must_use]
+    pub fn with_uplink_hook(self, hook: UplinkHook) -> Self {
+        Self { wanted: Wanted { uplink_hook: Some(hook), ..self.wanted }, ..self }
     }
 
     /// Its netlink socket.
@@ -135,7 +139,7 @@ impl Node {
             Fan { spec: standing.as_ref().map_or_else(|| spec.clone(), |it| it.mark.spec.clone()), ..fan };
         let failed = |fault: Fault| Error::Failed { overlay: spec.overlay, fault };
         check_programs(spec).map_err(failed)?;
-        match work.bring_up(&fan, self.flows, self.ports).await {
+        match work.bring_up(&fan, self.wanted).await {
             Ok(mut warnings) => {
                 warnings.extend(work.observed.renumbered(spec.overlay));
                 warnings.extend(unwatched(&Host::of(&work.observed, &self.uplinks), &fan));
@@ -256,6 +260,19 @@ impl Node {
     /// The rules can't be read.
     pub fn filters(&self, observed: &ObservedHost) -> Result<Vec<String>, Error> {
         Ok(forward::look(observed)?)
+    }
+
+    /// Uplinks that go by tc alone although XDP is asked for, a line each with what to do.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub async fn hindered(&self, datapath: &Datapath, uplinks: &[u32]) -> Result<Vec<String>, Error> {
+        // Most nodes ask for none.
+        if datapath.uplinks().asked() != Some(UplinkHook::Xdp) {
+            return Ok(Vec::new());
+        }
+        let links = self.netlink.links().await.map_err(Fault::from)?;
+        Ok(uplinks::hindered(datapath, &links, uplinks).map_err(Fault::from)?)
     }
 
     /// Whether operands mean the underlay of a fan that is up: spelled the same, or resolving to the same.

@@ -8,7 +8,11 @@ use control::{
     reconcile::{self, FanOp},
 };
 
-use super::{programs::Programs, relevance::Known, silent};
+use super::{
+    programs::{Programs, flows},
+    relevance::Known,
+    silent,
+};
 use crate::{
     kernel::{bpf::Datapath, lock::Lock},
     node::fan::{self, Identities, Node},
@@ -59,6 +63,7 @@ impl Fans {
             // The host's own translation keeps off them.
             let PortRange(first, last) = desired.settings.nat_ports;
             datapath.config().set_nat_ports([first, last]);
+            datapath.uplinks().set_asked(desired.settings.uplink_hook);
             self.repair((node, lock, datapath), &observed.links, known, &mut found).await?;
         }
         found.notes.extend(observed.all_renumbered());
@@ -121,8 +126,15 @@ impl Fans {
             }
         }
         known.set_uplink_networks(networks, is_whole);
+        found.notes.extend(node.hindered(datapath, &known.uplink_indices).await?);
         Ok(())
     }
+}
+
+/// The node, with what is asked of its datapath.
+pub(super) fn wanting(node: Node, desired: &Desired) -> Node {
+    let settings = &desired.settings;
+    node.with_flows(flows(desired)).with_nat_ports(settings.nat_ports).with_uplink_hook(settings.uplink_hook)
 }
 
 /// Brings a fan up; where the files used to have another one over the same overlay, that goes first.

@@ -85,6 +85,11 @@ impl Programs {
         self.datapath.as_ref()
     }
 
+    /// Uplinks that would not run a program are asked once more.
+    pub(super) fn forget_refusals(&self) {
+        self.datapath.iter().for_each(Datapath::forget_refusals);
+    }
+
     /// Where what fails beside is noted.
     pub(super) fn faults(&self) -> &Faults {
         &self.faults

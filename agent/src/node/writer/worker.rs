@@ -150,6 +150,7 @@ impl Worker {
         }
         self.fans.forget();
         self.services.reopen();
+        self.programs.forget_refusals();
     }
 
     /// Requests go through a socket that may break; who waited for an answer was told.
@@ -238,8 +239,7 @@ impl Worker {
         self.renew_netlink();
         let mut faults = Vec::new();
         if concern != Concern::Endpoints {
-            let ports = self.desired.settings.nat_ports;
-            self.node = self.node.clone().with_flows(flows(&self.desired)).with_nat_ports(ports);
+            self.node = fans::wanting(self.node.clone(), &self.desired);
             faults.extend(self.reconcile_fans(lock).await);
             if self.programs.is_fresh {
                 // No packet finds a service before the programs of all ports look for its flows in the same tables.

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use super::SOCKET;
 use super::{
-    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, UplinkHook, check,
+    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, check,
     format::Format,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
@@ -113,18 +113,8 @@ fn node_name(text: &str) -> Result<String, String> {
 
 fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathConfig {
     section.check_keys(&DATAPATH, problems);
-    let uplink_hook = section.parsed(
-        "uplink-hook",
-        |text| match text {
-            "auto" => Ok(UplinkHook::Auto),
-            "tc" => Ok(UplinkHook::Tc),
-            "xdp" => Err("'xdp' is not supported by this version; use auto or tc".to_owned()),
-            other => Err(format!("{} is unknown; use auto or tc", quoted(other))),
-        },
-        problems,
-    );
     DatapathConfig {
-        uplink_hook: uplink_hook.unwrap_or_default(),
+        uplink_hook: section.parsed("uplink-hook", str::parse, problems).unwrap_or_default(),
         flows: flows(section, problems),
         vip_range: section.parsed("vip-range", vip_range, problems),
         nat_ports: section.parsed("nat-ports", nat_ports, problems).unwrap_or_default(),

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use control::model::PortRange;
+pub use control::model::{PortRange, UplinkHook};
 use control::{
     model::{FanSpec, Origin, difference},
     service::Service,
@@ -89,16 +89,6 @@ impl Default for ApiConfig {
     fn default() -> Self {
         Self { socket: PathBuf::from(SOCKET) }
     }
-}
-
-/// Where the uplink's program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UplinkHook {
-    /// The best that this version has: tc.
-    #[default]
-    Auto,
-    /// Traffic control ingress.
-    Tc,
 }
 
 /// Both files together.

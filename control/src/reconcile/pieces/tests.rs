@@ -5,11 +5,13 @@ use crate::{
     model::{
         Egress, Encapsulation, FanSpec, Origin, SMALL_PATHS, UnderlaySpec, VETH_MTU, bridge_mac, inlet_names,
     },
-    observed::{Adopted, Rule},
+    observed::{Adopted, Rule, XdpMode, XdpProgram},
     reconcile::Host,
 };
 
 const UPLINK: u32 = 2;
+/// The program in front of `uplink-ingress`.
+const EARLY: u32 = 77;
 const BRIDGE: &str = "fan-250-0-28";
 
 fn spec() -> FanSpec {
@@ -141,6 +143,13 @@ impl Model {
                 let index = self.link(&name).index;
                 self.programs().hooks.push((hook, index));
             }
+            PieceOp::KnowUplink(index, mac) => {
+                let macs = &mut self.programs().macs;
+                macs.retain(|(device, _)| *device != index);
+                macs.push((index, mac));
+            }
+            PieceOp::AttachEarly { name, index, modes } => self.attach_early(&name, index, modes),
+            PieceOp::DetachEarly { name, index } => self.detach_early(&name, index),
             PieceOp::Port(PortOp::Attach { ifindex, .. }) => self.programs().ports.push(ifindex),
             PieceOp::Port(PortOp::Detach { ifindex }) => {
                 self.programs().ports.retain(|&port| port != ifindex);
@@ -178,6 +187,24 @@ impl Model {
             }),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The model's driver runs none; its kernel runs it for any.
+    fn attach_early(&mut self, name: &str, index: u32, modes: Modes) {
+        let runs_itself = self.link(name).is_hardware();
+        let mode = modes.iter().copied().find(|&mode| runs_itself || mode == XdpMode::Generic);
+        let Some(mode) = mode else { return self.programs().refused.push(index) };
+        self.link(name).xdp = vec![XdpProgram { mode, id: EARLY }];
+        self.programs().hooks.push((Hook::UplinkXdp, index));
+        self.programs().early = vec![(index, EARLY)];
+    }
+
+    fn detach_early(&mut self, name: &str, index: u32) {
+        self.link(name).xdp.clear();
+        let programs = self.programs();
+        programs.hooks.retain(|&hook| hook != (Hook::UplinkXdp, index));
+        programs.macs.retain(|(device, _)| *device != index);
+        programs.early.clear();
     }
 
     fn create_helper(&mut self) {
@@ -280,6 +307,64 @@ fn a_piece_that_was_changed_is_put_right_and_no_other() {
         damaged(|model| model.set(Setting::new("net/ipv4/conf/fan-250-0-28/proxy_arp", "0"))),
         [setting]
     );
+}
+
+/// A fan that is up on an uplink of this bus, with this asked for.
+fn asked(uplink_hook: UplinkHook, bus: Option<&str>) -> Model {
+    let mut model = Model::fresh([172, 30, 0, 28]);
+    model.held.uplink_hook = uplink_hook;
+    model.link("eth0").bus = bus.map(str::to_owned);
+    let model = model.up();
+    assert_eq!(model.plan().ops, []);
+    model
+}
+
+fn mode(model: &Model) -> Option<XdpMode> {
+    model.observed.link("eth0").and_then(|link| link.xdp.first()).map(|program| program.mode)
+}
+
+#[test]
+fn xdp_comes_to_an_uplink_as_it_is_asked_for_and_goes_again() {
+    assert_eq!(mode(&asked(UplinkHook::Tc, Some("pci"))), None);
+    assert_eq!(mode(&asked(UplinkHook::Auto, None)), None);
+    assert_eq!(mode(&asked(UplinkHook::Auto, Some("pci"))), Some(XdpMode::Native));
+    let mut model = asked(UplinkHook::Xdp, None);
+    assert_eq!(mode(&model), Some(XdpMode::Generic));
+    model.held.uplink_hook = UplinkHook::Tc;
+    assert_eq!(model.plan().ops, [PieceOp::DetachEarly { name: "eth0".to_owned(), index: UPLINK }]);
+    assert_eq!(mode(&model.up()), None);
+}
+
+#[test]
+fn xdp_that_the_kernel_runs_is_not_what_auto_means() {
+    let mut model = asked(UplinkHook::Xdp, Some("pci"));
+    model.link("eth0").xdp[0].mode = XdpMode::Generic;
+    model.held.uplink_hook = UplinkHook::Auto;
+    let model = model.up();
+    assert_eq!(mode(&model), Some(XdpMode::Native));
+    assert_eq!(model.plan().ops, []);
+}
+
+#[test]
+fn xdp_learns_another_address_of_its_device_before_anything_else() {
+    let mut model = asked(UplinkHook::Xdp, None);
+    model.link("eth0").mac = [2; 6];
+    assert_eq!(model.plan().ops, [PieceOp::KnowUplink(UPLINK, [2; 6])]);
+    model.programs().hooks.retain(|(hook, _)| *hook != Hook::UplinkXdp);
+    let [PieceOp::KnowUplink(..), PieceOp::AttachEarly { .. }] = model.plan().ops[..] else {
+        panic!("{:?}", model.plan().ops)
+    };
+}
+
+#[test]
+fn xdp_that_a_device_refused_is_not_tried_again_and_another_owners_is_left_alone() {
+    let mut model = asked(UplinkHook::Tc, None);
+    model.held.uplink_hook = UplinkHook::Xdp;
+    model.programs().refused.push(UPLINK);
+    assert_eq!(model.plan().ops, []);
+    model.programs().refused.clear();
+    model.link("eth0").xdp = vec![XdpProgram { mode: XdpMode::Native, id: EARLY + 1 }];
+    assert_eq!(model.plan().ops, []);
 }
 
 #[test]

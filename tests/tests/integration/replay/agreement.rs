@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use control::service::{Algorithm, Backend, Protocol, Service, Vip};
 use dataplane_common::{
     abi::{BackendRecord, Config, MAX_FANS, ServiceWord, TRACKED_MARK},
-    decide::{self, Meta},
+    decide::{self, Early, Meta},
     memory::Memory,
     outcome::{Hook, Outcome},
     verdict::{Action, Verdict, Way, route_of},
@@ -95,6 +95,19 @@ fn outcome(tables: &mut Memory, hook: Hook, frame: &[u8], mark: u32) -> Outcome 
         Action::Service | Action::CarriedService | Action::Begin => panic!("nobody decides {action:?}"),
         _ => outcome,
     }
+}
+
+/// The frame as it is behind XDP, where the kernel has taken such a tag out.
+fn behind_priority_tag(frame: &[u8]) -> Vec<u8> {
+    let is_tagged = frame.len() >= 18 && decide::Tag::of(frame) == decide::Tag::Priority;
+    if is_tagged { [&frame[..12], &frame[16..]].concat() } else { frame.to_vec() }
+}
+
+/// What XDP makes of a frame.
+fn early(tables: &Memory, frame: &[u8]) -> Early {
+    let to_us = frame[..6] == [0; 6];
+    let meta = Meta { ifindex: LOOPBACK, to_us, len: frame.len() as u32, ..Meta::default() };
+    decide::early(frame, &meta, tables)
 }
 
 /// SplitMix64: repeatable, and enough to pick bytes.
@@ -201,6 +214,10 @@ fn frame(random: &mut Random) -> Vec<u8> {
         let any = random.next() as u8;
         frame[place] = random.one_of(&[0, 1, 4, 0x45, 0x46, 0x40, 0xff, any]);
     }
+    // A wire's frame; behind XDP such a tag stands beside the frame.
+    if random.below(16) == 0 {
+        frame.splice(12..12, [0x81, 0, 0x20, random.one_of(&[0, 5])]);
+    }
     if random.below(4) == 0 {
         frame.truncate(14 + random.below(frame.len() - 13));
     }
@@ -214,16 +231,23 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
     let setup = Setup { services: services(), ..setup() };
     let mut engine = Engine::new(&setup, Hook::ALL).expect("the programs load");
     let mut tables = tables(&setup);
-    let mut seen = HashMap::new();
+    let (mut seen, mut seen_early) = (HashMap::new(), HashMap::new());
     for number in 0..FRAMES {
         let hook = random.one_of(Hook::ALL);
         let mark = random.one_of(&[0, 0, 0, 0, 0, 0, 0, TRACKED_MARK]);
         let packet = Packet { number: number as u64, frame: frame(&mut random), mark, ..Packet::default() };
-        let expected = outcome(&mut tables, hook, &packet.frame, mark);
+        let early = early(&tables, &packet.frame);
+        let expected = outcome(&mut tables, hook, &behind_priority_tag(&packet.frame), mark);
         let verdict = engine.run(hook, &packet).unwrap_or_else(|error| {
             panic!("{}: {error}: {:02x?}", hook.name(), packet.frame);
         });
         assert_eq!(verdict.outcome, expected, "{} frame {number}: {:02x?}", hook.name(), packet.frame);
+        if hook == Hook::UplinkXdp {
+            let refused = Early::Refuse(verdict.outcome);
+            let ended = if early == refused { Hook::UplinkXdp } else { Hook::UplinkIngress };
+            assert_eq!(verdict.hook, Some(ended), "frame {number}: {early:?}: {:02x?}", packet.frame);
+            *seen_early.entry(early).or_insert(0) += 1;
+        }
         *seen.entry(expected).or_insert(0) += 1;
     }
     let missed: Vec<_> = Outcome::ALL.iter().filter(|outcome| !seen.contains_key(outcome)).collect();
@@ -237,4 +261,6 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
         &Outcome::DropSilentHost,
     ];
     assert_eq!(missed, never, "{seen:?}");
+    let refused = seen_early.keys().filter(|early| **early != Early::GoOn).count();
+    assert!(refused >= 5 && seen_early.contains_key(&Early::GoOn), "{seen_early:?}");
 }

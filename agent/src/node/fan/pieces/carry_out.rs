@@ -64,6 +64,9 @@ impl Work<'_> {
             PieceOp::KnowHelper => self.know_helper(programs.get()?).await,
             PieceOp::Publish(record) => self.publish(programs.get()?, fan, *record).await,
             PieceOp::Attach(hook, name) => self.attach(programs.get()?, *hook, name).await,
+            PieceOp::KnowUplink(..) | PieceOp::AttachEarly { .. } | PieceOp::DetachEarly { .. } => {
+                self.early(programs.get()?, op)
+            }
             PieceOp::Port(op) => self.port(programs.get()?, op),
             PieceOp::Route(route) => self.route(route).await,
             PieceOp::LoneAddress(address, prefix_len) => self.lone_address(*address, *prefix_len).await,

@@ -20,6 +20,7 @@ impl Work<'_> {
             entries: self.memory.entries().to_vec(),
             settings: settings(fan)?,
             programs: programs.look()?,
+            uplink_hook: programs.asked(),
             routes: self.netlink.own_routes().await?,
             small_paths: self.netlink.small_paths().await?,
             bars_inlet: self.bars_inlet(programs, fan)?,

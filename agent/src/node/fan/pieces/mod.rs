@@ -8,7 +8,7 @@ mod ways;
 use std::path::Path;
 
 use control::{
-    model::{Fan, PortRange},
+    model::{Fan, PortRange, UplinkHook},
     observed::{Mark, ObservedHost},
     reconcile,
 };
@@ -21,6 +21,7 @@ use super::{
     error::Fault,
     firewall, forward,
     memory::{self, Memory},
+    uplinks,
 };
 use crate::{
     kernel::{
@@ -31,6 +32,17 @@ use crate::{
     },
     node::table,
 };
+
+/// What a datapath is to be like where the command or the agent says; `None`: as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// Flows that it holds where it is loaded anew; `None`: as the memory allows.
+    pub(super) flows: Option<u32>,
+    /// Ports that the programs and the host's own translation share out.
+    pub(super) ports: Option<PortRange>,
+    /// What is asked for at the uplinks.
+    pub(super) uplink_hook: Option<UplinkHook>,
+}
 
 /// One look at the host, and what was changed since.
 pub(super) struct Work<'n> {
@@ -64,13 +76,9 @@ impl<'n> Work<'n> {
     }
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
-    pub(super) async fn bring_up(
-        &mut self,
-        fan: &Fan,
-        flows: Option<u32>,
-        ports: Option<PortRange>,
-    ) -> Result<Vec<String>, Fault> {
-        let mut programs = Programs::find(flows)?;
+    pub(super) async fn bring_up(&mut self, fan: &Fan, wanted: Wanted) -> Result<Vec<String>, Fault> {
+        let Wanted { flows, ports, uplink_hook } = wanted;
+        let mut programs = Programs::find(flows, uplink_hook)?;
         self.owns_maps = programs.get().is_ok();
         self.ensure(&mut programs, fan).await?;
         let datapath = programs.get()?;
@@ -80,7 +88,11 @@ impl<'n> Work<'n> {
         self.table(datapath)?;
         self.endpoints(datapath).await?;
         self.clear_stale(datapath).await?;
-        forward::check(&memory::observe(self.netlink, &self.memory, &[]).await?)
+        let observed = memory::observe(self.netlink, &self.memory, &[]).await?;
+        let mut warnings = forward::check(&observed)?;
+        let uplinks: Vec<u32> = fan.uplinks().map(|uplink| uplink.index).collect();
+        warnings.extend(uplinks::hindered(datapath, &observed.links, &uplinks)?);
+        Ok(warnings)
     }
 
     /// Makes everything of a fan as it ought to be, but for the [table](Self::table), which it shares with all others.
@@ -135,7 +147,7 @@ impl<'n> Work<'n> {
         let uplinks: Vec<u32> = fans.iter().flat_map(Fan::uplinks).map(|uplink| uplink.index).collect();
         for attachment in datapath.attachments()? {
             let wanted = match attachment.hook {
-                Hook::UplinkIngress => uplinks.contains(&attachment.ifindex),
+                Hook::UplinkIngress | Hook::UplinkXdp => uplinks.contains(&attachment.ifindex),
                 Hook::BridgeIngress | Hook::EndpointEgress => bridges.contains(&attachment.ifindex),
                 Hook::EndpointIngress | Hook::HostEgress => true,
             };

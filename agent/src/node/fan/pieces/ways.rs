@@ -1,19 +1,43 @@
-//! The steps for inlets, the helper device's addresses and the table of small paths.
+//! The steps for inlets, the helper device's addresses, the table of small paths, and the program in front of
+//! `uplink-ingress`.
 
 use std::net::Ipv4Addr;
 
 use control::{
     model::{HELPER, INLET_MACS, VETH_MTU},
     observed::{Address, Route},
+    reconcile::PieceOp,
 };
+use dataplane_common::outcome::Hook;
 
 use super::Work;
 use crate::{
-    kernel::netlink::{VethEnd, VethRequest},
+    kernel::{
+        bpf::Datapath,
+        netlink::{VethEnd, VethRequest},
+    },
     node::fan::error::Fault,
 };
 
 impl Work<'_> {
+    /// tc refuses the same: an uplink that does not run the program is told of, and no fan is less for it.
+    pub(super) fn early(&mut self, datapath: &Datapath, op: &PieceOp) -> Result<(), Fault> {
+        match op {
+            PieceOp::KnowUplink(index, mac) => datapath.know_uplink(*index, *mac)?,
+            PieceOp::AttachEarly { index, .. } if datapath.is_refused(*index) => {}
+            PieceOp::AttachEarly { name, index, modes } => match datapath.attach_early(*index, name, modes) {
+                Ok(attached) => self.did_attach(attached, Hook::UplinkXdp, name),
+                Err(error) => tracing::info!("{error}; tunnel packets are refused by tc alone"),
+            },
+            PieceOp::DetachEarly { name, index } => {
+                datapath.detach(Hook::UplinkXdp, *index)?;
+                self.did(format!("{} taken off {name}", Hook::UplinkXdp.name()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     pub(super) async fn lone_address(&mut self, address: Ipv4Addr, prefix_len: u8) -> Result<(), Fault> {
         let index = self.netlink.link(HELPER[0]).await?.index;
         self.netlink.add_lone_address(Address { index, address, prefix_len }).await?;

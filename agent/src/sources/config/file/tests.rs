@@ -1,4 +1,4 @@
-use control::model::{Egress, Encapsulation};
+use control::model::{Egress, Encapsulation, UplinkHook};
 use proptest::prelude::*;
 
 use super::*;
@@ -95,11 +95,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[node]\nuplink = []\n", "2: node.uplink: is an empty list; put something in, or remove it"),
     ("[node]\nuplink = 'a/b'\n", "2: node.uplink: 'a/b' is no name of a device; use a name such as eth0"),
     ("node = 5\n", "1: node: is an integer, must be a table; write [node]"),
-    (
-        "[datapath]\nuplink-hook = 'xdp'\n",
-        "2: datapath.uplink-hook: 'xdp' is not supported by this version; use auto or tc",
-    ),
-    ("[datapath]\nuplink-hook = 'tcx'\n", "2: datapath.uplink-hook: 'tcx' is unknown; use auto or tc"),
+    ("[datapath]\nuplink-hook = 'tcx'\n", "2: datapath.uplink-hook: 'tcx' is unknown; use auto, xdp or tc"),
     (
         "[datapath]\nflows = 5\n",
         "2: datapath.flows: 5 flows are too few; use auto, or at least 1024 a possible CPU",
