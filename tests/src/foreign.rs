@@ -23,7 +23,7 @@ const PROG_ATTACH: libc::c_long = 8;
 const LINK_CREATE: libc::c_long = 28;
 
 const SCHED_CLS: u32 = 3;
-const PROG_XDP: u32 = 6;
+pub(crate) const PROG_XDP: u32 = 6;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const CGROUP_INET4_CONNECT: u32 = 10;
 const TCX_INGRESS: u32 = 46;
@@ -33,11 +33,11 @@ const BEFORE: u32 = 1 << 3;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Insn {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
+pub(crate) struct Insn {
+    pub(crate) code: u8,
+    pub(crate) registers: u8,
+    pub(crate) offset: i16,
+    pub(crate) immediate: i32,
 }
 
 /// The head of `union bpf_attr` for BPF_PROG_LOAD.
@@ -82,6 +82,13 @@ impl Foreign {
         Self::load(name, PROG_XDP, 0, &[set(0, PASS), EXIT])
     }
 
+    /// An XDP program that drops every packet.
+    #[track_caller]
+    pub fn xdp_drop(name: &str) -> Self {
+        const DROP: i32 = 1;
+        Self::load(name, PROG_XDP, 0, &[set(0, DROP), EXIT])
+    }
+
     /// A program that has connections to one address go to another.
     #[track_caller]
     pub fn connect(name: &str, from: Ipv4Addr, to: Ipv4Addr) -> Self {
@@ -102,17 +109,7 @@ impl Foreign {
 
     #[track_caller]
     fn load(name: &str, kind: u32, attach_type: u32, insns: &[Insn]) -> Self {
-        let mut load = Load {
-            kind,
-            attach_type,
-            insn_count: insns.len() as u32,
-            insns: insns.as_ptr().expose_provenance() as u64,
-            license: c"GPL".as_ptr().expose_provenance() as u64,
-            ..Zeroable::zeroed()
-        };
-        load.name[..name.len()].copy_from_slice(name.as_bytes());
-        let program = bpf_fd(PROG_LOAD, &mut load).unwrap_or_else(|error| panic!("loading {name}: {error}"));
-        Self { program, _link: None }
+        Self { program: load(name, kind, attach_type, insns), _link: None }
     }
 
     /// Puts it before all others on the tcx ingress hook of a host's device, until the value goes.
@@ -201,9 +198,24 @@ impl Drop for Group {
     }
 }
 
-const EXIT: Insn = Insn { code: 0x95, registers: 0, offset: 0, immediate: 0 };
+/// Loads a program of a few instructions.
+#[track_caller]
+pub(crate) fn load(name: &str, kind: u32, attach_type: u32, insns: &[Insn]) -> OwnedFd {
+    let mut load = Load {
+        kind,
+        attach_type,
+        insn_count: insns.len() as u32,
+        insns: insns.as_ptr().expose_provenance() as u64,
+        license: c"GPL".as_ptr().expose_provenance() as u64,
+        ..Zeroable::zeroed()
+    };
+    load.name[..name.len()].copy_from_slice(name.as_bytes());
+    bpf_fd(PROG_LOAD, &mut load).unwrap_or_else(|error| panic!("loading {name}: {error}"))
+}
+
+pub(crate) const EXIT: Insn = Insn { code: 0x95, registers: 0, offset: 0, immediate: 0 };
 
 /// Sets a register to a number.
-const fn set(register: u8, immediate: i32) -> Insn {
+pub(crate) const fn set(register: u8, immediate: i32) -> Insn {
     Insn { code: 0xb7, registers: register, offset: 0, immediate }
 }

@@ -22,6 +22,7 @@ pub mod host;
 pub mod http;
 mod kit;
 pub mod lab;
+pub mod live;
 pub mod load;
 pub mod narrow;
 pub mod network;

@@ -11,6 +11,7 @@ pub mod flows;
 pub mod load;
 pub mod processors;
 pub mod program;
+pub mod refuse;
 pub mod report;
 pub mod rounds;
 pub mod routes;

@@ -14,7 +14,7 @@ use fanlight_tests::{
         api, clock, fan, flood, flows,
         load::{self, Load},
         processors::Processors,
-        program,
+        program, refuse,
         rounds::{Plan, Wire},
         routes, services, vip,
         ways::Wiring,
@@ -143,6 +143,18 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Forged tunnel packets refused at the uplink, on one processor: XDP, tc, nftables
+    Refuse {
+        /// Rounds; each runs every way once
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+        /// Milliseconds of one run
+        #[arg(long, default_value_t = 300)]
+        burst: u64,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Each program alone, per packet
     Program {
         /// Packets through each program
@@ -219,13 +231,12 @@ fn main() -> Result<()> {
             let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
             show(&routes::measure(plan)?, |rows| routes::print(rows), json)
         }
-        Command::Program { runs, json } => show(&program::measure(runs)?, |rows| program::print(rows), json),
-        Command::Clock { wiring, json } => {
-            let costs = clock::measure(wiring)?;
-            println!("Wiring: {}", wiring.name());
-            clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
-            keep(json, &costs)
+        Command::Refuse { rounds, burst, json } => {
+            let plan = refuse::Plan { rounds, burst: Duration::from_millis(burst) };
+            show(&refuse::measure(plan)?, |rows| refuse::print(rows), json)
         }
+        Command::Program { runs, json } => show(&program::measure(runs)?, |rows| program::print(rows), json),
+        Command::Clock { wiring, json } => count_instructions(wiring, json),
         Command::Serve => load::serve(),
         Command::Crowd { address } => Ok(CrowdServer::serve(address)?),
         Command::Load { load, server, milliseconds } => {
@@ -235,6 +246,13 @@ fn main() -> Result<()> {
             report(&clock::count(load, server, warm_up, count)?)
         }
     }
+}
+
+fn count_instructions(wiring: Wiring, json: Option<PathBuf>) -> Result<()> {
+    let costs = clock::measure(wiring)?;
+    println!("Wiring: {}", wiring.name());
+    clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
+    keep(json, &costs)
 }
 
 fn show<T: Serialize>(result: &T, print: impl FnOnce(&T), json: Option<PathBuf>) -> Result<()> {
