@@ -55,7 +55,7 @@ fn a_chain_that_drops_forwarded_packets_is_reported_with_rules_that_help() {
     let advice =
         up.stdout.lines().find(|line| line.contains("forward-blocked")).unwrap_or_default().to_owned();
     let rules: Vec<&str> = advice.split('`').filter(|part| part.starts_with("nft ")).collect();
-    assert_eq!(rules.len(), 4, "both ways, and egress with its answers: {up}");
+    assert_eq!(rules.len(), 5, "both ways, what is cut for a service, and egress with its answers: {up}");
     for rule in rules {
         host.sh(rule);
     }
