@@ -190,7 +190,6 @@ fn large_datagrams_count_once(host: &Host, clients: &[(&str, &Site)], lengths: &
     }
 }
 
-//@ guest: 6.1
 #[test]
 fn datagrams_larger_than_the_fan_carries_arrive_from_everywhere_and_count_once() {
     let fleet = Fleet::up(2);
