@@ -131,11 +131,18 @@ pub enum Refusal {
 }
 
 /// Where the packets of a flow come from, as its backend sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The address, as on the wire.
+    pub address: u32,
+    /// How a port is chosen: [`FlowRecord::SHARED_SOURCE`], [`FlowRecord::HOST_SOURCE`], or 0, the client's own where it is free.
+    pub flags: u8,
+}
+
+/// A client's place, from which a flow begins.
 pub trait Place {
-    /// One of the flags of [`FlowRecord::TRANSLATED`], or 0 where a client's packets to a backend keep their source.
-    fn source(&self, client: u32, backend: &BackendRecord) -> u8;
-    /// The address that [`FlowRecord::FROM_GATEWAY`] or [`FlowRecord::FROM_UPLINK`] stands for.
-    fn address(&self, flags: u8, backend: u32) -> u32;
+    /// The source of packets of a key on their way to a backend.
+    fn source(&self, key: &FlowKey, backend: &BackendRecord) -> Source;
 }
 
 /// The key under which flows of services know a packet: of its own addresses and ports, or, of an ICMP error, of what answers

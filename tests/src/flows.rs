@@ -16,7 +16,7 @@ pub const BACKEND: Ipv4Addr = Ipv4Addr::new(250, 0, 99, 2);
 
 /// A pinned table of entries.
 #[track_caller]
-fn table(host: &Host, name: &str) -> HashMap<MapData, [u8; 16], [u8; 48]> {
+fn table(host: &Host, name: &str) -> HashMap<MapData, [u8; 16], [u8; size_of::<FlowRecord>()]> {
     let path = host.path(&format!("/sys/fs/bpf/fanlight/v{LAYOUT}/maps/{name}-{FLOW_LAYOUT}"));
     let map = MapData::from_pin(path).map(Map::from_map_data).and_then(|map| HashMap::try_from(map?));
     map.expect("the table is pinned")
@@ -34,7 +34,7 @@ pub fn age(host: &Host, silence: Duration) {
             let Ok(entry) = map.get(&key, 0) else { continue };
             let mut record: FlowRecord = bytemuck::cast(entry);
             record.seen = record.seen.wrapping_sub(units);
-            let entry: [u8; 48] = bytemuck::cast(record);
+            let entry: [u8; size_of::<FlowRecord>()] = bytemuck::cast(record);
             // A full table makes room for what is to replace an entry first, perhaps by that entry.
             let _ = map.insert(key, entry, 2);
         }
@@ -53,11 +53,16 @@ pub fn fill(host: &Host, vip: Ipv4Addr, flows: u32) {
         let key = FlowKey::new(client, wire(vip), sport.to_be(), port, 6);
         let backend = wire(BACKEND);
         let state = State::Established as u8;
-        let forward = FlowRecord { address: backend, port, state, seen, packets: 1, ..FlowRecord::zeroed() };
+        let ends =
+            FlowRecord { state, seen, packets: 1, sport: key.sport, dport: port, ..FlowRecord::zeroed() };
+        let forward = FlowRecord { src: client, dst: backend, ..ends };
         let back = FlowKey { src: backend, dst: client, sport: port, dport: key.sport, ..key };
-        let reply = FlowRecord { address: key.dst, flags: FlowRecord::REPLY, number: client, ..forward };
+        let (sport, dport) = (port, key.sport);
+        let reply =
+            FlowRecord { src: key.dst, dst: client, sport, dport, flags: FlowRecord::REPLY, ..forward };
         for (key, record) in [(key, forward), (back, reply)] {
-            let (key, record): ([u8; 16], [u8; 48]) = (bytemuck::cast(key), bytemuck::cast(record));
+            let (key, record): ([u8; 16], [u8; size_of::<FlowRecord>()]) =
+                (bytemuck::cast(key), bytemuck::cast(record));
             map.insert(key, record, 0).expect("there is room");
         }
     }

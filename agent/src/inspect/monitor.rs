@@ -236,12 +236,8 @@ mod tests {
         let (sport, dport) = (40_000u16.to_be(), 80u16.to_be());
         let key = FlowKey::new(CLIENT, VIP, sport, dport, PROTO_TCP);
         let backend = u32::from_ne_bytes([250, 0, 27, 3]);
-        let forward = FlowRecord {
-            address: backend,
-            port: 8080u16.to_be(),
-            service: 7,
-            ..bytemuck::Zeroable::zeroed()
-        };
+        let forward =
+            FlowRecord { dst: backend, dport: 8080u16.to_be(), service: 7, ..bytemuck::Zeroable::zeroed() };
         let event = told(&TraceEvent::of_flow(1_345_000_000, &key, &forward));
         assert_eq!(
             serde_json::to_value(&event).unwrap(),

@@ -119,25 +119,28 @@ pub struct FlowRecord {
     /// As below.
     #[cfg(feature = "trial-flow-layout")]
     pub bytes: u64,
-    /// Forward: the destination that the packet gets. Reply: the source.
-    pub address: u32,
-    /// The port that goes with it.
-    pub port: u16,
-    /// Forward: the source port that the packet gets; reply: the destination port. 0: its own.
-    pub snat_port: u16,
+    /// The source that the packet gets.
+    pub src: u32,
+    /// Its destination. Forward: the backend. Reply: the client.
+    pub dst: u32,
+    /// Its source port.
+    pub sport: u16,
+    /// Its destination port.
+    pub dport: u16,
     /// Row of map `backends` in the lower 17 bits, and above them the row's generation.
     pub backend: u32,
     /// Index of the service.
     pub service: u16,
     /// [`State`].
     pub state: u8,
-    /// [`FlowRecord::REPLY`], and where packets to the backend come from: [`FlowRecord::TRANSLATED`].
+    /// [`FlowRecord::REPLY`], and how the port was chosen.
     pub flags: u8,
     /// When the last packet came ([`SEEN_SHIFT`]).
     pub seen: u32,
-    /// Forward, TCP: the client's last acknowledgement number, with which the flow can be reset; in `unconfirmed` the
-    /// backend's first sequence number, once it has answered. Reply: the client's address.
-    pub number: u32,
+    /// TCP: the last acknowledgement number of this direction, with which the other can be reset; 0: not known.
+    pub acknowledged: u32,
+    /// Forward, TCP, not confirmed: the backend's first sequence number, once it has answered.
+    pub sequence: u32,
     /// Packets of this direction.
     #[cfg(not(feature = "trial-flow-layout"))]
     pub packets: u64,
@@ -146,26 +149,22 @@ pub struct FlowRecord {
     pub bytes: u64,
     /// [`FLOW_LAYOUT`] of who entered it.
     pub layout: u32,
-    /// Reply, TCP: the backend's last acknowledgement number; 0: not known.
-    pub acknowledged: u32,
+    /// In the layout that tests change to: how often the record was migrated.
+    #[cfg(feature = "trial-flow-layout")]
+    pub migrations: u32,
+    /// Zero, for a later layout.
+    #[cfg(not(feature = "trial-flow-layout"))]
+    pub spare: u32,
 }
 
 impl FlowRecord {
     /// The entry of packets from the backend.
     pub const REPLY: u8 = 1;
-    /// Packets to the backend come from the VIP, because an answer to the client itself would not pass a program: client
-    /// and backend are one endpoint, or ports of one bridge without a hook, or the backend is this host.
-    pub const FROM_VIP: u8 = 2;
-    /// Packets to the backend come from this host's gateway address in the backend's fan: the client has no address that
-    /// the tunnel could carry.
-    pub const FROM_GATEWAY: u8 = 4;
-    /// Packets to the backend come from this host's address in the underlay: the backend knows no way to an overlay.
-    pub const FROM_UPLINK: u8 = 8;
+    /// The client gets another port from the start: others use its source address, too.
+    pub const SHARED_SOURCE: u8 = 2;
     /// The client gets another port if one is to be had: sockets of this host, whose other connections no program sees, use
     /// its address too.
-    pub const SNAT_PORT: u8 = 16;
-    /// Packets to the backend come from another address than the client's.
-    pub const TRANSLATED: u8 = Self::FROM_VIP | Self::FROM_GATEWAY | Self::FROM_UPLINK;
+    pub const HOST_SOURCE: u8 = 4;
 
     /// [`service`](Self::service) of a connection straight to a backend, which has an entry only because its port had to
     /// become another.
@@ -182,9 +181,11 @@ impl FlowRecord {
     pub fn migrated(&self) -> Self {
         #[cfg(feature = "trial-flow-layout")]
         if self.layout != FLOW_LAYOUT {
-            let [address, backend, seen, packets, bytes, _]: [u64; 6] = bytemuck::cast(*self);
-            let now = [packets, bytes, address, backend, seen, u64::from(FLOW_LAYOUT)];
-            return bytemuck::cast(now);
+            let [addresses, ports, state, numbers, packets, bytes, _]: [u64; 7] = bytemuck::cast(*self);
+            let layout = u64::from(FLOW_LAYOUT);
+            let mut now: Self = bytemuck::cast([packets, bytes, addresses, ports, state, numbers, layout]);
+            now.migrations = 1;
+            return now;
         }
         *self
     }
@@ -213,21 +214,26 @@ pub struct LiveFlow {
     pub packets: Cell<u64>,
     #[cfg(feature = "trial-flow-layout")]
     pub bytes: Cell<u64>,
-    pub address: Cell<u32>,
-    pub port: Cell<u16>,
-    pub snat_port: Cell<u16>,
+    pub src: Cell<u32>,
+    pub dst: Cell<u32>,
+    pub sport: Cell<u16>,
+    pub dport: Cell<u16>,
     pub backend: Cell<u32>,
     pub service: Cell<u16>,
     pub state: Cell<u8>,
     pub flags: Cell<u8>,
     pub seen: Cell<u32>,
-    pub number: Cell<u32>,
+    pub acknowledged: Cell<u32>,
+    pub sequence: Cell<u32>,
     #[cfg(not(feature = "trial-flow-layout"))]
     pub packets: Cell<u64>,
     #[cfg(not(feature = "trial-flow-layout"))]
     pub bytes: Cell<u64>,
     pub layout: Cell<u32>,
-    pub acknowledged: Cell<u32>,
+    #[cfg(feature = "trial-flow-layout")]
+    pub migrations: Cell<u32>,
+    #[cfg(not(feature = "trial-flow-layout"))]
+    pub spare: Cell<u32>,
 }
 
 /// Key of map `fragments`: what the fragments of a packet have in common (RFC 791, section 3.2), before translation.
@@ -299,7 +305,7 @@ const _: () = {
     assert!(FlowTable::confirmed(PROTO_UDP) == FlowTable::Datagrams as u32);
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<FragmentKey>() == 12 && size_of::<FragmentRecord>() == 12);
-    assert!(size_of::<FlowRecord>() == 48 && size_of::<LiveFlow>() == 48);
-    assert!(offset_of!(FlowRecord, layout) == 40);
+    assert!(size_of::<FlowRecord>() == 56 && size_of::<LiveFlow>() == 56);
+    assert!(offset_of!(FlowRecord, layout) == 48);
     assert!(offset_of!(LiveFlow, seen) == offset_of!(FlowRecord, seen));
 };

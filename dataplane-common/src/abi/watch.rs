@@ -84,7 +84,7 @@ impl TraceEvent {
     pub fn of_flow(time: u64, key: &FlowKey, forward: &FlowRecord) -> Self {
         let mut head = [0; TRACE_HEAD];
         head[..size_of::<FlowKey>()].copy_from_slice(bytemuck::bytes_of(key));
-        let FlowRecord { address, port, service, .. } = *forward;
+        let FlowRecord { dst: address, dport: port, service, .. } = *forward;
         Self { time, head, address, port, service, kind: Self::FLOW, hook: 0, outcome: 0, spare: [0; 5] }
     }
 

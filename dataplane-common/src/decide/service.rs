@@ -7,11 +7,11 @@ use super::{
     too_big, tracked,
 };
 use crate::{
-    abi::{BackendRecord, Config, Encapsulation, FlowRecord},
+    abi::{BackendRecord, Config, Encapsulation, FlowKey, FlowRecord},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Known, Place, Refusal, Segment, Translation, Tuple},
+    vip::{self, Known, Place, Refusal, Segment, Source, Translation, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
@@ -25,40 +25,36 @@ struct Node<'t, T> {
 
 impl<T: Tables> Place for Node<'_, T> {
     #[inline(always)]
-    fn source(&self, client: u32, backend: &BackendRecord) -> u8 {
+    fn source(&self, key: &FlowKey, backend: &BackendRecord) -> Source {
         let address = u32::from_be(backend.address);
-        let Some(fan) = fan_of(self.config, address) else {
-            let is_here = backend.flags & BackendRecord::HERE != 0;
-            return if is_here { FlowRecord::FROM_VIP } else { FlowRecord::FROM_UPLINK };
-        };
         let own = fan_in(self.config, self.client.fan);
-        // A bridge's ports answer each other past its own hook, and the host's stack its endpoints past all. Where nobody is known
-        // to have the address, the stack asks for it, and tells of it in vain what it sees as the sender: only as the VIP's does
-        // that pass a program.
+        let Some(fan) = fan_of(self.config, address) else {
+            return if backend.flags & BackendRecord::HERE != 0 {
+                // This host answers past the programs.
+                Source { address: key.dst, flags: 0 }
+            } else {
+                // It knows no way to an overlay.
+                Source { address: own.address.to_be(), flags: FlowRecord::SHARED_SOURCE }
+            };
+        };
+        // A bridge's ports answer each other past its own hook, the host's stack its endpoints past all, and an endpoint itself.
+        // Where nobody is known to have the address, the stack asks for it, and tells of it in vain what it sees as the sender:
+        // only as the VIP's does that pass a program.
         let is_unknown = in_slice(fan, address) && self.tables.endpoint(address).is_none();
-        let past_the_hooks = address == fan.gateway
+        let past_the_hooks = key.src == backend.address
+            || address == fan.gateway
             || is_unknown
             || self.hook as u32 == Hook::BridgeIngress as u32 && in_slice(own, address);
-        if client == backend.address || past_the_hooks {
-            FlowRecord::FROM_VIP
+        if past_the_hooks {
+            Source { address: key.dst, flags: 0 }
         } else if self.client.is_outside && !in_slice(fan, address) {
-            FlowRecord::FROM_GATEWAY
+            // The tunnel carries overlay addresses alone.
+            Source { address: fan.gateway.to_be(), flags: FlowRecord::SHARED_SOURCE }
         } else if self.hook as u32 == Hook::HostEgress as u32 && !self.client.is_outside {
-            FlowRecord::SNAT_PORT
+            Source { address: key.src, flags: FlowRecord::HOST_SOURCE }
         } else {
-            0
+            Source { address: key.src, flags: 0 }
         }
-    }
-
-    #[inline(always)]
-    fn address(&self, flags: u8, backend: u32) -> u32 {
-        let own = fan_in(self.config, self.client.fan);
-        let address = if flags & FlowRecord::FROM_UPLINK != 0 {
-            own.address
-        } else {
-            fan_of(self.config, u32::from_be(backend)).map_or(own.gateway, |fan| fan.gateway)
-        };
-        address.to_be()
     }
 }
 
@@ -69,8 +65,7 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     client: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    let node = Node { config: input.config, tables: input.tables, hook: input.hook, client };
-    let Known { rewrite, is_open } = vip::established(input.packet, ip, ETH_LEN, &node, input.tables);
+    let Known { rewrite, is_open } = vip::established(input.packet, ip, ETH_LEN, input.tables);
     if is_open {
         off_the_common_way();
         return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
@@ -196,8 +191,7 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     if let Some(verdict) = barred(input, client, ip) {
         return verdict;
     }
-    let node = Node { config: input.config, tables: input.tables, hook: input.hook, client };
-    let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, &node, input.tables);
+    let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
         Some(_) if answers_publication(input, ip) => Verdict::track(client.fan),

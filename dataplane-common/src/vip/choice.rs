@@ -1,6 +1,6 @@
 //! The first packet of a flow: which backend, and under which port.
 
-use super::{Place, Refusal, Segment, Services, Translation, Tuple, flow, fragment};
+use super::{Place, Refusal, Segment, Services, Source, Translation, Tuple, flow, fragment};
 use crate::{
     abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey, mix},
     codegen::off_the_common_way,
@@ -15,22 +15,7 @@ const TRIES: u32 = 128;
 const SLOTS: u32 = 64;
 
 /// The client gets another port from the start: other clients use its address, too.
-const NEEDS_OTHER: u8 = FlowRecord::FROM_GATEWAY | FlowRecord::FROM_UPLINK | FlowRecord::SNAT_PORT;
-
-/// A connection beside those of services: its packets keep their source.
-pub(super) struct Straight;
-
-impl Place for Straight {
-    #[inline(always)]
-    fn source(&self, _: u32, _: &BackendRecord) -> u8 {
-        0
-    }
-
-    #[inline(always)]
-    fn address(&self, _: u8, _: u32) -> u32 {
-        0
-    }
-}
+const NEEDS_OTHER: u8 = FlowRecord::SHARED_SOURCE | FlowRecord::HOST_SOURCE;
 
 /// The hash that picks a ring's slot: the same on every node, so that a flow finds its backend without its entry.
 #[inline(always)]
@@ -101,21 +86,23 @@ fn choose<T: Services>(
     let Some(draft) = tables.draft() else { return Translation::refused(Refusal::Collision) };
     first_packet(draft, segment, now);
     draft.service.set(service as u16);
-    draft.address.set(backend.address);
-    draft.port.set(if backend.port == 0 { key.dport } else { backend.port });
+    draft.dst.set(backend.address);
+    draft.dport.set(if backend.port == 0 { key.dport } else { backend.port });
     draft.backend.set(FlowRecord::backend_of(row, backend.generation));
-    draft.flags.set(place.source(key.src, backend));
+    let Source { address, flags } = place.source(key, backend);
+    draft.src.set(address);
+    draft.flags.set(flags);
     if key.protocol == PROTO_TCP && !segment.is_syn() && draft.flags.get() & NEEDS_OTHER != 0 {
         // It knew the client by a port that nobody knows any more, and may know another connection by any that is free here:
         // that would be told of segments which are not its own, and neither reset nor answer this one.
         return Translation::refused(Refusal::BackendGone);
     }
     if let Some(former) = tables.flow(key).filter(|flow| flow.lives(key.protocol, now)) {
-        let tuple = former.forward(key, place);
+        let tuple = former.rewrite();
         let reply_key = tuple.answered(key.protocol);
         tables.migrate(&reply_key);
         // Another flow may have taken the key once this one's answers had ceased.
-        let reply = tables.flow(&reply_key).filter(|reply| reply.answers(key, former));
+        let reply = tables.flow(&reply_key).filter(|reply| reply.answers(key));
         if let Some(reply) = reply {
             if draft.is_same_way(former) && key.protocol == PROTO_TCP {
                 former.reopen(1, u64::from(segment.len), now);
@@ -123,7 +110,7 @@ fn choose<T: Services>(
                 tables.announce(key, former);
                 return Translation::rewritten(tuple);
             }
-            let is_its = || tables.flow(&reply_key).is_some_and(|reply| reply.answers(key, former));
+            let is_its = || tables.flow(&reply_key).is_some_and(|reply| reply.answers(key));
             tables.take_over(&reply_key, || {
                 let is_its = is_its();
                 if is_its {
@@ -134,32 +121,32 @@ fn choose<T: Services>(
         }
         tables.forget(key);
     }
-    enter(key, draft, place, now, tables)
+    enter(key, draft, now, tables)
 }
 
 /// What the first packet of a flow says of it.
 #[inline(always)]
 fn first_packet(draft: &LiveFlow, segment: &Segment, now: u32) {
-    draft.snat_port.set(0);
     draft.service.set(FlowRecord::DIRECT);
     draft.state.set(State::New as u8);
     draft.flags.set(0);
     draft.seen.set(now);
-    draft.number.set(0);
+    draft.acknowledged.set(0);
+    draft.sequence.set(0);
     draft.packets.set(1);
     draft.bytes.set(u64::from(segment.len));
     draft.layout.set(FLOW_LAYOUT);
-    draft.acknowledged.set(0);
 }
 
 #[inline(always)]
 fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
     let Some(draft) = tables.draft() else { return Tuple::KEPT };
     first_packet(draft, segment, now);
-    draft.address.set(key.dst);
-    draft.port.set(key.dport);
+    draft.src.set(key.src);
+    draft.dst.set(key.dst);
+    draft.dport.set(key.dport);
     draft.backend.set(0);
-    let Translation { rewrite, .. } = enter(key, draft, &Straight, now, tables);
+    let Translation { rewrite, .. } = enter(key, draft, now, tables);
     // Where no port is free it goes as it is, and its answers where they can.
     if rewrite.sport == key.sport { Tuple::KEPT } else { rewrite }
 }
@@ -183,19 +170,12 @@ fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &
 /// Enters both directions, the reply first: where its key is another flow's, the client gets another port. So does every
 /// client whose flow comes from an address that others use too.
 #[inline(always)]
-fn enter<T: Services>(
-    key: &FlowKey,
-    draft: &LiveFlow,
-    place: &impl Place,
-    now: u32,
-    tables: &T,
-) -> Translation {
-    let source = flow::source(key, &draft.record(), place);
-    if !find_port(key, draft, source, now, tables) || !tables.enter_unconfirmed(key, &draft.record(), true) {
+fn enter<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> Translation {
+    if !find_port(key, draft, now, tables) || !tables.enter_unconfirmed(key, &draft.record(), true) {
         return Translation::refused(Refusal::Collision);
     }
     tables.announce(key, draft);
-    Translation::rewritten(flow::forwarded(key, &draft.record(), source))
+    Translation::rewritten(draft.rewrite())
 }
 
 /// Another backend than the one that the hash picks; that one where there seems to be no other.
@@ -216,11 +196,12 @@ fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(
 /// Finds a port of the client's under which the backend's answers are no other flow's, and enters them. What is over gives way
 /// once no port was found that is free.
 #[inline(always)]
-fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32, tables: &T) -> bool {
+fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
     let flags = draft.flags.get();
     let tries_own = flags & NEEDS_OTHER == 0;
-    tables.migrate(&flow::reply_key(key, &draft.record(), source));
-    let falls_back = flags & FlowRecord::SNAT_PORT != 0;
+    draft.sport.set(key.sport);
+    tables.migrate(&draft.rewrite().answered(key.protocol));
+    let falls_back = flags & FlowRecord::HOST_SOURCE != 0;
     // The client's own port first, unless others use its address too, and then 128 others; a second time what is over gives
     // way; and in the end the own port after all, where only this host's sockets could have it.
     let is_found = tables.any(2 * TRIES + 2, move |attempt| {
@@ -228,26 +209,20 @@ fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, source: u32, now: u32
         if !is_own && (attempt == 0 || attempt > 2 * TRIES) {
             return false;
         }
-        draft.snat_port.set(if is_own { 0 } else { snat_port(key, attempt, tables) });
-        claim(key, draft, source, (attempt > TRIES, now), tables)
+        draft.sport.set(if is_own { key.sport } else { snat_port(key, attempt, tables) });
+        claim(key, draft, (attempt > TRIES, now), tables)
     });
-    is_found && !is_taken_formerly(key, draft, source, now, tables)
+    is_found && !is_taken_formerly(key, draft, now, tables)
 }
 
 /// Whether another flow has the key of the answers in a former table: these are not looked into for every port that is tried.
 #[inline(always)]
-fn is_taken_formerly<T: Services>(
-    key: &FlowKey,
-    draft: &LiveFlow,
-    source: u32,
-    now: u32,
-    tables: &T,
-) -> bool {
-    let reply_key = flow::reply_key(key, &draft.record(), source);
+fn is_taken_formerly<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
+    let reply_key = draft.rewrite().answered(key.protocol);
     if !tables.migrate(&reply_key) {
         return false;
     }
-    tables.flow(&reply_key).is_some_and(|found| !found.answers(key, draft) && found.lives(key.protocol, now))
+    tables.flow(&reply_key).is_some_and(|found| !found.answers(key) && found.lives(key.protocol, now))
 }
 
 /// The port that a flow tries at this attempt.
@@ -260,16 +235,9 @@ fn snat_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
 
 /// Enters the answers of a flow under their key, if that is no other flow's. Of two processors that claim one, one gets it.
 #[inline(always)]
-fn claim<T: Services>(
-    key: &FlowKey,
-    draft: &LiveFlow,
-    source: u32,
-    (takes, now): (bool, u32),
-    tables: &T,
-) -> bool {
-    let forward = draft.record();
-    let reply_key = flow::reply_key(key, &forward, source);
-    let reply = flow::reply_record(key, &forward);
+fn claim<T: Services>(key: &FlowKey, draft: &LiveFlow, (takes, now): (bool, u32), tables: &T) -> bool {
+    let reply_key = draft.rewrite().answered(key.protocol);
+    let reply = flow::other_record(key, &draft.record());
     let may_be_had =
         |entry: Option<&LiveFlow>| entry.is_none_or(|entry| is_free(entry, &reply, (takes, now), &reply_key));
     let (confirmed, begun) = (tables.flow(&reply_key), tables.unconfirmed(&reply_key));

@@ -2,13 +2,10 @@
 
 use core::cell::Cell;
 
-use super::{
-    Place,
-    segment::{Segment, Tuple},
-};
+use super::segment::{Segment, Tuple};
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, SEEN_STEP, State, idle},
-    codegen::{off_the_common_way, unknown},
+    codegen::unknown,
     wire::{PROTO_TCP, PROTO_UDP},
 };
 
@@ -43,90 +40,48 @@ static LIVES: [u32; 16] = {
     lives
 };
 
-/// The client's source port on the way to the backend.
+/// The entry of the other direction of a flow, as far as that of packets of a key tells: what answers them becomes what answers
+/// the key.
 #[inline(always)]
-const fn source_port(key: &FlowKey, forward: &FlowRecord) -> u16 {
-    if forward.snat_port == 0 { key.sport } else { forward.snat_port }
-}
-
-/// The source address on the way to the backend.
-#[inline(always)]
-pub(super) fn source(key: &FlowKey, forward: &FlowRecord, place: &impl Place) -> u32 {
-    if forward.flags & FlowRecord::TRANSLATED == 0 {
-        return key.src;
-    }
-    off_the_common_way();
-    if forward.flags & FlowRecord::FROM_VIP != 0 {
-        key.dst
-    } else {
-        place.address(forward.flags, forward.address)
-    }
-}
-
-/// The key of the backend's packets in the flow of a forward entry whose packets come from `source`.
-#[inline(always)]
-pub(super) const fn reply_key(key: &FlowKey, forward: &FlowRecord, source: u32) -> FlowKey {
-    FlowKey::new(forward.address, source, forward.port, source_port(key, forward), key.protocol)
-}
-
-/// The entry of the backend's packets in the flow of a forward entry.
-#[inline(always)]
-pub(super) fn reply_record(key: &FlowKey, forward: &FlowRecord) -> FlowRecord {
+pub(super) fn other_record(key: &FlowKey, record: &FlowRecord) -> FlowRecord {
     // Rule 6 of `codegen`: both counts.
     let none = unknown(0);
     FlowRecord {
-        address: key.dst,
-        port: key.dport,
-        snat_port: if forward.snat_port == 0 { 0 } else { key.sport },
-        flags: forward.flags | FlowRecord::REPLY,
-        number: key.src,
-        packets: none,
-        bytes: none,
-        ..*forward
-    }
-}
-
-/// The entry of the client's packets in the flow of a reply entry, as far as that tells.
-#[inline(always)]
-pub(super) fn forward_record(key: &FlowKey, reply: &FlowRecord) -> FlowRecord {
-    // As above.
-    let none = unknown(0);
-    FlowRecord {
-        address: key.src,
-        port: key.sport,
-        snat_port: if reply.snat_port == 0 { 0 } else { key.dport },
-        flags: reply.flags & !FlowRecord::REPLY,
-        number: 0,
+        src: key.dst,
+        dst: key.src,
+        sport: key.dport,
+        dport: key.sport,
+        flags: record.flags ^ FlowRecord::REPLY,
         acknowledged: 0,
+        sequence: 0,
         packets: none,
         bytes: none,
-        ..*reply
+        ..*record
     }
-}
-
-/// What the client's packet becomes.
-#[inline(always)]
-pub(super) const fn forwarded(key: &FlowKey, forward: &FlowRecord, source: u32) -> Tuple {
-    Tuple { src: source, dst: forward.address, sport: source_port(key, forward), dport: forward.port }
 }
 
 impl LiveFlow {
     /// An entry that holds a record.
     pub fn new(record: &FlowRecord) -> Self {
         Self {
-            address: Cell::new(record.address),
-            port: Cell::new(record.port),
-            snat_port: Cell::new(record.snat_port),
+            src: Cell::new(record.src),
+            dst: Cell::new(record.dst),
+            sport: Cell::new(record.sport),
+            dport: Cell::new(record.dport),
             backend: Cell::new(record.backend),
             service: Cell::new(record.service),
             state: Cell::new(record.state),
             flags: Cell::new(record.flags),
             seen: Cell::new(record.seen),
-            number: Cell::new(record.number),
+            acknowledged: Cell::new(record.acknowledged),
+            sequence: Cell::new(record.sequence),
             packets: Cell::new(record.packets),
             bytes: Cell::new(record.bytes),
             layout: Cell::new(record.layout),
-            acknowledged: Cell::new(record.acknowledged),
+            #[cfg(feature = "trial-flow-layout")]
+            migrations: Cell::new(record.migrations),
+            #[cfg(not(feature = "trial-flow-layout"))]
+            spare: Cell::new(0),
         }
     }
 
@@ -134,19 +89,24 @@ impl LiveFlow {
     #[inline(always)]
     pub fn record(&self) -> FlowRecord {
         FlowRecord {
-            address: self.address.get(),
-            port: self.port.get(),
-            snat_port: self.snat_port.get(),
+            src: self.src.get(),
+            dst: self.dst.get(),
+            sport: self.sport.get(),
+            dport: self.dport.get(),
             backend: self.backend.get(),
             service: self.service.get(),
             state: self.state.get(),
             flags: self.flags.get(),
             seen: self.seen.get(),
-            number: self.number.get(),
+            acknowledged: self.acknowledged.get(),
+            sequence: self.sequence.get(),
             packets: self.packets.get(),
             bytes: self.bytes.get(),
             layout: self.layout.get(),
-            acknowledged: self.acknowledged.get(),
+            #[cfg(feature = "trial-flow-layout")]
+            migrations: self.migrations.get(),
+            #[cfg(not(feature = "trial-flow-layout"))]
+            spare: 0,
         }
     }
 
@@ -189,17 +149,7 @@ impl LiveFlow {
     pub fn count(&self, segment: &Segment) {
         self.packets.set(self.packets.get().wrapping_add(1));
         self.bytes.set(self.bytes.get().wrapping_add(u64::from(segment.len)));
-        if self.is_reply() {
-            self.acknowledged.set(segment.acknowledgement());
-        } else if self.state.get() >= State::Established as u8 {
-            self.number.set(segment.acknowledgement());
-        }
-    }
-
-    /// What its side has acknowledged; 0: not known.
-    #[inline(always)]
-    fn acknowledges_up_to(&self) -> u32 {
-        if self.is_reply() { self.acknowledged.get() } else { self.number.get() }
+        self.acknowledged.set(segment.acknowledgement());
     }
 
     /// Follows a confirmed flow by a packet of its direction, whose other direction is `other`: both live as long as either
@@ -207,7 +157,7 @@ impl LiveFlow {
     #[inline(always)]
     pub(super) fn follow(&self, segment: &Segment, other: &Self, now: u32) {
         let state = self.state.get();
-        if segment.ends(other.acknowledges_up_to()) {
+        if segment.ends(other.acknowledged.get()) {
             if segment.is_reset() {
                 self.end(other, State::Reset);
             } else if other.state.get() == State::Closing as u8 {
@@ -232,10 +182,21 @@ impl LiveFlow {
         other.state.set(state as u8);
     }
 
-    /// Whether its packets stay as they are: a connection straight to a backend that needed no other port.
+    /// What its packets become.
     #[inline(always)]
-    pub fn is_kept(&self) -> bool {
-        self.service.get() == FlowRecord::DIRECT && self.snat_port.get() == 0
+    pub fn rewrite(&self) -> Tuple {
+        Tuple { src: self.src.get(), dst: self.dst.get(), sport: self.sport.get(), dport: self.dport.get() }
+    }
+
+    /// What becomes of its packets, which have a key: those of a connection straight to a backend may stay as they are.
+    #[inline(always)]
+    pub fn rewrite_of(&self, key: &FlowKey) -> Tuple {
+        let is_direct = self.service.get() == FlowRecord::DIRECT;
+        if is_direct && self.sport.get() == key.sport && self.dport.get() == key.dport {
+            Tuple::KEPT
+        } else {
+            self.rewrite()
+        }
     }
 
     /// Whether it is over, or never was more than a question, so that another flow may have its port: both sides have closed
@@ -251,7 +212,7 @@ impl LiveFlow {
     /// Notes the backend's answer in the client's entry, for the client's acknowledgement to meet.
     #[inline(always)]
     pub fn note_answer(&self, segment: &Segment) {
-        self.number.set(segment.sequence());
+        self.sequence.set(segment.sequence());
         self.state.set(State::Answered as u8);
     }
 
@@ -276,15 +237,10 @@ impl LiveFlow {
         }
     }
 
-    /// Whether it is the entry of the answers to what `forward` makes of packets of a key.
+    /// Whether it is the entry of the answers to packets of a key.
     #[inline(always)]
-    pub(super) fn answers(&self, key: &FlowKey, forward: &Self) -> bool {
-        let own_port = if forward.snat_port.get() == 0 { 0 } else { key.sport };
-        let differs = self.address.get() ^ key.dst
-            | self.number.get() ^ key.src
-            | u32::from(self.port.get() ^ key.dport)
-            | u32::from(self.snat_port.get() ^ own_port);
-        differs == 0 && self.is_reply()
+    pub(super) fn answers(&self, key: &FlowKey) -> bool {
+        self.differs(key.dst, key.src, key.dport, key.sport) == 0 && self.is_reply()
     }
 
     /// Whether a connection that was over may start again in its former entries, because the new one leads to the same
@@ -293,7 +249,7 @@ impl LiveFlow {
     pub(super) fn is_same_way(&self, former: &Self) -> bool {
         let differs = self.backend.get() ^ former.backend.get()
             | u32::from(self.service.get() ^ former.service.get())
-            | u32::from(self.flags.get() ^ former.flags.get());
+            | self.src.get() ^ former.src.get();
         differs == 0
     }
 
@@ -301,32 +257,14 @@ impl LiveFlow {
     /// an earlier life of it.
     #[inline(always)]
     pub fn is_half(&self, record: &FlowRecord) -> bool {
-        // One comparison: rule 3 of `codegen`. Forward entries count in `number`, replies have the client's address there.
-        let is_reply = u32::from(record.flags & FlowRecord::REPLY);
-        let differs = self.address.get() ^ record.address
-            | (self.number.get() ^ record.number) & 0_u32.wrapping_sub(is_reply)
-            | u32::from((self.flags.get() ^ record.flags) & FlowRecord::REPLY)
-            | u32::from(self.port.get() ^ record.port)
-            | u32::from(self.snat_port.get() ^ record.snat_port);
-        differs == 0
+        let is_other_way = u32::from((self.flags.get() ^ record.flags) & FlowRecord::REPLY);
+        self.differs(record.src, record.dst, record.sport, record.dport) | is_other_way == 0
     }
 
-    /// What the client's packet becomes.
+    /// Not 0 where its packets become something else. One comparison: rule 3 of `codegen`.
     #[inline(always)]
-    pub fn forward(&self, key: &FlowKey, place: &impl Place) -> Tuple {
-        let forward = self.record();
-        forwarded(key, &forward, source(key, &forward, place))
-    }
-
-    /// What the backend's packet becomes.
-    #[inline(always)]
-    pub fn reply(&self, key: &FlowKey) -> Tuple {
-        let other = self.snat_port.get();
-        Tuple {
-            src: self.address.get(),
-            dst: self.number.get(),
-            sport: self.port.get(),
-            dport: if other == 0 { key.dport } else { other },
-        }
+    fn differs(&self, src: u32, dst: u32, sport: u16, dport: u16) -> u32 {
+        let addresses = self.src.get() ^ src | self.dst.get() ^ dst;
+        addresses | u32::from(self.sport.get() ^ sport | self.dport.get() ^ dport)
     }
 }

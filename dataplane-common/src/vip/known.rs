@@ -1,7 +1,7 @@
 //! What most packets of services need: an entry of an established flow, which says all. It is part of every hook's program.
 
 use super::{
-    Place, Services, choice,
+    Services,
     segment::{Segment, Tuple},
 };
 use crate::{
@@ -38,7 +38,6 @@ pub fn established<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
-    place: &impl Place,
     tables: &T,
 ) -> Known {
     if ip.is_fragment() {
@@ -58,7 +57,7 @@ pub fn established<P: Packet + ?Sized, T: Services>(
         return Known::NOTHING;
     }
     flow.count(&segment);
-    Known::rewritten(flow.forward(&key, place))
+    Known::rewritten(flow.rewrite())
 }
 
 /// What becomes of a packet that may be a backend's answer.
@@ -128,7 +127,7 @@ fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known
     if let Some(flow) = tables.flow(key) {
         if flow.is_steady(segment, tables.now()) && flow.is_reply() {
             flow.count(segment);
-            return Known::rewritten(if flow.is_kept() { Tuple::KEPT } else { flow.reply(key) });
+            return Known::rewritten(flow.rewrite_of(key));
         }
         off_the_common_way();
         return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
@@ -146,11 +145,7 @@ fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     if let Some(flow) = tables.flow(key) {
         if flow.is_steady(segment, tables.now()) && !flow.is_reply() {
             flow.count(segment);
-            return Known::rewritten(if flow.is_kept() {
-                Tuple::KEPT
-            } else {
-                flow.forward(key, &choice::Straight)
-            });
+            return Known::rewritten(flow.rewrite_of(key));
         }
         return Known { rewrite: Tuple::KEPT, is_open: !flow.is_reply() };
     }

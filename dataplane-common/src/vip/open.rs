@@ -1,7 +1,7 @@
 //! What packets of services need that belong to no established flow, but to one that begins, ends, or is spoken about.
 
 use super::{
-    Place, Refusal, Services, Translation, choice, flow, fragment, quote,
+    Refusal, Services, Translation, flow, fragment, quote,
     segment::{Segment, Tuple},
 };
 use crate::{
@@ -17,15 +17,14 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
-    place: &impl Place,
     tables: &T,
 ) -> Translation {
     if ip.is_later_fragment() {
         return fragment::later_to_vip(ip, tables);
     }
     let found = match Segment::read(packet, ip, offset) {
-        Some(segment) => whole(&segment, ip, place, tables),
-        None => quote::to_vip(packet, ip, offset, place, tables),
+        Some(segment) => whole(&segment, ip, tables),
+        None => quote::to_vip(packet, ip, offset, tables),
     };
     if ip.is_fragment() {
         off_the_common_way();
@@ -35,20 +34,20 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
 }
 
 #[inline(always)]
-fn whole<T: Services>(segment: &Segment, ip: &Ipv4, place: &impl Place, tables: &T) -> Translation {
+fn whole<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
     let key = segment.key(ip);
     let now = tables.now();
     tables.migrate(&key);
     let Some(flow) = tables.flow(&key).filter(|flow| flow.lives(key.protocol, now)) else {
         off_the_common_way();
-        return unconfirmed(segment, &key, place, now, tables);
+        return unconfirmed(segment, &key, now, tables);
     };
     if flow.is_reply() {
         return Translation::rewritten(replied(segment, &key, flow, now, tables));
     }
     let is_known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
     let is_over = segment.is_syn() && (!is_known || flow.state.get() >= State::Closing as u8);
-    let tuple = flow.forward(&key, place);
+    let tuple = flow.rewrite();
     if is_known && !is_over && continued(segment, &key, flow, &tuple, now, tables) {
         return Translation::rewritten(tuple);
     }
@@ -87,7 +86,7 @@ fn continued<T: Services>(
         return true;
     }
     flow.count(segment);
-    other_half(&reply_key, &flow::reply_record(key, &flow.record()), now, tables)
+    other_half(&reply_key, &flow::other_record(key, &flow.record()), now, tables)
         .inspect(|reply| flow.follow(segment, reply, now))
         .is_some()
 }
@@ -121,13 +120,7 @@ fn other_half<'t, T: Services>(
 
 /// A packet of a flow that is not confirmed yet, or of none.
 #[inline(always)]
-fn unconfirmed<T: Services>(
-    segment: &Segment,
-    key: &FlowKey,
-    place: &impl Place,
-    now: u32,
-    tables: &T,
-) -> Translation {
+fn unconfirmed<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Translation {
     if let Some(unconfirmed) = tables.unconfirmed(key)
         && unconfirmed.lives(key.protocol, now)
     {
@@ -137,7 +130,7 @@ fn unconfirmed<T: Services>(
         let is_known = tables
             .backend(unconfirmed.row())
             .is_some_and(|backend| unconfirmed.is_with(backend, key.protocol));
-        let tuple = unconfirmed.forward(key, place);
+        let tuple = unconfirmed.rewrite();
         if is_known && spoken(segment, key, &tuple, unconfirmed, now, tables) {
             return Translation::rewritten(tuple);
         }
@@ -157,7 +150,7 @@ fn spoken<T: Services>(
     tables: &T,
 ) -> bool {
     let reply_key = tuple.answered(key.protocol);
-    let Some(reply) = tables.unconfirmed(&reply_key).filter(|reply| reply.answers(key, unconfirmed)) else {
+    let Some(reply) = tables.unconfirmed(&reply_key).filter(|reply| reply.answers(key)) else {
         return false;
     };
     if key.protocol == PROTO_TCP {
@@ -237,23 +230,20 @@ pub fn direct<P: Packet + ?Sized, T: Services>(
     }
     let now = tables.now();
     tables.migrate(&key);
-    let straight = &choice::Straight;
     if let Some(flow) = tables.flow(&key)
         && flow.lives(key.protocol, now)
         && !(segment.is_syn() && flow.state.get() >= State::Closing as u8)
     {
-        let tuple = flow.forward(&key, straight);
-        let kept = flow.is_kept();
-        if continued(&segment, &key, flow, &tuple, now, tables) {
-            return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
+        let rewrite = flow.rewrite_of(&key);
+        if continued(&segment, &key, flow, &flow.rewrite(), now, tables) {
+            return Translation { rewrite, refusal: None };
         }
     } else if let Some(unconfirmed) = tables.unconfirmed(&key)
         && unconfirmed.lives(key.protocol, now)
     {
-        let tuple = unconfirmed.forward(&key, straight);
-        let kept = unconfirmed.is_kept();
-        if spoken(&segment, &key, &tuple, unconfirmed, now, tables) {
-            return if kept { Translation::KEPT } else { Translation::rewritten(tuple) };
+        let rewrite = unconfirmed.rewrite_of(&key);
+        if spoken(&segment, &key, &unconfirmed.rewrite(), unconfirmed, now, tables) {
+            return Translation { rewrite, refusal: None };
         }
     }
     if key.protocol == PROTO_TCP && !segment.is_syn() {
@@ -266,8 +256,7 @@ pub fn direct<P: Packet + ?Sized, T: Services>(
 /// entry, which the client's acknowledgement meets: the first may be a late one of the former life.
 #[inline(always)]
 fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
-    let tuple = reply.reply(key);
-    let forward_key = tuple.answered(key.protocol);
+    let forward_key = reply.rewrite().answered(key.protocol);
     reply.count(segment);
     if reply.state.get() < State::Established as u8 {
         off_the_common_way();
@@ -277,19 +266,18 @@ fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now:
             forward.note_answer(segment);
         }
     } else if let Some(forward) =
-        other_half(&forward_key, &flow::forward_record(key, &reply.record()), now, tables)
+        other_half(&forward_key, &flow::other_record(key, &reply.record()), now, tables)
     {
         reply.follow(segment, forward, now);
     }
-    if reply.is_kept() { Tuple::KEPT } else { tuple }
+    reply.rewrite_of(key)
 }
 
 /// The backend's answer in an unconfirmed flow: remembered with the forward entry, which the client's acknowledgement meets.
 /// UDP needs no more.
 #[inline(always)]
 fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
-    let tuple = reply.reply(key);
-    let forward_key = tuple.answered(key.protocol);
+    let forward_key = reply.rewrite().answered(key.protocol);
     if let Some(forward) = tables.unconfirmed(&forward_key)
         && !segment.is_reset()
     {
@@ -299,7 +287,7 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
             confirm(&forward_key, key, forward, (0, segment.len, now), tables);
         }
     }
-    if reply.is_kept() { Tuple::KEPT } else { tuple }
+    reply.rewrite_of(key)
 }
 
 /// Moves an unconfirmed flow to those that nothing but time and other such flows can evict, where the key of its answers is no
@@ -315,10 +303,11 @@ fn confirm<T: Services>(
     (sequence, answered, now): (u32, u32, u32),
     tables: &T,
 ) {
-    let number = unconfirmed.number.get().wrapping_add(1);
-    let forward = FlowRecord { state: State::Established as u8, seen: now, number, ..unconfirmed.record() };
+    let acknowledged = unconfirmed.sequence.get().wrapping_add(1);
+    let forward =
+        FlowRecord { state: State::Established as u8, seen: now, acknowledged, ..unconfirmed.record() };
     let (packets, bytes) = (u64::from(answered != 0), u64::from(answered));
-    let reply = FlowRecord { acknowledged: sequence, packets, bytes, ..flow::reply_record(key, &forward) };
+    let reply = FlowRecord { acknowledged: sequence, packets, bytes, ..flow::other_record(key, &forward) };
     let found = tables.flow(reply_key);
     if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
         off_the_common_way();

@@ -1,7 +1,7 @@
 //! ICMP errors about packets of flows: they go to the party that knows the flow, with the quoted packet as that party
 //! sent it (RFC 5508, section 4).
 
-use super::{Place, Refusal, Services, Translation, Tuple};
+use super::{Refusal, Services, Translation, Tuple};
 use crate::{
     abi::{FlowKey, LiveFlow},
     codegen::off_the_common_way,
@@ -55,14 +55,12 @@ pub(super) fn to_vip<P: Packet + ?Sized, T: Services>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
-    place: &impl Place,
     tables: &T,
 ) -> Translation {
     off_the_common_way();
     let Some(key) = flow_key(packet, ip, offset) else { return Translation::refused(Refusal::NoService) };
     match entry(&key, tables) {
-        Some(flow) if flow.is_reply() => Translation::rewritten(flow.reply(&key)),
-        Some(flow) => Translation::rewritten(flow.forward(&key, place)),
+        Some(flow) => Translation::rewritten(flow.rewrite()),
         None => Translation::refused(Refusal::NoService),
     }
 }
@@ -93,7 +91,7 @@ fn to_client<T: Services>(key: Option<FlowKey>, tables: &T) -> Tuple {
         return Tuple::KEPT;
     }
     match entry(&key, tables) {
-        Some(flow) if flow.is_reply() => flow.reply(&key),
+        Some(flow) if flow.is_reply() => flow.rewrite(),
         _ => Tuple::KEPT,
     }
 }

@@ -157,7 +157,7 @@ impl Segment {
     /// Whether the client acknowledges what the backend of an unconfirmed flow has said.
     #[inline(always)]
     pub fn acknowledges(&self, unconfirmed: &LiveFlow) -> bool {
-        let above = self.acknowledgement().wrapping_sub(unconfirmed.number.get());
+        let above = self.acknowledgement().wrapping_sub(unconfirmed.sequence.get());
         self.flags & (Self::ACK | Self::RST) == Self::ACK
             && unconfirmed.state.get() == State::Answered as u8
             && above != 0

@@ -66,12 +66,9 @@ impl Sent {
 struct Near;
 
 impl Place for Near {
-    fn source(&self, client: u32, backend: &BackendRecord) -> u8 {
-        if client == backend.address { FlowRecord::FROM_VIP } else { 0 }
-    }
-
-    fn address(&self, _: u8, _: u32) -> u32 {
-        unreachable!("no flow has another source")
+    fn source(&self, key: &FlowKey, backend: &BackendRecord) -> Source {
+        let address = if key.src == backend.address { key.dst } else { key.src };
+        Source { address, flags: 0 }
     }
 }
 
@@ -79,12 +76,8 @@ impl Place for Near {
 struct Far;
 
 impl Place for Far {
-    fn source(&self, _: u32, _: &BackendRecord) -> u8 {
-        FlowRecord::FROM_UPLINK
-    }
-
-    fn address(&self, _: u8, _: u32) -> u32 {
-        UPLINK.to_be()
+    fn source(&self, _: &FlowKey, _: &BackendRecord) -> Source {
+        Source { address: UPLINK.to_be(), flags: FlowRecord::SHARED_SOURCE }
     }
 }
 
@@ -106,7 +99,7 @@ fn forward_bytes(tables: &Memory, bytes: &[u8]) -> Result<Tuple, Refusal> {
 
 /// What the stages make of a packet to the VIP, one after the other.
 fn whole_to_vip(tables: &Memory, bytes: &[u8], place: &impl Place) -> Translation {
-    let found = to_vip(bytes, &ip(bytes), 0, place, tables);
+    let found = to_vip(bytes, &ip(bytes), 0, tables);
     if found.refusal != Some(Refusal::Unknown) {
         return found;
     }
@@ -378,7 +371,7 @@ fn a_reopened_connection_leaves_a_key_to_the_flow_that_has_taken_it() {
     let answers = answer(TO_FIRST, PROTO_TCP, ACK).bytes();
     let key = Segment::read(&answers[..], &ip(&answers), 0).expect("a segment").key(&ip(&answers));
     let mut reply = tables.balancer.flows.get(&key).expect("an entry").record();
-    reply.address = OTHER.to_be();
+    reply.src = OTHER.to_be();
     tables.balancer.flows.insert(key, &reply);
     tables.config.nat_ports = [61_000, 61_000];
     let fate = forward(&tables, segment(SYN));

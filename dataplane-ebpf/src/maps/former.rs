@@ -35,7 +35,7 @@ fn from_either(key: &FlowKey) {
     if let Some(unconfirmed) = take(FlowTable::Unconfirmed as u32, key)
         && unconfirmed.flags & FlowRecord::REPLY != 0
     {
-        take(FlowTable::Unconfirmed as u32, &LiveFlow::new(unconfirmed).reply(key).answered(key.protocol));
+        take(FlowTable::Unconfirmed as u32, &LiveFlow::new(unconfirmed).rewrite().answered(key.protocol));
     }
 }
 

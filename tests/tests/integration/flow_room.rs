@@ -157,7 +157,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     agent.reload();
     let reasons = degraded(&fleet[0]);
     assert!(
-        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 1096725 MiB"),
+        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 1173019 MiB"),
         "{reasons}"
     );
     assert_eq!(capacity(&fleet[0]), 70_000);

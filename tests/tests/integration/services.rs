@@ -221,12 +221,13 @@ fn entries_that_the_programs_look_at_no_more_are_removed_and_the_others_counted(
             (FlowTable::Flows, State::Established, 8 * 3_600 - 60, 8 * 3_600 + 1),
             (FlowTable::Flows, State::Reset, 1, 21),
         ] {
-            let mut flows: HashMap<MapData, [u8; 16], [u8; 48]> = pinned(&flow_table(table));
+            let mut flows: HashMap<MapData, [u8; 16], [u8; size_of::<FlowRecord>()]> =
+                pinned(&flow_table(table));
             for (number, age) in [lives, old].into_iter().cycle().take(20).enumerate() {
                 let mut key = [0; 16];
                 [key[0], key[1], key[12]] = [number as u8, state as u8, 6];
                 let record = FlowRecord { seen: ago(age), state: state as u8, ..FlowRecord::zeroed() };
-                let record: [u8; 48] = bytemuck::cast(record);
+                let record: [u8; size_of::<FlowRecord>()] = bytemuck::cast(record);
                 flows.insert(key, record, 0).expect("there is room");
             }
         }
@@ -261,11 +262,16 @@ fn a_backends_row_is_kept_while_a_flow_remembers_it() {
         let datapath = open();
         let mut writer = writer(&datapath);
         apply(&mut writer, &[service(1, vec![backend(1, 1), backend(2, 1)])]);
-        let mut flows: HashMap<MapData, [u8; 16], [u8; 48]> = pinned(&flow_table(FlowTable::Flows));
+        let mut flows: HashMap<MapData, [u8; 16], [u8; size_of::<FlowRecord>()]> =
+            pinned(&flow_table(FlowTable::Flows));
         let (key, hours) = ([1; 16], ((3_600 * 1_000_000_000_u64) >> SEEN_SHIFT) as u32);
         let flow = |seen, generation| {
             let backend = FlowRecord::backend_of(1, generation);
-            bytemuck::cast::<FlowRecord, [u8; 48]>(FlowRecord { backend, seen, ..FlowRecord::zeroed() })
+            bytemuck::cast::<FlowRecord, [u8; size_of::<FlowRecord>()]>(FlowRecord {
+                backend,
+                seen,
+                ..FlowRecord::zeroed()
+            })
         };
         let now = coarse_now();
         flows.insert(key, flow(now, 1), 0).expect("there is room");

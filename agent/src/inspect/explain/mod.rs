@@ -222,9 +222,7 @@ impl Explanation {
     ) -> bpf::Result<()> {
         let services = datapath.services();
         let vip_key = match flow.filter(|flow| flow.flags & FlowRecord::REPLY != 0) {
-            Some(reply) => {
-                VipKey { address: reply.address, port: reply.port, protocol: key.protocol, pad: 0 }
-            }
+            Some(reply) => VipKey { address: reply.src, port: reply.sport, protocol: key.protocol, pad: 0 },
             None => VipKey { address: key.dst, port: key.dport, protocol: key.protocol, pad: 0 },
         };
         let exact = services.service(&vip_key)?;
@@ -279,7 +277,7 @@ impl Explanation {
                 age: (u64::from(idle(flow.seen, now)) << SEEN_SHIFT) / 1_000_000_000,
             };
             let is_reply = flow.flags & FlowRecord::REPLY != 0;
-            let backend = if is_reply { (key.src, key.sport) } else { (flow.address, flow.port) };
+            let backend = if is_reply { (key.src, key.sport) } else { (flow.dst, flow.dport) };
             self.backend = Some(socket(backend));
             self.steps.push(format!(
                 "there is a flow, {}, its last packet {} s ago: it stays with {}",

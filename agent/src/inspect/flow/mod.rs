@@ -162,9 +162,9 @@ impl Joiner {
             return None;
         }
         let (forward, backend) = if live.is_reply() {
-            (live.reply(key).answered(key.protocol), socket(key.src, key.sport))
+            (live.rewrite().answered(key.protocol), socket(key.src, key.sport))
         } else {
-            (*key, socket(record.address, record.port))
+            (*key, socket(record.dst, record.dport))
         };
         if self.client.is_some_and(|client| client != forward.src) {
             return None;

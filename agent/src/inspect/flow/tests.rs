@@ -16,10 +16,12 @@ fn entries(sport: u16, snat_port: u16, state: State) -> [(FlowKey, FlowRecord); 
     let key = |src, dst, sport: u16, dport: u16| {
         FlowKey::new(wire(src), wire(dst), sport.to_be(), dport.to_be(), 6)
     };
+    let seen_port = if snat_port == 0 { sport } else { snat_port };
     let forward = FlowRecord {
-        address: wire(BACKEND),
-        port: 8080_u16.to_be(),
-        snat_port: snat_port.to_be(),
+        src: wire(CLIENT),
+        dst: wire(BACKEND),
+        sport: seen_port.to_be(),
+        dport: 8080_u16.to_be(),
         service: 7,
         state: state as u8,
         seen: NOW - 2_000,
@@ -28,17 +30,16 @@ fn entries(sport: u16, snat_port: u16, state: State) -> [(FlowKey, FlowRecord); 
         ..FlowRecord::zeroed()
     };
     let reply = FlowRecord {
-        address: wire(VIP),
-        port: 80_u16.to_be(),
-        snat_port: if snat_port == 0 { 0 } else { sport.to_be() },
+        src: wire(VIP),
+        dst: wire(CLIENT),
+        sport: 80_u16.to_be(),
+        dport: sport.to_be(),
         flags: FlowRecord::REPLY,
         seen: NOW - 1_000,
-        number: wire(CLIENT),
         packets: 2,
         bytes: 2_000,
         ..forward
     };
-    let seen_port = if snat_port == 0 { sport } else { snat_port };
     [(key(CLIENT, VIP, sport, 80), forward), (key(BACKEND, CLIENT, 8080, seen_port), reply)]
 }
 

@@ -86,6 +86,6 @@ fn vip_at(services: &[Service], key: &FlowKey) -> Option<Vip> {
 /// The backend of a flow, from the entry of either direction.
 fn backend(key: &FlowKey, flow: &FlowRecord) -> SocketAddrV4 {
     let (address, port) =
-        if flow.flags & FlowRecord::REPLY == 0 { (flow.address, flow.port) } else { (key.src, key.sport) };
+        if flow.flags & FlowRecord::REPLY == 0 { (flow.dst, flow.dport) } else { (key.src, key.sport) };
     SocketAddrV4::new(Ipv4Addr::from(address.to_ne_bytes()), u16::from_be(port))
 }

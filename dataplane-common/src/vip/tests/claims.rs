@@ -168,7 +168,7 @@ fn a_flow_that_comes_to_life_while_its_port_is_taken_over_keeps_it() {
     let comes_to_life = || entry.seen.set(tables.now());
     let begun = begun_beside(&tables, of_client(1), Moment::Before, &comes_to_life);
     assert_eq!(begun.refusal, Some(Refusal::Collision));
-    assert!(tables.unconfirmed(&key).is_some_and(|entry| entry.number.get() == CLIENT.to_be()));
+    assert!(tables.unconfirmed(&key).is_some_and(|entry| entry.dst.get() == CLIENT.to_be()));
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn a_key_with_a_dead_entry_and_a_living_one_is_the_living_ones() {
     let key = FlowKey::new(FIRST.to_be(), UPLINK.to_be(), 8080u16.to_be(), 61_000u16.to_be(), PROTO_UDP);
     let dead = tables.unconfirmed(&key).expect("it is there").record();
     tables.enter_flow(&key, &dead, true);
-    let living = FlowRecord { seen: tables.now(), number: (CLIENT + 7).to_be(), ..dead };
+    let living = FlowRecord { seen: tables.now(), dst: (CLIENT + 7).to_be(), ..dead };
     tables.enter_unconfirmed(&key, &living, true);
     assert_eq!(begun(&tables, 1), Some(Refusal::Collision));
-    assert!(tables.unconfirmed(&key).is_some_and(|entry| entry.number.get() == living.number));
+    assert!(tables.unconfirmed(&key).is_some_and(|entry| entry.dst.get() == living.dst));
 }

@@ -115,7 +115,7 @@ fn a_connection_whose_answers_have_become_another_flows_is_ended() {
     let tables = tables();
     connected(&tables);
     let mut reply = tables.balancer.flows.get(&reply_key()).expect("an entry").record();
-    reply.number = (CLIENT + 7).to_be();
+    reply.dst = (CLIENT + 7).to_be();
     tables.balancer.flows.insert(reply_key(), &reply);
     advance(&tables, 1);
     assert_eq!(forward(&tables, client(ACK)), Err(Refusal::BackendGone));
@@ -129,7 +129,7 @@ fn a_connection_whose_answers_a_new_flow_has_claimed_is_ended() {
     tables.balancer.unconfirmed.remove(&reply_key());
     tables.balancer.unconfirmed.remove(&segment_key());
     // To another VIP of the backend, from the same port.
-    let mut claim = FlowRecord { address: (VIP + 1).to_be(), ..new_reply(&tables) };
+    let mut claim = FlowRecord { src: (VIP + 1).to_be(), ..new_reply(&tables) };
     claim.seen = tables.balancer.now.get();
     tables.balancer.unconfirmed.insert(reply_key(), &claim);
     advance(&tables, 1);

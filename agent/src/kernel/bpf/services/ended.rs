@@ -52,7 +52,7 @@ impl Ended {
     pub fn forget(&self, gone: &Gone, is_local: impl Fn(Ipv4Addr) -> bool) -> Result<usize> {
         let mut over = Vec::new();
         self.maps.flows.each(|key, record| {
-            let client = if record.flags & FlowRecord::REPLY == 0 { key.src } else { record.number };
+            let client = if record.flags & FlowRecord::REPLY == 0 { key.src } else { record.dst };
             // A client elsewhere is reset at its next packet, for which the entry is needed.
             let is_known = !is_tcp(key, record) || is_local(address(client));
             if gone.contains(&record.backend) && record.service != FlowRecord::DIRECT && is_known {
@@ -81,7 +81,7 @@ fn connection(key: &FlowKey, record: &FlowRecord) -> Connection {
     Connection {
         client: SocketAddrV4::new(address(key.src), u16::from_be(key.sport)),
         server: SocketAddrV4::new(address(key.dst), u16::from_be(key.dport)),
-        expected: record.number,
+        expected: record.acknowledged,
     }
 }
 
