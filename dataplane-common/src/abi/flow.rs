@@ -11,7 +11,7 @@ use crate::wire::{PROTO_TCP, PROTO_UDP};
 /// Flows that wait for the backend's answer: two entries each.
 pub const UNCONFIRMED_ENTRIES: u32 = 131_072;
 /// Number of the layout of [`FlowRecord`], which grows with every change of it: the flows of the layout before go on
-/// ([`FlowRecord::migrated`]). The size stays, and so does the place of [`FlowRecord::layout`].
+/// ([`FlowRecord::migrate`]). The size stays, and so does the place of [`FlowRecord::layout`].
 pub const FLOW_LAYOUT: u32 = if cfg!(feature = "trial-flow-layout") { 2 } else { 1 };
 
 /// Index in maps `flow_tables` and `former_flow_tables`.
@@ -170,24 +170,23 @@ impl FlowRecord {
     /// become another.
     pub const DIRECT: u16 = u16::MAX;
 
-    /// Whether [`migrated`](Self::migrated) knows its layout: this one or the one before.
+    /// Whether [`migrate`](Self::migrate) knows its layout: this one or the one before.
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
         self.layout == FLOW_LAYOUT || self.layout + 1 == FLOW_LAYOUT && self.layout > 0
     }
 
-    /// What stands in a record of a former table, as a record of this layout.
+    /// Makes a record of a former table one of this layout.
     #[inline(always)]
-    pub fn migrated(&self) -> Self {
+    pub fn migrate(&mut self) {
         #[cfg(feature = "trial-flow-layout")]
         if self.layout != FLOW_LAYOUT {
-            let [addresses, ports, state, numbers, packets, bytes, _]: [u64; 7] = bytemuck::cast(*self);
-            let layout = u64::from(FLOW_LAYOUT);
-            let mut now: Self = bytemuck::cast([packets, bytes, addresses, ports, state, numbers, layout]);
-            now.migrations = 1;
-            return now;
+            let words: &mut [u64; 7] = bytemuck::cast_mut(self);
+            let [addresses, ports, state, numbers, packets, bytes, layout] = *words;
+            *words = [packets, bytes, addresses, ports, state, numbers, layout];
+            self.layout = FLOW_LAYOUT;
+            self.migrations = 1;
         }
-        *self
     }
 
     const ROW_BITS: u32 = 17;

@@ -73,7 +73,7 @@ pub(super) fn enter(number: u32, key: &FlowKey, record: &FlowRecord, replaces: b
 
 /// A record where it may be copied from into a table.
 #[inline(always)]
-pub(super) fn entry(record: &FlowRecord) -> Option<&'static FlowRecord> {
+pub(super) fn entry(record: &FlowRecord) -> Option<&'static mut FlowRecord> {
     let room = RECORDS.get_ptr_mut(ENTRY)?;
     // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
     let room = unsafe { &mut *room };

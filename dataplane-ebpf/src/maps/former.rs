@@ -46,11 +46,11 @@ fn take(number: u32, key: &FlowKey) -> Option<&'static FlowRecord> {
     let former = FORMER_FLOW_TABLES.get(number)?;
     let present = FLOW_TABLES.get(number)?;
     // SAFETY: copied at once; a change by another processor meanwhile loses a count or repeats a state.
-    let found: FlowRecord = unsafe { *former.get_ptr(key)?.cast() };
-    if !found.is_known() {
+    let record = entry(unsafe { &*former.get_ptr(key)?.cast::<FlowRecord>() })?;
+    if !record.is_known() {
         return None;
     }
-    let record = entry(&found.migrated())?;
+    record.migrate();
     if present.insert(key, words(record), BPF_NOEXIST).is_ok() {
         // Gone already is as good.
         let _ = former.remove(key);

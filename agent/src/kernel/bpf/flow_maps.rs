@@ -186,7 +186,9 @@ fn bring_table_over(table: FlowTable, former: &MapData, present: &MapData) -> Re
     each_entry(former, |key, record| {
         // Entered before it is removed: its packets always find it.
         if record.is_known() {
-            sys::insert_new(present, key, &record.migrated())?;
+            let mut record = *record;
+            record.migrate();
+            sys::insert_new(present, key, &record)?;
             brought += 1;
         }
         sys::remove(former, key)
