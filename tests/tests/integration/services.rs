@@ -163,17 +163,24 @@ fn what_was_replaced_is_given_out_again_only_when_no_program_reads_it() {
         let segments = || datapath.memory().expect("it is asked").services / (4 << 20);
         let before = segments();
         // 455 rings of few backends fit into a segment.
-        let wanted = |weight| [service(1, vec![backend(1, 1), backend(2, weight)])];
+        let with = |number, weight| service(number, vec![backend(1, 1), backend(2, weight)]);
         for weight in 1..100 {
-            apply(&mut writer, &wanted(weight));
+            apply(&mut writer, &[with(0, weight)]);
             writer.settle();
         }
+        let mut wanted: Vec<Service> = (0..453).map(|number| with(number, 1)).collect();
+        apply(&mut writer, &wanted);
+        writer.settle();
         assert_eq!(segments() - before, 1);
-        for weight in 1..=460 {
-            apply(&mut writer, &wanted(weight));
-        }
+        let mut change = |weight| {
+            wanted[0] = with(0, weight);
+            writer.apply(&ServiceOp::Change(wanted[0].clone())).expect("it is made");
+        };
+        (2..6).for_each(&mut change);
         assert_eq!(segments() - before, 2, "rings that a program may still read are kept apart");
-        found_again(&wanted(460));
+        (6..1_000).for_each(&mut change);
+        assert_eq!(segments() - before, 2, "of many, the writer waits for the readers");
+        found_again(&wanted);
     });
 }
 

@@ -18,6 +18,9 @@ use super::{
     spread::spread,
 };
 
+/// Extents that were replaced and may still be read, from how many on it is worth the wait (8 ms) to have them back.
+const WORTH_A_WAIT: usize = 8;
+
 /// A service's set of backends that is written, but not published.
 pub(super) struct Prepared<'s> {
     pub(super) service: &'s Service,
@@ -91,7 +94,12 @@ impl Writer {
     fn place(&mut self, rows: &[u32]) -> Result<Option<Extent>> {
         match (rows.iter().min(), rows.iter().max()) {
             (Some(first), Some(last)) if rows.len() > 1 => {
-                self.rings.allocate(Shape::new(rows.len(), last - first)).map(Some)
+                let shape = Shape::new(rows.len(), last - first);
+                // A segment is never given back: what these extents are read for is worth the wait.
+                if self.leaving.extents.len() >= WORTH_A_WAIT && !self.rings.has_room(shape) {
+                    self.settle();
+                }
+                self.rings.allocate(shape).map(Some)
             }
             _ => Ok(None),
         }

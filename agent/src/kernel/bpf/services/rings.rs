@@ -176,18 +176,30 @@ impl Rings {
         fits
     }
 
-    /// A free extent of a shape.
+    /// A free extent of a shape; a segment is made for it where there is none.
     pub(super) fn allocate(&mut self, shape: Shape) -> Result<Extent> {
-        let mut extent = Extent { unit: self.first[shape.class()], shape };
-        while extent.unit < self.units() && !self.is_free(extent) {
-            extent = extent.next();
-        }
+        let extent = self.first_free(shape);
         if extent.unit >= self.units() {
             self.add_segment()?;
         }
         self.first[shape.class()] = extent.next().unit;
         self.take(extent);
         Ok(extent)
+    }
+
+    /// Whether there is a free extent of a shape.
+    pub(super) fn has_room(&mut self, shape: Shape) -> bool {
+        self.first_free(shape).unit < self.units()
+    }
+
+    /// The first free extent of a shape, which may lie behind the last segment; it is found at once the next time.
+    fn first_free(&mut self, shape: Shape) -> Extent {
+        let mut extent = Extent { unit: self.first[shape.class()], shape };
+        while extent.unit < self.units() && !self.is_free(extent) {
+            extent = extent.next();
+        }
+        self.first[shape.class()] = extent.unit;
+        extent
     }
 
     /// Gives an extent back that no program reads any more.
