@@ -51,8 +51,8 @@ impl CrowdServer {
     pub fn start(site: &Site, address: SocketAddrV4) -> Self {
         sys::allow_descriptors().unwrap_or_else(|error| panic!("cannot open many sockets: {error}"));
         let (stop, mut stopped) = watch::channel(false);
+        let listener = site.bound(|| std::net::TcpListener::bind(address));
         site.inside(|| {
-            let listener = std::net::TcpListener::bind(address).expect("an address of the site");
             thread::spawn(move || {
                 run(async {
                     tokio::select! {

@@ -35,10 +35,8 @@ impl Named {
     /// Starts one on an address and port of the site.
     #[track_caller]
     pub fn start(site: &Site, name: &str, address: Ipv4Addr, port: u16) -> Self {
-        let (listener, datagrams) = site.inside(|| {
-            let listener = TcpListener::bind((address, port)).expect("an address of the site");
-            (listener, UdpSocket::bind((address, port)).expect("an address of the site"))
-        });
+        let listener = site.bound(|| TcpListener::bind((address, port)));
+        let datagrams = site.bound(|| UdpSocket::bind((address, port)));
         datagrams.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket takes a time");
         let stop = Arc::new(AtomicBool::new(false));
         let (tcp, udp) = ((name.to_owned(), stop.clone()), (name.to_owned(), stop.clone()));

@@ -2,20 +2,25 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use crate::{
-    command::{Cmd, Output},
+    command::{Cmd, Output, eventually},
     lab,
     socket::RawSocket,
     sys::{self, Namespaces},
 };
 
 pub use crate::sys::Offload;
+
+/// How long a socket waits for its port.
+const PORT_FREE: Duration = Duration::from_secs(10);
 
 /// A network namespace, with what else its kind has. It lives as long as this value and the processes in it.
 pub struct Site {
@@ -146,6 +151,17 @@ impl Site {
             });
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Opens a socket that listens on an address of the site. A copy of a former one keeps its port for a moment, where
+    /// another test is starting a process: until that runs its program.
+    #[track_caller]
+    pub fn bound<S: Send>(&self, bind: impl Fn() -> io::Result<S> + Sync) -> S {
+        let bound = eventually("its port is free", PORT_FREE, || match self.inside(&bind) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            bound => Some(bound),
+        });
+        bound.unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     /// Switches an offload of a device, as `ethtool -K` does.

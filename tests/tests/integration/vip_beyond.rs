@@ -210,7 +210,7 @@ fn fragmented_datagrams_cross_a_vip_in_both_directions() {
     let remote = fleet.endpoint(1, 9);
     let client = fleet.endpoint(0, 5);
     for (site, address) in [(&*remote, overlay(1, 9)), (&outside, OUTSIDE)] {
-        let server = site.inside(|| UdpSocket::bind((address, 8080)).expect("an address of the site"));
+        let server = site.bound(|| UdpSocket::bind((address, 8080)));
         server.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a time");
         let reflector = thread::spawn(move || reflect(&server));
         let _agent = serve(&fleet, "", &[format!("{address}:8080")]);

@@ -30,9 +30,7 @@ struct Reflector(JoinHandle<io::Result<()>>);
 
 impl Reflector {
     fn start(site: &Site, address: Ipv4Addr) -> Self {
-        // A child that another test is starting may hold the former socket for a moment.
-        let socket =
-            eventually("the port is free", SOON, || site.inside(|| UdpSocket::bind((address, 8080)).ok()));
+        let socket = site.bound(|| UdpSocket::bind((address, 8080)));
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a time");
         Self(thread::spawn(move || {
             let mut bytes = vec![0; 1 << 16];

@@ -23,8 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(45);
 
 fn listen(site: &Site, address: SocketAddrV4) -> TcpListener {
-    // A child that another test is starting may hold a former socket for a moment.
-    eventually("the port is free", SOON, || site.inside(|| TcpListener::bind(address)).ok())
+    site.bound(|| TcpListener::bind(address))
 }
 
 /// A connection through the VIP: the client's end and the server's.
@@ -152,10 +151,7 @@ fn datagrams_of_either_side_keep_their_flow_however_long_the_other_is_silent() {
             let what = format!("{} to {address}", client.name());
             let bound = |site: &Site, port| {
                 let address = if port == 0 { Ipv4Addr::UNSPECIFIED } else { *address.ip() };
-                // A process that another test starts holds the last one's socket until it is another program.
-                let socket = eventually("the port is free", SOON, || {
-                    site.inside(|| UdpSocket::bind((address, port))).ok()
-                });
+                let socket = site.bound(|| UdpSocket::bind((address, port)));
                 socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket takes a time");
                 socket
             };
@@ -183,7 +179,7 @@ fn datagrams_that_nobody_answers_stay_with_one_backend_of_a_random_choice() {
     let containers: Vec<_> = (0..3).map(|host| fleet.endpoint(host, 9)).collect();
     let address = |host| SocketAddrV4::new(overlay(host, 9), 8080);
     let sinks = containers.iter().enumerate().map(|(host, container)| {
-        let sink = container.inside(|| UdpSocket::bind(address(host))).expect("an address");
+        let sink = container.bound(|| UdpSocket::bind(address(host)));
         sink.set_nonblocking(true).expect("a socket can be asked");
         sink
     });

@@ -103,9 +103,7 @@ fn an_exact_port_comes_before_any_port_of_the_same_address() {
 
 /// A question from a socket that is closed at once, and what the backend hears when it answers.
 fn answered_too_late(client: &Site, server: &Site, address: Ipv4Addr) -> io::Error {
-    // A process that another test starts has the last socket too, until it is another program.
-    let backend = server
-        .inside(|| eventually("the backend's port is free", SOON, || UdpSocket::bind((address, 8080)).ok()));
+    let backend = server.bound(|| UdpSocket::bind((address, 8080)));
     backend.set_read_timeout(Some(SOON)).expect("a socket takes a time");
     client.inside(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");

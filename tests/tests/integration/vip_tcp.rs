@@ -83,7 +83,7 @@ fn both_ends_may_close_at_once_and_the_clients_port_opens_another_connection() {
         let address = SocketAddrV4::new(overlay(host, 9), 8080);
         configure(&fleet[0], &[service("web", format!("{WEB}/tcp"), &[address.to_string()])]);
         let _agent = fleet[0].agent();
-        let listener = server.inside(|| TcpListener::bind(address)).expect("an address of the container");
+        let listener = server.bound(|| TcpListener::bind(address));
         let mut ends = connected(&client, &listener);
 
         let sites = [&*client, &*server];
