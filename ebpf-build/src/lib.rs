@@ -69,6 +69,7 @@ impl Place {
             sources.extend(["src", "Cargo.toml"].map(|name| package.join(name)));
         }
         sources.push(self.programs().join("Cargo.lock"));
+        sources.push(self.root.join("tests/later"));
         sources.push(self.root.join("Cargo.toml"));
         sources
     }

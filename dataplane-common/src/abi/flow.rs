@@ -2,7 +2,7 @@
 //!
 //! Addresses, ports and sequence numbers are as on the wire (network order).
 
-use core::{cell::Cell, mem::offset_of};
+use core::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,10 +10,6 @@ use crate::wire::{PROTO_TCP, PROTO_UDP};
 
 /// Flows that wait for the backend's answer: two entries each.
 pub const UNCONFIRMED_ENTRIES: u32 = 131_072;
-/// Number of the layout of [`FlowRecord`], which grows with every change of it: the flows of the layout before go on
-/// ([`FlowRecord::migrate`]). The size stays, and so does the place of [`FlowRecord::layout`].
-pub const FLOW_LAYOUT: u32 = if cfg!(feature = "trial-flow-layout") { 2 } else { 1 };
-
 /// Index in maps `flow_tables` and `former_flow_tables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -109,53 +105,47 @@ impl FlowKey {
     }
 }
 
-/// Value of the flow tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct FlowRecord {
-    /// In the layout that tests change to, both counts come first.
-    #[cfg(feature = "trial-flow-layout")]
-    pub packets: u64,
-    /// As below.
-    #[cfg(feature = "trial-flow-layout")]
-    pub bytes: u64,
-    /// The source that the packet gets.
-    pub src: u32,
-    /// Its destination. Forward: the backend. Reply: the client.
-    pub dst: u32,
-    /// Its source port.
-    pub sport: u16,
-    /// Its destination port.
-    pub dport: u16,
-    /// Row of map `backends` in the lower 17 bits, and above them the row's generation.
-    pub backend: u32,
-    /// Index of the service.
-    pub service: u16,
-    /// [`State`].
-    pub state: u8,
-    /// [`FlowRecord::REPLY`], and how the port was chosen.
-    pub flags: u8,
-    /// When the last packet came ([`SEEN_SHIFT`]).
-    pub seen: u32,
-    /// TCP: the last acknowledgement number of this direction, with which the other can be reset; 0: not known.
-    pub acknowledged: u32,
-    /// Forward, TCP, not confirmed: the backend's first sequence number, once it has answered.
-    pub sequence: u32,
-    /// Packets of this direction.
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub packets: u64,
-    /// Their bytes, headers of the network layer included.
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub bytes: u64,
-    /// [`FLOW_LAYOUT`] of who entered it.
-    pub layout: u32,
-    /// In the layout that tests change to: how often the record was migrated.
-    #[cfg(feature = "trial-flow-layout")]
-    pub migrations: u32,
-    /// Zero, for a later layout.
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub spare: u32,
+/// Defines [`FlowRecord`], and [`LiveFlow`] with the same fields; those behind the semicolon are zero, and never read.
+macro_rules! flow_record {
+    ($($(#[$about:meta])* $field:ident: $kind:ty,)*; $($(#[$spare_about:meta])* $spare:ident: $spare_kind:ty,)*) => {
+        /// Value of the flow tables.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct FlowRecord {
+            $($(#[$about])* pub $field: $kind,)*
+            $($(#[$spare_about])* pub $spare: $spare_kind,)*
+        }
+
+        /// A [`FlowRecord`] in its table, where programs on several CPUs change it.
+        #[derive(Clone, Debug)]
+        #[repr(C)]
+        #[expect(missing_docs, reason = "field by field a FlowRecord")]
+        pub struct LiveFlow {
+            $(pub $field: Cell<$kind>,)*
+            $(pub $spare: Cell<$spare_kind>,)*
+        }
+
+        impl LiveFlow {
+            /// An entry that holds a record.
+            pub fn new(record: &FlowRecord) -> Self {
+                Self { $($field: Cell::new(record.$field),)* $($spare: Cell::new(0),)* }
+            }
+
+            /// What it holds now.
+            #[inline(always)]
+            pub fn record(&self) -> FlowRecord {
+                FlowRecord { $($field: self.$field.get(),)* $($spare: 0,)* }
+            }
+        }
+    };
 }
+
+// The test of an upgrade brings a layout of its own.
+#[cfg_attr(feature = "trial-flow-layout", path = "../../../tests/later/flow_record.rs")]
+#[cfg_attr(not(feature = "trial-flow-layout"), path = "flow_record.rs")]
+mod record;
+
+pub use self::record::{FLOW_LAYOUT, FlowRecord, LiveFlow};
 
 impl FlowRecord {
     /// The entry of packets from the backend.
@@ -176,19 +166,6 @@ impl FlowRecord {
         self.layout == FLOW_LAYOUT || self.layout + 1 == FLOW_LAYOUT && self.layout > 0
     }
 
-    /// Makes a record of a former table one of this layout.
-    #[inline(always)]
-    pub fn migrate(&mut self) {
-        #[cfg(feature = "trial-flow-layout")]
-        if self.layout != FLOW_LAYOUT {
-            let words: &mut [u64; 7] = bytemuck::cast_mut(self);
-            let [addresses, ports, state, numbers, packets, bytes, layout] = *words;
-            *words = [packets, bytes, addresses, ports, state, numbers, layout];
-            self.layout = FLOW_LAYOUT;
-            self.migrations = 1;
-        }
-    }
-
     const ROW_BITS: u32 = 17;
 
     /// [`backend`](Self::backend) of a row in one of its generations.
@@ -202,37 +179,6 @@ impl FlowRecord {
     pub const fn row_of(backend: u32) -> u32 {
         backend & ((1 << Self::ROW_BITS) - 1)
     }
-}
-
-/// A [`FlowRecord`] in its table, where programs on several CPUs change it.
-#[derive(Clone, Debug)]
-#[repr(C)]
-#[expect(missing_docs, reason = "field by field a FlowRecord")]
-pub struct LiveFlow {
-    #[cfg(feature = "trial-flow-layout")]
-    pub packets: Cell<u64>,
-    #[cfg(feature = "trial-flow-layout")]
-    pub bytes: Cell<u64>,
-    pub src: Cell<u32>,
-    pub dst: Cell<u32>,
-    pub sport: Cell<u16>,
-    pub dport: Cell<u16>,
-    pub backend: Cell<u32>,
-    pub service: Cell<u16>,
-    pub state: Cell<u8>,
-    pub flags: Cell<u8>,
-    pub seen: Cell<u32>,
-    pub acknowledged: Cell<u32>,
-    pub sequence: Cell<u32>,
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub packets: Cell<u64>,
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub bytes: Cell<u64>,
-    pub layout: Cell<u32>,
-    #[cfg(feature = "trial-flow-layout")]
-    pub migrations: Cell<u32>,
-    #[cfg(not(feature = "trial-flow-layout"))]
-    pub spare: Cell<u32>,
 }
 
 /// Key of map `fragments`: what the fragments of a packet have in common (RFC 791, section 3.2), before translation.

@@ -1,7 +1,5 @@
 //! Entries of the flow tables: their age, and what they make of a packet.
 
-use core::cell::Cell;
-
 use super::segment::{Segment, Tuple};
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, LiveFlow, SEEN_SHIFT, SEEN_STEP, State, idle},
@@ -61,55 +59,6 @@ pub(super) fn other_record(key: &FlowKey, record: &FlowRecord) -> FlowRecord {
 }
 
 impl LiveFlow {
-    /// An entry that holds a record.
-    pub fn new(record: &FlowRecord) -> Self {
-        Self {
-            src: Cell::new(record.src),
-            dst: Cell::new(record.dst),
-            sport: Cell::new(record.sport),
-            dport: Cell::new(record.dport),
-            backend: Cell::new(record.backend),
-            service: Cell::new(record.service),
-            state: Cell::new(record.state),
-            flags: Cell::new(record.flags),
-            seen: Cell::new(record.seen),
-            acknowledged: Cell::new(record.acknowledged),
-            sequence: Cell::new(record.sequence),
-            packets: Cell::new(record.packets),
-            bytes: Cell::new(record.bytes),
-            layout: Cell::new(record.layout),
-            #[cfg(feature = "trial-flow-layout")]
-            migrations: Cell::new(record.migrations),
-            #[cfg(not(feature = "trial-flow-layout"))]
-            spare: Cell::new(0),
-        }
-    }
-
-    /// What it holds now.
-    #[inline(always)]
-    pub fn record(&self) -> FlowRecord {
-        FlowRecord {
-            src: self.src.get(),
-            dst: self.dst.get(),
-            sport: self.sport.get(),
-            dport: self.dport.get(),
-            backend: self.backend.get(),
-            service: self.service.get(),
-            state: self.state.get(),
-            flags: self.flags.get(),
-            seen: self.seen.get(),
-            acknowledged: self.acknowledged.get(),
-            sequence: self.sequence.get(),
-            packets: self.packets.get(),
-            bytes: self.bytes.get(),
-            layout: self.layout.get(),
-            #[cfg(feature = "trial-flow-layout")]
-            migrations: self.migrations.get(),
-            #[cfg(not(feature = "trial-flow-layout"))]
-            spare: 0,
-        }
-    }
-
     /// Not [idle] for longer than its state allows.
     #[inline(always)]
     pub fn lives(&self, protocol: u8, now: u32) -> bool {
