@@ -72,10 +72,11 @@ fn print(packet: &Packet, verdict: &Verdict, output: &mut Output<'_>) -> Result<
         let length = verdict.output.as_ref().map_or(packet.frame.len(), Vec::len);
         let (action, outcome) = (verdict.action.name(), verdict.outcome.name());
         format!(
-            "{:>6}  {action:<8}  {outcome:<22}  {length:>5} bytes  {:>6} ns{}",
+            "{:>6}  {action:<8}  {outcome:<22}  {length:>5} bytes  {:>6} ns{}{}",
             packet.number,
             verdict.duration.as_nanos(),
-            served(&verdict.served)
+            served(&verdict.served),
+            if verdict.unsegmented { "  (run as a single packet)" } else { "" }
         )
     };
     writeln!(output.writer, "{line}").context("writing the result")?;

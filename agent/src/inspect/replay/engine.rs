@@ -49,7 +49,11 @@ impl Setup {
         index.filter(|index| *index != 0)
     }
 
-    pub(super) fn apply(&self, datapath: &Private) -> Result<()> {
+    /// Fills the maps of programs.
+    ///
+    /// # Errors
+    /// The kernel refuses an entry.
+    pub fn apply(&self, datapath: &Private) -> Result<()> {
         let (ifindex, mac) = self.helper;
         datapath.config().set_helper(ifindex, mac);
         for fan in &self.fans {
@@ -114,6 +118,9 @@ pub struct Verdict {
     pub duration: Duration,
     /// Where it ended, of hooks that packets meet one after the other.
     pub hook: Option<Hook>,
+    /// A super-packet that was run as a single packet, on a path that carries packets of every size: a test run's super-packet
+    /// has no type, and the kernel's helpers change only those of TCP and UDP.
+    pub unsegmented: bool,
 }
 
 /// The programs with maps of their own.
@@ -146,10 +153,10 @@ impl Engine {
     /// Runs a packet through a hook's program.
     pub fn run(&mut self, hook: Hook, packet: &Packet) -> Result<Verdict> {
         let verdict = self.run_once(hook, packet)?;
-        // A test run's super-packet has no type, and the helpers change only those of TCP and UDP. Its size was found
-        // right by then: as a single packet of any size it goes the same way.
+        // Its size was found right by then: as a single packet of any size it goes the same way.
         if packet.gso_size != 0 && verdict.outcome == Outcome::DropHelperFailed {
-            return self.unlimited()?.run_once(hook, &Packet { gso_size: 0, ..packet.clone() });
+            let single = self.unlimited()?.run_once(hook, &Packet { gso_size: 0, ..packet.clone() })?;
+            return Ok(Verdict { unsegmented: true, ..single });
         }
         Ok(verdict)
     }
@@ -196,7 +203,18 @@ impl Engine {
             (DROP, &[(outcome, 1)]) if outcome.is_drop() => {
                 let (action, served) = (Action::Drop, Served::default());
                 let hook = Some(Hook::UplinkXdp);
-                Ok((Some(Verdict { action, outcome, served, output: None, duration, hook }), duration))
+                Ok((
+                    Some(Verdict {
+                        action,
+                        outcome,
+                        served,
+                        output: None,
+                        duration,
+                        hook,
+                        unsegmented: false,
+                    }),
+                    duration,
+                ))
             }
             (action, counted) => Err(failed(format!("XDP returned {action} and counted {counted:?}"))),
         }
@@ -214,7 +232,7 @@ impl Engine {
         let untouched = action == Action::Pass && output == frame;
         let output = (action != Action::Drop && !untouched).then_some(output);
         let served = Served::find(self.datapath.services(), &self.setup.services, &frame, outcome)?;
-        Ok(Verdict { action, outcome, served, output, duration, hook: None })
+        Ok(Verdict { action, outcome, served, output, duration, hook: None, unsegmented: false })
     }
 
     /// The one outcome that was counted since the last packet.

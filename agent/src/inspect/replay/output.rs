@@ -21,6 +21,8 @@ struct Line<'a> {
     ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ran_as: Option<&'a str>,
 }
 
 /// What became of a packet, as one line of JSON.
@@ -35,6 +37,7 @@ pub fn json_line(number: u64, verdict: &Verdict) -> Result<String> {
         output: verdict.output.as_ref().map(hex),
         ns: u64::try_from(verdict.duration.as_nanos()).unwrap_or(u64::MAX),
         hook: verdict.hook.map(Hook::name),
+        ran_as: verdict.unsegmented.then_some("single-packet"),
     };
     serde_json::to_string(&line).map_err(|error| Error::Output(error.into()))
 }
@@ -89,7 +92,7 @@ mod tests {
     fn verdict(action: Action, output: Option<Vec<u8>>) -> Verdict {
         let duration = Duration::from_nanos(123);
         let (outcome, served) = (Outcome::Encapsulated, Served::default());
-        Verdict { action, outcome, served, output, duration, hook: None }
+        Verdict { action, outcome, served, output, duration, hook: None, unsegmented: false }
     }
 
     #[test]
@@ -105,6 +108,8 @@ mod tests {
         assert!(line.contains(r#""service":"web","backend":"250.0.27.3:8080""#), "{line}");
         let early = Verdict { hook: Some(Hook::UplinkXdp), ..verdict(Action::Drop, None) };
         assert!(json_line(1, &early).unwrap().ends_with(r#""ns":123,"hook":"uplink-xdp"}"#));
+        let single = Verdict { unsegmented: true, ..verdict(Action::Redirect, None) };
+        assert!(json_line(1, &single).unwrap().ends_with(r#""ns":123,"ran_as":"single-packet"}"#));
     }
 
     #[test]

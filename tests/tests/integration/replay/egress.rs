@@ -201,15 +201,16 @@ fn fan_a_super_packet_is_judged_by_its_segments() {
     let mut run = |hook, frame: Vec<u8>, gso_size| {
         let verdict = engine.run(hook, &Packet { number: 1, frame, gso_size, ..Packet::default() });
         let verdict = verdict.unwrap_or_else(|error| panic!("{error}"));
-        (verdict.outcome, verdict.output)
+        (verdict.outcome, verdict.output, verdict.unsegmented)
     };
     let out = carried(&one_hop_less(packet.clone())).frame(BRIDGE_MAC, LOCAL_MAC);
-    assert_eq!(run(Hook::EndpointIngress, sent(&packet), 1440), (Outcome::Encapsulated, Some(out)));
-    assert_eq!(run(Hook::EndpointIngress, sent(&packet), 1441).0, Outcome::AnsweredTooBig);
+    assert_eq!(run(Hook::EndpointIngress, sent(&packet), 1440), (Outcome::Encapsulated, Some(out), true));
+    let (refused, _, unsegmented) = run(Hook::EndpointIngress, sent(&packet), 1441);
+    assert_eq!((refused, unsegmented), (Outcome::AnsweredTooBig, false));
     let inner = Ipv4::new(REMOTE, LOCAL, packet::TCP, segment);
     let delivered = inner.frame(LOCAL_MAC, BRIDGE_MAC);
     let arrived = arrived(&received(&inner));
-    assert_eq!(run(Hook::UplinkIngress, arrived, 1440), (Outcome::Decapsulated, Some(delivered)));
+    assert_eq!(run(Hook::UplinkIngress, arrived, 1440), (Outcome::Decapsulated, Some(delivered), true));
 }
 
 #[test]
