@@ -7,7 +7,6 @@
 #![no_main]
 
 mod act;
-mod bench;
 #[cfg(feature = "log")]
 mod log;
 mod loops;

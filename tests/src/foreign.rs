@@ -20,9 +20,10 @@ use crate::{
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const PROG_ATTACH: libc::c_long = 8;
+pub(crate) const TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
 
-const SCHED_CLS: u32 = 3;
+pub(crate) const SCHED_CLS: u32 = 3;
 pub(crate) const PROG_XDP: u32 = 6;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const CGROUP_INET4_CONNECT: u32 = 10;
@@ -54,6 +55,28 @@ struct Load {
     name: [u8; 16],
     ifindex: u32,
     attach_type: u32,
+}
+
+/// The head of `union bpf_attr` for BPF_PROG_TEST_RUN.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct TestRun {
+    pub(crate) program: u32,
+    pub(crate) result: u32,
+    pub(crate) size_in: u32,
+    pub(crate) size_out: u32,
+    pub(crate) data_in: u64,
+    pub(crate) data_out: u64,
+    pub(crate) repeat: u32,
+    pub(crate) duration: u32,
+    pub(crate) context_in_size: u32,
+    pub(crate) context_out_size: u32,
+    pub(crate) context_in: u64,
+    pub(crate) context_out: u64,
+    pub(crate) flags: u32,
+    pub(crate) cpu: u32,
+    pub(crate) batch_size: u32,
+    pub(crate) pad: u32,
 }
 
 /// The head of `union bpf_attr` for the other commands, whose first fields have four bytes.

@@ -7,36 +7,14 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable as _;
 use nix::net::if_::if_nametoindex;
 
 use crate::{
-    foreign::{self, Insn},
+    foreign::{self, Insn, TEST_RUN, TestRun},
     site::Site,
     sys::bpf,
 };
-
-/// The head of `union bpf_attr` for BPF_PROG_TEST_RUN.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct TestRun {
-    program: u32,
-    result: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_in_size: u32,
-    context_out_size: u32,
-    context_in: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    pad: u32,
-}
 
 /// Sends frames out of a device.
 pub struct LiveFrames<'s> {
@@ -61,7 +39,6 @@ impl<'s> LiveFrames<'s> {
     /// # Errors
     /// The kernel refuses.
     pub fn send(&self, frame: &[u8], times: u32) -> io::Result<()> {
-        const TEST_RUN: libc::c_long = 10;
         const LIVE: u32 = 1 << 1;
         let mut attr = TestRun {
             program: self.program.as_raw_fd() as u32,
@@ -69,7 +46,7 @@ impl<'s> LiveFrames<'s> {
             data_in: frame.as_ptr().expose_provenance() as u64,
             repeat: times,
             flags: LIVE,
-            ..Zeroable::zeroed()
+            ..TestRun::zeroed()
         };
         self.site.inside(|| bpf(TEST_RUN, &mut attr).map(drop))
     }

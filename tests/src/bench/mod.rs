@@ -7,6 +7,7 @@ pub mod api;
 pub mod clock;
 pub mod fan;
 pub mod flood;
+mod floor;
 pub mod flows;
 pub mod load;
 pub mod processors;

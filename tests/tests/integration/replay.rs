@@ -16,7 +16,6 @@ use fanlight_tests::packet::{self, Ipv4};
 
 mod agreement;
 mod answers;
-mod cost;
 mod early;
 mod egress;
 mod ingress;

@@ -19,7 +19,6 @@
 //! A redirection shows as an action only: the frame is as the program left it, before the kernel fills in the
 //! link-layer addresses of the next hop.
 
-mod cost;
 mod engine;
 mod input;
 mod output;
@@ -28,7 +27,6 @@ mod served;
 use crate::kernel::bpf;
 
 pub use self::{
-    cost::{Cost, Spread, cost},
     engine::{Action, Engine, Setup, Verdict},
     input::{Packet, packets},
     output::{Capture, json_line},

@@ -42,7 +42,6 @@ use aya::maps::MapData;
 use control::observed::XdpMode;
 use dataplane_common::{abi::PathRecord, outcome::Hook};
 
-pub(crate) use self::private::Context;
 pub use self::tables::MapMemory;
 pub use self::{
     config_map::ConfigMap,
@@ -55,7 +54,7 @@ pub use self::{
     look::Look,
     object::{GENERIC_EARLY, LoadedProgram, program_name},
     paths::{PathMap, uptime},
-    private::{Private, TestRun, bench},
+    private::{Context, Private, TestRun},
     probe::Mechanism,
     services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
     stages::stage_name,

@@ -19,21 +19,17 @@ use super::{
     tables::Tables,
 };
 
-/// Programs that the others are measured against.
-pub mod bench {
-    /// Does nothing.
-    pub const EMPTY: &str = "bench_empty";
-    /// Prepends a constant header.
-    pub const FLOOR: &str = "bench_floor";
-}
-
 /// What the kernel takes beside a frame, by its place in `struct __sk_buff` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Context {
-    pub(crate) mark: u32,
-    pub(crate) ifindex: u32,
-    pub(crate) gso_segs: u32,
-    pub(crate) gso_size: u32,
+pub struct Context {
+    /// The mark.
+    pub mark: u32,
+    /// The interface that it comes in by; 0: none.
+    pub ifindex: u32,
+    /// Packets that a super-packet stands for.
+    pub gso_segs: u32,
+    /// Bytes of payload in each; 0: it is a single packet.
+    pub gso_size: u32,
 }
 
 impl Context {
@@ -126,7 +122,7 @@ impl Private {
     }
 
     /// Runs a program once on a frame (BPF_PROG_TEST_RUN). Redirections only show as the returned action.
-    pub(crate) fn run(&self, name: &str, frame: &[u8], context: Context) -> Result<TestRun> {
+    pub fn run(&self, name: &str, frame: &[u8], context: Context) -> Result<TestRun> {
         /// More than any program adds.
         const ROOM: usize = 256;
         let mut output = vec![0; frame.len() + ROOM];
