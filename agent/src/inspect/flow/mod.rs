@@ -158,7 +158,8 @@ impl Joiner {
     /// Takes an entry; gives the flow that it completes.
     pub fn add(&mut self, table: FlowTable, key: &FlowKey, record: &FlowRecord) -> Option<Flow> {
         let live = LiveFlow::new(record);
-        if record.service == FlowRecord::DIRECT || !live.lives(key.protocol, self.now) {
+        let is_over = !live.lives(key.protocol, self.now);
+        if record.service == FlowRecord::DIRECT || is_over && table == FlowTable::Unconfirmed {
             return None;
         }
         let (forward, backend) = if live.is_reply() {
@@ -175,9 +176,9 @@ impl Joiner {
             self.unconfirmed.entry(forward).and_modify(|known| *known = known.with(part)).or_insert(part);
             return None;
         }
-        // Its entries in `unconfirmed` are left over from before.
-        if !self.unconfirmed.is_empty() {
-            self.unconfirmed.remove(&forward);
+        self.forget_unconfirmed(&forward, record.seen);
+        if is_over {
+            return None;
         }
         match self.halves.remove(&forward) {
             Some(other) => self.flow(&forward, &part.with(other)),
@@ -185,6 +186,14 @@ impl Joiner {
                 self.halves.insert(forward, part);
                 None
             }
+        }
+    }
+
+    /// What a confirmed flow has in `unconfirmed` is left over from before. What came later is of another flow.
+    fn forget_unconfirmed(&mut self, forward: &FlowKey, confirmed: u32) {
+        let is_left = |part: &Part| idle(part.seen, confirmed) > 0 || part.seen == confirmed;
+        if !self.unconfirmed.is_empty() && self.unconfirmed.get(forward).is_some_and(is_left) {
+            self.unconfirmed.remove(forward);
         }
     }
 

@@ -112,6 +112,20 @@ fn what_is_left_in_unconfirmed_of_an_established_flow_is_not_told_twice() {
 }
 
 #[test]
+fn what_is_left_in_unconfirmed_of_a_flow_that_is_over_is_not_told_at_all() {
+    let mut closed = entries(40_000, 0, State::Closed);
+    closed.iter_mut().for_each(|(_, record)| record.seen = NOW - 25_000);
+    let mut left = entries(40_000, 0, State::Answered);
+    left.iter_mut().for_each(|(_, record)| record.seen = NOW - 25_001);
+    let all =
+        |left, closed| [in_table(FlowTable::Unconfirmed, left), in_table(FlowTable::Flows, closed)].concat();
+    assert_eq!(joined(&all(left, closed)), []);
+    let next = entries(40_000, 0, State::Answered);
+    let states: Vec<_> = joined(&all(next, closed)).iter().map(|flow| flow.state.name()).collect();
+    assert_eq!(states, ["answered"], "the next flow from the same port");
+}
+
+#[test]
 fn a_side_that_closes_or_resets_shows() {
     for (state, name) in [(State::Closing, "closing"), (State::Reset, "reset"), (State::Closed, "closed")] {
         for side in [0, 1] {
