@@ -308,14 +308,17 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict {
     let destination = u32::from_be(rewrite.dst);
     let fan = fan_of(input.config, destination);
+    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
     if let Some(fan) = fan
         && destination == fan.gateway
         && in_slice(fan, destination)
+        && (by_stack || ip.header.ttl > 0)
     {
         return Verdict::forward(rewrite, Out::STACK);
     }
-    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    if !by_stack && ip.header.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
+    // The last hop may be this host.
+    let is_last = |address| ip.header.ttl == 1 && destination == address;
+    if !by_stack && ip.header.ttl <= 1 && !is_last(fan_in(input.config, sender.fan).address) {
         return expired(input, sender, ip);
     }
     let Some(fan) = fan else { return route(input, sender, ip, rewrite) };

@@ -176,6 +176,16 @@ fn an_echo_request_to_a_vip_is_answered_and_one_on_its_last_hop_is_told() {
 }
 
 #[test]
+fn a_flow_to_a_process_of_the_host_ends_where_its_packets_have_no_hop_left() {
+    let world = serving(GATEWAY);
+    let sent = |ttl| named(&datagram(LOCAL, VIP).with(22, &[ttl]).sent_by_endpoint(&world));
+    let begun = sent(64);
+    assert_eq!(named(&answer(GATEWAY, VIP).sent_by_host(&world)), "from VIP to LOCAL, deliver to 7");
+    assert_eq!(sent(1), begun, "the host is the last hop");
+    assert_eq!(sent(0), Outcome::DropTtlExceeded.name());
+}
+
+#[test]
 fn a_packet_too_large_for_the_way_to_its_backend_is_answered() {
     let world = serving(REMOTE);
     let large = Frame::new(LOCAL, VIP, PROTO_UDP, &{
