@@ -5,11 +5,11 @@ use network_types::eth::EthHdr;
 use crate::{
     abi::{Config, EndpointRecord, FanRecord, FlowKey, MAX_FANS, PathRecord, TRACKED_MARK},
     codegen::{off_the_common_way, unknown},
+    ct::{Flows, Tuple},
     fan, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
     verdict::{Action, Answer, Case, Kind, Out, Party, Verdict, With},
-    vip::{Services, Tuple},
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
 };
 
@@ -86,7 +86,10 @@ impl Context for Meta {
 }
 
 /// The tables that decisions read, and those of flows, which they write.
-pub trait Tables: Services {
+pub trait Tables: Flows {
+    /// Whether a client may be sent another refusal by ICMP, which counts as sent then
+    /// ([`REFUSALS_PER_SECOND`](crate::abi::REFUSALS_PER_SECOND)).
+    fn may_refuse(&self, client: u32) -> bool;
     /// Fans and devices of this node; `None` before the agent has written them.
     fn config(&self) -> Option<&Config>;
     /// The endpoint of this host with an overlay address.

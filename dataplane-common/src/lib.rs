@@ -12,15 +12,16 @@ extern crate alloc;
 pub mod abi;
 pub mod checksum;
 pub mod codegen;
+pub mod ct;
 pub mod decide;
 pub mod ecn;
 pub mod fan;
 pub mod icmp;
+pub mod lb;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 pub mod outcome;
 pub mod packet;
 pub mod tcp;
 pub mod verdict;
-pub mod vip;
 pub mod wire;

@@ -15,8 +15,9 @@ use crate::{
         BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey,
         LiveFlow, ServiceWord, VipKey,
     },
+    ct::{Flows, Tuple},
     decide::Tables,
-    vip::{Services, Tuple},
+    lb::Services,
 };
 
 /// The tables of one node.
@@ -46,11 +47,11 @@ pub struct Balancer {
     /// Rings by their first unit.
     pub rings: BTreeMap<u32, Vec<u16>>,
     /// Confirmed connections.
-    pub flows: Flows,
+    pub flows: Entries,
     /// Confirmed flows of datagrams.
-    pub datagrams: Flows,
-    /// Flows whose backend has not.
-    pub unconfirmed: Flows,
+    pub datagrams: Entries,
+    /// Entries whose backend has not.
+    pub unconfirmed: Entries,
     /// Keys whose entries are being taken over.
     pub taken_over: RefCell<BTreeSet<FlowKey>>,
     /// What first fragments became.
@@ -61,7 +62,7 @@ pub struct Balancer {
 
 impl Balancer {
     /// The table of confirmed flows that a key belongs to.
-    pub fn confirmed(&self, key: &FlowKey) -> &Flows {
+    pub fn confirmed(&self, key: &FlowKey) -> &Entries {
         match FlowTable::of(FlowTable::confirmed(key.protocol)) {
             FlowTable::Datagrams => &self.datagrams,
             _ => &self.flows,
@@ -71,9 +72,9 @@ impl Balancer {
 
 /// A flow table of any size.
 #[derive(Clone, Debug, Default)]
-pub struct Flows(RefCell<BTreeMap<FlowKey, &'static LiveFlow>>);
+pub struct Entries(RefCell<BTreeMap<FlowKey, &'static LiveFlow>>);
 
-impl Flows {
+impl Entries {
     /// An entry. It stays readable when the table changes, as an element of a kernel's map does until the program ends:
     /// entries are never freed.
     pub fn get(&self, key: &FlowKey) -> Option<&'static LiveFlow> {
@@ -139,6 +140,10 @@ impl Memory {
 }
 
 impl Tables for Memory {
+    fn may_refuse(&self, _: u32) -> bool {
+        true
+    }
+
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
     }
@@ -190,6 +195,12 @@ impl Services for Memory {
         self.balancer.backends.get(row as usize)
     }
 
+    fn random(&self) -> u32 {
+        4
+    }
+}
+
+impl Flows for Memory {
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
         self.balancer.confirmed(key).get(key)
     }
@@ -232,16 +243,8 @@ impl Services for Memory {
         self.config.snat_ports()
     }
 
-    fn may_refuse(&self, _: u32) -> bool {
-        true
-    }
-
     fn now(&self) -> u32 {
         self.balancer.now.get()
-    }
-
-    fn random(&self) -> u32 {
-        4
     }
 
     fn draft(&self) -> Option<&LiveFlow> {

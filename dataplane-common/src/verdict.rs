@@ -8,9 +8,9 @@ pub use words::{Words, route_of, route_words};
 
 use crate::{
     abi::EndpointRecord,
+    ct::Tuple,
     icmp,
     outcome::{Outcome, Stage},
-    vip::Tuple,
 };
 
 /// What to do with a packet, and the one outcome it is counted as then.

@@ -10,12 +10,12 @@ use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
     codegen::off_the_common_way,
+    ct::Tuple,
     decide::{self, Context, Relayed, Tables},
     ecn,
     outcome::{Hook, Outcome, Stage},
     packet::Packet,
     verdict::{Action, Out, Party, Verdict, Way, Words},
-    vip::Tuple,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, PROTO_IPIP, mac_words},
 };
 use network_types::ip::Ipv4Hdr;

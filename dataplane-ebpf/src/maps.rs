@@ -18,9 +18,10 @@ use dataplane_common::{
         SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, Uplinks, VIP_FILTER_BITS, VipKey,
         backend_bit, counter_index, idle, vip_bit,
     },
+    ct::{Flows, Tuple},
     decide::Tables,
+    lb::Services,
     outcome::{Hook, Outcome, Stage},
-    vip::{Services, Tuple},
 };
 
 use crate::{loops, watch};
@@ -169,6 +170,22 @@ pub struct Maps;
 
 impl Tables for Maps {
     #[inline(always)]
+    fn may_refuse(&self, client: u32) -> bool {
+        let second = self.now() >> 10;
+        if let Some(record) = REFUSALS.get_ptr_mut(client) {
+            // SAFETY: a valid element; CPUs that count at once may lose a count.
+            let record = unsafe { &mut *record };
+            if record.second == second {
+                record.sent += 1;
+                return record.sent <= REFUSALS_PER_SECOND;
+            }
+        }
+        // Where there is no room to count, it is sent.
+        let _ = REFUSALS.insert(client, RefusalRecord { second, sent: 1 }, 0);
+        true
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<&Config> {
         CONFIG.get(0)
     }
@@ -253,6 +270,19 @@ impl Services for Maps {
     }
 
     #[inline(always)]
+    fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
+        loops::any(most, does)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: draws a number.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl Flows for Maps {
+    #[inline(always)]
     fn migrate(&self, key: &FlowKey) -> bool {
         former::migrate(key)
     }
@@ -318,36 +348,9 @@ impl Services for Maps {
     }
 
     #[inline(always)]
-    fn may_refuse(&self, client: u32) -> bool {
-        let second = self.now() >> 10;
-        if let Some(record) = REFUSALS.get_ptr_mut(client) {
-            // SAFETY: a valid element; CPUs that count at once may lose a count.
-            let record = unsafe { &mut *record };
-            if record.second == second {
-                record.sent += 1;
-                return record.sent <= REFUSALS_PER_SECOND;
-            }
-        }
-        // Where there is no room to count, it is sent.
-        let _ = REFUSALS.insert(client, RefusalRecord { second, sent: 1 }, 0);
-        true
-    }
-
-    #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: reads the clock.
         (unsafe { bpf_ktime_get_coarse_ns() } >> SEEN_SHIFT) as u32
-    }
-
-    #[inline(always)]
-    fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
-        loops::any(most, does)
-    }
-
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: draws a number.
-        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

@@ -14,9 +14,9 @@ use dataplane_common::{
         TracePace, Watch,
     },
     codegen::off_the_common_way,
+    ct::Flows as _,
     decide::Tag,
     outcome::{Hook, Outcome},
-    vip::Services as _,
     wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP, TAG_LEN},
 };
 

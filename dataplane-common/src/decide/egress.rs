@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     abi::{FanRecord, PathRecord},
+    ct::{self, Known, Tuple},
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Known, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4},
 };
 
@@ -59,7 +59,7 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
             None => service::to_vip(input, party, ip),
         };
     }
-    let Known { rewrite, is_open } = vip::known_answer(input.packet, ip, ETH_LEN, input.tables);
+    let Known { rewrite, is_open } = ct::known_answer(input.packet, ip, ETH_LEN, input.tables);
     if rewrite.is_kept() && !is_open {
         return pass(Outcome::PassNotOurs);
     }
@@ -130,7 +130,7 @@ fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
     if tracked::is_answer(input.packet, ip, ETH_LEN, (input.tables, input.config)) {
         return Verdict::track(own.slot);
     }
-    let Known { rewrite, is_open } = vip::known_between(input.packet, ip, ETH_LEN, here, input.tables);
+    let Known { rewrite, is_open } = ct::known_between(input.packet, ip, ETH_LEN, here, input.tables);
     if is_open {
         off_the_common_way();
         let kind = if is_switched { Kind::Switched } else { Kind::Between };

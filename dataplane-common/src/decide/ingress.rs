@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
-    checksum, ecn, icmp,
+    checksum,
+    ct::{self, Known, Tuple},
+    ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Known, Tuple},
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
 };
 
@@ -61,7 +62,7 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T
     }
     let Some(fan) = own_address(config, ip.dst) else { return pass(Outcome::PassNotOurs) };
     let party = Party { fan: fan.slot, is_outside: true };
-    let Known { rewrite, is_open } = vip::known_answer(packet, ip, ETH_LEN, tables);
+    let Known { rewrite, is_open } = ct::known_answer(packet, ip, ETH_LEN, tables);
     if is_open {
         off_the_common_way();
         return Verdict::service(Case { kind: Kind::ToClient, fan: fan.slot, party });
@@ -98,7 +99,7 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
     if tracked::is_answer(packet, &inner, INNER, (tables, config)) {
         return Verdict::forward(Tuple::KEPT, Out::decapsulated_tracked(to.slot, tos));
     }
-    let Known { rewrite, is_open } = vip::known_answer(packet, &inner, INNER, tables);
+    let Known { rewrite, is_open } = ct::known_answer(packet, &inner, INNER, tables);
     if is_open {
         off_the_common_way();
         let party = Party { fan: from.slot, is_outside: false };

@@ -4,9 +4,9 @@ use network_types::ip::Ipv4Hdr;
 
 use super::{Out, Tables, fan_in, fan_of, host_of, own_fan_of};
 use crate::{
+    ct::{self, Tuple},
     icmp,
     packet::Packet,
-    vip::{self, Tuple},
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, PLAIN},
 };
 
@@ -40,7 +40,7 @@ pub fn relayed<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<
     if !is_sent || inner.header.vihl != PLAIN || !icmp::may_answer(&inner, kind) {
         return None;
     }
-    let answer = if config.services == 0 { Tuple::KEPT } else { vip::answering(packet, RELAYED, tables) };
+    let answer = if config.services == 0 { Tuple::KEPT } else { ct::answering(packet, RELAYED, tables) };
     let sender = if answer.is_kept() { inner.src } else { u32::from_be(answer.dst) };
     let Some(fan) = own_fan_of(config, sender) else {
         return Some(Relayed { source: fan_in(config, own.slot).address, answer, out: Out::STACK });

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     abi::{BackendRecord, Config, Encapsulation, FlowKey, FlowRecord},
+    ct::{self, Known, Place, Refusal, Segment, Source, Translation, Tuple},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    vip::{self, Known, Place, Refusal, Segment, Source, Translation, Tuple},
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
@@ -65,7 +65,7 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     client: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    let Known { rewrite, is_open } = vip::established(input.packet, ip, ETH_LEN, input.tables);
+    let Known { rewrite, is_open } = ct::established(input.packet, ip, ETH_LEN, input.tables);
     if is_open {
         off_the_common_way();
         return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
@@ -99,7 +99,7 @@ pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, ta
     let Some(inner) = ipv4_at(packet, ingress::INNER) else { return drop(Outcome::DropTruncated) };
     let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
-    let rewrite = vip::from_backend(packet, &inner, ingress::INNER, tables);
+    let rewrite = ct::from_backend(packet, &inner, ingress::INNER, tables);
     ingress::answered(tables, fan_in(config, case.fan), &inner, tos, rewrite)
 }
 
@@ -116,11 +116,11 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
     let is_between = case.kind as u32 != Kind::ToClient as u32;
     let mut rewrite = Tuple::KEPT;
     if !is_between || in_slice(fan_in(config, case.fan), ip.dst) {
-        rewrite = vip::from_backend(packet, ip, ETH_LEN, tables);
+        rewrite = ct::from_backend(packet, ip, ETH_LEN, tables);
     }
     if is_between {
         if rewrite.is_kept() {
-            let Translation { rewrite: direct, refusal } = vip::direct(packet, ip, ETH_LEN, tables);
+            let Translation { rewrite: direct, refusal } = ct::direct(packet, ip, ETH_LEN, tables);
             if refusal.is_some() {
                 return Verdict::begin(case);
             }
@@ -162,17 +162,17 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
     let input = Input { packet, context, tables, config, hook };
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
     if case.kind as u32 > Kind::ToOther as u32 {
-        return between(&input, case, &ip, vip::begin_direct(packet, &ip, ETH_LEN, tables));
+        return between(&input, case, &ip, ct::begin_direct(packet, &ip, ETH_LEN, tables));
     }
     if let Some(verdict) = barred(&input, case.party, &ip) {
         return verdict;
     }
-    if case.kind as u32 == Kind::Opening as u32 && vip::is_begun(packet, &ip, ETH_LEN, tables) {
+    if case.kind as u32 == Kind::Opening as u32 && ct::is_begun(packet, &ip, ETH_LEN, tables) {
         return Verdict::service(Case { kind: Kind::ToVip, ..case });
     }
     let is_first = case.kind as u32 != Kind::ToOther as u32;
     let node = Node { config, tables, hook, client: case.party };
-    let Translation { rewrite, refusal } = vip::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
+    let Translation { rewrite, refusal } = ct::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
     match refusal {
         None => to_party(&input, case.party, &ip, rewrite),
         Some(Refusal::Collision) if is_first => Verdict::begin(Case { kind: Kind::ToOther, ..case }),
@@ -191,7 +191,7 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     if let Some(verdict) = barred(input, client, ip) {
         return verdict;
     }
-    let Translation { rewrite, refusal } = vip::to_vip(input.packet, ip, ETH_LEN, input.tables);
+    let Translation { rewrite, refusal } = ct::to_vip(input.packet, ip, ETH_LEN, input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
         Some(_) if answers_publication(input, ip) => Verdict::track(client.fan),
@@ -308,17 +308,14 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict {
     let destination = u32::from_be(rewrite.dst);
     let fan = fan_of(input.config, destination);
-    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
     if let Some(fan) = fan
         && destination == fan.gateway
         && in_slice(fan, destination)
-        && (by_stack || ip.header.ttl > 0)
     {
         return Verdict::forward(rewrite, Out::STACK);
     }
-    // The last hop may be this host.
-    let is_last = |address| ip.header.ttl == 1 && destination == address;
-    if !by_stack && ip.header.ttl <= 1 && !is_last(fan_in(input.config, sender.fan).address) {
+    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
+    if !by_stack && ip.header.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
         return expired(input, sender, ip);
     }
     let Some(fan) = fan else { return route(input, sender, ip, rewrite) };

@@ -8,10 +8,10 @@ use super::{Context, Tables, fan_of, ipv4_frame, pass};
 use crate::{
     abi::{Config, FlowKey},
     codegen::off_the_common_way,
+    ct::{self, Segment},
     outcome::Outcome,
     packet::Packet,
     verdict::Verdict,
-    vip::{self, Segment},
     wire::{ETH_LEN, Ipv4},
 };
 
@@ -75,7 +75,7 @@ pub(super) fn is_answer<P: Packet + ?Sized, T: Tables>(
         return false;
     }
     off_the_common_way();
-    let key = match vip::flow_key(packet, ip, offset) {
+    let key = match ct::flow_key(packet, ip, offset) {
         Some(key) if !ip.is_fragment() => key,
         _ => FlowKey::new(ip.src.to_be(), ip.dst.to_be(), 0, 0, ip.header.proto),
     };

@@ -1,7 +1,7 @@
 //! Verdicts as words: what one program hands to the next, a tail call away.
 
 use super::{Answer, Case, Kind, Party, With};
-use crate::{outcome::Outcome, vip::Tuple};
+use crate::{ct::Tuple, outcome::Outcome};
 
 /// What one program hands to the next: the words for which the kernel's packet has room (`skb->cb`), less the first, which
 /// is the hook's number.

@@ -2,13 +2,13 @@
 
 use dataplane_common::{
     checksum,
+    ct::Tuple,
     decide::{Context, RELAYED},
     icmp,
     outcome::Hook,
     packet::Packet,
     tcp,
     verdict::{Answer, With},
-    vip::Tuple,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, TcpHdr},
 };
 use network_types::ip::Ipv4Hdr;

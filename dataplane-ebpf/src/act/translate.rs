@@ -3,8 +3,8 @@
 use dataplane_common::{
     checksum,
     codegen::off_the_common_way,
+    ct::Tuple,
     packet::Packet,
-    vip::Tuple,
     wire::{IPV4_LEN, IcmpHdr, Ipv4Ports, Ipv4Words, PROTO_ICMP, PROTO_TCP},
 };
 

@@ -17,11 +17,11 @@ use control::{
 };
 use dataplane_common::{
     abi::{FlowKey, FlowRecord, SEEN_SHIFT, ServiceWord, VipKey, idle},
+    ct::{Flows as _, Segment, Tuple},
     decide,
     fan::host_of,
     outcome::Outcome,
     packet::Packet as _,
-    vip::{Segment, Services as _, Tuple},
     wire::Ipv4,
 };
 use serde::Serialize;

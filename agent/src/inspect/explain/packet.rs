@@ -53,8 +53,8 @@ fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use dataplane_common::{
+        ct::Segment,
         packet::Packet as _,
-        vip::Segment,
         wire::{Ipv4, Ipv4Words},
     };
 

@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
+    ct::Tuple,
     decide::{self, Tables},
     outcome::Outcome,
     verdict::{Action, Verdict, Way, route_of},
-    vip::Tuple,
 };
 
 /// What a decision comes to.

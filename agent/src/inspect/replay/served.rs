@@ -3,9 +3,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use control::service::{Protocol, Service, Vip};
 use dataplane_common::{
     abi::{FlowKey, FlowRecord},
+    ct,
     outcome::Outcome,
     packet::Packet as _,
-    vip,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_IPIP},
 };
 
@@ -71,7 +71,7 @@ fn key_of(frame: &[u8]) -> Option<FlowKey> {
     let outer = Ipv4::new(frame.read(ETH_LEN)?);
     let offset = if outer.header.proto == PROTO_IPIP { ETH_LEN + IPV4_LEN } else { ETH_LEN };
     let ip = Ipv4::new(frame.read(offset)?);
-    vip::flow_key(frame, &ip, offset)
+    ct::flow_key(frame, &ip, offset)
 }
 
 /// The VIP that a packet is sent to: an exact port wins over any port.

@@ -12,8 +12,9 @@ use dataplane_common::{
         BackendRecord, Config, EndpointRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord,
         VipKey,
     },
+    ct::{Flows, Tuple},
     decide::Tables,
-    vip::{Services, Tuple},
+    lb::Services,
 };
 
 use super::{
@@ -72,6 +73,10 @@ impl<'d> Look<'d> {
 }
 
 impl Tables for Look<'_> {
+    fn may_refuse(&self, _: u32) -> bool {
+        true
+    }
+
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
     }
@@ -122,6 +127,12 @@ impl Services for Look<'_> {
         self.datapath.services().row(row).map(|record| self.backends.keep(record))
     }
 
+    fn random(&self) -> u32 {
+        self.random
+    }
+}
+
+impl Flows for Look<'_> {
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
         if self.forgotten.borrow().contains(key) {
             return None;
@@ -163,16 +174,8 @@ impl Services for Look<'_> {
         self.config.snat_ports()
     }
 
-    fn may_refuse(&self, _: u32) -> bool {
-        true
-    }
-
     fn now(&self) -> u32 {
         self.now
-    }
-
-    fn random(&self) -> u32 {
-        self.random
     }
 
     fn draft(&self) -> Option<&LiveFlow> {

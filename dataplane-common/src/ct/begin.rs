@@ -1,36 +1,23 @@
-//! The first packet of a flow: which backend, and under which port.
+//! The first packet of a flow: its backend, and the port under which that knows the client.
 
-use super::{Place, Refusal, Segment, Services, Source, Translation, Tuple, flow, fragment};
+use super::{Flows, Place, Refusal, Segment, Source, Translation, Tuple, flow, fragment};
 use crate::{
-    abi::{BackendRecord, FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State, VipKey, mix},
+    abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State},
     codegen::off_the_common_way,
-    icmp,
+    icmp, lb,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
 };
 
 /// How many other ports are tried where the client's own is taken, or shared with others.
 const TRIES: u32 = 128;
-/// How many slots are looked into for another backend. Of two with weights of 1 and 10 the second is missed once in 450 times.
-const SLOTS: u32 = 64;
-
 /// The client gets another port from the start: other clients use its address, too.
 const NEEDS_OTHER: u8 = FlowRecord::SHARED_SOURCE | FlowRecord::HOST_SOURCE;
-
-/// The hash that picks a ring's slot: the same on every node, so that a flow finds its backend without its entry.
-#[inline(always)]
-pub const fn slot_hash(key: &FlowKey) -> u32 {
-    const SEED: u32 = 0x9e37_79b9;
-    let ports = (u16::from_be(key.sport) as u32) << 16 | u16::from_be(key.dport) as u32;
-    let hash = mix(u32::from_be(key.src) ^ SEED);
-    let hash = mix(hash.wrapping_add(u32::from_be(key.dst)));
-    mix(hash.wrapping_add(ports) ^ key.protocol as u32)
-}
 
 /// Begins a flow with its first packet to a VIP: chooses a backend and enters both directions. [`Refusal::Collision`] where no
 /// port towards that backend is free: it may be begun once more, with `another`.
 #[inline(always)]
-pub fn begin<P: Packet + ?Sized, T: Services>(
+pub fn begin<P: Packet + ?Sized, T: Flows>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -50,12 +37,7 @@ pub fn begin<P: Packet + ?Sized, T: Services>(
 
 /// Begins a flow with its first packet straight to a backend: as it is, unless a flow of a service has its answers' key.
 #[inline(always)]
-pub fn begin_direct<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Tuple {
+pub fn begin_direct<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
     match Segment::read(packet, ip, offset) {
         Some(segment) => straight(&segment, &segment.key(ip), tables.now(), tables),
         None => Tuple::KEPT,
@@ -63,7 +45,7 @@ pub fn begin_direct<P: Packet + ?Sized, T: Services>(
 }
 
 #[inline(always)]
-fn choose<T: Services>(
+fn choose<T: Flows>(
     segment: &Segment,
     key: &FlowKey,
     (place, another): (&impl Place, bool),
@@ -73,16 +55,18 @@ fn choose<T: Services>(
     if key.dport == 0 {
         return Translation::refused(Refusal::NoService);
     }
-    let Some((service, word)) = service(key, tables) else { return Translation::refused(Refusal::NoService) };
+    let Some((service, word)) = lb::service(key, tables) else {
+        return Translation::refused(Refusal::NoService);
+    };
     if !icmp::names_a_host(u32::from_be(key.src)) {
         return Translation::refused(Refusal::BadSource);
     }
     if word.flags & ServiceWord::EMPTY != 0 {
         return Translation::refused(Refusal::NoBackend);
     }
-    let hash = if word.flags & ServiceWord::RANDOM != 0 { tables.random() } else { slot_hash(key) };
-    let picked = if another { pick_other(word, hash, tables) } else { pick(word, hash, tables) };
-    let Some((row, backend)) = picked else { return Translation::refused(Refusal::NoBackend) };
+    let Some((row, backend)) = lb::choose(word, key, another, tables) else {
+        return Translation::refused(Refusal::NoBackend);
+    };
     let Some(draft) = tables.draft() else { return Translation::refused(Refusal::Collision) };
     first_packet(draft, segment, now);
     draft.service.set(service as u16);
@@ -139,7 +123,7 @@ fn first_packet(draft: &LiveFlow, segment: &Segment, now: u32) {
 }
 
 #[inline(always)]
-fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
+fn straight<T: Flows>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Tuple {
     let Some(draft) = tables.draft() else { return Tuple::KEPT };
     first_packet(draft, segment, now);
     draft.src.set(key.src);
@@ -151,26 +135,10 @@ fn straight<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T)
     if rewrite.sport == key.sport { Tuple::KEPT } else { rewrite }
 }
 
-/// The service of the exact port, else of any port.
-#[inline(always)]
-fn service<T: Services>(key: &FlowKey, tables: &T) -> Option<(u32, ServiceWord)> {
-    let exact = VipKey { address: key.dst, port: key.dport, protocol: key.protocol, pad: 0 };
-    tables.service(&exact).or_else(|| tables.service(&VipKey { port: 0, ..exact }))
-}
-
-/// A backend of the service, by its ring.
-#[inline(always)]
-fn pick<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &BackendRecord)> {
-    let place = if word.log2_bits == 0 { 0 } else { tables.ring_slot(word, word.slot(hash))? };
-    let row = word.base + place;
-    let backend = tables.backend(row)?;
-    if backend.flags & BackendRecord::GONE == 0 { Some((row, backend)) } else { None }
-}
-
 /// Enters both directions, the reply first: where its key is another flow's, the client gets another port. So does every
 /// client whose flow comes from an address that others use too.
 #[inline(always)]
-fn enter<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> Translation {
+fn enter<T: Flows>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> Translation {
     if !find_port(key, draft, now, tables) || !tables.enter_unconfirmed(key, &draft.record(), true) {
         return Translation::refused(Refusal::Collision);
     }
@@ -178,25 +146,10 @@ fn enter<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> 
     Translation::rewritten(draft.rewrite())
 }
 
-/// Another backend than the one that the hash picks; that one where there seems to be no other.
-#[inline(always)]
-fn pick_other<T: Services>(word: ServiceWord, hash: u32, tables: &T) -> Option<(u32, &BackendRecord)> {
-    let (row, _) = pick(word, hash, tables)?;
-    let mut other = row;
-    let found = &mut other;
-    tables.any(SLOTS, move |attempt| {
-        if let Some((row_there, _)) = pick(word, mix(hash.wrapping_add(attempt)), tables) {
-            *found = row_there;
-        }
-        *found != row
-    });
-    Some((other, tables.backend(other)?))
-}
-
 /// Finds a port of the client's under which the backend's answers are no other flow's, and enters them. What is over gives way
 /// once no port was found that is free.
 #[inline(always)]
-fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
+fn find_port<T: Flows>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
     let flags = draft.flags.get();
     let tries_own = flags & NEEDS_OTHER == 0;
     draft.sport.set(key.sport);
@@ -217,7 +170,7 @@ fn find_port<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T)
 
 /// Whether another flow has the key of the answers in a former table: these are not looked into for every port that is tried.
 #[inline(always)]
-fn is_taken_formerly<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
+fn is_taken_formerly<T: Flows>(key: &FlowKey, draft: &LiveFlow, now: u32, tables: &T) -> bool {
     let reply_key = draft.rewrite().answered(key.protocol);
     if !tables.migrate(&reply_key) {
         return false;
@@ -227,15 +180,15 @@ fn is_taken_formerly<T: Services>(key: &FlowKey, draft: &LiveFlow, now: u32, tab
 
 /// The port that a flow tries at this attempt.
 #[inline(always)]
-fn snat_port<T: Services>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
+fn snat_port<T: Flows>(key: &FlowKey, attempt: u32, tables: &T) -> u16 {
     let (first, count) = tables.snat_ports();
-    let offset = slot_hash(key).wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
+    let offset = lb::slot_hash(key).wrapping_add(attempt.wrapping_mul(613)) % u32::from(count.max(1));
     first.wrapping_add(offset as u16).to_be()
 }
 
 /// Enters the answers of a flow under their key, if that is no other flow's. Of two processors that claim one, one gets it.
 #[inline(always)]
-fn claim<T: Services>(key: &FlowKey, draft: &LiveFlow, (takes, now): (bool, u32), tables: &T) -> bool {
+fn claim<T: Flows>(key: &FlowKey, draft: &LiveFlow, (takes, now): (bool, u32), tables: &T) -> bool {
     let reply_key = draft.rewrite().answered(key.protocol);
     let reply = flow::other_record(key, &draft.record());
     let may_be_had =

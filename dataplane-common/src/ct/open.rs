@@ -1,7 +1,7 @@
 //! What packets of services need that belong to no established flow, but to one that begins, ends, or is spoken about.
 
 use super::{
-    Refusal, Services, Translation, flow, fragment, quote,
+    Flows, Refusal, Translation, flow, fragment, quote,
     segment::{Segment, Tuple},
 };
 use crate::{
@@ -13,12 +13,7 @@ use crate::{
 
 /// What becomes of a packet to an address that may be a VIP; [`Refusal::Unknown`] where it begins a flow.
 #[inline(always)]
-pub fn to_vip<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Translation {
+pub fn to_vip<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Translation {
     if ip.is_later_fragment() {
         return fragment::later_to_vip(ip, tables);
     }
@@ -34,7 +29,7 @@ pub fn to_vip<P: Packet + ?Sized, T: Services>(
 }
 
 #[inline(always)]
-fn whole<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
+fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
     let key = segment.key(ip);
     let now = tables.now();
     tables.migrate(&key);
@@ -60,7 +55,7 @@ fn whole<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
 
 /// Whether a packet belongs to a flow that is not confirmed.
 #[inline(always)]
-pub fn is_begun<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> bool {
+pub fn is_begun<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> bool {
     let Some(segment) = Segment::read(packet, ip, offset) else { return false };
     let key = segment.key(ip);
     tables.unconfirmed(&key).is_some_and(|unconfirmed| unconfirmed.lives(key.protocol, tables.now()))
@@ -68,7 +63,7 @@ pub fn is_begun<P: Packet + ?Sized, T: Services>(packet: &P, ip: &Ipv4, offset: 
 
 /// Goes on with a client's flow by its next packet; not when the key of its answers has become another flow's.
 #[inline(always)]
-fn continued<T: Services>(
+fn continued<T: Flows>(
     segment: &Segment,
     key: &FlowKey,
     flow: &LiveFlow,
@@ -94,7 +89,7 @@ fn continued<T: Services>(
 /// The other direction of a confirmed flow, which its `record` tells; it is entered anew where it is gone. `None` where another
 /// flow has its key.
 #[inline(always)]
-fn other_half<'t, T: Services>(
+fn other_half<'t, T: Flows>(
     key: &FlowKey,
     record: &FlowRecord,
     now: u32,
@@ -120,7 +115,7 @@ fn other_half<'t, T: Services>(
 
 /// A packet of a flow that is not confirmed yet, or of none.
 #[inline(always)]
-fn unconfirmed<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Translation {
+fn unconfirmed<T: Flows>(segment: &Segment, key: &FlowKey, now: u32, tables: &T) -> Translation {
     if let Some(unconfirmed) = tables.unconfirmed(key)
         && unconfirmed.lives(key.protocol, now)
     {
@@ -141,7 +136,7 @@ fn unconfirmed<T: Services>(segment: &Segment, key: &FlowKey, now: u32, tables: 
 /// The client's next packet in an unconfirmed flow: it may confirm it. Datagrams that nobody answers keep their flow. False
 /// where the flow's answers are not known any more: it begins anew.
 #[inline(always)]
-fn spoken<T: Services>(
+fn spoken<T: Flows>(
     segment: &Segment,
     key: &FlowKey,
     tuple: &Tuple,
@@ -167,12 +162,7 @@ fn spoken<T: Services>(
 
 /// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
 #[inline(always)]
-pub fn from_backend<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Tuple {
+pub fn from_backend<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
     if ip.is_later_fragment() {
         off_the_common_way();
         return tables.fragment(&fragment::key(ip));
@@ -189,7 +179,7 @@ pub fn from_backend<P: Packet + ?Sized, T: Services>(
 }
 
 #[inline(always)]
-fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
+fn answer<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
     let key = segment.key(ip);
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Tuple::KEPT;
@@ -214,12 +204,7 @@ fn answer<T: Services>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
 /// What the addresses of a packet straight to an address that may be a backend become: where the answers would be taken
 /// for those of a flow of a service, it gets another port. [`Refusal::Unknown`] where it begins a flow.
 #[inline(always)]
-pub fn direct<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Translation {
+pub fn direct<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Translation {
     if ip.is_fragment() {
         return Translation::KEPT;
     }
@@ -255,7 +240,7 @@ pub fn direct<P: Packet + ?Sized, T: Services>(
 /// A backend's packet in a flow of table `flows`. While a reopened one is not confirmed, each is remembered with the forward
 /// entry, which the client's acknowledgement meets: the first may be a late one of the former life.
 #[inline(always)]
-fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
+fn replied<T: Flows>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
     let forward_key = reply.rewrite().answered(key.protocol);
     reply.count(segment);
     if reply.state.get() < State::Established as u8 {
@@ -276,7 +261,7 @@ fn replied<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now:
 /// The backend's answer in an unconfirmed flow: remembered with the forward entry, which the client's acknowledgement meets.
 /// UDP needs no more.
 #[inline(always)]
-fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
+fn answered<T: Flows>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u32, tables: &T) -> Tuple {
     let forward_key = reply.rewrite().answered(key.protocol);
     if let Some(forward) = tables.unconfirmed(&forward_key)
         && !segment.is_reset()
@@ -296,7 +281,7 @@ fn answered<T: Services>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now
 /// answer without its own would reach the client as the backend's, and silence whoever only listens. `sequence` is what the
 /// backend has acknowledged, `answered` the bytes of its answer where that is what confirms.
 #[inline(always)]
-fn confirm<T: Services>(
+fn confirm<T: Flows>(
     key: &FlowKey,
     reply_key: &FlowKey,
     unconfirmed: &LiveFlow,

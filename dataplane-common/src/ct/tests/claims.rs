@@ -44,6 +44,12 @@ impl Services for Beside<'_> {
         self.tables.backend(row)
     }
 
+    fn random(&self) -> u32 {
+        self.tables.random()
+    }
+}
+
+impl Flows for Beside<'_> {
     fn flow(&self, key: &FlowKey) -> Option<&LiveFlow> {
         self.tables.flow(key)
     }
@@ -90,16 +96,8 @@ impl Services for Beside<'_> {
         self.tables.snat_ports()
     }
 
-    fn may_refuse(&self, client: u32) -> bool {
-        self.tables.may_refuse(client)
-    }
-
     fn now(&self) -> u32 {
         self.tables.now()
-    }
-
-    fn random(&self) -> u32 {
-        self.tables.random()
     }
 
     fn draft(&self) -> Option<&LiveFlow> {

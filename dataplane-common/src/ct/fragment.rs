@@ -1,6 +1,6 @@
 //! Fragments: the first alone has ports, the others follow it by what they have in common (RFC 791, section 3.2).
 
-use super::{Refusal, Services, Translation, Tuple};
+use super::{Flows, Refusal, Translation, Tuple};
 use crate::{abi::FragmentKey, codegen::off_the_common_way, wire::Ipv4};
 
 /// What the fragments of a packet have in common.
@@ -17,7 +17,7 @@ pub(super) fn key(ip: &Ipv4) -> FragmentKey {
 
 /// A fragment to a VIP that is not its packet's first.
 #[inline(always)]
-pub(super) fn later_to_vip<T: Services>(ip: &Ipv4, tables: &T) -> Translation {
+pub(super) fn later_to_vip<T: Flows>(ip: &Ipv4, tables: &T) -> Translation {
     off_the_common_way();
     let addresses = tables.fragment(&key(ip));
     if addresses.is_kept() {
@@ -29,7 +29,7 @@ pub(super) fn later_to_vip<T: Services>(ip: &Ipv4, tables: &T) -> Translation {
 
 /// Remembers what the first fragment of a packet became.
 #[inline(always)]
-pub(super) fn remember<T: Services>(ip: &Ipv4, first: &Tuple, tables: &T) {
+pub(super) fn remember<T: Flows>(ip: &Ipv4, first: &Tuple, tables: &T) {
     if !first.is_kept() {
         tables.remember_fragment(&key(ip), &Tuple::addresses(first.src, first.dst));
     }

@@ -1,7 +1,7 @@
 //! ICMP errors about packets of flows: they go to the party that knows the flow, with the quoted packet as that party
 //! sent it (RFC 5508, section 4).
 
-use super::{Refusal, Services, Translation, Tuple};
+use super::{Flows, Refusal, Translation, Tuple};
 use crate::{
     abi::{FlowKey, LiveFlow},
     codegen::off_the_common_way,
@@ -39,7 +39,7 @@ fn key_answering<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<FlowKe
 
 /// The living entry of a flow, confirmed or not.
 #[inline(always)]
-fn entry<'t, T: Services>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> {
+fn entry<'t, T: Flows>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> {
     let now = tables.now();
     tables.migrate(key);
     let lives = |flow: &&LiveFlow| flow.lives(key.protocol, now);
@@ -51,7 +51,7 @@ fn entry<'t, T: Services>(key: &FlowKey, tables: &'t T) -> Option<&'t LiveFlow> 
 
 /// An error to a VIP: about an answer of the backend, which the client did not take.
 #[inline(always)]
-pub(super) fn to_vip<P: Packet + ?Sized, T: Services>(
+pub(super) fn to_vip<P: Packet + ?Sized, T: Flows>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -67,7 +67,7 @@ pub(super) fn to_vip<P: Packet + ?Sized, T: Services>(
 
 /// An error to a client: about what it sent to its VIP, from the backend or somebody on the way there.
 #[inline(always)]
-pub(super) fn from_backend<P: Packet + ?Sized, T: Services>(
+pub(super) fn from_backend<P: Packet + ?Sized, T: Flows>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -79,13 +79,13 @@ pub(super) fn from_backend<P: Packet + ?Sized, T: Services>(
 
 /// What answers the packet quoted at `offset`, which a client of this node sent to its VIP; [`Tuple::KEPT`] where it is of no flow.
 #[inline(always)]
-pub fn answering<P: Packet + ?Sized, T: Services>(packet: &P, offset: usize, tables: &T) -> Tuple {
+pub fn answering<P: Packet + ?Sized, T: Flows>(packet: &P, offset: usize, tables: &T) -> Tuple {
     off_the_common_way();
     to_client(key_answering(packet, offset), tables)
 }
 
 #[inline(always)]
-fn to_client<T: Services>(key: Option<FlowKey>, tables: &T) -> Tuple {
+fn to_client<T: Flows>(key: Option<FlowKey>, tables: &T) -> Tuple {
     let Some(key) = key else { return Tuple::KEPT };
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Tuple::KEPT;

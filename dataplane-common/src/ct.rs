@@ -1,17 +1,19 @@
-//! Packets to VIPs and from their backends: which flow one belongs to, and what its addresses become.
+//! Connection tracking of services: which flow a packet to a VIP, or from a backend, belongs to, and what its addresses
+//! become.
 //!
 //! A flow is chosen at its first packet and kept in two entries, one a direction. It waits in table `unconfirmed` until the
 //! backend has answered and, for TCP, the client has acknowledged that. Only then a connection moves to table `flows`, which
 //! packets from forged sources therefore never fill, and a flow of datagrams to `datagrams`.
 
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord, VipKey},
+    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow},
     codegen::off_the_common_way,
+    lb::Services,
     packet::Packet,
     wire::Ipv4,
 };
 
-mod choice;
+mod begin;
 mod flow;
 mod fragment;
 mod known;
@@ -19,26 +21,14 @@ mod open;
 mod quote;
 mod segment;
 
-pub use choice::{begin, begin_direct, slot_hash};
+pub use begin::{begin, begin_direct};
 pub use known::{Known, established, known_answer, known_between};
 pub use open::{direct, from_backend, is_begun, to_vip};
 pub use quote::answering;
 pub use segment::{Segment, Tuple};
 
-/// The tables of services and flows.
-pub trait Services {
-    /// Whether there may be a service on an address; wrong answers are only "yes".
-    fn may_be_vip(&self, address: u32) -> bool;
-    /// Whether there is a service on an address.
-    fn is_vip(&self, address: u32) -> bool;
-    /// Whether there may be a backend; wrong answers are only "yes".
-    fn may_be_backend(&self, address: u32, port: u16, protocol: u8) -> bool;
-    /// The service of exactly this key.
-    fn service(&self, key: &VipKey) -> Option<(u32, ServiceWord)>;
-    /// What a slot of a service's ring holds: a backend's place behind the service's first.
-    fn ring_slot(&self, word: ServiceWord, slot: u32) -> Option<u32>;
-    /// A backend by its row.
-    fn backend(&self, row: u32) -> Option<&BackendRecord>;
+/// The tables of flows, beside those of services.
+pub trait Flows: Services {
     /// Has a flow that only a former table knows stand in the present ones; says whether there are former tables. For a
     /// program: before the look-up and not where that finds nothing, which would double what the verifier walks on Linux 6.1.
     fn migrate(&self, _: &FlowKey) -> bool {
@@ -68,18 +58,8 @@ pub trait Services {
     fn remember_fragment(&self, key: &FragmentKey, addresses: &Tuple);
     /// The first of the ports that a translated source gets, and how many there are.
     fn snat_ports(&self) -> (u16, u16);
-    /// Whether a client may be sent another refusal by ICMP, which counts as sent then
-    /// ([`REFUSALS_PER_SECOND`](crate::abi::REFUSALS_PER_SECOND)).
-    fn may_refuse(&self, client: u32) -> bool;
     /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
     fn now(&self) -> u32;
-    /// Whether one of the numbers below `most` does; none is asked for after that. For a program:
-    /// [rule 7](crate::codegen).
-    fn any(&self, most: u32, does: impl FnMut(u32) -> bool) -> bool {
-        (0..most).any(does)
-    }
-    /// Any number.
-    fn random(&self) -> u32;
     /// An entry of no table, in which a flow is drawn up: a program's stack has little room.
     fn draft(&self) -> Option<&LiveFlow>;
     /// Tells whoever watches that a flow was entered.

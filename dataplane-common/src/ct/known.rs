@@ -1,7 +1,7 @@
 //! What most packets of services need: an entry of an established flow, which says all. It is part of every hook's program.
 
 use super::{
-    Services,
+    Flows,
     segment::{Segment, Tuple},
 };
 use crate::{
@@ -34,13 +34,9 @@ impl Known {
 /// What becomes of a client's packet of an established flow; of all others whether one opens a connection that is in no table of
 /// established flows ([`Known::is_open`]).
 #[inline(always)]
-pub fn established<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Known {
-    if ip.is_fragment() {
+pub fn established<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Known {
+    // Without a hop left it ends here, even where this host is its last.
+    if ip.is_fragment() || ip.header.ttl == 0 {
         return Known::NOTHING;
     }
     let Some(segment) = Segment::read(packet, ip, offset) else { return Known::NOTHING };
@@ -62,12 +58,7 @@ pub fn established<P: Packet + ?Sized, T: Services>(
 
 /// What becomes of a packet that may be a backend's answer.
 #[inline(always)]
-pub fn known_answer<P: Packet + ?Sized, T: Services>(
-    packet: &P,
-    ip: &Ipv4,
-    offset: usize,
-    tables: &T,
-) -> Known {
+pub fn known_answer<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Known {
     if ip.is_fragment() {
         off_the_common_way();
         return Known::OPEN;
@@ -81,7 +72,7 @@ pub fn known_answer<P: Packet + ?Sized, T: Services>(
 /// What becomes of a packet between two overlay addresses: a backend's answer, when it goes `here`, or a packet straight to a
 /// backend.
 #[inline(always)]
-pub fn known_between<P: Packet + ?Sized, T: Services>(
+pub fn known_between<P: Packet + ?Sized, T: Flows>(
     packet: &P,
     ip: &Ipv4,
     offset: usize,
@@ -120,7 +111,7 @@ fn quoting<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Known {
 }
 
 #[inline(always)]
-fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
+fn answer_of<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Known::NOTHING;
     }
@@ -137,7 +128,7 @@ fn answer_of<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known
 }
 
 #[inline(always)]
-fn direct<T: Services>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
+fn direct<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     if !tables.may_be_backend(key.dst, key.dport, key.protocol) {
         return Known::NOTHING;
     }
