@@ -23,5 +23,6 @@ pub mod memory;
 pub mod outcome;
 pub mod packet;
 pub mod tcp;
+pub mod tunnel;
 pub mod verdict;
 pub mod wire;

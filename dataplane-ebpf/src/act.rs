@@ -12,11 +12,11 @@ use dataplane_common::{
     codegen::off_the_common_way,
     ct::Tuple,
     decide::{self, Context, Relayed, Tables},
-    ecn,
     outcome::{Hook, Outcome, Stage},
     packet::Packet,
+    tunnel,
     verdict::{Action, Out, Party, Verdict, Way, Words},
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, PROTO_IPIP, mac_words},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, mac_words},
 };
 use network_types::ip::Ipv4Hdr;
 
@@ -29,11 +29,6 @@ use crate::{
 pub mod answer;
 mod translate;
 mod uplink;
-
-/// Initial TTL of outer headers (RFC 1700).
-const OUTER_TTL: u8 = 64;
-/// Don't-fragment, offset 0.
-const OUTER_FRAGS: [u8; 2] = [0x40, 0x00];
 
 /// The action for the kernel and the outcome to count.
 #[inline(always)]
@@ -93,7 +88,7 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
     let Out { way, fan, host, endpoint, tos, is_routed } = out;
     if !rewrite.is_kept() {
         off_the_common_way();
-        let offset = if way.is_carried() { ETH_LEN + IPV4_LEN } else { ETH_LEN };
+        let offset = if way.is_carried() { tunnel::INNER } else { ETH_LEN };
         translate::apply(frame, offset, rewrite)?;
     }
     let action = match way {
@@ -197,35 +192,15 @@ fn go(frame: &mut Frame, hook: Hook, way: Option<uplink::Way>) -> Result<(i32, O
 fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<i32, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-    frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
+    frame.adjust_room(tunnel::OVERHEAD as i32, FLAGS)?;
     let fan = maps::fan(fan).ok_or(Refused)?;
     // Rule 8 of `codegen`.
     let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
-    *outer = outer_header(fan.address, host, inner);
+    *outer = tunnel::header(fan.address, host, inner);
     if routed {
         one_hop_less(inner);
     }
     uplink::send(frame, fan, host, routed)
-}
-
-/// RFC 2003, section 3.1. Identification 0: with don't-fragment set it has no meaning (RFC 6864, section 4.1).
-#[inline(always)]
-fn outer_header(source: u32, destination: u32, inner: &Ipv4Hdr) -> Ipv4Hdr {
-    let inner_len = u16::from_be_bytes(inner.tot_len);
-    let mut outer = Ipv4Hdr {
-        vihl: 0x45,
-        tos: ecn::encapsulate(inner.tos),
-        tot_len: inner_len.wrapping_add(IPV4_LEN as u16).to_be_bytes(),
-        id: [0; 2],
-        frags: OUTER_FRAGS,
-        ttl: OUTER_TTL,
-        proto: PROTO_IPIP,
-        check: [0; 2],
-        src_addr: source.to_be_bytes(),
-        dst_addr: destination.to_be_bytes(),
-    };
-    outer.check = checksum::of_header(&outer);
-    outer
 }
 
 /// TTL one less, the checksum along with it.
@@ -238,7 +213,7 @@ fn one_hop_less(header: &mut Ipv4Hdr) {
 /// Outer header off.
 #[inline(always)]
 fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
-    frame.adjust_room(-(IPV4_LEN as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
+    frame.adjust_room(-(tunnel::OVERHEAD as i32), BPF_F_ADJ_ROOM_FIXED_GSO as u64 | maps::decap_flags())?;
     frame.pop_priority_tag()?;
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
     if tos != headers.ip.tos {

@@ -15,6 +15,7 @@ use dataplane_common::{
     decide::Context,
     outcome::Hook,
     packet::Packet,
+    tunnel,
     verdict::Words,
     wire::{ETH_LEN, Header, IPV4_LEN, TcpHdr},
 };
@@ -27,7 +28,7 @@ pub use early::EarlyFrame;
 /// and a quoted IPv4 header. Not one more: what a driver or TCP left in page fragments, a request makes the kernel copy.
 const fn linear(hook: Hook) -> u32 {
     let bytes = ETH_LEN + IPV4_LEN + size_of::<TcpHdr>();
-    (if hook as u32 == Hook::UplinkIngress as u32 { bytes + IPV4_LEN } else { bytes }) as u32
+    (if hook as u32 == Hook::UplinkIngress as u32 { bytes + tunnel::OVERHEAD } else { bytes }) as u32
 }
 
 /// `PACKET_HOST` of `linux/if_packet.h`: the frame was sent to the receiving interface's own address.

@@ -17,7 +17,8 @@ use dataplane_common::{
     ct::Flows as _,
     decide::Tag,
     outcome::{Hook, Outcome},
-    wire::{ETH_LEN, IPV4_LEN, PROTO_IPIP, TAG_LEN},
+    tunnel,
+    wire::{ETH_LEN, IPV4_LEN, TAG_LEN},
 };
 
 use crate::{
@@ -104,8 +105,8 @@ fn tell(hook: u32, outcome: u32, tags: u32, load: impl Fn(u32, *mut c_void, u32)
     let traced = entry.write(TraceEvent::of_end(time, hook as u8, outcome as u8));
     let start = ETH_LEN as u32 + tags;
     load_head(&load, start, &mut traced.head);
-    if traced.head[PROTOCOL] == PROTO_IPIP {
-        load_head(&load, start + IPV4_LEN as u32, &mut traced.head);
+    if traced.head[PROTOCOL] == tunnel::PROTOCOL {
+        load_head(&load, start + tunnel::OVERHEAD as u32, &mut traced.head);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
 }

@@ -7,8 +7,9 @@ use super::{Context, Tables, ingress::judge, ipv4_frame};
 use crate::{
     outcome::Outcome,
     packet::Packet,
+    tunnel,
     verdict::{Action, Verdict},
-    wire::{ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Header, PROTO_IPIP, TAG_LEN},
+    wire::{ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Header, TAG_LEN},
 };
 
 /// What becomes of a packet at once.
@@ -64,7 +65,7 @@ pub fn early<P: Packet + ?Sized, T: Tables>(packet: &P, context: &impl Context, 
 #[inline(always)]
 fn untagged<P: Packet + ?Sized, T: Tables>(packet: &P, context: &impl Context, tables: &T) -> Early {
     let Some(outer) = ipv4_frame(packet, context) else { return Early::GoOn };
-    if outer.header.proto != PROTO_IPIP {
+    if !tunnel::is_tunnel(&outer) {
         return Early::GoOn;
     }
     let Some(config) = tables.config() else { return Early::GoOn };

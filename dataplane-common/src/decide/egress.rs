@@ -10,7 +10,8 @@ use crate::{
     ct::{self, Known, Tuple},
     outcome::{Hook, Outcome},
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4},
+    tunnel,
+    wire::{ETH_LEN, Ipv4},
 };
 
 /// `endpoint-ingress` and `bridge-ingress`: a packet that an endpoint of this host sends.
@@ -306,7 +307,7 @@ fn host_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
 /// The header describes this frame, and the outer header's 16-bit length has room for it.
 #[inline(always)]
 fn fits(ip: &Ipv4, context: &impl Context) -> bool {
-    !is_cut(ip, context) && ip.total_len + IPV4_LEN as u32 <= u32::from(u16::MAX)
+    !is_cut(ip, context) && tunnel::holds(ip)
 }
 
 /// The frame ends before the length that the header gives.

@@ -11,11 +11,9 @@ use crate::{
     ecn, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP, PROTO_IPIP},
+    tunnel::{self, INNER},
+    wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, Ipv4Words, PLAIN, PROTO_ICMP},
 };
-
-/// Offset of what follows an outer header without options.
-pub(super) const INNER: usize = ETH_LEN + IPV4_LEN;
 
 /// `uplink-ingress`: takes tunnel packets for this host's fans out of the underlay's traffic, learns from ICMP errors
 /// about those that we sent, and serves VIPs to who routes them here. Anything else costs no hash look-up.
@@ -26,7 +24,7 @@ pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
     tables: &T,
 ) -> Verdict {
     let Some(outer) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
-    if outer.header.proto == PROTO_IPIP {
+    if tunnel::is_tunnel(&outer) {
         return decapsulate(packet, context, tables, outer);
     }
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
@@ -230,8 +228,7 @@ fn check<P: Packet + ?Sized>(
     if !inner.is_plain() && !inner.well_formed() {
         return Some(drop(Outcome::DropBadHeader));
     }
-    let truncated = outer.total_len + ETH_LEN as u32 > context.frame_len()
-        || inner.total_len + IPV4_LEN as u32 > outer.total_len;
+    let truncated = outer.total_len + ETH_LEN as u32 > context.frame_len() || !tunnel::is_whole(outer, inner);
     if truncated {
         return Some(drop(Outcome::DropTruncated));
     }
@@ -251,12 +248,13 @@ fn about_tunnel<P: Packet + ?Sized, T: Tables>(
     (tables, config): (&T, &Config),
     outer: &Ipv4,
 ) -> Option<Verdict> {
-    const QUOTE: usize = INNER + size_of::<IcmpHdr>();
+    const MESSAGE: usize = ETH_LEN + IPV4_LEN;
+    const QUOTE: usize = MESSAGE + size_of::<IcmpHdr>();
     let is_whole = outer.total_len + ETH_LEN as u32 <= context.frame_len();
     if outer.has_options() || outer.is_fragment() || !is_whole {
         return None;
     }
-    let message: Option<IcmpHdr> = packet.read(INNER);
+    let message: Option<IcmpHdr> = packet.read(MESSAGE);
     let message = message?;
     if message.kind != icmp::UNREACHABLE && message.kind != icmp::TIME_EXCEEDED {
         return None;
@@ -268,7 +266,7 @@ fn about_tunnel<P: Packet + ?Sized, T: Tables>(
             && quoted.src == fan.address
             && quoted.dst & fan.underlay_mask == fan.underlay
     })?;
-    let is_ours = quoted.header.proto == PROTO_IPIP && quoted.is_plain() && quoted.dont_fragment();
+    let is_ours = tunnel::is_tunnel(&quoted) && quoted.is_plain() && quoted.dont_fragment();
     if !is_ours || !is_intact(packet, outer) {
         return None;
     }
@@ -286,7 +284,7 @@ fn learn<T: Tables>(tables: &T, fan: &FanRecord, quoted: &Ipv4, message: &IcmpHd
     if quoted.total_len <= mtu || mtu < MIN_PATH_MTU {
         return None;
     }
-    let inner = mtu - IPV4_LEN as u32;
+    let inner = tunnel::carried_len(mtu);
     if inner >= fan.mtu || tables.path_mtu(quoted.dst).is_some_and(|known| known <= inner) {
         return None;
     }
@@ -303,7 +301,7 @@ fn is_intact<P: Packet + ?Sized>(packet: &P, outer: &Ipv4) -> bool {
     if outer.total_len != SHORTEST {
         return outer.total_len > SHORTEST;
     }
-    let message: Option<[u16; WORDS]> = packet.read(INNER);
+    let message: Option<[u16; WORDS]> = packet.read(ETH_LEN + IPV4_LEN);
     let Some(message) = message else { return false };
     let sum: u32 = message.into_iter().map(u32::from).sum();
     checksum::fold(sum) == 0xffff

@@ -7,13 +7,14 @@ use crate::{
     ct::{self, Tuple},
     icmp,
     packet::Packet,
+    tunnel,
     wire::{ETH_LEN, IPV4_LEN, IcmpHdr, Ipv4, PLAIN},
 };
 
 /// Offset of the tunnel packet that an error quotes.
 const OUTER: usize = ETH_LEN + IPV4_LEN + size_of::<IcmpHdr>();
 /// Offset of the packet inside.
-pub const RELAYED: usize = OUTER + IPV4_LEN;
+pub const RELAYED: usize = OUTER + tunnel::OVERHEAD;
 
 /// "Host unreachable" for the sender of a packet that a quoted tunnel packet held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

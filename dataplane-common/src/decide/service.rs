@@ -12,6 +12,7 @@ use crate::{
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
+    tunnel,
     wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
 };
 
@@ -96,10 +97,10 @@ pub fn bare_service<P: Packet + ?Sized, T: Tables>(
 #[inline(always)]
 pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, tables: &T) -> Verdict {
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
-    let Some(inner) = ipv4_at(packet, ingress::INNER) else { return drop(Outcome::DropTruncated) };
+    let Some(inner) = ipv4_at(packet, tunnel::INNER) else { return drop(Outcome::DropTruncated) };
     let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
-    let rewrite = ct::from_backend(packet, &inner, ingress::INNER, tables);
+    let rewrite = ct::from_backend(packet, &inner, tunnel::INNER, tables);
     ingress::answered(tables, fan_in(config, case.fan), &inner, tos, rewrite)
 }
 

@@ -11,8 +11,9 @@ use crate::{
     icmp,
     outcome::Outcome,
     packet::Packet,
+    tunnel,
     verdict::Verdict,
-    wire::{ETH_LEN, IcmpHdr, Ipv4, PROTO_GRE, PROTO_ICMP, PROTO_IPIP, PROTO_IPV6},
+    wire::{ETH_LEN, IcmpHdr, Ipv4, PROTO_ICMP},
 };
 
 /// A frame in which no IPv4 packet is to be seen. The kernel takes a first tag out of it before the programs look, and further
@@ -26,7 +27,7 @@ pub(super) fn no_ipv4<P: Packet + ?Sized>(packet: &P, context: &impl Context) ->
 /// To an address of no overlay: a tunnel packet to a host of the underlay, or an error about one.
 #[inline(always)]
 pub(super) fn forged<P: Packet + ?Sized>(packet: &P, config: &Config, ip: &Ipv4) -> Option<Verdict> {
-    let is_tunnel = is_tunnel(ip.header.proto);
+    let is_tunnel = tunnel::carries_packets(ip.header.proto);
     if !is_tunnel && ip.header.proto != PROTO_ICMP {
         return None;
     }
@@ -56,12 +57,9 @@ fn is_error_about_tunnel<P: Packet + ?Sized>(packet: &P, fan: &FanRecord, ip: &I
     let quoted: Option<Ipv4Hdr> = packet.copy(message + size_of::<IcmpHdr>());
     let Some(quoted) = quoted else { return false };
     let quoted = Ipv4::new(quoted);
-    is_tunnel(quoted.header.proto) && in_underlay(fan, quoted.src) && in_underlay(fan, quoted.dst)
-}
-
-#[inline(always)]
-const fn is_tunnel(protocol: u8) -> bool {
-    matches!(protocol, PROTO_IPIP | PROTO_IPV6 | PROTO_GRE)
+    tunnel::carries_packets(quoted.header.proto)
+        && in_underlay(fan, quoted.src)
+        && in_underlay(fan, quoted.dst)
 }
 
 #[inline(always)]

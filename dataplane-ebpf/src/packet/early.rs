@@ -4,14 +4,15 @@ use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpCon
 use dataplane_common::{
     decide::Context,
     packet::Packet,
-    wire::{ETH_LEN, Header, IPV4_LEN, TAG_LEN},
+    tunnel,
+    wire::{Header, IPV4_LEN, TAG_LEN},
 };
 
 use super::header_in;
 use crate::maps;
 
-/// Bytes that decisions may read: Ethernet, a tag, two IPv4 headers.
-const LINEAR: usize = ETH_LEN + TAG_LEN + 2 * IPV4_LEN;
+/// Bytes that decisions may read: Ethernet, a tag, outer and inner header.
+const LINEAR: usize = TAG_LEN + tunnel::INNER + IPV4_LEN;
 
 /// The frame that an XDP program runs on.
 pub struct EarlyFrame {

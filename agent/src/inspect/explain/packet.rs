@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
-    checksum, icmp,
-    wire::{ETHERTYPE_IPV4, IPV4_LEN, PLAIN, PROTO_ICMP, PROTO_IPIP, PROTO_TCP},
+    checksum, icmp, tunnel,
+    wire::{ETHERTYPE_IPV4, IPV4_LEN, PLAIN, PROTO_ICMP, PROTO_TCP},
 };
 
 use super::Question;
@@ -30,7 +30,7 @@ pub(super) fn packet(question: &Question, is_in_flow: bool) -> Vec<u8> {
 
 /// A packet in the tunnel from another host.
 pub(super) fn carried(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    ipv4(from, to, PROTO_IPIP, packet)
+    ipv4(from, to, tunnel::PROTOCOL, packet)
 }
 
 /// A frame with a packet in it, to a link-layer address.

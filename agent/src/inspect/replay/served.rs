@@ -6,7 +6,8 @@ use dataplane_common::{
     ct,
     outcome::Outcome,
     packet::Packet as _,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, PROTO_IPIP},
+    tunnel,
+    wire::{ETH_LEN, Ipv4},
 };
 
 use super::Result;
@@ -69,7 +70,7 @@ fn is_refused(outcome: Outcome) -> bool {
 /// How flows know the innermost packet.
 fn key_of(frame: &[u8]) -> Option<FlowKey> {
     let outer = Ipv4::new(frame.read(ETH_LEN)?);
-    let offset = if outer.header.proto == PROTO_IPIP { ETH_LEN + IPV4_LEN } else { ETH_LEN };
+    let offset = if tunnel::is_tunnel(&outer) { tunnel::INNER } else { ETH_LEN };
     let ip = Ipv4::new(frame.read(offset)?);
     ct::flow_key(frame, &ip, offset)
 }
