@@ -170,7 +170,7 @@ impl Encapsulation {
     /// Bytes that the outer header adds.
     pub const fn overhead(self) -> u32 {
         match self {
-            Self::Ipip => 20,
+            Self::Ipip => crate::tunnel::OVERHEAD as u32,
         }
     }
 }
