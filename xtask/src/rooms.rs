@@ -15,8 +15,9 @@ const AGENT: [(&str, &[&str]); 7] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 6] = [
+const CONTROL: [(&str, &[&str]); 7] = [
     ("model", &[]),
+    ("cluster", &["model", "service"]),
     ("service", &["model"]),
     ("desired", &["model", "service"]),
     ("observed", &["model", "service"]),

@@ -1,0 +1,4 @@
+//! The cluster's cores: state machines to which events, time and randomness come in as arguments.
+
+pub mod clock;
+pub mod log;
