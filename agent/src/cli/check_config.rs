@@ -8,7 +8,11 @@ use serde::Serialize;
 use super::{args::CheckConfigArgs, failure::Failure, output::Output};
 use crate::{
     kernel::reserved_ports,
-    sources::config::{self, FANS_FILE},
+    sources::{
+        config::{self, FANS_FILE, SourceSpec},
+        directory,
+        followed::{Followed, News},
+    },
 };
 
 /// What a configuration that is right asks for.
@@ -33,7 +37,11 @@ fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, 
     if !bad.is_empty() {
         return Err(Failure::Many(bad));
     }
-    let (fans, services) = (sources.fans().len(), sources.config.services.len());
+    let (listed, bad) = listed(&sources);
+    if !bad.is_empty() {
+        return Err(Failure::Many(bad));
+    }
+    let (fans, services) = (sources.fans().len(), sources.config.services.len() + listed);
     let report = Report { file: file.display().to_string(), fans, services };
     output.print(&report, |report, out| {
         let of = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -41,6 +49,22 @@ fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, 
         writeln!(out.writer, "{}: valid, {fans}, {services}", report.file)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many services the listed sources define, as far as they are here, and what is wrong in them.
+fn listed(sources: &config::Sources) -> (usize, Vec<String>) {
+    let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
+    let (mut services, mut bad) = (0, Vec::new());
+    for spec in &sources.config.sources {
+        let SourceSpec::Directory(path) = spec;
+        // What is here may be no host's: one that lacks the directory shows it.
+        let Ok(parts) = directory::read(path) else { continue };
+        let mut followed = Followed::new(spec.clone(), false);
+        followed.follow(News::Snapshot(parts), &overlays);
+        services += followed.names().count();
+        bad.extend(followed.problems().iter().map(ToString::to_string));
+    }
+    (services, bad)
 }
 
 #[cfg(test)]
@@ -74,6 +98,27 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&checked(&format!("{config}{service}"), "", true).unwrap()).unwrap();
         assert_eq!(json, serde_json::json!({"file": "fanlight.toml", "fans": 1, "services": 1}));
+    }
+
+    #[test]
+    fn files_of_a_directory_that_is_here_are_checked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |path: &Path| format!("[[source]]\nkind = 'directory'\npath = '{}'\n", path.display());
+        let service = |vip: &str| format!("[[service]]\nname = 'web'\nvip = '{vip}'\nbackends = []\n");
+        let missing = of(&folder.path().join("missing"));
+        assert_eq!(checked(&missing, "", false).unwrap(), "fanlight.toml: valid, 0 fans, 0 services\n");
+        let file = folder.path().join("web.toml");
+        fs::write(&file, service("10.96.0.10:80/tcp")).unwrap();
+        let counted = checked(&of(folder.path()), "250 eth0\n", false).unwrap();
+        assert_eq!(counted, "fanlight.toml: valid, 1 fan, 1 service\n");
+        fs::write(&file, service("250.0.0.10:80/tcp")).unwrap();
+        assert_eq!(
+            checked(&of(folder.path()), "250 eth0\n", false).unwrap_err(),
+            [format!(
+                "{}:3: service.vip: 250.0.0.10 lies in overlay 250.0.0.0/8; give an unused address",
+                file.display()
+            )]
+        );
     }
 
     #[test]

@@ -73,12 +73,8 @@ fn call<T: DeserializeOwned>(
 
 fn apply(args: &ServiceApplyArgs) -> Result<Applied, Failure> {
     let (text, name) = read(&args.file)?;
-    let format = match args.file.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => Format::Toml,
-        Some("yaml" | "yml") => Format::Yaml,
-        Some("json") => Format::Json,
-        _ => Format::guess(&text),
-    };
+    let extension = args.file.extension().and_then(|extension| extension.to_str());
+    let format = extension.and_then(Format::of_extension).unwrap_or_else(|| Format::guess(&text));
     match call(Method::POST, paths::SERVICES, Some((format.media_type(), text.into_bytes())))? {
         Ok(applied) => Ok(applied),
         Err(ClientError::Refused(problems)) => {

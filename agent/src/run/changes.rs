@@ -11,17 +11,18 @@ use control::{
 use tokio::sync::oneshot;
 
 use super::{
-    files::load,
+    files::load_all,
     log::{Damaged, Log},
     plan::Known,
     planner::{ENDED, Planner},
-    stage::{Ended, Reply, Stage, unwritten},
-    state::State,
+    sources::{Door, Listed, Number},
+    stage::{Ended, Loaded, Reply, Stage, unwritten},
+    state::{Files, State},
 };
 use crate::{
     node::writer::{Applied, Writer},
     serve::{Answer, Refusal, Reloaded, Request},
-    sources::config,
+    sources::followed::News,
 };
 
 /// The state that changes lead to, and what they go through.
@@ -29,6 +30,7 @@ pub(super) struct Changes {
     state: Planner,
     pub(super) writer: Writer,
     log: Log,
+    door: Door,
     /// How far the present change is.
     stage: Option<Stage>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Changes {
 /// What is left to do for the event loop when a stage has ended.
 pub(super) enum Next {
     /// Files were read.
-    Follow(Result<config::Sources, Vec<String>>, Answer<Reloaded>),
+    Follow(Result<Loaded, Vec<String>>, Answer<Reloaded>),
     /// The kernel is as the files say, or will be.
     Reloaded(Reloaded, Answer<Reloaded>),
     /// A change is made, or taken back.
@@ -47,20 +49,12 @@ pub(super) enum Next {
     Wait,
 }
 
-/// Files that are to be followed.
-#[derive(Clone, Debug)]
-pub(super) struct Files {
-    pub(super) path: PathBuf,
-    pub(super) sources: Arc<config::Sources>,
-    pub(super) node: Arc<str>,
-}
-
 impl Changes {
     /// # Errors
     /// The kernel gives no thread.
-    pub(super) fn new(state: State, writer: Writer, log: Log) -> Result<Self> {
+    pub(super) fn new(state: State, writer: Writer, log: Log, door: Door) -> Result<Self> {
         let state = Planner::start(state).context("agent: the kernel gives no thread")?;
-        Ok(Self { state, writer, log, stage: None })
+        Ok(Self { state, writer, log, door, stage: None })
     }
 
     /// Waits until a stage has ended, or (`None`) something else is desired. Dropping this loses nothing.
@@ -108,18 +102,31 @@ impl Changes {
 
     /// Begins to read the files again.
     fn begin_reload(&mut self, config: PathBuf, answer: Answer<Reloaded>) {
-        let task = tokio::task::spawn_blocking(move || (load(&config), Damaged::find()));
+        let door = self.door.clone();
+        let task = tokio::task::spawn_blocking(move || (load_all(&config, &door), Damaged::find()));
         self.stage = Some(Stage::Loading(task, answer));
     }
 
     /// Follows files, and brings what they say to the kernel.
-    pub(super) fn bring_files(&mut self, files: Files, reloaded: Reloaded, answer: Answer<Reloaded>) {
-        let keeps_unknown = self.log.has_lost();
+    pub(super) fn bring_files(
+        &mut self,
+        files: Files,
+        listed: Vec<Listed>,
+        reloaded: Reloaded,
+        answer: Answer<Reloaded>,
+    ) {
+        let has_lost = self.log.has_lost();
         let outcome = self.follow(move |state| {
-            state.set_files(&files.path, &files.sources, &files.node, keeps_unknown);
+            state.set_files(&files, listed, has_lost);
             Some(Dirty::All)
         });
         self.stage = Some(Stage::reloading(outcome, reloaded, answer));
+    }
+
+    /// Follows what a source tells.
+    pub(super) fn hear(&mut self, number: Number, news: News) {
+        // What fails is among the reasons of the next pass.
+        drop(self.follow(move |state| Some(state.hear(number, news)).filter(|dirty| !dirty.is_empty())));
     }
 
     /// Drain marks whose backends are no more go; those that stay in the log are found again at the next start.
@@ -170,7 +177,7 @@ impl Changes {
                 }
                 // The kernel keeps services that no source names as long as a log can't be read.
                 let has_lost = self.log.has_lost();
-                drop(self.follow(move |state| state.set_keeps_unknown(has_lost).then_some(Dirty::All)));
+                drop(self.follow(move |state| state.set_lost(has_lost).then_some(Dirty::All)));
                 return Next::Tell;
             }
             Ended::Written(written, changes, reply) => match self.log.take(written) {
@@ -233,7 +240,8 @@ impl Changes {
 
     /// What is wrong with what was applied, and with its log.
     pub(super) fn reasons(&self) -> Vec<String> {
-        self.state.desired().clashes().map(str::to_owned).chain(self.log.reasons()).collect()
+        let desired = self.state.desired();
+        desired.clashes().chain(desired.faults()).map(str::to_owned).chain(self.log.reasons()).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     Options,
     api::Api,
-    changes::{Changes, Files, Next},
+    changes::{Changes, Next},
     files::name,
     log::Log,
     monitor::Monitor,
@@ -22,8 +22,9 @@ use super::{
     report::{Report, Topic},
     shadows,
     signals::{Signal, Signals},
-    stage::{Ended, Reply},
-    state::State,
+    sources::{Door, Number, Opened},
+    stage::{Ended, Loaded, Reply},
+    state::{Files, State},
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
@@ -32,6 +33,8 @@ use crate::{
     serve::{Answer, Refusal, Reloaded, Request, View},
     sources::{
         config::{self, FANS_FILE, Problem},
+        directory::Running,
+        followed::News,
         presence,
     },
 };
@@ -55,6 +58,9 @@ pub(super) struct Agent {
     /// The files, as they are followed.
     files: Arc<config::Sources>,
     node: Arc<str>,
+    /// The sources that they list.
+    sources: Vec<Running>,
+    news: mpsc::Receiver<(Number, News)>,
     changes: Changes,
     applied: watch::Receiver<Applied>,
     /// The absent endpoints that the state follows.
@@ -64,6 +70,8 @@ pub(super) struct Agent {
     requests: mpsc::Receiver<Request>,
     /// The files are to be read when that is done.
     is_reload_due: bool,
+    /// What a source defines may be less.
+    is_pruning_due: bool,
     report: Report,
     records: Records,
     signals: Signals,
@@ -79,6 +87,7 @@ enum Wake {
     Changes(Result<Option<Ended>>),
     Request(Request),
     Shadowed(Vec<String>),
+    News(Number, News),
     Check,
     /// Systemd has read something.
     Told,
@@ -106,12 +115,18 @@ impl Agent {
         // A damaged record is written anew.
         let absent = presence::absent(&read_services(Path::new(SERVICES_FILE)).unwrap_or_default());
         let node = name(&files)?;
+        let faults = Faults::default();
+        let (door, news) = Door::new(faults.clone());
+        let opened = door.open(&files.config.sources).context("sources")?;
+        let (listed, sources): (Vec<_>, Vec<_>) =
+            opened.into_iter().map(|Opened { listed, running }| (listed, running)).unzip();
+        let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
         let mut state = State::default();
         state.set_absent(&absent);
-        state.set_files(&options.config, &files, &node, log.has_lost());
+        state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
+        let files = files.sources;
         let (watchers, watched) = mpsc::channel(WATCHED);
-        let faults = Faults::default();
         let writer =
             Writer::start(Arc::clone(&state.desired), absent, watchers, faults.clone()).context("agent")?;
         let applied = writer.applied();
@@ -130,13 +145,16 @@ impl Agent {
         let mut agent = Self {
             options: options.clone(),
             node,
-            changes: Changes::new(state, writer, log)?,
+            sources,
+            news,
+            changes: Changes::new(state, writer, log, door)?,
             applied,
             absent,
             view,
             api,
             requests: asked,
             is_reload_due: false,
+            is_pruning_due: false,
             report,
             records,
             signals,
@@ -145,7 +163,8 @@ impl Agent {
             sole,
             files: Arc::default(),
         };
-        agent.follow_files(Arc::new(files));
+        agent.follow_files(files);
+        agent.sources.iter().for_each(Running::begin);
         agent.changes.drop_stale_marks();
         Ok(agent)
     }
@@ -170,6 +189,9 @@ impl Agent {
                 // Nobody waits for the answer of a signal.
                 self.begin(Request::Reload(oneshot::channel().0));
             }
+            if self.changes.is_free() && std::mem::take(&mut self.is_pruning_due) {
+                self.changes.drop_stale_marks();
+            }
             let is_free = self.changes.is_free();
             let wake = tokio::select! {
                 biased;
@@ -178,6 +200,7 @@ impl Agent {
                 news = self.changes.news() => Wake::Changes(news),
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
+                Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 _ = checks.tick() => Wake::Check,
                 () = self.report.say_rest() => Wake::Told,
             };
@@ -192,6 +215,10 @@ impl Agent {
                 },
                 Wake::Request(request) => self.begin(request),
                 Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
+                Wake::News(number, news) => {
+                    self.changes.hear(number, news);
+                    self.is_pruning_due = true;
+                }
                 Wake::Check => self.check(),
                 Wake::Told => {}
             }
@@ -285,12 +312,17 @@ impl Agent {
     }
 
     /// Follows files that were read, or nothing of them: what is wrong is told.
-    fn reload(&mut self, files: Result<config::Sources, Vec<String>>, answer: Answer<Reloaded>) {
-        match files.and_then(|files| self.take_over(files)) {
-            Ok(reloaded) => {
+    fn reload(&mut self, loaded: Result<Loaded, Vec<String>>, answer: Answer<Reloaded>) {
+        let taken = loaded.and_then(|Loaded { sources, opened }| Ok((self.take_over(sources)?, opened)));
+        match taken {
+            Ok((reloaded, opened)) => {
                 let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
                 let files = Files { path, sources, node: Arc::clone(&self.node) };
-                self.changes.bring_files(files, reloaded, answer);
+                let (listed, running): (Vec<_>, Vec<_>) =
+                    opened.into_iter().map(|Opened { listed, running }| (listed, running)).unzip();
+                self.sources = running;
+                self.changes.bring_files(files, listed, reloaded, answer);
+                self.sources.iter().for_each(Running::begin);
             }
             Err(lines) => {
                 let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();

@@ -8,6 +8,7 @@
 //! | writer ([`Writer`](crate::node::writer)), a thread of its own | orders of the event loop, changes in the kernel, time; it alone waits for locks, programs that it runs, and the kernel | ends after the step under way |
 //! | state ([`planner`]), a thread of its own | what the event loop asks for: checks requests and brings the sources together, for the writer | ends with the process |
 //! | API ([`Server`](crate::serve::Server)), a thread of its own | clients; answers reads by itself, from the latest [`View`](crate::serve::View) | ends with the process |
+//! | source ([`directory`](crate::sources::directory)), a thread for each that the configuration lists | its directory; reads what is other there, and tells it | ends after what it reads; what it said last holds |
 //! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |
 //! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | the programs then stop telling |
@@ -34,6 +35,7 @@ mod records;
 mod report;
 mod shadows;
 mod signals;
+mod sources;
 mod stage;
 mod state;
 

@@ -77,15 +77,11 @@ pub(super) const ENDED: &str =
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        path::Path,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
 
     use tokio::time::{sleep, timeout};
 
-    use super::*;
-    use crate::sources::config;
+    use super::{super::state::Files, *};
 
     #[tokio::test]
     async fn who_asks_goes_on_while_a_job_takes_long_and_jobs_keep_their_order() {
@@ -93,7 +89,8 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let slow = planner.ask(move |state| {
             wait.recv().unwrap();
-            state.set_files(Path::new("fanlight.toml"), &config::Sources::default(), "a", false);
+            let files = Files { path: "fanlight.toml".into(), sources: Arc::default(), node: "a".into() };
+            state.set_files(&files, Vec::new(), false);
             state.desired.generation
         });
         let quick = planner.ask(|state| state.desired.generation);

@@ -13,14 +13,22 @@ use tokio::{
 use super::{
     log::{Damaged, Log, Writing, Written},
     planner::ENDED,
+    sources::Opened,
 };
 use crate::{
     serve::{Answer, Applied, Drained, Refusal, Reloaded},
-    sources::config::{self, ConfigError},
+    sources::config,
 };
 
 /// How long an answer to a reload waits for the kernel: what a command with the lock holds up is followed later.
 const RELOADED: Duration = Duration::from_secs(2);
+
+/// Files that were read, and the sources that they list.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) sources: config::Sources,
+    pub(super) opened: Vec<Opened>,
+}
 
 /// Where the outcome of changes goes.
 #[derive(Debug)]
@@ -52,7 +60,7 @@ impl Reply {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The files are read.
-    Loading(JoinHandle<(Result<config::Sources, ConfigError>, Damaged)>, Answer<Reloaded>),
+    Loading(JoinHandle<(Result<Loaded, Vec<String>>, Damaged)>, Answer<Reloaded>),
     /// What the files say is brought to the kernel.
     Reloading {
         outcome: oneshot::Receiver<Vec<String>>,
@@ -81,7 +89,7 @@ pub(super) enum Stage {
 /// A stage that ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>, Answer<Reloaded>),
+    Loaded(Result<Loaded, Vec<String>>, Option<Damaged>, Answer<Reloaded>),
     Reloaded(Reloaded, Answer<Reloaded>),
     Planned(Vec<Change>, Reply),
     Mended(Written),
@@ -136,9 +144,7 @@ impl Stage {
     async fn result(&mut self) -> Result<Outcome> {
         Ok(match self {
             Self::Loading(task, _) => match task.await {
-                Ok((loaded, damaged)) => {
-                    Outcome::Loaded(loaded.map_err(|error| error.lines()), Some(damaged))
-                }
+                Ok((loaded, damaged)) => Outcome::Loaded(loaded, Some(damaged)),
                 Err(error) => Outcome::Loaded(Err(vec![format!("reading the configuration: {error}")]), None),
             },
             Self::Reloading { outcome, end, .. } => {
@@ -167,7 +173,7 @@ impl Stage {
 
 #[derive(Debug)]
 enum Outcome {
-    Loaded(Result<config::Sources, Vec<String>>, Option<Damaged>),
+    Loaded(Result<Loaded, Vec<String>>, Option<Damaged>),
     Planned(Vec<Change>, Reply),
     Written(Option<Written>),
     Faults(Vec<String>),

@@ -1,6 +1,6 @@
 //! What the node is to be like, as the event loop holds it: what the sources say, and what follows from it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use control::{
     desired::{
@@ -9,48 +9,121 @@ use control::{
     },
     service::Down,
 };
+use ipnet::Ipv4Net;
 
-use crate::sources::{config, presence};
+use super::sources::{Listed, Number};
+use crate::sources::{
+    config,
+    followed::{Followed, News},
+    presence,
+};
+
+/// Files that are to be followed.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) sources: Arc<config::Sources>,
+    pub(super) node: Arc<str>,
+}
 
 /// Inputs and the desired state.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) inputs: Inputs,
     pub(super) desired: Arc<Desired>,
+    /// The sources that the files list, in their order.
+    listed: Vec<(Number, Followed)>,
+    /// Services may have been applied that nobody can name.
+    has_lost: bool,
+    has_begun: bool,
 }
 
 impl State {
-    /// Follows the files; `keeps_unknown`: services that no source names stay in the kernel.
-    pub(super) fn set_files(
-        &mut self,
-        path: &Path,
-        files: &config::Sources,
-        node: &str,
-        keeps_unknown: bool,
-    ) {
-        let config = &files.config;
+    /// Follows files and the sources that they list; `has_lost`: services may have been applied that nobody can name.
+    pub(super) fn set_files(&mut self, files: &Files, listed: Vec<Listed>, has_lost: bool) {
+        let Files { path, sources, node } = files;
+        let config = &sources.config;
+        self.has_lost = has_lost;
         self.inputs.settings = Arc::new(Settings {
-            fans: files.fans(),
+            fans: sources.fans(),
             uplinks: config.node.uplink.clone(),
             uplink_hook: config.datapath.uplink_hook,
             flows: config.datapath.flows,
             nat_ports: config.datapath.nat_ports,
             vip_range: config.datapath.vip_range,
-            keeps_unknown,
+            keeps_unknown: false,
         });
         let input = Input::defining(&path.display().to_string(), &config.services);
-        self.inputs.replace(SourceId::File, Input { node: node.into(), ..input });
+        self.inputs.replace(SourceId::File, Input { node: Arc::clone(node), ..input });
+        self.inputs.describe(SourceId::Applied, "", node);
+        self.list(listed, node);
+        self.set_keeps_unknown();
         self.follow(&Dirty::All);
+        self.has_begun = true;
     }
 
-    /// Whether services that no source names stay; says whether that is news.
-    pub(super) fn set_keeps_unknown(&mut self, keeps_unknown: bool) -> bool {
+    /// Follows these sources instead of the former ones. One that was followed already goes on from what it said last.
+    fn list(&mut self, listed: Vec<Listed>, node: &Name) {
+        let mut former = std::mem::take(&mut self.listed);
+        (0..former.len()).for_each(|place| self.inputs.remove(source(place)));
+        for (place, Listed { number, spec, first }) in listed.into_iter().enumerate() {
+            let known = former.iter().position(|(_, followed)| followed.spec == spec);
+            let known = known.map(|place| former.swap_remove(place).1);
+            let mut followed = known.unwrap_or_else(|| Followed::new(spec, !self.has_begun));
+            followed.follow(first, &self.overlays());
+            self.inputs.describe(source(place), &followed.spec.to_string(), node);
+            for name in followed.names() {
+                self.inputs.state(source(place), name, followed.statement(name));
+            }
+            self.inputs.set_faults(source(place), followed.faults());
+            self.listed.push((number, followed));
+        }
+    }
+
+    /// Follows what a source tells; gives the services that changed by it. A source that is followed no more is not heard.
+    pub(super) fn hear(&mut self, number: Number, news: News) -> Dirty {
+        let overlays = self.overlays();
+        let Some(place) = self.listed.iter().position(|(own, _)| *own == number) else {
+            return Dirty::default();
+        };
+        let (_, followed) = &mut self.listed[place];
+        let names = followed.follow(news, &overlays);
+        let said = |name: &Name| self.inputs.state(source(place), name, followed.statement(name));
+        let names = names.into_iter().filter(said).collect();
+        self.inputs.set_faults(source(place), followed.faults());
+        let is_all = self.set_keeps_unknown();
+        let changed = self.follow(&Dirty::Names(names));
+        if is_all { Dirty::All } else { changed }
+    }
+
+    /// Overlays of the files' fans.
+    fn overlays(&self) -> Vec<Ipv4Net> {
+        self.inputs.settings.fans.iter().map(|(spec, _)| spec.overlay).collect()
+    }
+
+    /// Whether the kernel may hold services that a source has, and that nobody can name.
+    fn is_unsure(&self) -> bool {
+        self.has_lost || self.listed.iter().any(|(_, followed)| followed.is_unsure())
+    }
+
+    /// Whether services that no source names stay in the kernel; says whether that is news.
+    fn set_keeps_unknown(&mut self) -> bool {
+        let keeps_unknown = self.is_unsure();
         if self.inputs.settings.keeps_unknown == keeps_unknown {
             return false;
         }
         Arc::make_mut(&mut self.inputs.settings).keeps_unknown = keeps_unknown;
-        self.follow(&Dirty::All);
         true
+    }
+
+    /// Whether services may have been applied that nobody can name; says whether that is news.
+    pub(super) fn set_lost(&mut self, has_lost: bool) -> bool {
+        self.has_lost = has_lost;
+        let is_news = self.set_keeps_unknown();
+        if is_news {
+            self.follow(&Dirty::All);
+        }
+        is_news
     }
 
     /// Follows changes of what was applied; gives what takes them back, and the services that changed by it.
@@ -71,9 +144,9 @@ impl State {
         changed
     }
 
-    /// The changes that take drain marks away whose backends are no more.
+    /// The changes that take drain marks away whose backends are no more; none while that is not known.
     pub(super) fn stale_marks(&self) -> Vec<Change> {
-        stale_marks(&self.inputs)
+        if self.is_unsure() { Vec::new() } else { stale_marks(&self.inputs) }
     }
 
     /// All that was applied.
@@ -87,4 +160,9 @@ impl State {
         self.desired = desired;
         Dirty::Names(changed)
     }
+}
+
+/// The source in a place of the list, which the configuration keeps short.
+fn source(place: usize) -> SourceId {
+    SourceId::Listed(u8::try_from(place).unwrap_or(u8::MAX))
 }

@@ -2,4 +2,6 @@
 
 pub(crate) mod applied;
 pub mod config;
+pub(crate) mod directory;
+pub(crate) mod followed;
 pub(crate) mod presence;

@@ -124,12 +124,12 @@ fn obstacle(
     named: &HashSet<&str>,
 ) -> Option<ChangeError> {
     if let Some(source) = inputs.defined_before(OWN, &service.name) {
-        let label = inputs.label(source).to_owned();
+        let label = inputs.place(source, &service.name).to_owned();
         return Some(ChangeError::OfSource { name: service.name.clone(), label });
     }
     let entry = desired.at(service.vip)?;
     let other = &entry.defined.name;
-    let label = (entry.origin < OWN).then(|| inputs.label(entry.origin).to_owned());
+    let label = (entry.origin < OWN).then(|| inputs.place(entry.origin, other).to_owned());
     // Its own, or one that is replaced as well and was compared with this one.
     if label.is_none() && named.contains(other.as_str()) {
         return None;
@@ -147,7 +147,7 @@ pub fn remove(inputs: &Inputs, name: &str) -> Result<Change, ChangeError> {
     }
     Err(match inputs.defined_before(OWN, name) {
         Some(source) => {
-            ChangeError::OfSource { name: name.to_owned(), label: inputs.label(source).to_owned() }
+            ChangeError::OfSource { name: name.to_owned(), label: inputs.place(source, name).to_owned() }
         }
         None => ChangeError::NoService(name.to_owned()),
     })
@@ -246,7 +246,7 @@ pub fn all_changes<'s>(
 /// The changes that take marks away whose backends are no more.
 pub fn stale_marks(inputs: &Inputs) -> Vec<Change> {
     let is_stale = |name: &str, backend| {
-        !SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, name)).any(|own| own.has(backend))
+        !inputs.sources().filter_map(|source| inputs.get(source, name)).any(|own| own.has(backend))
     };
     let marks =
         inputs.services(OWN).flat_map(|(name, own)| own.drained.iter().map(move |&mark| (name, mark)));

@@ -12,12 +12,15 @@ pub(super) fn obstacle(
     definition: Definition,
     statement: &Statement,
 ) -> Option<String> {
-    let of = |entry: &Entry| of(inputs, source, entry.origin);
+    let of = |entry: &Entry| of(inputs, (source, name), entry);
     if let Some(other) = taken.get(name) {
-        let label = inputs.label(other.origin);
+        let there = inputs.place(other.origin, name);
+        let remedy = match source {
+            SourceId::Applied => format!("or the applied one with 'fanlight service remove {name}'"),
+            _ => format!("or in {}", inputs.place(source, name)),
+        };
         return Some(format!(
-            "service {name}: {label} has it too, and is followed; remove it there, or the applied one with 'fanlight \
-             service remove {name}'"
+            "service {name}: {there} has it too, and is followed; remove it there, {remedy}"
         ));
     }
     if let Some(other) = taken.at(definition.vip) {
@@ -36,12 +39,13 @@ pub(super) fn obstacle(
     ))
 }
 
-/// Where another source's service is defined.
-fn of(inputs: &Inputs, source: SourceId, other: SourceId) -> String {
-    if other == source { String::new() } else { format!(" of {}", inputs.label(other)) }
+/// Where a service is defined that is not beside the other.
+fn of(inputs: &Inputs, (source, name): (SourceId, &Name), other: &Entry) -> String {
+    let there = inputs.place(other.origin, &other.defined.name);
+    if there == inputs.place(source, name) { String::new() } else { format!(" of {there}") }
 }
 
-/// The address by which packets of a service would be taken for those of an earlier source's service.
+/// The address by which packets of a service would be taken for those of a service that was taken before.
 fn mistaken<'d>(
     inputs: &Inputs,
     taken: &'d Desired,
@@ -50,7 +54,7 @@ fn mistaken<'d>(
     statement: &Statement,
 ) -> Option<(IpAddr, &'static str, &'d Entry)> {
     let vip = definition.vip.address;
-    let earlier = |name: &Name| taken.get(name).map(AsRef::as_ref).filter(|entry| entry.origin < source);
+    let earlier = |name: &Name| taken.get(name).map(AsRef::as_ref).filter(|entry| entry.origin <= source);
     let serves = |entry: &&Entry| entry.defined.backends.iter().any(|backend| backend.address == vip);
     let served = inputs.index.with_backend(vip).find_map(|(_, name)| earlier(name).filter(serves));
     if let Some(other) = served {

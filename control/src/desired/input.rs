@@ -22,15 +22,12 @@ use crate::{
 pub enum SourceId {
     /// The configuration file.
     File,
+    /// A source that the configuration lists, by its place there.
+    Listed(u8),
     /// What was applied by request.
     Applied,
     /// Which endpoints of this node are there.
     Presence,
-}
-
-impl SourceId {
-    /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::File, Self::Applied, Self::Presence];
 }
 
 /// What a service is, beside its backends.
@@ -51,13 +48,15 @@ pub struct Statement {
     pub backends: Vec<Backend>,
     /// Backends that take no new flows.
     pub drained: BTreeSet<SocketAddr>,
+    /// Where it is changed, for messages: `None` where the source's label says it.
+    pub place: Option<Arc<str>>,
 }
 
 impl Statement {
     /// A service with its backends.
     pub fn of(service: &Service) -> Self {
         let definition = Definition { vip: service.vip, algorithm: service.algorithm };
-        Self { definition: Some(definition), backends: service.backends.clone(), drained: BTreeSet::new() }
+        Self { definition: Some(definition), backends: service.backends.clone(), ..Self::default() }
     }
 
     /// The service that it defines.
@@ -126,6 +125,8 @@ pub struct Inputs {
     inputs: BTreeMap<SourceId, Input>,
     /// Of all sources together.
     down: Arc<BTreeMap<IpAddr, Down>>,
+    /// What can't be followed of a source, for people.
+    faults: Arc<BTreeMap<SourceId, Vec<String>>>,
     pub(super) index: Index,
 }
 
@@ -150,6 +151,34 @@ impl Inputs {
         }
         let dirty = self.set_down(source, down).and(Dirty::Names(names));
         if is_other { Dirty::All } else { dirty }
+    }
+
+    /// Names the node that contributes a source's backends, and where its services are changed.
+    pub fn describe(&mut self, source: SourceId, label: &str, node: &Name) {
+        let own = self.inputs.entry(source).or_default();
+        (own.label, own.node) = (label.to_owned(), Arc::clone(node));
+    }
+
+    /// Takes away all that a source says of services.
+    pub fn remove(&mut self, source: SourceId) {
+        let names: Vec<Name> = self.services(source).map(|(name, _)| Arc::clone(name)).collect();
+        for name in names {
+            self.state(source, &name, None);
+        }
+        self.set_faults(source, Vec::new());
+        self.inputs.remove(&source);
+    }
+
+    /// Replaces what can't be followed of a source.
+    pub fn set_faults(&mut self, source: SourceId, faults: Vec<String>) {
+        let former = self.faults.get(&source).map(Vec::as_slice).unwrap_or_default();
+        if *former != *faults {
+            let all = Arc::make_mut(&mut self.faults);
+            all.remove(&source);
+            if !faults.is_empty() {
+                all.insert(source, faults);
+            }
+        }
     }
 
     /// Replaces what a source says of one service; says whether that is anything else than before.
@@ -197,15 +226,25 @@ impl Inputs {
         self.inputs.get(&source).into_iter().flat_map(|input| &input.services)
     }
 
-    /// Where a source's services are changed.
-    pub fn label(&self, source: SourceId) -> &str {
-        self.inputs.get(&source).map_or("", |input| &input.label)
+    /// The sources that say anything, in the order of their precedence.
+    pub fn sources(&self) -> impl Iterator<Item = SourceId> + Clone {
+        self.inputs.keys().copied()
+    }
+
+    /// Where a source's service is changed.
+    pub fn place(&self, source: SourceId, name: &str) -> &str {
+        let label = || self.inputs.get(&source).map_or("", |input| &input.label);
+        self.get(source, name).and_then(|own| own.place.as_deref()).unwrap_or_else(label)
+    }
+
+    pub(super) fn faults(&self) -> &Arc<BTreeMap<SourceId, Vec<String>>> {
+        &self.faults
     }
 
     /// The source before `source` that defines a service of a name.
     pub fn defined_before(&self, source: SourceId, name: &str) -> Option<SourceId> {
         let defines = |source: &SourceId| self.get(*source, name).is_some_and(|own| own.definition.is_some());
-        SourceId::ALL.into_iter().take_while(|other| *other < source).find(defines)
+        self.sources().take_while(|other| *other < source).find(defines)
     }
 
     /// How many definitions there are, hidden ones too.

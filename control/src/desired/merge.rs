@@ -18,14 +18,15 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
     next.generation += 1;
     next.settings = Arc::clone(&inputs.settings);
     next.down = Arc::clone(inputs.all_down());
+    next.faults = Arc::clone(inputs.faults());
     for name in &names {
-        next.forget(name);
+        next.forget(name, inputs);
     }
     if *dirty == Dirty::All {
         next.clashes = Default::default();
     }
     let contributors = inputs.contributors();
-    for source in SourceId::ALL {
+    for source in inputs.sources() {
         for name in &names {
             let Some(statement) = inputs.get(source, name) else { continue };
             let Some(definition) = statement.definition else { continue };
@@ -49,13 +50,13 @@ fn is_same(entry: Option<&Arc<Entry>>, former: Option<&Arc<Entry>>) -> bool {
 }
 
 impl Desired {
-    fn forget(&mut self, name: &Name) {
+    fn forget(&mut self, name: &Name, inputs: &Inputs) {
         if let Some(entry) = self.entries.get(name) {
             let vip = entry.defined.vip;
             self.names.remove_mut(&vip);
             self.entries.remove_mut(name);
         }
-        for source in SourceId::ALL {
+        for source in inputs.sources() {
             self.clashes.remove_mut(&(Arc::clone(name), source));
         }
     }
@@ -78,7 +79,7 @@ fn touched(inputs: &Inputs, former: &Desired, names: &BTreeSet<Name>) -> BTreeSe
             continue;
         }
         let was = former.get(&name).map(|entry| (entry.defined.vip, &entry.defined.backends));
-        let is = SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, &name));
+        let is = inputs.sources().filter_map(|source| inputs.get(source, &name));
         let is = is.filter_map(|own| own.definition.map(|definition| (definition.vip, &own.backends)));
         for (vip, backends) in was.into_iter().chain(is) {
             let index = &inputs.index;
@@ -108,7 +109,7 @@ fn entry(
         backends.extend(own.backends.iter().filter(|backend| sockets.insert(backend.socket())));
     }
     let statements: Vec<&Arc<Statement>> =
-        SourceId::ALL.into_iter().filter_map(|source| inputs.get(source, name)).collect();
+        inputs.sources().filter_map(|source| inputs.get(source, name)).collect();
     let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
     let defined = Service { name: name.to_string(), vip, algorithm, backends };
     Entry::new(defined, origin, is_drained, |backend| inputs.all_down().get(&backend.address).copied())

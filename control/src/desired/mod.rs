@@ -4,8 +4,8 @@
 //! source says its part of them as an [`Input`]; [`desired`] makes one value of all. Its rules:
 //!
 //! 1. Definitions are taken in the order of their sources ([`SourceId`]), then of their names. One is hidden where one that
-//!    was taken before has its name or its VIP, or where packets of it would be taken for those of an earlier source's
-//!    service: its VIP is a backend's address there, or a backend's address is a VIP there. A hidden definition is told
+//!    was taken before has its name or its VIP, or where packets of it would be taken for those of a service that was taken
+//!    before: its VIP is a backend's address there, or a backend's address is a VIP there. A hidden definition is told
 //!    ([`Desired::clashes`]) and comes back when the other goes.
 //! 2. A source's contributions to a service count, unless its own definition of that name is hidden.
 //! 3. An address that several nodes contribute is one backend, with the weight that the node of the smallest name gives it,
@@ -86,6 +86,7 @@ pub struct Desired {
     pub down: Arc<BTreeMap<IpAddr, Down>>,
     entries: RedBlackTreeMapSync<Name, Arc<Entry>>,
     names: HashTrieMapSync<Vip, Name>,
+    faults: Arc<BTreeMap<SourceId, Vec<String>>>,
     /// Why definitions are hidden.
     clashes: RedBlackTreeMapSync<(Name, SourceId), String>,
 }
@@ -119,6 +120,11 @@ impl Desired {
     /// Why definitions are hidden, in the order of their names.
     pub fn clashes(&self) -> impl Iterator<Item = &str> {
         self.clashes.values().map(String::as_str)
+    }
+
+    /// What can't be followed of sources, in the order of their precedence.
+    pub fn faults(&self) -> impl Iterator<Item = &str> {
+        self.faults.values().flatten().map(String::as_str)
     }
 }
 

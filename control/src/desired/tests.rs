@@ -28,6 +28,14 @@ fn set(service: &Service) -> Change {
     Change::Set(service.clone())
 }
 
+fn listed(services: &[Service]) -> Input {
+    let stated = services.iter().map(|service| {
+        let place = Some(Arc::from(format!("/d/{}.toml", service.name)));
+        (Name::from(service.name.as_str()), Arc::new(Statement { place, ..Statement::of(service) }))
+    });
+    Input { label: "/d".to_owned(), services: stated.collect(), ..Input::default() }
+}
+
 /// Inputs with what follows from them.
 #[derive(Clone, Default)]
 struct Node {
@@ -52,6 +60,12 @@ impl Node {
 
     fn set_file(&mut self, services: &[Service]) -> Vec<String> {
         let dirty = self.inputs.replace(SourceId::File, Input::defining(FILE, services));
+        self.follow(&dirty)
+    }
+
+    /// A listed source's services, each of a file of its own.
+    fn set_listed(&mut self, place: u8, services: &[Service]) -> Vec<String> {
+        let dirty = self.inputs.replace(SourceId::Listed(place), listed(services));
         self.follow(&dirty)
     }
 
@@ -164,6 +178,64 @@ fn an_applied_service_that_contradicts_the_files_addresses_waits_until_one_of_th
     assert_eq!(node.names(), ["web"]);
     node.set_file(&[]);
     assert_eq!((node.clashes().len(), node.desired.len()), (0, 2));
+}
+
+#[test]
+fn a_listed_source_comes_after_the_file_and_before_what_was_applied() {
+    let mut node = Node::new(&[service("web", 1, &[])], &[service("db", 2, &[])]);
+    node.set_listed(1, &[service("c", 3, &[]), service("d", 4, &[])]);
+    node.set_listed(0, &[service("b", 3, &[]), service("db", 5, &[]), service("e", 1, &[])]);
+    assert_eq!(node.names(), ["b", "d", "db", "web"]);
+    let followed = "which is followed; give one of them another";
+    assert_eq!(
+        node.clashes(),
+        [
+            format!("service c: 10.96.0.3:80/tcp is the VIP of service b of /d/b.toml, {followed}"),
+            "service db: /d/db.toml has it too, and is followed; remove it there, or the applied one with 'fanlight \
+             service remove db'"
+                .to_owned(),
+            format!("service e: 10.96.0.1:80/tcp is the VIP of service web of {FILE}, {followed}"),
+        ]
+    );
+    let why = "service b is of /d/b.toml; change it there";
+    assert_eq!(node.obstacles(&[&service("b", 9, &[])]), [format!("0: {why}")]);
+    assert_eq!(remove(&node.inputs, "b").unwrap_err().to_string(), why);
+    assert_eq!(
+        node.obstacles(&[&service("new", 4, &[])]),
+        ["0: 10.96.0.4:80/tcp is the VIP of service d of /d/d.toml; give each its own"]
+    );
+    node.inputs.remove(SourceId::Listed(0));
+    node.follow(&Dirty::All);
+    assert_eq!((node.names(), node.clashes()), (vec!["c", "d", "db", "web"], vec![]));
+}
+
+#[test]
+fn of_two_services_of_one_source_that_contradict_each_other_the_first_name_is_followed() {
+    let nested = Service {
+        backends: vec![Backend { address: [10, 96, 0, 1].into(), port: 80, weight: 1 }],
+        ..service("nested", 3, &[])
+    };
+    let mut node = Node::default();
+    node.set_listed(0, &[service("web", 1, &[2]), nested]);
+    assert_eq!(node.names(), ["nested"]);
+    assert_eq!(
+        node.clashes(),
+        [
+            "service web: 10.96.0.1 is a backend's address of service nested of /d/nested.toml, which is followed; give \
+          one of them another"
+        ]
+    );
+}
+
+#[test]
+fn what_can_t_be_followed_of_a_source_is_told_until_it_can() {
+    let mut node = Node::default();
+    node.inputs.set_faults(SourceId::Listed(0), vec!["source-lost /d".to_owned()]);
+    assert!(node.follow(&Dirty::default()).is_empty());
+    assert_eq!(node.desired.faults().collect::<Vec<_>>(), ["source-lost /d"]);
+    node.inputs.set_faults(SourceId::Listed(0), Vec::new());
+    node.follow(&Dirty::default());
+    assert_eq!(node.desired.faults().count(), 0);
 }
 
 #[test]
@@ -327,6 +399,7 @@ fn any_service() -> impl Strategy<Value = Service> {
 #[derive(Clone, Debug)]
 enum Step {
     File(Vec<Service>),
+    Listed(u8, Vec<Service>),
     Applied(Vec<Change>),
     Down(BTreeSet<u8>),
 }
@@ -334,6 +407,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => prop::collection::vec(any_service(), 0..3).prop_map(Step::File),
+        1 => (0..2_u8, prop::collection::vec(any_service(), 0..3)).prop_map(|(place, all)| Step::Listed(place, all)),
         4 => prop::collection::vec(any_change(), 1..4).prop_map(Step::Applied),
         1 => prop::collection::btree_set(1..4_u8, 0..3).prop_map(Step::Down),
     ]
@@ -347,6 +421,7 @@ proptest! {
             let before = node.clone();
             match step {
                 Step::File(services) => drop(node.set_file(&services)),
+                Step::Listed(place, services) => drop(node.set_listed(place, &services)),
                 Step::Applied(changes) => drop(node.make(&changes)),
                 Step::Down(lasts) => drop(node.set_absent(&lasts.into_iter().collect::<Vec<_>>())),
             }
@@ -368,6 +443,9 @@ proptest! {
             let before = node.desired.clone();
             let dirty = match step {
                 Step::File(services) => node.inputs.replace(SourceId::File, Input::defining(FILE, &services)),
+                Step::Listed(place, services) => {
+                    node.inputs.replace(SourceId::Listed(place), listed(&services))
+                }
                 Step::Applied(changes) => make(&mut node.inputs, &changes).1,
                 Step::Down(_) => Dirty::All,
             };

@@ -42,6 +42,7 @@ mod services;
 mod services_agent;
 mod services_room;
 mod shadowed;
+mod sources;
 mod sysctls;
 mod translated;
 mod upgrade;

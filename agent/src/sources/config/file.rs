@@ -14,11 +14,12 @@ use super::{
     problem::{Problem, Problems},
     section::{Keys, Section},
     service::{self, Placed},
+    source,
     tree::{self, Value},
 };
 
 const FILE: Keys =
-    Keys { known: &["node", "datapath", "fan", "service", "api"], later: &["cluster", "source"] };
+    Keys { known: &["node", "datapath", "fan", "service", "source", "api"], later: &["cluster"] };
 const API: Keys = Keys { known: &["socket"], later: &["listen"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
@@ -30,8 +31,13 @@ const FAN: Keys = Keys {
 
 /// Tables as the documentation names them, with their keys.
 #[cfg(test)]
-pub(super) const TABLES: [(&str, &Keys); 4] =
-    [("`[node]`", &NODE), ("`[datapath]`", &DATAPATH), ("`[[fan]]`", &FAN), ("`[api]`", &API)];
+pub(super) const TABLES: [(&str, &Keys); 5] = [
+    ("`[node]`", &NODE),
+    ("`[datapath]`", &DATAPATH),
+    ("`[[fan]]`", &FAN),
+    ("`[[source]]`", &source::SOURCE),
+    ("`[api]`", &API),
+];
 
 /// Fewest flows: those of one CPU, two entries each.
 const MIN_FLOWS: u32 = ENTRIES_PER_CPU / 2;
@@ -73,12 +79,13 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
     let fans = fans(&root, &node, &mut problems);
     let services = service::services(&root, &mut problems);
+    let sources = source::sources(&root, &mut problems);
     if !problems.none() {
         return Err(problems.into_sorted());
     }
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
     let nat_ports_line = nat_ports.map(|span| problems.line(&span));
-    let config = Config { node, datapath, api, fans, services: Vec::new() };
+    let config = Config { node, datapath, api, fans, services: Vec::new(), sources };
     Ok(Document { config, fan_lines, nat_ports_line, services })
 }
 

@@ -19,6 +19,16 @@ impl Format {
         (Self::Json, "application/json"),
     ];
 
+    /// The format of a file by the end of its name.
+    pub fn of_extension(extension: &str) -> Option<Self> {
+        match extension {
+            "toml" => Some(Self::Toml),
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
     /// What it is called in HTTP.
     pub fn media_type(self) -> &'static str {
         Self::TYPES.into_iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)

@@ -11,6 +11,7 @@ pub mod operands;
 mod problem;
 mod section;
 pub mod service;
+mod source;
 mod tree;
 mod yaml;
 
@@ -26,7 +27,10 @@ use control::{
 };
 use ipnet::Ipv4Net;
 
-pub use self::problem::{ConfigError, FileProblem, Problem};
+pub use self::{
+    problem::{ConfigError, FileProblem, Problem},
+    source::SourceSpec,
+};
 
 use self::{
     fans::{FileLine, wanted},
@@ -54,6 +58,8 @@ pub struct Config {
     pub fans: Vec<FanSpec>,
     /// `[[service]]`
     pub services: Vec<Service>,
+    /// `[[source]]`
+    pub sources: Vec<SourceSpec>,
 }
 
 /// `[node]`: the host.

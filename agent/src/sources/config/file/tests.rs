@@ -83,7 +83,7 @@ fn without_an_underlay_it_is_the_uplinks_network() {
 /// What is wrong, and what is said of it.
 const MISTAKES: &[(&str, &str)] = &[
     ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, api"),
+    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, source, api"),
     ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
     ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
     (
@@ -130,6 +130,24 @@ const MISTAKES: &[(&str, &str)] = &[
         "[datapath]\nnat-ports = '62000-61000'\n",
         "2: datapath.nat-ports: '62000-61000' ends before it starts; write 61000-62000",
     ),
+    (
+        "[[source]]\nkind = 'etcd'\n",
+        "1: source.path: is missing; add one such as \"/etc/fanlight/services.d\"\n\
+         2: source.kind: 'etcd' is unknown; use directory",
+    ),
+    (
+        "[[source]]\nkind = 'directory'\npath = 'services.d'\n",
+        "3: source.path: 'services.d' is no path of a directory from the root on; write one such as \
+         /etc/fanlight/services.d",
+    ),
+    (
+        "[[source]]\nkind = 'directory'\npath = '/a'\n[[source]]\nkind = 'directory'\npath = '/a//'\n",
+        "6: source.path: /a is another source's path too; list it once",
+    ),
+    (
+        "[[source]]\npth = '/a'\nkind = 'directory'\npath = '/a'\n",
+        "2: source.pth: unknown key; did you mean 'path'?",
+    ),
     ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
     ("[api]\nlisten = '127.0.0.1:7480'\n", "2: api.listen: not supported by this version; remove it"),
     (
@@ -169,7 +187,7 @@ const MISTAKES: &[(&str, &str)] = &[
 #[test]
 fn each_mistake_is_named_with_line_key_and_remedy() {
     for &(text, want) in MISTAKES {
-        assert_eq!(problems(text), [want], "{text}");
+        assert_eq!(problems(text).join("\n"), want, "{text}");
     }
 }
 
