@@ -75,16 +75,31 @@ pub struct Config {
     /// Up to which moment of the coarse clock ([`SEEN_SHIFT`]) no uplink of the fan in that slot carries anything; 0: one does.
     /// Looked at where [`smallest_path_mtu`](Self::smallest_path_mtu) is [`PathRecord::SILENT`].
     pub cut_off: [u32; MAX_FANS],
-    /// Why packets may have to go by the stack: [`Config::TRANSLATED`] or 0.
+    /// Why packets may have to go by the stack: [`Config::TRANSLATED`], and [`Config::FILTERED`] of fans.
     pub detours: u32,
+    /// 1: what filters of the host's drop is no reason for a packet to go by the stack; 0: it is.
+    pub ignores_filters: u32,
     /// Zero.
-    pub spare: [u8; 64],
+    pub spare: [u8; 60],
 }
 
 impl Config {
     /// Bit of [`detours`](Self::detours): connection tracking has translated a packet between overlay addresses. The programs
     /// set it, by a store of its byte.
     pub const TRANSLATED: u32 = u32::from_ne_bytes([1, 0, 0, 0]);
+
+    /// Bit of [`detours`](Self::detours) for the fan in slot 0, and the next for the next: packet filters of the host's may drop
+    /// packets of that fan, and are to see all of them. Set by the agent, in a byte of its own.
+    pub const FILTERED: u32 = u32::from_ne_bytes([0, 1, 0, 0]);
+
+    /// All of them.
+    pub const ANY_FILTERED: u32 = Self::FILTERED * 0xff;
+
+    /// The bit of a slot.
+    #[inline(always)]
+    pub const fn filtered(slot: u32) -> u32 {
+        Self::FILTERED << (slot % MAX_FANS as u32)
+    }
 
     /// Ports that a translated source gets unless the agent says otherwise: above the ephemeral ports of Linux.
     pub const NAT_PORTS: [u16; 2] = [61_000, u16::MAX];

@@ -15,6 +15,7 @@ use crate::{
 
 mod early;
 mod egress;
+mod filtered;
 mod ingress;
 mod relay;
 mod service;
@@ -22,6 +23,7 @@ mod tracked;
 mod walls;
 
 pub use early::{Early, Tag, early};
+pub use filtered::honour;
 pub use relay::{RELAYED, Relayed, relayed};
 pub use service::{bare_service, begin, carried_service};
 
@@ -174,7 +176,7 @@ pub fn complete<P: Packet + ?Sized, T: Tables>(
             _ => break,
         };
     }
-    decided
+    honour(hook, decided, tables)
 }
 
 /// What a decision reads.

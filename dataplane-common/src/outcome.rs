@@ -135,6 +135,10 @@ numbered! {
         DecapsulatedTracked = "decapsulated-tracked",
         /// From the kernel's stack to an endpoint, translated by connection tracking: handed on, and its answers will go by the stack.
         PassTranslated = "pass-translated",
+        /// Between overlay addresses, and packet filters of the host's may drop such: handed to the kernel's stack, for them to see.
+        PassFiltered = "pass-filtered",
+        /// The same out of its tunnel packet.
+        DecapsulatedFiltered = "decapsulated-filtered",
     }
 }
 

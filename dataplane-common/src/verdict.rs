@@ -187,6 +187,8 @@ pub enum Way {
     Tunnel,
     /// An endpoint of this host.
     Endpoint,
+    /// This host's stack, for its packet filters to see.
+    Filtered,
     /// Out of its tunnel packet, to an endpoint of this host.
     Decapsulated,
     /// Out of its tunnel packet, to this host's stack.
@@ -195,6 +197,8 @@ pub enum Way {
     DecapsulatedAndRouted,
     /// Out of its tunnel packet, to this host's stack and its connection tracking.
     DecapsulatedTracked,
+    /// Out of its tunnel packet, to this host's stack, for its packet filters to see.
+    DecapsulatedFiltered,
 }
 
 impl Way {
@@ -205,10 +209,12 @@ impl Way {
             Self::Stack => Outcome::DeliveredToHost,
             Self::Tunnel => Outcome::Encapsulated,
             Self::Endpoint => Outcome::DeliveredLocally,
+            Self::Filtered => Outcome::PassFiltered,
             Self::Decapsulated => Outcome::Decapsulated,
             Self::DecapsulatedToStack => Outcome::DecapsulatedToHost,
             Self::DecapsulatedAndRouted => Outcome::Routed,
             Self::DecapsulatedTracked => Outcome::DecapsulatedTracked,
+            Self::DecapsulatedFiltered => Outcome::DecapsulatedFiltered,
         }
     }
 
@@ -258,6 +264,15 @@ impl Out {
     #[inline(always)]
     pub const fn decapsulated_tracked(fan: u32, tos: u8) -> Self {
         Self { way: Way::DecapsulatedTracked, fan, tos, ..Self::STACK }
+    }
+
+    /// To this host's stack, for its packet filters to see.
+    pub const FILTERED: Self = Self { way: Way::Filtered, ..Self::STACK };
+
+    /// Out of its tunnel packet, to this host's stack, for its packet filters to see.
+    #[inline(always)]
+    pub const fn decapsulated_filtered(fan: u32, tos: u8) -> Self {
+        Self { way: Way::DecapsulatedFiltered, fan, tos, ..Self::STACK }
     }
 
     /// Out of its tunnel packet, then as the routing table says.

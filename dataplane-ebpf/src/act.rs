@@ -94,7 +94,9 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
     let action = match way {
         Way::Tunnel => encapsulate(frame, fan, host, is_routed)?,
         Way::Endpoint => deliver_locally(frame, hook, (fan, &endpoint), is_routed)?,
-        Way::Stack => to_host(frame)?,
+        Way::Filtered if rewrite.is_kept() => TC_ACT_UNSPEC,
+        Way::Filtered if host != 0 => from_gateway(frame, fan)?,
+        Way::Stack | Way::Filtered => to_host(frame)?,
         Way::Decapsulated => {
             let headers = take_out(frame, tos)?;
             address(headers, maps::fan(fan).ok_or(Refused)?, &endpoint);
@@ -110,6 +112,10 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         Way::DecapsulatedTracked => {
             take_out(frame, tos)?;
             frame.have_tracked();
+            to_host(frame)?
+        }
+        Way::DecapsulatedFiltered => {
+            take_out(frame, tos)?;
             to_host(frame)?
         }
         Way::DecapsulatedAndRouted => {
@@ -250,6 +256,18 @@ fn have_tracked(frame: &mut Frame, fan: u32) -> Result<(), Refused> {
         *to = mac_words(&fan.bridge_mac);
     }
     Ok(())
+}
+
+/// To the stack as from an endpoint, translated, and past the bridge's own program, which would take it for a packet straight to the
+/// backend. From the helper device what goes to other hosts would be fragmented for any path.
+#[inline(always)]
+fn from_gateway(frame: &mut Frame, fan: u32) -> Result<i32, Refused> {
+    if frame.to_us() {
+        return Ok(TC_ACT_UNSPEC);
+    }
+    have_tracked(frame, fan)?;
+    let fan = maps::fan(fan).ok_or(Refused)?;
+    Ok(frame.redirect(fan.bridge, BPF_F_INGRESS as u64))
 }
 
 /// To an endpoint: from another one that is a hop, though both are here; from the host's stack it is not.

@@ -62,13 +62,16 @@ fn fan_line(command: &str, words: &[String]) -> Result<FanLine, Failure> {
     Ok(line)
 }
 
-/// The node, with the uplinks, what is asked for at them, and the flow table's size, as its configuration names them.
+/// The node, with the uplinks, what is asked for at them and about others' packet filters, and the flow table's size, as its
+/// configuration names them.
 pub(super) fn node() -> anyhow::Result<Node> {
     // A broken configuration is the agent's trouble: a fan by hand needs none.
     let sources = config::load(Path::new(CONFIG_FILE), Path::new(FANS_FILE)).unwrap_or_default();
     let config = sources.config;
     let flows = if config.services.is_empty() { Some(IDLE_FLOWS) } else { config.datapath.flows };
-    Ok(Node::open(config.node.uplink)?.with_flows(flows).with_uplink_hook(config.datapath.uplink_hook))
+    let node = Node::open(config.node.uplink)?.with_flows(flows);
+    let datapath = config.datapath;
+    Ok(node.with_uplink_hook(datapath.uplink_hook).with_host_filters(datapath.host_filters))
 }
 
 async fn bring_up(node: &Node, spec: &FanSpec, origin: Origin) -> anyhow::Result<Up> {

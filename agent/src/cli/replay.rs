@@ -98,6 +98,7 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
     let live = match Datapath::open_existing()? {
         Some(datapath) => Setup {
             fans: datapath.config().fans(),
+            filtered: datapath.config().filtered(),
             endpoints: datapath.endpoints().list()?.into_iter().map(|(_, endpoint)| endpoint).collect(),
             helper: datapath.config().helper(),
             services: sources.config.services.clone(),

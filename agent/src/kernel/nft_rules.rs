@@ -8,7 +8,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{
     netlink::messages::Requests,
-    nft_expressions::{self, attribute, name, number},
+    nft_expressions::{self, attribute, attributes as attributes_of, name, number},
 };
 
 /// `NFNL_SUBSYS_NFTABLES`, and `NFT_MSG_*`.
@@ -33,12 +33,34 @@ pub struct BaseChain {
     is_nat: bool,
     /// Whether it drops what no rule takes.
     pub drops: bool,
+    /// The devices that it is for; `None`: all, or none that is named.
+    pub devices: Option<Vec<String>>,
 }
 
 impl BaseChain {
     /// The family's name.
     pub fn family(&self) -> &'static str {
-        if self.family == Ruleset::INET { "inet" } else { "ip" }
+        match self.family {
+            Ruleset::INET => "inet",
+            Ruleset::BRIDGE => "bridge",
+            Ruleset::NETDEV => "netdev",
+            _ => "ip",
+        }
+    }
+
+    /// Whether its packets are those that a hook of the filter sees (`NF_INET_*`, `NF_BR_*`, `NF_NETDEV_*`).
+    fn is_at(&self, hook: Hook) -> bool {
+        match (self.family, self.hook) {
+            (Ruleset::IPV4 | Ruleset::INET, 0) => hook == Hook::Prerouting,
+            (Ruleset::IPV4 | Ruleset::INET, 1) => hook == Hook::Input,
+            (Ruleset::IPV4 | Ruleset::INET, 2) => hook == Hook::Forward,
+            (Ruleset::IPV4 | Ruleset::INET, 4) => hook == Hook::Postrouting,
+            (Ruleset::BRIDGE, 0 | 1) => hook == Hook::FromPort,
+            (Ruleset::BRIDGE, 3 | 4) => hook == Hook::ToPort,
+            (Ruleset::NETDEV, 0) | (Ruleset::INET, 5) => hook == Hook::Ingress,
+            (Ruleset::NETDEV, 1) => hook == Hook::Egress,
+            _ => false,
+        }
     }
 }
 
@@ -48,6 +70,8 @@ pub struct Ruleset(Requests);
 impl Ruleset {
     const IPV4: u8 = 2;
     const INET: u8 = 1;
+    const NETDEV: u8 = 5;
+    const BRIDGE: u8 = 7;
 
     /// Asks for it.
     ///
@@ -63,7 +87,8 @@ impl Ruleset {
     /// The kernel refuses.
     pub fn output_translators(&self) -> io::Result<Vec<BaseChain>> {
         const NF_INET_LOCAL_OUT: u32 = 3;
-        self.chains(|chain| chain.hook == NF_INET_LOCAL_OUT && chain.is_nat)
+        let is_ip = |chain: &BaseChain| [Self::IPV4, Self::INET].contains(&chain.family);
+        self.chains(|chain| is_ip(chain) && chain.hook == NF_INET_LOCAL_OUT && chain.is_nat)
     }
 
     /// The chains of a hook that may drop packets, in the order in which packets meet them.
@@ -71,12 +96,7 @@ impl Ruleset {
     /// # Errors
     /// The kernel refuses.
     pub fn filters(&self, hook: Hook) -> io::Result<Vec<BaseChain>> {
-        let number = match hook {
-            Hook::Prerouting => 0,
-            Hook::Input => 1,
-            Hook::Forward => 2,
-        };
-        self.chains(|chain| chain.hook == number && !chain.is_nat)
+        self.chains(|chain| chain.is_at(hook) && !chain.is_nat)
     }
 
     fn chains(&self, is_wanted: impl Fn(&BaseChain) -> bool) -> io::Result<Vec<BaseChain>> {
@@ -184,7 +204,8 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
     let family = *message.first()?;
     let chain = attributes(message);
     let hook = attribute(chain, HOOK)?;
-    [Ruleset::IPV4, Ruleset::INET].contains(&family).then_some(())?;
+    let families = [Ruleset::IPV4, Ruleset::INET, Ruleset::BRIDGE, Ruleset::NETDEV];
+    families.contains(&family).then_some(())?;
     Some(BaseChain {
         family,
         table: name(chain, TABLE)?,
@@ -193,7 +214,20 @@ fn base_chain(message: &[u8]) -> Option<BaseChain> {
         hook: number(hook, HOOK_NUMBER)?,
         is_nat: &*name(chain, KIND)? == "nat",
         drops: number(chain, POLICY) == Some(NF_DROP),
+        devices: devices(hook),
     })
+}
+
+/// The devices of a hook: `NFTA_HOOK_DEV`, or those of `NFTA_HOOK_DEVS`.
+fn devices(hook: &[u8]) -> Option<Vec<String>> {
+    const DEVICE: u16 = 3;
+    const DEVICES: u16 = 4;
+    let text = |value: &[u8]| String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned();
+    let one = attribute(hook, DEVICE).map(text);
+    let several = attribute(hook, DEVICES).map(attributes_of);
+    let all: Vec<String> =
+        one.into_iter().chain(several.into_iter().flatten().map(|(_, value)| text(value))).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 /// A table whose chains and sets are asked for once each.

@@ -17,6 +17,15 @@ pub const TAKEN: &[u8] = &[3, 2, 5, 8];
 /// All that changes what becomes of a packet: these, `NFT_MSG_NEWRULE`, `..NEWSETELEM` and `..DELSETELEM`.
 pub const ANY: &[u8] = &[3, 2, 5, 8, 6, 12, 14];
 
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something of [`TAKEN`].
+    Taken,
+    /// Something else.
+    Other,
+}
+
 /// A subscription in the network namespace of the thread that opened it.
 pub struct NftWatch {
     socket: TokioSocket,
@@ -34,17 +43,18 @@ impl NftWatch {
         Ok(Self { socket, relevant })
     }
 
-    /// Waits for a change that may concern us. Dropping the future loses none.
+    /// Waits for a change that may concern us, and says whether something was taken away. Dropping the future loses none.
     ///
     /// # Errors
     /// The socket broke.
-    pub async fn changed(&mut self) -> io::Result<()> {
+    pub async fn changed(&mut self) -> io::Result<Change> {
         loop {
             match self.socket.recv_from_full().await {
-                Ok((datagram, _)) if is_relevant(&datagram, self.relevant) => return Ok(()),
+                Ok((datagram, _)) if is_relevant(&datagram, TAKEN) => return Ok(Change::Taken),
+                Ok((datagram, _)) if is_relevant(&datagram, self.relevant) => return Ok(Change::Other),
                 Ok(_) => {}
                 // Messages were lost: they may have been relevant.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Change::Taken),
                 Err(error) => return Err(error),
             }
         }

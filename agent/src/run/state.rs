@@ -48,6 +48,7 @@ impl State {
             fans: sources.fans(),
             uplinks: config.node.uplink.clone(),
             uplink_hook: config.datapath.uplink_hook,
+            host_filters: config.datapath.host_filters,
             flows: config.datapath.flows,
             nat_ports: config.datapath.nat_ports,
             vip_range: config.datapath.vip_range,

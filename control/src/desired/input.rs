@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::{Desired, Dirty, Name, index::Index};
 use crate::{
-    model::{FanSpec, Origin, PortRange, UplinkHook},
+    model::{FanSpec, HostFilters, Origin, PortRange, UplinkHook},
     service::{Algorithm, Backend, Down, Service, Vip},
 };
 
@@ -107,6 +107,8 @@ pub struct Settings {
     pub uplinks: Vec<String>,
     /// Where tunnel packets are judged.
     pub uplink_hook: UplinkHook,
+    /// What is done about others' packet filters.
+    pub host_filters: HostFilters,
     /// How many flows the tables hold; `None`: as the memory allows.
     pub flows: Option<u32>,
     /// Source ports for flows to backends off the overlays.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use dataplane_common::wire::ETHERTYPE_IPV4;
+
 /// Bits of `ct state` in nf_tables (`NF_CT_STATE_BIT`, `NF_CT_STATE_UNTRACKED_BIT`).
 pub mod state {
     /// Of a flow that was answered.
@@ -88,7 +90,8 @@ impl Packet {
         if field == Field::Port && self.port == 0 {
             return self.is_any_in(mask, (first, last));
         }
-        let is_prefix = (!mask & field.mask()).wrapping_add(1).is_power_of_two() || mask == field.mask();
+        let is_prefix =
+            mask == 0 || (!mask & field.mask()).wrapping_add(1).is_power_of_two() || mask == field.mask();
         if low != high && !is_prefix {
             return Fit::Unknown;
         }
@@ -111,6 +114,7 @@ impl Packet {
             Field::Protocol => one(self.protocol.into()),
             Field::Port => one(self.port.into()),
             Field::Family => one(NFPROTO_IPV4),
+            Field::EtherType => one(ETHERTYPE_IPV4.into()),
             Field::State => one(self.state?),
             // Nothing has translated them, as far as is known.
             Field::Status => one(self.state.map(|_| 0)?),
@@ -165,6 +169,8 @@ pub enum Field {
     Port,
     /// `NFPROTO_IPV4`.
     Family,
+    /// `ETHERTYPE_IPV4`.
+    EtherType,
     /// What connection tracking says.
     State,
     /// What connection tracking has done (`ct status`).
@@ -182,7 +188,7 @@ impl Field {
     pub fn value(self, [a, b, c, d]: [u8; 4]) -> u32 {
         match self {
             Self::Source | Self::Address | Self::Name(..) => u32::from_be_bytes([a, b, c, d]),
-            Self::Port => u16::from_be_bytes([a, b]).into(),
+            Self::Port | Self::EtherType => u16::from_be_bytes([a, b]).into(),
             Self::Protocol | Self::Family => a.into(),
             Self::State | Self::Status | Self::Mark | Self::Index(_) => u32::from_ne_bytes([a, b, c, d]),
         }
@@ -191,7 +197,7 @@ impl Field {
     /// All bits of its values.
     pub const fn mask(self) -> u32 {
         match self {
-            Self::Port => 0xffff,
+            Self::Port | Self::EtherType => 0xffff,
             Self::Protocol | Self::Family => 0xff,
             _ => u32::MAX,
         }

@@ -76,6 +76,28 @@ impl Test {
         }
     }
 
+    /// Whether it asks for certain addresses or devices, instead of what all but some have.
+    pub(super) fn names_ends(&self) -> bool {
+        let is_end = |field: &Field| {
+            matches!(field, Field::Source | Field::Address | Field::Index(_) | Field::Name(..))
+        };
+        match self {
+            Self::In { field, mask, not, .. } => is_end(field) && *mask != 0 && !not,
+            Self::By { not, .. } => !not,
+            Self::InSet { key, not, .. } => key.iter().flatten().any(is_end) && !not,
+            Self::Unknown => false,
+        }
+    }
+
+    /// Whether it asks for any device that packets come in by but one.
+    pub(super) fn is_from_elsewhere(&self) -> bool {
+        match self {
+            Self::By { side: Side::In, not, .. } => *not,
+            Self::In { field: Field::Index(Side::In) | Field::Name(Side::In, _), not, .. } => *not,
+            _ => false,
+        }
+    }
+
     /// Whether it asks for destinations.
     pub(super) fn names_addresses(&self) -> bool {
         match self {

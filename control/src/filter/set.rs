@@ -51,6 +51,12 @@ impl Set {
         self.elements.iter().map(|element| &element.verdict)
     }
 
+    /// What the elements say that may fit, and how they do.
+    pub(super) fn may_fit(&self, key: &Key, packet: &Packet) -> impl Iterator<Item = (Fit, &Verdict)> {
+        let fits = self.elements.iter().map(|element| (element.fit(key, packet), &element.verdict));
+        fits.filter(|(fit, _)| *fit > Fit::No)
+    }
+
     /// The element that fits best.
     pub(super) fn find(&self, key: &Key, packet: &Packet) -> (Fit, Option<&Verdict>) {
         let all = 0..self.elements.len();

@@ -2,7 +2,14 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, rc::Rc};
 
-use super::{Device, Dropped, Packet, Packets, state};
+use ipnet::Ipv4Net;
+
+use super::{
+    Device, Dropped, Packet, Packets,
+    crossing::{Filters, Holds},
+    state,
+    walk::is_dockers,
+};
 use crate::{
     model::{Egress, Fan, HELPER},
     observed::{Link, Mark, ObservedHost},
@@ -20,6 +27,16 @@ pub enum Hook {
     Input,
     /// On their way from one device to another.
     Forward,
+    /// Before they leave by a device.
+    Postrouting,
+    /// On a bridge, from one of its ports to this host.
+    FromPort,
+    /// On a bridge, from this host to one of its ports.
+    ToPort,
+    /// Where they come in by a device.
+    Ingress,
+    /// Where they leave by a device.
+    Egress,
 }
 
 /// What packets of a way are for.
@@ -48,7 +65,9 @@ pub struct Way {
     pub input: String,
     /// The device that they leave by; none for what is for this host.
     pub output: Option<String>,
-    packet: Packet,
+    /// The fan's overlay.
+    pub overlay: Ipv4Net,
+    pub(super) packet: Packet,
 }
 
 /// The ways of all fans that stand.
@@ -63,12 +82,14 @@ pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
         Hook::Prerouting => way.kind != Kind::Cut,
         Hook::Input => way.kind == Kind::Lease,
         Hook::Forward => way.kind != Kind::Lease,
+        // There only what is carried past a filter counts.
+        Hook::Postrouting | Hook::FromPort | Hook::ToPort | Hook::Ingress | Hook::Egress => false,
     };
     let met = ways.iter().enumerate().filter(|(_, way)| meets(way));
     let packet = |way: &Way| match hook {
         // Nobody knows yet where they go.
         Hook::Prerouting => Packet { output: None, ..way.packet.clone() },
-        Hook::Input | Hook::Forward => way.packet.clone(),
+        _ => way.packet.clone(),
     };
     let (numbers, packets) = met.map(|(number, way)| (number, packet(way))).unzip();
     (numbers, Packets::new(packets))
@@ -77,7 +98,7 @@ pub fn at(ways: &[Way], hook: Hook) -> (Vec<usize>, Packets) {
 /// What comes into a fan's bridge by its inlet, where the kernel shows packets on bridges to the chains for those that are
 /// forwarded.
 pub fn bridged(fan: &Fan) -> Way {
-    let ends = |network: ipnet::Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
+    let ends = |network: Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
     // A bridge that is yet to be made has no number; rules that ask for one can't mean it.
     let device = || Some(Device::new(&fan.bridge, 0));
     let packet = Packet {
@@ -88,7 +109,8 @@ pub fn bridged(fan: &Fan) -> Way {
         mark: Some(0),
         ..Packet::to(ends(fan.slice), 0, 0)
     };
-    Way { kind: Kind::In, input: fan.bridge.clone(), output: Some(fan.bridge.clone()), packet }
+    let (input, output) = (fan.bridge.clone(), Some(fan.bridge.clone()));
+    Way { kind: Kind::In, input, output, overlay: fan.spec.overlay, packet }
 }
 
 fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {
@@ -97,7 +119,7 @@ fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {
     let (Some(bridge), Some(helper)) = (observed.link(&mark.bridge()), observed.link(HELPER[0])) else {
         return Vec::new();
     };
-    let ends = |network: ipnet::Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
+    let ends = |network: Ipv4Net| (network.network().to_bits(), network.broadcast().to_bits());
     let (overlay, slice, all) = (ends(mark.overlay()), ends(mark.slice()), (0, u32::MAX));
     let way = |kind, input: &Link, output: Option<&Link>, source, mut packet: Packet, tracked| {
         packet.source = Some(source);
@@ -105,7 +127,8 @@ fn of_fan(observed: &ObservedHost, mark: &Mark) -> Vec<Way> {
         packet.output = output.map(|link| Device::new(&link.name, link.index));
         packet.state = Some(tracked);
         packet.mark = Some(0);
-        Way { kind, input: input.name.clone(), output: output.map(|link| link.name.clone()), packet }
+        let (input, output) = (input.name.clone(), output.map(|link| link.name.clone()));
+        Way { kind, input, output, overlay: mark.overlay(), packet }
     };
     let any = |destination| Packet::to(destination, 0, 0);
     let mut ways = vec![
@@ -156,7 +179,8 @@ pub struct Findings {
     blocked: Vec<(Owner, Vec<Way>)>,
     docker: BTreeSet<Ipv4Addr>,
     docker_chains: BTreeSet<String>,
-    filtered: BTreeSet<String>,
+    /// Those that filter them.
+    pub filters: Filters,
 }
 
 impl Findings {
@@ -170,10 +194,11 @@ impl Findings {
                     self.docker.extend(found.address.map(Ipv4Addr::from_bits));
                     self.docker_chains.insert(name);
                 }
+                // That is no accident.
+                (Kind::In | Kind::Out | Kind::Cut, true, false) if found.is_named => {}
                 (_, true, _) => self.block(owner, way),
-                (Kind::In | Kind::Out | Kind::Cut, false, _) => drop(self.filtered.insert(name)),
-                // What leaves the overlay goes by the stack: there the rule holds.
-                (Kind::Egress | Kind::Answers | Kind::Lease, false, _) => {}
+                // A filter; but what leaves the overlay goes by the stack: there the rule holds.
+                (_, false, _) => {}
             }
         }
     }
@@ -193,18 +218,17 @@ impl Findings {
         by_docker || self.blocked.iter().any(|(owner, _)| is_filter(owner))
     }
 
-    /// The reasons.
-    pub fn reasons(&self) -> Vec<String> {
+    /// Whether nothing is dropped.
+    pub fn is_empty(&self) -> bool {
+        self.blocked.is_empty() && self.docker_chains.is_empty() && self.filters.overlays().is_empty()
+    }
+
+    /// The reasons; `holds` says what becomes of an overlay's packets that filters may drop.
+    pub fn reasons(&self, holds: impl Fn(Ipv4Net) -> Holds) -> Vec<String> {
         let mut reasons: Vec<String> =
             self.blocked.iter().map(|(owner, ways)| blocked(owner, ways)).collect();
         reasons.extend(self.docker_reason());
-        if !self.filtered.is_empty() {
-            let chains = self.filtered.iter().cloned().collect::<Vec<_>>().join(", ");
-            reasons.push(format!(
-                "filtered: {chains} drops some packets between overlay addresses; what the programs deliver by \
-                 themselves passes it by: filter in the containers' namespaces"
-            ));
-        }
+        reasons.extend(self.filters.reasons(holds));
         reasons
     }
 
@@ -244,7 +268,7 @@ fn blocked(owner: &Owner, ways: &[Way]) -> String {
 }
 
 impl Owner {
-    fn name(&self, chain: &str) -> String {
+    pub(super) fn name(&self, chain: &str) -> String {
         match (self.family, self.iptables) {
             ("", Some(program)) => format!("{program} {} {chain}", self.table),
             (family, _) => format!("{family} {} {chain}", self.table),
@@ -253,11 +277,10 @@ impl Owner {
 
     /// Whether it is Docker's rule that drops: by its chains' names, and by the only form that it writes into others'
     /// (from 28.0 on: `raw PREROUTING -d CONTAINER ! -i BRIDGE -j DROP`).
-    fn is_dockers(&self, found: &Dropped) -> bool {
-        let is_raw = &*self.table == "raw" && &*found.chain == "PREROUTING" && found.address.is_some();
-        is_raw
-            || (found.chain.starts_with("DOCKER") && &*found.chain != "DOCKER-USER")
-            || &*self.table == "docker-bridges"
+    pub(super) fn is_dockers(&self, found: &Dropped) -> bool {
+        let is_raw = &*self.table == "raw" && &*found.chain == "PREROUTING";
+        let is_its_form = found.address.is_some() && found.is_from_elsewhere;
+        (is_raw && is_its_form) || is_dockers(&found.chain) || &*self.table == "docker-bridges"
     }
 
     /// What lets packets of a way pass.

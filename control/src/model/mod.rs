@@ -3,6 +3,7 @@
 mod bridge_name;
 mod fan;
 mod hash;
+mod host_filters;
 mod ports;
 mod quoted;
 mod time;
@@ -16,6 +17,7 @@ pub(crate) use bridge_name::check_bridge_name;
 pub use bridge_name::{HELPER, INLET_MACS, bridge_name, inlet_names};
 pub use fan::{Egress, Encapsulation, Fan, FanSpec, Origin, UnderlaySpec, Uplink, difference, dns_words};
 pub use hash::fnv1a;
+pub use host_filters::HostFilters;
 pub use ports::PortRange;
 pub use quoted::{clipped, quoted};
 pub use time::utc;

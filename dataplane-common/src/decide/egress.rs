@@ -2,8 +2,8 @@
 
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
-    host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way, own_fan_of,
-    pass, service, silent, too_big, tracked, walls,
+    filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way,
+    own_fan_of, pass, service, silent, too_big, tracked, walls,
 };
 use crate::{
     abi::{FanRecord, PathRecord},
@@ -28,7 +28,7 @@ pub(super) fn local_ingress<P: Packet + ?Sized, T: Tables>(
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     // The chains for what is forwarded may have seen it on the bridge, before it is handed on to this host.
     if hook as u32 == Hook::BridgeIngress as u32 && context.is_translated() {
-        return pass(Outcome::PassTracked);
+        return pass(filtered::left_to_the_stack(config));
     }
     let input = Input { packet, context, tables, config, hook };
     let Some(fan) = fan_of(config, ip.dst) else { return outside(&input, &ip) };

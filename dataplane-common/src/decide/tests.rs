@@ -162,6 +162,8 @@ fn describe_out(Out { way, host, endpoint, tos, is_routed, .. }: Out) -> String 
         Way::Endpoint => format!("deliver to {}", endpoint.ifindex),
         Way::Stack => "deliver to the host".to_owned(),
         Way::DecapsulatedAndRouted => format!("decapsulate and route tos {tos:02x}"),
+        Way::Filtered => "filtered".to_owned(),
+        Way::DecapsulatedFiltered => format!("decapsulate filtered tos {tos:02x}"),
         Way::DecapsulatedTracked => format!("decapsulate tracked tos {tos:02x}"),
     }
 }
@@ -470,6 +472,7 @@ proptest! {
 
 mod beyond;
 mod early;
+mod filtered;
 mod relay;
 mod service;
 mod tracked;

@@ -83,7 +83,7 @@ fn setup() -> Setup {
         mac: [2, 0, 0, 0, 0, 2],
         flags: EndpointRecord::PEER,
     };
-    Setup { fans: vec![fan], endpoints: vec![endpoint], services: Vec::new(), helper: (LOOPBACK, TO_US) }
+    Setup { fans: vec![fan], endpoints: vec![endpoint], helper: (LOOPBACK, TO_US), ..Setup::default() }
 }
 
 /// Measures every program on the packets that it meets most.

@@ -30,6 +30,7 @@ mod flow_list;
 mod flow_room;
 mod foreign_routes;
 mod harness;
+mod host_filters;
 mod locks;
 mod monitor;
 mod neighbours;

@@ -73,6 +73,7 @@ fn setup() -> Setup {
         flags: EndpointRecord::PEER,
     };
     Setup {
+        filtered: Vec::new(),
         fans: vec![fan()],
         endpoints: vec![endpoint(LOCAL, LOOPBACK, LOCAL_MAC), endpoint(NEIGHBOUR, 8, NEIGHBOUR_MAC)],
         services: Vec::new(),

@@ -201,7 +201,7 @@ fn rules_for_some_packets_of_the_overlay_are_told_as_filters() {
     let host = &fleet[0];
     iptables(host, "iptables-nft", &["-I FORWARD -d 250.0.27.3 -p tcp --dport 80 -j DROP"]);
     let told = reason(host);
-    assert!(told.starts_with("filtered: ip filter FORWARD drops some packets"), "{told}");
+    assert!(told.starts_with("filtered: ip filter FORWARD may drop some packets of 250.0.0.0/8"), "{told}");
     iptables(
         host,
         "iptables-nft",

@@ -11,6 +11,8 @@ use dataplane_common::{
     wire::{ETH_LEN, Ipv4},
 };
 
+use ipnet::Ipv4Net;
+
 use super::{Error, Packet, Result, Served};
 use crate::kernel::bpf::{self, Context, Counters, Datapath, Private, TestRun, program_name};
 
@@ -19,6 +21,8 @@ use crate::kernel::bpf::{self, Context, Counters, Datapath, Private, TestRun, pr
 pub struct Setup {
     /// Fans of the node.
     pub fans: Vec<FanRecord>,
+    /// Overlays of those whose packets the host's filters are to see.
+    pub filtered: Vec<Ipv4Net>,
     /// Endpoints of the node.
     pub endpoints: Vec<EndpointRecord>,
     /// Services of the node.
@@ -59,6 +63,7 @@ impl Setup {
         for fan in &self.fans {
             datapath.config().publish(fan)?;
         }
+        datapath.config().set_filtered(&self.filtered);
         for &endpoint in &self.endpoints {
             datapath.endpoints().insert(endpoint)?;
         }

@@ -53,6 +53,8 @@ fn is_forwarded(outcome: Outcome) -> bool {
         Outcome::Encapsulated
             | Outcome::Decapsulated
             | Outcome::DecapsulatedToHost
+            | Outcome::DecapsulatedFiltered
+            | Outcome::PassFiltered
             | Outcome::DeliveredLocally
             | Outcome::DeliveredToHost
             | Outcome::Routed

@@ -163,7 +163,9 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
     let mut degraded = degraded(&seen, &fans);
     if seen.state.state != Life::Running {
         degraded.extend(observed.all_renumbered());
-        degraded.extend(node.filters(&observed).unwrap_or_else(|error| vec![error.to_string()]));
+        degraded.extend(
+            node.filters(&observed, datapath.as_ref()).unwrap_or_else(|error| vec![error.to_string()]),
+        );
     }
     let mut uplink_ways = Vec::new();
     if let Some(datapath) = &datapath {

@@ -14,7 +14,7 @@ use std::{
 
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
-use control::model::PortRange;
+use control::model::{HostFilters, PortRange, network};
 use dataplane_common::abi::{Config, FanRecord, MAX_FANS};
 use ipnet::Ipv4Net;
 
@@ -75,6 +75,7 @@ impl ConfigMap {
             return Ok(false);
         }
         let Some(slot) = self.free_slot(old) else { return Err(Error::NoSlot(MAX_FANS)) };
+        self.filter(slot, old.is_some_and(|old| self.is_filtered(old)));
         if old == Some(slot) {
             self.clear(slot);
         }
@@ -146,6 +147,52 @@ impl ConfigMap {
         if let Some(slot) = self.slot_of(overlay.network().into(), overlay.netmask().into()) {
             let place = offset_of!(Config, cut_off) + slot * size_of::<u32>();
             self.mapping.u32(place).store(until, Ordering::Release);
+        }
+    }
+
+    /// Says of which fans' packets the host's packet filters are to see all.
+    pub fn set_filtered(&self, overlays: &[Ipv4Net]) {
+        let is_named = |record: &FanRecord| {
+            overlays.iter().any(|overlay| {
+                (u32::from(overlay.network()), u32::from(overlay.netmask()))
+                    == (record.overlay, record.overlay_mask)
+            })
+        };
+        (0..self.slots()).for_each(|slot| self.filter(slot, is_named(&self.read(slot))));
+    }
+
+    /// The overlays of these fans.
+    pub fn filtered(&self) -> Vec<Ipv4Net> {
+        let slots = (0..self.slots()).filter(|&slot| self.is_filtered(slot)).map(|slot| self.read(slot));
+        slots.filter(FanRecord::in_use).map(|record| network(record.overlay, record.overlay_mask)).collect()
+    }
+
+    /// What is to be done about packet filters of the host's.
+    pub fn host_filters(&self) -> HostFilters {
+        match self.mapping.u32(offset_of!(Config, ignores_filters)).load(Ordering::Acquire) {
+            0 => HostFilters::Honour,
+            _ => HostFilters::Ignore,
+        }
+    }
+
+    /// Says so.
+    pub fn set_host_filters(&self, wanted: HostFilters) {
+        let number = u32::from(wanted == HostFilters::Ignore);
+        self.mapping.u32(offset_of!(Config, ignores_filters)).store(number, Ordering::Release);
+    }
+
+    fn is_filtered(&self, slot: usize) -> bool {
+        let detours = self.mapping.u32(offset_of!(Config, detours)).load(Ordering::Acquire);
+        detours & Config::filtered(slot as u32) != 0
+    }
+
+    /// The programs store the byte beside, at any time.
+    fn filter(&self, slot: usize, is_filtered: bool) {
+        let (detours, bit) = (self.mapping.u32(offset_of!(Config, detours)), Config::filtered(slot as u32));
+        if is_filtered {
+            detours.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            detours.fetch_and(!bit, Ordering::AcqRel);
         }
     }
 

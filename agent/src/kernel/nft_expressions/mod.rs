@@ -111,6 +111,7 @@ impl Reader {
     }
 
     fn meta(&mut self, data: &[u8]) {
+        const PROTOCOL: u32 = 1;
         const MARK: u32 = 3;
         const IIF: u32 = 4;
         const OIF: u32 = 5;
@@ -120,6 +121,7 @@ impl Reader {
         const L4PROTO: u32 = 16;
         let whole = |field: Field| Register::Field(field, field.mask());
         let field = match number(data, SECOND) {
+            Some(PROTOCOL) => whole(Field::EtherType),
             Some(MARK) => whole(Field::Mark),
             Some(IIF) => whole(Field::Index(Side::In)),
             Some(OIF) => whole(Field::Index(Side::Out)),
@@ -288,9 +290,11 @@ fn may_end(data: &[u8]) -> bool {
 
 /// What bytes of a packet are.
 fn loaded(base: u32, offset: u32, length: u32) -> Register {
+    const LINK: u32 = 0;
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
     match (base, offset, length) {
+        (LINK, 12, 2) => Register::Field(Field::EtherType, Field::EtherType.mask()),
         (NETWORK, 12, 1..=4) => Register::Field(Field::Source, u32::MAX << (32 - 8 * length)),
         (NETWORK, 16, 1..=4) => Register::Field(Field::Address, u32::MAX << (32 - 8 * length)),
         (NETWORK, 9, 1) => Register::Field(Field::Protocol, Field::Protocol.mask()),

@@ -1,8 +1,9 @@
 //! Our own nftables table, as one function of the fans that are up.
 //!
-//! Packets between two overlay addresses that the stack forwards (the slow path) are not tracked, so that no foreign
-//! translation and no foreign state touches them; the host's own flows and egress stay tracked, and so does what the programs
-//! hand over with a mark: the rest of flows that connection tracking translates, which the programs know by a mark from here.
+//! Packets between two overlay addresses that the stack forwards, and those to endpoints that the programs have translated, are
+//! not tracked, so that no foreign translation and no foreign state touches them; the host's own flows and egress stay
+//! tracked, and so does what the programs hand over with a mark: the rest of flows that connection tracking translates, which
+//! the programs know by a mark from here.
 
 use std::{fmt::Write as _, io, net::Ipv4Addr};
 
@@ -104,6 +105,8 @@ fn body(fans: &[&Mark], nat_ports: PortRange) -> String {
         let of_bridge = format!("iifname \"{bridge}\" ip daddr {overlay} ip daddr != {gateway}");
         rule(&mut seen, &format!("{of_bridge} ct status snat,dnat {mark}"));
         rule(&mut raw, &format!("ip saddr {overlay} ip daddr {overlay} ip daddr != {gateway} notrack"));
+        // What the programs have translated, for filters of the host's to see it: connection tracking sees one direction.
+        rule(&mut raw, &format!("iifname \"{HELPER}\" ip daddr {slice} ip daddr != {gateway} notrack"));
         // A container runtime on an adopted bridge would give the host's own packets another source.
         rule(&mut own, &keep(gateway));
         // A process's packet that was translated has the source that led to where it went before.

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use control::{
-    model::{Fan, FanSpec, Origin, PortRange, UplinkHook, dns_words},
+    model::{Fan, FanSpec, HostFilters, Origin, PortRange, UplinkHook, dns_words},
     observed::{Mark, ObservedHost, Standing},
     reconcile::Host,
 };
@@ -77,6 +77,12 @@ impl Node {
     #[must_use]
     pub fn with_uplink_hook(self, hook: UplinkHook) -> Self {
         Self { wanted: Wanted { uplink_hook: Some(hook), ..self.wanted }, ..self }
+    }
+
+    /// With this done about others' packet filters.
+    #[must_use]
+    pub fn with_host_filters(self, filters: HostFilters) -> Self {
+        Self { wanted: Wanted { host_filters: Some(filters), ..self.wanted }, ..self }
     }
 
     /// Its netlink socket.
@@ -246,20 +252,28 @@ impl Node {
     }
 
     /// Which foreign rules drop the fans' packets, a line each, after our accept rules are put where Docker
-    /// leaves a chain for them.
+    /// leaves a chain for them. Where they drop some that programs carry past them, these go by the stack from now on.
     ///
     /// # Errors
     /// The rules can't be read, or ours not be written.
-    pub async fn check_filters(&self) -> Result<Vec<String>, Error> {
-        Ok(forward::check(&self.observe().await?)?)
+    pub async fn check_filters(&self, datapath: Option<&Datapath>) -> Result<Vec<String>, Error> {
+        let findings = forward::check(&self.observe().await?)?;
+        if let Some(datapath) = datapath {
+            forward::hold(&findings, datapath);
+        }
+        Ok(forward::reasons(&findings, datapath))
     }
 
     /// The same of what there is: nothing is changed.
     ///
     /// # Errors
     /// The rules can't be read.
-    pub fn filters(&self, observed: &ObservedHost) -> Result<Vec<String>, Error> {
-        Ok(forward::look(observed)?)
+    pub fn filters(
+        &self,
+        observed: &ObservedHost,
+        datapath: Option<&Datapath>,
+    ) -> Result<Vec<String>, Error> {
+        Ok(forward::reasons(&forward::look(observed)?, datapath))
     }
 
     /// Uplinks that go by tc alone although XDP is asked for, a line each with what to do.

@@ -55,6 +55,7 @@ pub struct FanState {
 #[derive(Default)]
 struct Programs {
     records: Vec<FanRecord>,
+    filtered: Vec<Ipv4Net>,
     attachments: Vec<Attachment>,
     nat_ports: PortRange,
 }
@@ -72,6 +73,7 @@ impl Node {
         let programs = match Datapath::open_existing().map_err(Fault::from)? {
             Some(datapath) => Programs {
                 records: datapath.config().fans(),
+                filtered: datapath.config().filtered(),
                 attachments: datapath.attachments().map_err(Fault::from)?,
                 nat_ports: datapath.config().nat_ports(),
             },
@@ -114,14 +116,14 @@ fn state(standing: &Standing, programs: &Programs, missing: Vec<String>) -> FanS
             (false, true) => "up",
             (false, false) => "degraded",
         },
-        flags: flags(standing),
+        flags: flags(standing, programs),
         missing: if mark.stale { Vec::new() } else { missing },
         origin: mark.origin,
         egress: mark.spec.egress,
     }
 }
 
-fn flags(standing: &Standing) -> Vec<String> {
+fn flags(standing: &Standing, programs: &Programs) -> Vec<String> {
     let Mark { spec, origin, stale, .. } = &standing.mark;
     let origin = match origin {
         Origin::Manual => "manual",
@@ -129,7 +131,13 @@ fn flags(standing: &Standing) -> Vec<String> {
         Origin::Config => "config",
     };
     let mut flags = vec![origin.to_owned()];
-    let named = [(standing.adopted.is_some(), "adopted"), (spec.dhcp, "dhcp"), (*stale, "stale")];
+    let is_filtered = !stale && programs.filtered.contains(&spec.overlay);
+    let named = [
+        (standing.adopted.is_some(), "adopted"),
+        (spec.dhcp, "dhcp"),
+        (*stale, "stale"),
+        (is_filtered, "filtered"),
+    ];
     flags.extend(named.iter().filter(|(set, _)| *set).map(|&(_, name)| name.to_owned()));
     if spec.host_reserve != 1 {
         flags.push(format!("host-reserve {}", spec.host_reserve));

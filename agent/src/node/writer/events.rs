@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use crate::kernel::{
     bpf::EventReader,
     netlink::{self, Netlink, Watch},
-    nft_watch::{self, NftWatch},
+    nft_watch::{self, Change, NftWatch},
 };
 
 /// A change in the kernel.
@@ -21,6 +21,8 @@ pub(super) enum KernelEvent {
     Network(netlink::Event),
     /// Something was taken out of the packet filter.
     Filter,
+    /// Something else in it changed.
+    Rules,
     /// A program learnt a smaller path.
     Path,
     /// A source broke: it is opened again by the next pass, which finds what it would have told.
@@ -45,7 +47,7 @@ impl Events {
     pub(super) fn open() -> Result<Self> {
         let mut watch = Source::new("tables", || Ok(Netlink::watch()?));
         watch.opened = Some(Netlink::watch()?);
-        let mut filter = Source::new("packet filter", || Ok(NftWatch::open(nft_watch::TAKEN)?));
+        let mut filter = Source::new("packet filter", || Ok(NftWatch::open(nft_watch::ANY)?));
         filter.repair();
         let path_fault = Fault::default();
         Ok(Self { watch, followed: Vec::new(), filter, paths: None, path_fault })
@@ -106,7 +108,8 @@ impl Events {
                 Err(error) => self.watch.lose(&error),
             },
             event = next_rules(&mut self.filter.opened) => match event {
-                Ok(()) => KernelEvent::Filter,
+                Ok(Change::Taken) => KernelEvent::Filter,
+                Ok(Change::Other) => KernelEvent::Rules,
                 Err(error) => self.filter.lose(&error),
             },
         }
@@ -192,7 +195,7 @@ async fn next_change(watch: &mut Option<Watch>) -> Result<netlink::Event> {
     }
 }
 
-async fn next_rules(filter: &mut Option<NftWatch>) -> Result<()> {
+async fn next_rules(filter: &mut Option<NftWatch>) -> Result<Change> {
     match filter {
         Some(filter) => filter.changed().await.context("agent: changes of the packet filter"),
         None => pending().await,
@@ -216,7 +219,7 @@ mod tests {
                  check every few seconds, and following is tried again"
             ]
         );
-        events.filter.open = || Ok(NftWatch::open(nft_watch::TAKEN)?);
+        events.filter.open = || Ok(NftWatch::open(nft_watch::ANY)?);
         events.repair();
         assert!(events.filter.opened.is_some() && events.watch.opened.is_some());
         assert_eq!(events.filter.reason(Instant::now() + Fault::TOLD), None);

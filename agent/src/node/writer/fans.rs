@@ -64,6 +64,7 @@ impl Fans {
             let PortRange(first, last) = desired.settings.nat_ports;
             datapath.config().set_nat_ports([first, last]);
             datapath.uplinks().set_asked(desired.settings.uplink_hook);
+            datapath.config().set_host_filters(desired.settings.host_filters);
             self.repair((node, lock, datapath), &observed.links, known, &mut found).await?;
         }
         found.notes.extend(observed.all_renumbered());
@@ -134,7 +135,10 @@ impl Fans {
 /// The node, with what is asked of its datapath.
 pub(super) fn wanting(node: Node, desired: &Desired) -> Node {
     let settings = &desired.settings;
-    node.with_flows(flows(desired)).with_nat_ports(settings.nat_ports).with_uplink_hook(settings.uplink_hook)
+    node.with_flows(flows(desired))
+        .with_nat_ports(settings.nat_ports)
+        .with_uplink_hook(settings.uplink_hook)
+        .with_host_filters(settings.host_filters)
 }
 
 /// Brings a fan up; where the files used to have another one over the same overlay, that goes first.

@@ -149,6 +149,7 @@ impl Worker {
             self.open_node();
         }
         self.fans.forget();
+        self.filters = Filters::default();
         self.services.reopen();
         self.programs.forget_refusals();
     }
@@ -256,6 +257,7 @@ impl Worker {
         self.applied.set(Topic::Kernel, self.events.reasons());
         self.pace.passed(Instant::now(), !faults.is_empty(), concern == Concern::Fans);
         self.pace.by(self.endpoints.next_look);
+        self.look_at_rules();
         if concern == Concern::Fans {
             self.applied.passes += 1;
             self.applied.desired = Arc::clone(&self.desired);
@@ -325,14 +327,15 @@ impl Worker {
 
     /// Finds rules of others that drop the fans' packets, if there may be others than before.
     async fn check_filters(&mut self) {
-        if !self.filters.is_due(Instant::now()) {
+        let began = Instant::now();
+        if !self.filters.is_due(began) {
             return;
         }
-        let reasons = match self.node.check_filters().await {
+        let reasons = match self.node.check_filters(self.programs.datapath()).await {
             Ok(reasons) => reasons,
             Err(error) => vec![error.to_string()],
         };
-        self.filters.read(Instant::now());
+        self.filters.read(began, Instant::now());
         self.applied.set(Topic::Forward, reasons);
     }
 

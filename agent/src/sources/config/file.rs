@@ -22,8 +22,10 @@ const FILE: Keys =
     Keys { known: &["node", "datapath", "fan", "service", "source", "api"], later: &["cluster"] };
 const API: Keys = Keys { known: &["socket"], later: &["listen"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
-const DATAPATH: Keys =
-    Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
+const DATAPATH: Keys = Keys {
+    known: &["uplink-hook", "host-filters", "flows", "vip-range", "nat-ports"],
+    later: &["rewrite", "cgroup"],
+};
 const FAN: Keys = Keys {
     known: &["overlay", "underlay", "encapsulation", "host-reserve", "egress", "dhcp", "dns"],
     later: &["vni", "vxlan-port"],
@@ -122,6 +124,7 @@ fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathC
     section.check_keys(&DATAPATH, problems);
     DatapathConfig {
         uplink_hook: section.parsed("uplink-hook", str::parse, problems).unwrap_or_default(),
+        host_filters: section.parsed("host-filters", str::parse, problems).unwrap_or_default(),
         flows: flows(section, problems),
         vip_range: section.parsed("vip-range", vip_range, problems),
         nat_ports: section.parsed("nat-ports", nat_ports, problems).unwrap_or_default(),

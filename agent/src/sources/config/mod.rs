@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use control::model::{PortRange, UplinkHook};
+pub use control::model::{HostFilters, PortRange, UplinkHook};
 use control::{
     model::{FanSpec, Origin, difference},
     service::Service,
@@ -76,6 +76,8 @@ pub struct NodeConfig {
 pub struct DatapathConfig {
     /// What is attached to the uplink.
     pub uplink_hook: UplinkHook,
+    /// What is done about others' packet filters.
+    pub host_filters: HostFilters,
     /// How many flows the table holds; as the memory allows when absent.
     pub flows: Option<u32>,
     /// Network whose addresses are all routed to the datapath, as VIPs.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    filter::{Base, Rule, Set, Table, Verdict, dropped},
+    filter::{Base, Rule, Set, Table, Verdict, crossings, dropped},
     observed::{Address, Standing},
 };
 
@@ -38,7 +38,7 @@ fn reasons(owner: &Owner) -> Vec<String> {
     let found = dropped(&packets, &mut Nothing, Base { name: &owner.base, drops: true }).unwrap();
     let mut findings = Findings::default();
     findings.add(&ways, &numbers, owner, &found);
-    findings.reasons()
+    findings.reasons(|_| Holds::Yes)
 }
 
 fn owner(family: &'static str, table: &str, base: &str, hook: Hook, iptables: Option<&'static str>) -> Owner {
@@ -78,20 +78,35 @@ fn advice_is_in_the_owners_words_with_one_device_a_side() {
 fn the_drops_of_docker_are_told_apart_by_its_chains_and_by_its_rule_for_one_address() {
     let ways = ways(&observed());
     let (numbers, _) = at(&ways, Hook::Prerouting);
-    let found = |chain: &str, address| Dropped { packet: 0, chain: chain.into(), is_whole: false, address };
+    let found = |chain: &str, address, is_from_elsewhere| Dropped {
+        packet: 0,
+        chain: chain.into(),
+        is_whole: false,
+        address,
+        is_named: true,
+        is_from_elsewhere,
+    };
     let told = |table: &str, base: &str, found: Dropped| {
         let mut findings = Findings::default();
-        findings.add(&ways, &numbers, &owner("ip", table, base, Hook::Prerouting, None), &[found]);
-        findings.reasons().remove(0)
+        let owner = owner("ip", table, base, Hook::Prerouting, None);
+        findings.add(&ways, &numbers, &owner, std::slice::from_ref(&found));
+        let crossings = crossings(&ways);
+        findings.filters.add(&crossings, &[0], &owner, &[found]);
+        let mut reasons = findings.reasons(|_| Holds::Yes);
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        reasons.remove(0)
     };
-    let own = told("raw", "PREROUTING", found("PREROUTING", Some(0xfa00_1c05)));
+    let container = Some(0xfa00_1c05);
+    let own = told("raw", "PREROUTING", found("PREROUTING", container, true));
     assert!(own.starts_with("docker-blocked: ip raw PREROUTING drops"), "{own}");
     assert!(own.contains("250.0.28.5"), "{own}");
-    assert!(told("filter", "FORWARD", found("DOCKER", None)).starts_with("docker-blocked: "));
-    assert!(
-        told("filter", "FORWARD", found("DOCKER-USER", None)).starts_with("filtered: ip filter DOCKER-USER")
-    );
-    assert!(told("filter", "FORWARD", found("FORWARD", Some(0xfa00_1c05))).starts_with("filtered: "));
+    assert!(told("filter", "FORWARD", found("DOCKER", None, false)).starts_with("docker-blocked: "));
+    for (table, chain, address) in
+        [("filter", "DOCKER-USER", None), ("filter", "FORWARD", container), ("raw", "PREROUTING", container)]
+    {
+        let told = told(table, chain, found(chain, address, false));
+        assert!(told.starts_with(&format!("filtered: ip {table} {chain} may drop")), "{told}");
+    }
 }
 
 #[test]

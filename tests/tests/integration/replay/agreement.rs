@@ -233,6 +233,10 @@ fn fan_the_kernel_decides_on_any_frame_as_the_host_does() {
     let mut tables = tables(&setup);
     let (mut seen, mut seen_early) = (HashMap::new(), HashMap::new());
     for number in 0..FRAMES {
+        if number == FRAMES / 4 * 3 {
+            engine.datapath().config().set_filtered(&["250.0.0.0/8".parse().expect("a network")]);
+            tables.config.detours |= Config::FILTERED;
+        }
         let hook = random.one_of(Hook::ALL);
         let mark = random.one_of(&[0, 0, 0, 0, 0, 0, 0, TRACKED_MARK]);
         let packet = Packet { number: number as u64, frame: frame(&mut random), mark, ..Packet::default() };

@@ -8,7 +8,7 @@ mod ways;
 use std::path::Path;
 
 use control::{
-    model::{Fan, PortRange, UplinkHook},
+    model::{Fan, HostFilters, PortRange, UplinkHook},
     observed::{Mark, ObservedHost},
     reconcile,
 };
@@ -42,6 +42,8 @@ pub(super) struct Wanted {
     pub(super) ports: Option<PortRange>,
     /// What is asked for at the uplinks.
     pub(super) uplink_hook: Option<UplinkHook>,
+    /// What is to be done about others' packet filters.
+    pub(super) host_filters: Option<HostFilters>,
 }
 
 /// One look at the host, and what was changed since.
@@ -77,7 +79,7 @@ impl<'n> Work<'n> {
 
     /// Remembers a fan, loads the programs, and makes everything as it ought to be.
     pub(super) async fn bring_up(&mut self, fan: &Fan, wanted: Wanted) -> Result<Vec<String>, Fault> {
-        let Wanted { flows, ports, uplink_hook } = wanted;
+        let Wanted { flows, ports, uplink_hook, host_filters } = wanted;
         let mut programs = Programs::find(flows, uplink_hook)?;
         self.owns_maps = programs.get().is_ok();
         self.ensure(&mut programs, fan).await?;
@@ -85,11 +87,16 @@ impl<'n> Work<'n> {
         if let Some(PortRange(first, last)) = ports {
             datapath.config().set_nat_ports([first, last]);
         }
+        if let Some(wanted) = host_filters {
+            datapath.config().set_host_filters(wanted);
+        }
         self.table(datapath)?;
         self.endpoints(datapath).await?;
         self.clear_stale(datapath).await?;
         let observed = memory::observe(self.netlink, &self.memory, &[]).await?;
-        let mut warnings = forward::check(&observed)?;
+        let findings = forward::check(&observed)?;
+        forward::hold(&findings, datapath);
+        let mut warnings = forward::reasons(&findings, Some(datapath));
         let uplinks: Vec<u32> = fan.uplinks().map(|uplink| uplink.index).collect();
         warnings.extend(uplinks::hindered(datapath, &observed.links, &uplinks)?);
         Ok(warnings)

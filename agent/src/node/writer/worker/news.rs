@@ -20,7 +20,14 @@ impl Worker {
                 let behind = (&*self.known.fans, &*self.known.uplink_indices);
                 self.silent.note(event, behind, self.programs.datapath(), self.node.netlink()).await;
             }
-            KernelEvent::Filter => self.changed(Concern::Fans),
+            KernelEvent::Filter => {
+                self.filters.note();
+                self.changed(Concern::Fans);
+            }
+            KernelEvent::Rules => {
+                self.filters.note();
+                self.look_at_rules();
+            }
             KernelEvent::Path => {
                 self.concern = self.concern.max(Concern::Endpoints);
                 self.pace.urgent(Instant::now());
@@ -31,6 +38,14 @@ impl Worker {
                 // It may break again at once.
                 self.pace.passed(Instant::now(), true, true);
             }
+        }
+    }
+
+    /// Has a pass look at changed rules, in time.
+    pub(super) fn look_at_rules(&mut self) {
+        if let Some(next) = self.filters.next_look() {
+            self.concern = self.concern.max(Concern::Endpoints);
+            self.pace.by(Some(next.max(Instant::now())));
         }
     }
 

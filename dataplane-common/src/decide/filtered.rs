@@ -1,0 +1,38 @@
+//! Packets that may not skip the stack, because packet filters of the host's are to see them: what these drop would get past.
+
+use super::{Tables, Verdict};
+use crate::{
+    abi::Config,
+    codegen::off_the_common_way,
+    outcome::{Hook, Outcome},
+    verdict::{Action, Out, Way},
+};
+
+/// By the stack instead of straight, where filters may drop packets of the fan of the destination; but for what the stack sends,
+/// which they have seen.
+#[inline(always)]
+pub fn honour<T: Tables>(hook: Hook, verdict: Verdict, tables: &T) -> Verdict {
+    let Verdict { action, out, .. } = verdict;
+    if action as u32 != Action::Forward as u32 || hook as u32 == Hook::HostEgress as u32 {
+        return verdict;
+    }
+    let Some(config) = tables.config() else { return verdict };
+    if config.detours & Config::filtered(out.fan) == 0 {
+        return verdict;
+    }
+    off_the_common_way();
+    let way = match out.way {
+        // From beyond the overlays it comes to a backend of another host's in the name of this one, which routes nothing of its own.
+        Way::Tunnel if hook as u32 == Hook::UplinkIngress as u32 => Way::Tunnel,
+        Way::Tunnel | Way::Endpoint => Way::Filtered,
+        Way::Decapsulated => Way::DecapsulatedFiltered,
+        other => other,
+    };
+    Verdict { outcome: way.outcome(), out: Out { way, ..out }, ..verdict }
+}
+
+/// What a packet is that comes to a bridge's own program with the mark of those that the stack is to have.
+#[inline(always)]
+pub(super) fn left_to_the_stack(config: &Config) -> Outcome {
+    if config.detours & Config::ANY_FILTERED == 0 { Outcome::PassTracked } else { Outcome::PassFiltered }
+}
