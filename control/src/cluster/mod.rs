@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod log;
 pub mod records;
+pub mod rotation;
 pub mod state;
