@@ -1,6 +1,6 @@
 //! The cluster's state as one node holds it: all logs, the view of them, and what this node writes.
 
-use ed25519_dalek::SigningKey;
+pub use ed25519_dalek::SigningKey;
 
 use super::{
     clock::{Clock, Stamp},

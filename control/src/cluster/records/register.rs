@@ -59,6 +59,8 @@ impl<T> Register<T> {
         self.0.retain(|found| (&found.origin, found.slot) != (&change.origin, change.slot));
         if let Some(item) = &change.now {
             let (origin, slot) = (change.origin.clone(), change.slot);
+            // Mostly the only one.
+            self.0.reserve_exact(1);
             self.0.push(Found { origin, slot, item: item.clone(), value: read(item) });
             self.0.sort_unstable_by(|one, other| other.order(one));
         }

@@ -105,6 +105,11 @@ impl Parts {
         })
     }
 
+    /// The nodes that offer a backend.
+    pub fn contributors(&self, socket: SocketAddr) -> Vec<&Name> {
+        self.offers().filter(|offer| offer.socket == socket).map(|offer| offer.node).collect()
+    }
+
     /// The backends that take no new flows.
     pub fn drained(&self) -> impl Iterator<Item = SocketAddr> {
         let since = self.since();

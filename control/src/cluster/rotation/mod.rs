@@ -41,7 +41,7 @@ pub struct Serving {
     places: Places,
     services: BTreeMap<Name, Arc<Placed>>,
     /// Services by their backends' addresses.
-    addresses: BTreeSet<(IpAddr, Name)>,
+    addresses: BTreeSet<(u128, Name)>,
     /// Rings that have shrunk: until when, and the size that they had.
     shrunk: BTreeMap<Name, (Duration, usize)>,
 }
@@ -115,8 +115,9 @@ impl Serving {
 
     /// Services with a backend in a network.
     fn in_network(&self, network: IpNet) -> Vec<Name> {
-        let first = (network.network(), Name::from(""));
-        let within = self.addresses.range(first..).take_while(|(address, _)| network.contains(address));
+        let (first, last) = (number(network.network()), number(network.broadcast()));
+        let within = self.addresses.range((first, Name::from(""))..);
+        let within = within.take_while(|(address, _)| *address <= last);
         within.map(|(_, name)| name.clone()).collect()
     }
 
@@ -133,8 +134,9 @@ impl Serving {
             if former.as_deref() == placed.as_ref() {
                 continue;
             }
-            let addresses = |placed: Option<&Placed>| -> BTreeSet<IpAddr> {
-                placed.into_iter().flat_map(|own| &own.backends).map(|backend| backend.socket.ip()).collect()
+            let addresses = |placed: Option<&Placed>| -> BTreeSet<u128> {
+                let backends = placed.into_iter().flat_map(|own| &own.backends);
+                backends.map(|backend| number(backend.socket.ip())).collect()
             };
             let (before, after) = (addresses(former.as_deref()), addresses(placed.as_ref()));
             for address in before.difference(&after) {
@@ -183,6 +185,14 @@ impl Serving {
         if after < before && has_down {
             self.shrunk.entry(name.clone()).or_insert((now + WINDOW, before));
         }
+    }
+}
+
+/// An address as a number, in the order of addresses: IPv4 as IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2).
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

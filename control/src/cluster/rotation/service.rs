@@ -43,8 +43,6 @@ pub struct PlacedBackend {
     pub weight: u32,
     /// The member that has the address; `None`: it is external.
     pub node: Option<Name>,
-    /// Who offers it.
-    pub contributors: Vec<Name>,
     /// Whether it takes new flows.
     pub rotation: Rotation,
 }
@@ -112,9 +110,8 @@ pub(super) fn backends<'v>(
 ) -> (Vec<PlacedBackend>, Deaths) {
     let drained: BTreeSet<SocketAddr> = parts.drained().collect();
     let mut backends: Vec<PlacedBackend> = Vec::new();
-    for Offer { socket, node: contributor, weight } in parts.offers() {
-        if let Some(same) = backends.last_mut().filter(|last| last.socket == socket) {
-            same.contributors.push(contributor.clone());
+    for Offer { socket, weight, .. } in parts.offers() {
+        if backends.last().is_some_and(|last| last.socket == socket) {
             continue;
         }
         let (node, standing) = where_is(socket);
@@ -124,9 +121,10 @@ pub(super) fn backends<'v>(
             Standing::Maintenance => Rotation::Drained,
             Standing::Gone => Rotation::Down,
         };
-        let (node, contributors) = (node.cloned(), vec![contributor.clone()]);
-        backends.push(PlacedBackend { socket, weight, node, contributors, rotation });
+        backends.push(PlacedBackend { socket, weight, node: node.cloned(), rotation });
     }
+    // Ten thousand services are held.
+    backends.shrink_to_fit();
     let count = |rotation| {
         backends.iter().filter(|backend| backend.weight > 0 && backend.rotation == rotation).count()
     };

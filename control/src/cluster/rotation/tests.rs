@@ -133,7 +133,8 @@ fn of_several_contributors_the_smallest_name_gives_the_weight_and_any_of_them_ke
     world.offer("h1", "250.0.1.5:80", 7);
     let web = world.serving.get("web").unwrap();
     assert_eq!((web.backends.len(), web.backends[0].weight), (1, 7));
-    assert_eq!(web.backends[0].contributors, ["h1", "h2"].map(Name::from));
+    let contributors = world.view.service("web").unwrap().contributors("250.0.1.5:80".parse().unwrap());
+    assert_eq!(contributors, ["h1", "h2"].map(Name::from).iter().collect::<Vec<_>>());
     world.withdraw("h1", "250.0.1.5:80");
     assert_eq!(world.serving.get("web").unwrap().backends[0].weight, 2);
     world.withdraw("h2", "250.0.1.5:80");
