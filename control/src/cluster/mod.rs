@@ -2,3 +2,6 @@
 
 pub mod clock;
 pub mod log;
+pub mod records;
+pub mod rotation;
+pub mod state;

@@ -17,6 +17,7 @@ pub mod report;
 pub mod rounds;
 pub mod routes;
 pub mod services;
+pub mod state;
 pub mod vip;
 pub mod vips;
 pub mod ways;

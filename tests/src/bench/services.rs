@@ -127,6 +127,11 @@ fn descriptors(agent: &Agent) -> Result<usize> {
 /// The rows as a table.
 pub fn print(services: u32, backends: u32, rows: &[Row]) {
     println!("\n{services} services, {backends} backends each");
+    print_rows(rows);
+}
+
+/// Rows as lines; what is beyond the most that is wanted is marked.
+pub(super) fn print_rows(rows: &[Row]) {
     for Row { name, unit, value, most } in rows {
         let missed = most.filter(|most| value > most);
         let mark = missed.map(|most| format!(" > {most}")).unwrap_or_default();

@@ -16,7 +16,7 @@ use fanlight_tests::{
         processors::Processors,
         program, refuse,
         rounds::{Plan, Wire},
-        routes, services, vip,
+        routes, services, state, vip,
         ways::Wiring,
     },
     crowd::CrowdServer,
@@ -104,6 +104,21 @@ enum Command {
     /// Many services in one agent: time to load them, of one change, memory
     Services {
         /// How many
+        #[arg(long, default_value_t = 10_000)]
+        services: u32,
+        /// Backends of each
+        #[arg(long, default_value_t = 10)]
+        backends: u32,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// A large cluster's state on one node: time to join, memory, one change
+    State {
+        /// Nodes that contribute backends
+        #[arg(long, default_value_t = 1_000)]
+        nodes: u32,
+        /// Services
         #[arg(long, default_value_t = 10_000)]
         services: u32,
         /// Backends of each
@@ -222,6 +237,10 @@ fn main() -> Result<()> {
         Command::Services { services: count, backends, json } => {
             let print = |rows: &Vec<_>| services::print(count, backends, rows);
             show(&services::measure(count, backends)?, print, json)
+        }
+        Command::State { nodes, services, backends, json } => {
+            let plan = state::Plan { nodes, services, backends };
+            show(&state::measure(plan)?, |rows| state::print(plan, rows), json)
         }
         Command::Api { services, backends, pause, json } => {
             let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };

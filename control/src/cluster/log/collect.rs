@@ -41,6 +41,15 @@ impl Collector {
         members.into_iter().filter(|member| !has_heard(member)).collect()
     }
 
+    /// The count of steps that every other member, dead ones too, and every node that has a log here has heard of.
+    pub fn all_heard<'m>(&self, logs: &Logs, own: &Name, members: impl IntoIterator<Item = &'m Name>) -> u64 {
+        let mut asked: BTreeSet<Name> = members.into_iter().cloned().collect();
+        asked.extend(logs.origins().cloned());
+        asked.remove(own);
+        let heard = |member: &Name| self.heard.get(member).copied().unwrap_or_default();
+        asked.iter().map(heard).min().unwrap_or_else(|| logs.steps())
+    }
+
     /// Removes the tombstones that nobody needs any more; `None`: there are none.
     ///
     /// `members` are all but this node, dead ones too; nodes that have a log here are asked as well. `is_needed` says
@@ -52,11 +61,7 @@ impl Collector {
         members: impl IntoIterator<Item = &'m Name>,
         is_needed: impl Fn(&Key, &Item) -> bool,
     ) -> Option<Commit> {
-        let mut asked: BTreeSet<Name> = members.into_iter().cloned().collect();
-        asked.extend(logs.origins().cloned());
-        asked.remove(writer.name());
-        let heard = |member: &Name| self.heard.get(member).copied().unwrap_or_default();
-        let all_heard = asked.iter().map(heard).min().unwrap_or_else(|| logs.steps());
+        let all_heard = self.all_heard(logs, writer.name(), members);
         let own = logs.origins.get(&seat(writer.name()))?.logs.first()?;
         if own.tombstones() == 0 || writer.has_lost(logs) {
             self.clear.clear();

@@ -200,7 +200,8 @@ impl Exchange {
                     wants.push(want);
                 }
                 Ok(Arrival::Gap(_)) => self.has_refused = true,
-                Ok(Arrival::Known) => {}
+                // Of a forgotten node nobody is to have anything: the sender is yet to hear of that.
+                Ok(Arrival::Known) | Err(Refusal::Forgotten(_)) => {}
                 Err(refusal) => {
                     self.has_refused = true;
                     step.refusals.push(refusal);

@@ -131,7 +131,10 @@ impl Logs {
     /// What to ask for, of versions that another replica has of an origin.
     pub fn wants(&self, origin: &Name, theirs: &[Version]) -> Vec<Want> {
         let held = self.origins.get(&seat(origin));
-        let is_missing = |version: &&Version| held.is_none_or(|held| !held.covers(**version));
+        let forgotten = self.forgotten.get(origin).copied().unwrap_or_default();
+        let is_missing = |version: &&Version| {
+            version.epoch.count > forgotten && held.is_none_or(|held| !held.covers(**version))
+        };
         let want = |version: &Version| match held {
             Some(held) => held.want(origin, *version),
             None => Want { origin: Arc::clone(origin), version: *version, have: Vec::new(), resume: None },

@@ -73,3 +73,44 @@ fn an_exchange_that_was_broken_off_or_refused_something_counts_as_not_heard() {
     assert_eq!(step.messages, [Message::Done { has_all: false }]);
     assert_eq!(two.logs.digest(), digest);
 }
+
+#[test]
+fn a_store_of_before_brings_nothing_back_that_was_removed_and_collected() {
+    let (mut one, mut two, _, names) = nodes();
+    one.write(&key(), Some(1), NOW);
+    exchange(&mut one, &mut two, 100);
+    let before = one.store.clone();
+    one.write(&key(), None, NOW);
+    exchange(&mut one, &mut two, 100);
+    assert!(one.collect(&names[..2]));
+    exchange(&mut one, &mut two, 100);
+    one.restart(before, 9);
+    one.write(&[2].as_slice().into(), Some(2), NOW);
+    exchange(&mut one, &mut two, 100);
+    exchange(&mut one, &mut two, 100);
+    for node in [&one, &two] {
+        assert_eq!(node.merged().get(&key()).and_then(|item| item.value.clone()), None);
+        assert!(node.merged().contains_key(&[2].as_slice().into()));
+    }
+}
+
+#[test]
+fn a_tail_that_is_found_again_brings_nothing_back_that_was_removed_since() {
+    let (mut one, mut two, mut three, names) = nodes();
+    one.write(&key(), Some(1), NOW);
+    one.sync();
+    let before = one.store.clone();
+    one.write(&[2].as_slice().into(), Some(2), NOW);
+    exchange(&mut one, &mut two, 100);
+    one.restart(before, 9);
+    one.write(&key(), None, NOW);
+    exchange(&mut one, &mut three, 100);
+    // The one that has the tail is not known here.
+    assert!(one.collect(&[names[0].clone(), names[2].clone()]));
+    exchange(&mut one, &mut two, 100);
+    exchange(&mut one, &mut two, 100);
+    for node in [&one, &two] {
+        assert_eq!(node.merged().get(&key()).and_then(|item| item.value.clone()), None);
+        assert!(node.merged().contains_key(&[2].as_slice().into()), "the tail is not lost");
+    }
+}

@@ -1,0 +1,45 @@
+//! What the cluster's logs say, as typed records, and all logs brought together.
+//!
+//! | record | key | who writes it | of several |
+//! |---|---|---|---|
+//! | definition | service | any node | the latest stamp holds |
+//! | backend | service, address | the node that contributes it | all hold |
+//! | drain mark | service, address | any node | the latest stamp holds |
+//! | facts | | the node | one |
+//! | forgotten | node | any other node | the latest stamp holds |
+//! | user key | key | any node | the latest stamp holds |
+//! | claim | service, file | the node whose file it is | all hold |
+//!
+//! A log keeps and passes on what it does not know, so that nodes of two versions live in one cluster: a kind that is
+//! unknown is no record of the view, and so is a value in a format that is unknown. A value may grow at its end.
+
+mod key;
+mod mark;
+mod owner;
+mod provenance;
+mod record;
+mod register;
+mod service;
+mod tidy;
+mod user;
+mod value;
+mod view;
+mod watch;
+
+pub use self::{
+    key::RecordKey,
+    mark::{forget, taken_over},
+    owner::owner_of,
+    provenance::{Conflict, conflict, is_overruled, state},
+    record::{Record, puts},
+    register::Found,
+    service::{Offer, Parts},
+    tidy::{Tidy, ended},
+    user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, UserValue, delete, put},
+    value::{BackendRecord, Claim, Definition, Facts, Forgotten},
+    view::{Touched, View},
+    watch::{Event, Watcher},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! Nodes that write records, and what all of them make of it.
+
+mod nodes;
+mod services;
+mod users;
+mod whole;

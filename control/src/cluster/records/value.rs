@@ -1,0 +1,97 @@
+//! Records' values as bytes: the number of a format, then the fields (postcard).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    cluster::{
+        clock::Stamp,
+        log::{Bytes, Name},
+    },
+    model::fnv1a,
+    service::{Algorithm, Backend, Vip},
+};
+
+/// The format that is written and read here. Fields are only ever added at a value's end; anything else is another format.
+const FORMAT: u8 = 1;
+
+/// What a service is, beside its backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Where clients find it.
+    pub vip: Vip,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// When a service of this name was first defined, since it was removed last.
+    pub created: Stamp,
+    /// By which node.
+    pub creator: Name,
+    /// When a service of this name was removed last: what belonged to that does not belong to this one.
+    pub since: Stamp,
+}
+
+/// A backend that a node contributes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendRecord {
+    /// Its share of new flows among all; 0: none.
+    pub weight: u32,
+    /// The file that names it; `None`: a command.
+    pub file: Option<Name>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The overlay networks of its containers.
+    pub slices: Vec<IpNet>,
+    /// The version that it runs.
+    pub version: String,
+    /// It is being worked on, and leaves rotation.
+    pub is_in_maintenance: bool,
+}
+
+/// A node that was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Its logs that were born up to this start are no more.
+    pub born: u32,
+}
+
+/// What a file said of a service when it was written from it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Where clients find it.
+    pub vip: Vip,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// A hash of the backends, in any order.
+    pub backends: u64,
+}
+
+impl Claim {
+    /// The hash of a file's backends.
+    pub fn hash(backends: &[Backend]) -> u64 {
+        let mut backends = backends.to_vec();
+        backends.sort_unstable();
+        let text: String =
+            backends.iter().map(|backend| format!("{} {}\n", backend.socket(), backend.weight)).collect();
+        fnv1a(text)
+    }
+}
+
+/// A value as bytes.
+pub(super) fn encode(value: &impl Serialize) -> Bytes {
+    let bytes = postcard::to_extend(value, vec![FORMAT]).unwrap_or_default();
+    bytes.as_slice().into()
+}
+
+/// A value from bytes; `None`: of a format of a later version, or none at all.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Option<T> {
+    let (format, fields) = bytes.as_slice().split_first()?;
+    let (value, _added_later) = postcard::take_from_bytes(fields).ok()?;
+    (*format == FORMAT).then_some(value)
+}

@@ -1,0 +1,200 @@
+//! What this node is to serve of the cluster's services: a function of what all logs say and how the members stand.
+//!
+//! 1. Where a backend's address is decides, not who contributed it. On a member or in its slice, the backend is down while
+//!    that member is gone and drained while it is in maintenance; any other one is external and stays.
+//! 2. A network fault must not empty a service. Where fewer than half of the backends that could serve would be left, those
+//!    of gone members are kept; where none would be left, all are. Both are shown.
+//! 3. Of a ring, deaths take at most half within a second, whatever else changes: what goes beyond that goes a second later.
+//! 4. A node that reaches no majority of the members does not believe deaths: it serves what it last knew.
+//! 5. A member of which nothing has been heard yet counts as alive.
+//!
+//! One change costs what it touches.
+
+mod places;
+mod service;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+pub use self::service::{Deaths, Placed, PlacedBackend, Rotation, Standing};
+use self::{places::Places, service::Shrunk};
+use super::{
+    log::Name,
+    records::{Parts, Touched, View},
+};
+
+/// How long a ring that deaths have shrunk does not shrink below half of what it was.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What this node is to serve of the cluster's services.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    standings: BTreeMap<Name, Standing>,
+    /// Whether this node reaches a minority of the members alone.
+    is_minority: bool,
+    places: Places,
+    services: BTreeMap<Name, Arc<Placed>>,
+    /// Services by their backends' addresses.
+    addresses: BTreeSet<(u128, Name)>,
+    /// Rings that have shrunk: until when, and the size that they had.
+    shrunk: BTreeMap<Name, (Duration, usize)>,
+}
+
+impl Serving {
+    /// The services, by their names.
+    pub fn services(&self) -> impl Iterator<Item = (&Name, &Arc<Placed>)> {
+        self.services.iter()
+    }
+
+    /// A service.
+    pub fn get(&self, name: &str) -> Option<&Arc<Placed>> {
+        self.services.get(name)
+    }
+
+    /// Whether this node reaches no majority of the members.
+    pub fn is_minority(&self) -> bool {
+        self.is_minority
+    }
+
+    /// When [`Self::elapse`] has something to do, as the monotonic time.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.shrunk.values().map(|(until, _)| *until).min()
+    }
+
+    /// Follows the view; gives the services that are others now. `now` is the monotonic time.
+    pub fn follow(&mut self, view: &View, touched: &Touched, now: Duration) -> BTreeSet<Name> {
+        let mut names = touched.services.clone();
+        for node in &touched.nodes {
+            let facts = view.facts_of(node);
+            for network in self.places.follow(node, facts) {
+                names.extend(self.in_network(network));
+            }
+            // What a node says of itself holds until the members know.
+            names.extend(self.on_member(node));
+        }
+        self.place(view, names, now)
+    }
+
+    /// Follows how members stand; gives the services that are others now.
+    ///
+    /// `is_minority`: this node reaches no more than half of the members that it knows.
+    pub fn stand(
+        &mut self,
+        view: &View,
+        standings: impl IntoIterator<Item = (Name, Standing)>,
+        is_minority: bool,
+        now: Duration,
+    ) -> BTreeSet<Name> {
+        self.is_minority = is_minority;
+        let mut next: BTreeMap<Name, Standing> = standings.into_iter().collect();
+        if is_minority {
+            for (name, standing) in &mut next {
+                if *standing == Standing::Gone {
+                    *standing = self.standings.get(name).copied().unwrap_or(Standing::Alive);
+                }
+            }
+        }
+        let former = std::mem::replace(&mut self.standings, next);
+        let changed = former.keys().chain(self.standings.keys());
+        let changed = changed.filter(|name| former.get(*name) != self.standings.get(*name));
+        let names = changed.flat_map(|name| self.on_member(name)).collect();
+        self.place(view, names, now)
+    }
+
+    /// Lets deaths count that were put off; gives the services that are others now.
+    pub fn elapse(&mut self, view: &View, now: Duration) -> BTreeSet<Name> {
+        let over = self.shrunk.extract_if(.., |_, (until, _)| *until <= now).map(|(name, _)| name).collect();
+        self.place(view, over, now)
+    }
+
+    /// Services with a backend in a network.
+    fn in_network(&self, network: IpNet) -> Vec<Name> {
+        let (first, last) = (number(network.network()), number(network.broadcast()));
+        let within = self.addresses.range((first, Name::from(""))..);
+        let within = within.take_while(|(address, _)| *address <= last);
+        within.map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Services with a backend on a member.
+    fn on_member(&self, member: &Name) -> Vec<Name> {
+        self.places.networks(member).iter().flat_map(|network| self.in_network(*network)).collect()
+    }
+
+    fn place(&mut self, view: &View, names: BTreeSet<Name>, now: Duration) -> BTreeSet<Name> {
+        let mut changed = BTreeSet::new();
+        for name in names {
+            let former = self.services.get(&name).cloned();
+            let placed = view.service(&name).and_then(|parts| self.placed(view, &name, parts, now));
+            if former.as_deref() == placed.as_ref() {
+                continue;
+            }
+            let addresses = |placed: Option<&Placed>| -> BTreeSet<u128> {
+                let backends = placed.into_iter().flat_map(|own| &own.backends);
+                backends.map(|backend| number(backend.socket.ip())).collect()
+            };
+            let (before, after) = (addresses(former.as_deref()), addresses(placed.as_ref()));
+            for address in before.difference(&after) {
+                self.addresses.remove(&(*address, name.clone()));
+            }
+            self.addresses.extend(after.difference(&before).map(|address| (*address, name.clone())));
+            self.shrink(&name, former.as_deref(), placed.as_ref(), now);
+            match placed {
+                Some(placed) => self.services.insert(name.clone(), Arc::new(placed)),
+                None => self.services.remove(&name),
+            };
+            changed.insert(name);
+        }
+        changed
+    }
+
+    fn placed(&self, view: &View, name: &Name, parts: &Parts, now: Duration) -> Option<Placed> {
+        let (_, definition) = parts.definition()?;
+        let (vip, algorithm) = (definition.vip, definition.algorithm);
+        let clash = view.holder(vip, name).cloned();
+        let window = self.shrunk.get(name).filter(|(until, _)| *until > now);
+        let shrunk = window.zip(self.services.get(name));
+        let shrunk = shrunk.map(|((_, size), former)| Shrunk { at_least: size.div_ceil(2), former });
+        let where_is = |socket: std::net::SocketAddr| {
+            let member = self.places.member(socket.ip());
+            (member, member.map_or(Standing::Alive, |member| self.standing(view, member)))
+        };
+        let (backends, deaths) = service::backends(parts, where_is, shrunk);
+        Some(Placed { vip, algorithm, clash, backends, deaths })
+    }
+
+    fn standing(&self, view: &View, member: &Name) -> Standing {
+        let known = self.standings.get(member).copied().unwrap_or(Standing::Alive);
+        let is_in_maintenance = || view.facts_of(member).is_some_and(|facts| facts.is_in_maintenance);
+        if known == Standing::Alive && is_in_maintenance() { Standing::Maintenance } else { known }
+    }
+
+    /// Remembers the size of a ring that deaths have shrunk, until a second is over.
+    fn shrink(&mut self, name: &Name, former: Option<&Placed>, placed: Option<&Placed>, now: Duration) {
+        let Some(placed) = placed else {
+            self.shrunk.remove(name);
+            return;
+        };
+        let (before, after) = (former.map_or(0, Placed::in_rotation), placed.in_rotation());
+        let has_down = placed.backends.iter().any(|backend| backend.rotation == Rotation::Down);
+        if after < before && has_down {
+            self.shrunk.entry(name.clone()).or_insert((now + WINDOW, before));
+        }
+    }
+}
+
+/// An address as a number, in the order of addresses: IPv4 as IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2).
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
