@@ -15,7 +15,8 @@ const AGENT: [(&str, &[&str]); 7] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 6] = [
+const CONTROL: [(&str, &[&str]); 7] = [
+    ("cluster", &["model"]),
     ("model", &[]),
     ("service", &["model"]),
     ("desired", &["model", "service"]),
