@@ -59,6 +59,7 @@ fn an_idle_node_sends_little() {
 #[test]
 fn a_killed_node_is_known_to_be_dead_in_time() {
     holds("kills", small(1));
+    holds("kills-in-loss", small(1));
 }
 
 #[test]
@@ -85,6 +86,11 @@ fn loss_kills_nobody() {
 #[test]
 fn a_slow_node_kills_nobody() {
     holds("slow", small(1));
+}
+
+#[test]
+fn jumps_of_wall_clocks_change_nothing() {
+    holds("clocks", small(1));
 }
 
 #[test]

@@ -109,6 +109,28 @@ pub enum Refusal {
     Full,
 }
 
+impl Refusal {
+    /// Whether somebody ought to look: keys, the cluster's name, or a strange program. The rest comes with any change.
+    pub fn is_trouble(self) -> bool {
+        match self {
+            Self::Shape
+            | Self::UnknownKey
+            | Self::OtherClusterOrAltered
+            | Self::OtherCluster
+            | Self::Unsealed
+            | Self::Sealed
+            | Self::Malformed
+            | Self::Full => true,
+            Self::Own
+            | Self::UnknownSender
+            | Self::Stale
+            | Self::Replayed
+            | Self::NameTaken
+            | Self::Misaddressed => false,
+        }
+    }
+}
+
 impl Seal {
     pub(super) fn new(cluster: &str, keyring: Option<Keyring>) -> Self {
         let mut associated = vec![VERSION];

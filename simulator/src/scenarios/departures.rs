@@ -52,7 +52,16 @@ fn check_times(report: &mut Report, what: &str, times: &[Option<Duration>], part
 }
 
 pub(super) fn kills(options: Options, report: &mut Report) {
+    kills_at(options, report, 0.0);
+}
+
+pub(super) fn kills_in_loss(options: Options, report: &mut Report) {
+    kills_at(options, report, 0.05);
+}
+
+fn kills_at(options: Options, report: &mut Report, loss: f64) {
     let mut cluster = settled(options, report);
+    cluster.network.loss = loss;
     let (mut most, mut all, mut back) = (Vec::new(), Vec::new(), Vec::new());
     let mut others = 0;
     for _ in 0..KILLS {

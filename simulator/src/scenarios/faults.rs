@@ -4,7 +4,7 @@ use super::{
     Options,
     cluster::{FalseDeaths, agree, milliseconds, name_of, seconds, settled},
 };
-use crate::report::Report;
+use crate::{node::Member, report::Report};
 
 fn loss(options: Options, report: &mut Report, part: f64) -> FalseDeaths {
     let mut cluster = settled(options, report);
@@ -34,6 +34,32 @@ pub(super) fn loss_5(options: Options, report: &mut Report) {
 
 pub(super) fn loss_20(options: Options, report: &mut Report) {
     loss(options, report, 0.2);
+}
+
+/// The wall clocks of two nodes jump by a day; a third one restarts with its clock a day behind.
+pub(super) fn clocks(options: Options, report: &mut Report) {
+    const DAY: i64 = 86_400_000;
+    let mut cluster = settled(options, report);
+    let mut deaths = FalseDeaths::default();
+    cluster.skew(1, DAY);
+    cluster.skew(2, -DAY);
+    cluster.run(seconds(60));
+    deaths.watch(&mut cluster, |_| true);
+    report.check("deaths after a jump of two clocks", deaths.count(), "0", deaths.count() == 0);
+    let (ahead, behind) = (name_of(1), name_of(2));
+    let tells = |node: &Member| {
+        let skewed = node.core.skewed();
+        skewed.iter().all(|(name, off)| (*name == ahead && *off > 0) || (*name == behind && *off < 0))
+    };
+    let wrong = cluster.running().filter(|(_, node)| !tells(node)).count();
+    report.check("nodes that take others for skewed", wrong, "0", wrong == 0);
+    let known = cluster.running().filter(|(_, node)| !node.core.skewed().is_empty()).count();
+    report.check("nodes that name one of the two", known, "all", known == options.nodes);
+    cluster.kill(3);
+    cluster.skew(3, -DAY);
+    cluster.start(3);
+    let time = cluster.wait(seconds(30), milliseconds(100), agree);
+    report.time("all agree after a restart with a clock a day behind", time, seconds(15));
 }
 
 pub(super) fn slow(options: Options, report: &mut Report) {

@@ -33,10 +33,15 @@ impl Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 14] = [
     Scenario { name: "boot", about: "all nodes start within a second, knowing one", run: steady::boot },
     Scenario { name: "idle", about: "what an idle node sends", run: steady::idle },
     Scenario { name: "kills", about: "100 kills, one after the other", run: departures::kills },
+    Scenario {
+        name: "kills-in-loss",
+        about: "100 kills while 5 % of the datagrams are lost",
+        run: departures::kills_in_loss,
+    },
     Scenario { name: "leave", about: "nodes say good-bye", run: departures::leave },
     Scenario {
         name: "restarts",
@@ -55,6 +60,7 @@ pub const ALL: [Scenario; 12] = [
         about: "a node that runs late, and one that stops for seconds",
         run: faults::slow,
     },
+    Scenario { name: "clocks", about: "wall clocks jump by a day", run: faults::clocks },
     Scenario { name: "asymmetric", about: "links that pass one way only", run: partitions::asymmetric },
     Scenario { name: "split", about: "two halves for a minute, then one again", run: partitions::split },
     Scenario { name: "torture", about: "random kills, partitions and loss", run: partitions::torture },

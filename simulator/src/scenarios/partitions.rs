@@ -61,6 +61,7 @@ pub(super) fn split(options: Options, report: &mut Report) {
 /// For as long as it is given, each five seconds one of: a tenth of the nodes killed, a partition, loss.
 pub(super) fn torture(options: Options, report: &mut Report) {
     let mut cluster = settled(options, report);
+    (cluster.network.duplicated, cluster.network.reordered) = (0.05, 0.05);
     let (mut kills, mut splits) = (0, 0);
     let mut dead: BTreeSet<usize> = BTreeSet::new();
     let mut split_until = seconds(0);

@@ -37,6 +37,8 @@ const GOSSIPED: usize = 16;
 #[derive(Default)]
 pub(super) struct Exchanges {
     next: Duration,
+    /// Whether everything was compared with anybody since this node was alone.
+    has_compared: bool,
     /// Until when an answer is awaited, and from where.
     open: Option<(SocketAddrV4, Duration)>,
     /// Deaths that are being checked, with the time of the verdict.
@@ -85,8 +87,24 @@ impl Membership {
         self.exchanges.next = at.now + self.tuning.exchange_period.mul_f64(spread);
         let sum = self.table.sum();
         for member in self.random_reachable(1) {
-            self.send(at, member.address(), Message::Digest { sum });
+            if self.exchanges.has_compared {
+                self.send(at, member.address(), Message::Digest { sum });
+            } else {
+                self.exchanges.next = at.now + SOON;
+                self.begin_exchange(at, &member);
+            }
         }
+    }
+
+    /// Compares soon: something has changed, and gossip may have missed this node or another one.
+    pub(super) fn exchange_soon(&mut self, at: Moment) {
+        let soon = at.now + SOON.mul_f64(self.rng.random_range(1.0..3.0));
+        self.exchanges.next = self.exchanges.next.min(soon);
+    }
+
+    /// Begins as a node that knows of nobody.
+    pub(super) fn exchange_anew(&mut self) {
+        self.exchanges.has_compared = false;
     }
 
     /// Members whose death was doubted, and that stayed silent.
@@ -124,7 +142,11 @@ impl Membership {
         }
         let cluster = self.seal.cluster();
         let answer = match postcard::from_bytes(request).ok()? {
-            Request::Ask { cluster: other, sums, .. } if other == cluster && sums.len() == BUCKETS => {
+            Request::Ask { cluster: other, from, sums } if other == cluster && sums.len() == BUCKETS => {
+                if self.key(from.name()).is_some_and(|key| key != from.key()) {
+                    self.name_taken(at, &from);
+                    return None;
+                }
                 let own = self.table.sums();
                 let differs = |number: &u8| own.get(usize::from(*number)) != sums.get(usize::from(*number));
                 let buckets: Vec<u8> = (0..=u8::MAX).filter(differs).collect();
@@ -155,10 +177,14 @@ impl Membership {
         let Some(answer) = answer.and_then(|bytes| postcard::from_bytes::<Answer>(bytes).ok()) else {
             return;
         };
-        if answer.cluster != self.seal.cluster() || answer.buckets.is_empty() {
+        if answer.cluster != self.seal.cluster() {
             return;
         }
-        self.exchanges.next = self.exchanges.next.min(at.now + SOON.mul_f64(self.rng.random_range(0.5..1.5)));
+        self.exchanges.has_compared = true;
+        if answer.buckets.is_empty() {
+            return;
+        }
+        self.exchange_soon(at);
         let own = self.in_buckets(&answer.buckets);
         let told: BTreeMap<NamePlace, &Update> =
             answer.updates.iter().map(|update| (update.identity.place(), update)).collect();

@@ -405,6 +405,9 @@ impl Membership {
     /// Where a datagram came from is only told, never answered.
     fn refuse(&mut self, at: Moment, refusal: Refusal, source: SocketAddr) {
         *self.refused.entry(refusal).or_default() += 1;
+        if !refusal.is_trouble() {
+            return;
+        }
         let unreported = self.unreported.entry(refusal).or_default();
         *unreported += 1;
         let count = *unreported;

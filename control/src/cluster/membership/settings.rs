@@ -43,8 +43,8 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            watch_period: Duration::from_millis(400),
-            probe_period: Duration::from_millis(800),
+            watch_period: Duration::from_millis(300),
+            probe_period: Duration::from_millis(900),
             probe_rtt: Duration::from_millis(60),
             indirect_probes: 3,
             suspicion: Duration::from_millis(400),

@@ -61,12 +61,21 @@ impl Membership {
         self.table.put(update, at.now);
         let identity = update.identity.clone();
         match (was_active, update.claim.is_active()) {
-            (_, true) if !was_active || !is_same_life => self.tell(Notice::Up(identity)),
-            (true, false) => self.tell(Notice::Down { identity, left: update.claim == Claim::Left }),
+            (_, true) if !was_active || !is_same_life => {
+                self.exchange_soon(at);
+                self.tell(Notice::Up(identity));
+            }
+            (true, false) => {
+                self.exchange_soon(at);
+                self.tell(Notice::Down { identity, left: update.claim == Claim::Left });
+            }
             _ => {}
         }
         match (others, self.table.active()) {
-            (1, 2..) => self.tell(Notice::Joined),
+            (1, 2..) => {
+                self.exchange_anew();
+                self.tell(Notice::Joined);
+            }
             (2.., 1) => self.tell(Notice::Alone),
             _ => {}
         }
