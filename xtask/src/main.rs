@@ -11,6 +11,7 @@ mod leaks;
 mod rooms;
 mod runner;
 mod setup;
+mod simulate;
 #[cfg(test)]
 mod tidy;
 mod vm;
@@ -88,6 +89,8 @@ enum Task {
         #[arg(long)]
         tested: bool,
     },
+    /// Run clusters on simulated time, and compare what happens with bounds
+    Simulate(simulate::Request),
     /// Run benchmarks (root); `bench --help` lists them
     #[command(disable_help_flag = true)]
     Bench {
@@ -120,6 +123,7 @@ fn run(task: Task) -> Result<()> {
             vm::matrix(&place, !install.no_install, &request)
         }
         Task::Ci { full, since, tested } => ci::ci(&place, full, since, tested),
+        Task::Simulate(request) => simulate::simulate(&request),
         Task::Bench { arguments } if arguments.first().is_some_and(|name| name == "clock") => {
             clock::bench(&place, &arguments[1..])
         }

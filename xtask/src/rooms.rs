@@ -16,6 +16,10 @@ const AGENT: [(&str, &[&str]); 7] = [
 ];
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 7] = [
+<<<<<<< HEAD
+=======
+    ("cluster", &["model"]),
+>>>>>>> membership
     ("model", &[]),
     ("cluster", &["model", "service"]),
     ("service", &["model"]),

@@ -1,0 +1,4 @@
+mod arbitrary;
+mod names;
+mod net;
+mod reach;
