@@ -32,6 +32,7 @@ mod foreign_routes;
 mod harness;
 mod locks;
 mod monitor;
+mod named_vips;
 mod neighbours;
 mod packaging;
 mod presence;
