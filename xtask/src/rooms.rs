@@ -16,10 +16,6 @@ const AGENT: [(&str, &[&str]); 7] = [
 ];
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 7] = [
-<<<<<<< HEAD
-=======
-    ("cluster", &["model"]),
->>>>>>> membership
     ("model", &[]),
     ("cluster", &["model", "service"]),
     ("service", &["model"]),

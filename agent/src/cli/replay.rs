@@ -101,9 +101,9 @@ async fn setup(sources: &Sources, named: bool) -> anyhow::Result<Setup> {
             filtered: datapath.config().filtered(),
             endpoints: datapath.endpoints().list()?.into_iter().map(|(_, endpoint)| endpoint).collect(),
             helper: datapath.config().helper(),
-            services: sources.config.services.clone(),
+            services: sources.config.resolved(),
         },
-        None => Setup { services: sources.config.services.clone(), ..Setup::default() },
+        None => Setup { services: sources.config.resolved(), ..Setup::default() },
     };
     if !named && !live.fans.is_empty() {
         let services: Vec<_> = status::services().await?.iter().filter_map(ServiceState::held).collect();

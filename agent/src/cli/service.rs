@@ -158,7 +158,8 @@ fn print_list(rows: &[ServiceRow], output: &mut Output<'_>) -> io::Result<()> {
 
 fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
     writeln!(output.writer, "name       {}", row.name)?;
-    writeln!(output.writer, "vip        {}", row.vip)?;
+    let hashed = row.hashed.map(|hashed| format!(" ({hashed}, which its name hashes to, is another's)"));
+    writeln!(output.writer, "vip        {}{}", row.vip, hashed.unwrap_or_default())?;
     writeln!(output.writer, "forward    {}", row.forward)?;
     writeln!(output.writer, "algorithm  {}", row.algorithm)?;
     writeln!(output.writer, "affinity   none")?;
@@ -231,6 +232,7 @@ mod tests {
         ServiceRow {
             name: "web".to_owned(),
             vip: "10.96.0.10:80/tcp".to_owned(),
+            hashed: None,
             forward: Forward::Nat,
             algorithm: Algorithm::Maglev,
             affinity: Affinity::None,

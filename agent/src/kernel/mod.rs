@@ -1,6 +1,7 @@
 //! The only code that talks to the kernel. Everything here acts in the calling thread's network and mount
 //! namespace, and nothing here decides what ought to be.
 
+pub mod addresses;
 pub mod arp;
 pub mod bpf;
 pub mod capabilities;

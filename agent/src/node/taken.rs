@@ -37,9 +37,14 @@ impl Taken {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.own.keys().chain(&self.gateways).chain(&self.resolvers).copied()
+    }
+
     /// Why one of these services can't have its VIP. A resolver's address is free for services when one of `all`
     /// answers queries there.
-    pub(crate) fn why<'a>(&self, vip: Vip, mut all: impl Iterator<Item = &'a Service>) -> Option<String> {
+    pub(crate) fn why(&self, vip: Vip, mut all: impl Iterator<Item = Vip>) -> Option<String> {
         let IpAddr::V4(address) = vip.address else { return None };
         if let Some(device) = self.own.get(&address) {
             return Some(format!("is an address of {device}"));
@@ -48,7 +53,7 @@ impl Taken {
             return Some("is the default gateway's".to_owned());
         }
         let resolves = |other: Vip| other.address == vip.address && [0, DNS].contains(&other.port);
-        let is_resolver = self.resolvers.contains(&address) && !all.any(|service| resolves(service.vip));
+        let is_resolver = self.resolvers.contains(&address) && !all.any(resolves);
         is_resolver.then(|| format!("is a resolver of this host ({})", RESOLVERS[0]))
     }
 
@@ -59,7 +64,7 @@ impl Taken {
     ) -> BTreeMap<Ipv4Addr, String> {
         let why = services.clone().filter_map(|service| {
             let IpAddr::V4(address) = service.vip.address else { return None };
-            Some((address, self.why(service.vip, services.clone())?))
+            Some((address, self.why(service.vip, services.clone().map(|service| service.vip))?))
         });
         why.collect()
     }

@@ -1,12 +1,16 @@
-//! The API's place in the agent: the server's life.
+//! The API's place in the agent: the server's life, and what it answers from.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     kernel::tasks::Faults,
+    node::writer::Applied,
     serve::{App, Counts, Events, Request, Server, Socket, View},
     sources::config::SOCKET,
 };
@@ -75,5 +79,16 @@ impl Api {
     pub(super) fn repair(&mut self) -> Vec<String> {
         let outcome = if self.is_open { self.open() } else { Ok(()) };
         outcome.err().map(|error| format!("{error:#}")).into_iter().collect()
+    }
+}
+
+/// What reads are answered from, once this is what packets find.
+pub(super) fn view_of(node: &Arc<str>, applied: &Applied) -> View {
+    View {
+        desired: Arc::clone(&applied.desired),
+        failed: Arc::clone(&applied.failed),
+        node: Arc::clone(node),
+        fans: Arc::clone(&applied.fans),
+        map: applied.services.clone(),
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use control::{
-    desired::{Change, Dirty},
+    desired::{Change, Dirty, Reserved},
     service::Down,
 };
 use tokio::sync::oneshot;
@@ -121,6 +121,12 @@ impl Changes {
             Some(Dirty::All)
         });
         self.stage = Some(Stage::reloading(outcome, reloaded, answer));
+    }
+
+    /// Keeps named VIPs from addresses.
+    pub(super) fn set_reserved(&mut self, reserved: Reserved) {
+        // What fails is among the reasons of the next pass.
+        drop(self.follow(move |state| Some(state.set_reserved(reserved)).filter(|dirty| !dirty.is_empty())));
     }
 
     /// Follows what a source tells.

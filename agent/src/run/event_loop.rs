@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use control::{model::utc, service::Down};
+use control::{desired::Reserved, model::utc, service::Down};
 use sd_notify::NotifyState;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -13,14 +13,14 @@ use tokio::{
 
 use super::{
     Options,
-    api::Api,
+    api::{Api, view_of},
     changes::{Changes, Next},
     files::name,
     log::Log,
     monitor::Monitor,
     records::Records,
     report::{Report, Topic},
-    shadows,
+    reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
     stage::{Ended, Loaded, Reply},
@@ -65,6 +65,8 @@ pub(super) struct Agent {
     applied: watch::Receiver<Applied>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
+    /// What no named VIP may have, as the state follows it.
+    reserved: Reserved,
     view: watch::Sender<View>,
     api: Api,
     requests: mpsc::Receiver<Request>,
@@ -121,7 +123,9 @@ impl Agent {
         let (listed, sources): (Vec<_>, Vec<_>) =
             opened.into_iter().map(|Opened { listed, running }| (listed, running)).unzip();
         let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
+        let reserved = reserved::at_start();
         let mut state = State::default();
+        state.set_reserved(reserved.clone());
         state.set_absent(&absent);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
@@ -150,6 +154,7 @@ impl Agent {
             changes: Changes::new(state, writer, log, door)?,
             applied,
             absent,
+            reserved,
             view,
             api,
             requests: asked,
@@ -248,6 +253,11 @@ impl Agent {
         if !Arc::ptr_eq(&self.absent, &applied.absent) {
             self.absent = Arc::clone(&applied.absent);
             self.changes.set_absent(Arc::clone(&applied.absent));
+        }
+        let reserved = reserved::by(&applied);
+        if applied.passes > 0 && self.reserved != reserved {
+            self.reserved = reserved.clone();
+            self.changes.set_reserved(reserved);
         }
         self.view.send_replace(view_of(&self.node, &applied));
     }
@@ -374,16 +384,6 @@ fn start_tasks(
     let (view, events, faults) = (view.subscribe(), api.events(), faults.clone());
     Monitor { watched, current: None, view, events, faults }.start();
     shadowed
-}
-
-fn view_of(node: &Arc<str>, applied: &Applied) -> View {
-    View {
-        desired: Arc::clone(&applied.desired),
-        failed: Arc::clone(&applied.failed),
-        node: Arc::clone(node),
-        fans: Arc::clone(&applied.fans),
-        map: applied.services.clone(),
-    }
 }
 
 fn writer_ended() -> anyhow::Error {

@@ -33,6 +33,7 @@ mod plan;
 mod planner;
 mod records;
 mod report;
+mod reserved;
 mod shadows;
 mod signals;
 mod sources;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use control::{
     desired::{self, Change, ChangeError, Desired, Inputs},
     model::network,
-    service::{Backend, BackendLife, Service, Vip},
+    service::{Backend, BackendLife, Declared},
 };
 use ipnet::Ipv4Net;
 
@@ -14,7 +14,7 @@ use crate::{
     serve::{Applied, Drained, Refusal},
     sources::config::{
         Problem,
-        service::{Placed, check_addresses, check_beside},
+        service::{Placed, check_addresses, check_beside, check_range},
     },
 };
 
@@ -29,15 +29,17 @@ pub(super) struct Known<'k> {
 impl Known<'_> {
     /// Services are to be there, in place of former ones of their names.
     pub(super) fn apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
-        let problems = check_addresses(placed, &self.overlays());
+        let mut problems = check_addresses(placed, &self.overlays());
+        problems.extend(check_range(placed, self.desired.settings.vip_range));
         if !problems.is_empty() {
             return Err(Refusal::invalid(problems));
         }
         let taken = placed.iter().filter_map(|own| {
-            let Vip { address, .. } = own.service.vip;
-            let standing = self.inputs.with_vip_address(self.desired, address);
-            let all = placed.iter().map(|placed| &placed.service).chain(standing);
-            let why = self.held.taken.why(own.service.vip, all)?;
+            let vip = own.service.vip.at()?;
+            let address = vip.address;
+            let standing = self.inputs.with_vip_address(self.desired, address).map(|service| service.vip);
+            let all = placed.iter().filter_map(|placed| placed.service.vip.at()).chain(standing);
+            let why = self.held.taken.why(vip, all)?;
             Some(own.wrong_vip(format!("{address} {why}; give the service another VIP")))
         });
         let taken: Vec<Problem> = taken.collect();
@@ -48,10 +50,12 @@ impl Known<'_> {
         if !problems.is_empty() {
             return Err(Refusal::conflicts(problems));
         }
-        let services: Vec<&Service> = placed.iter().map(|placed| &placed.service).collect();
+        let services: Vec<&Declared> = placed.iter().map(|placed| &placed.service).collect();
         let changed = desired::check(self.inputs, self.desired, &services).map_err(|problems| {
             let problem = |(place, error): (usize, ChangeError)| match error {
-                ChangeError::VipTaken { .. } => placed[place].wrong_vip(error.to_string()),
+                ChangeError::VipTaken { .. } | ChangeError::Named { .. } | ChangeError::NoRange(_) => {
+                    placed[place].wrong_vip(error.to_string())
+                }
                 _ => placed[place].wrong_name(error.to_string()),
             };
             Refusal::conflicts(problems.into_iter().map(problem).collect())

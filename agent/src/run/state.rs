@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use control::{
     desired::{
-        Change, Desired, Dirty, Input, Inputs, Name, Settings, SourceId, Statement, desired, make,
+        Change, Desired, Dirty, Input, Inputs, Name, Reserved, Settings, SourceId, Statement, desired, make,
         stale_marks,
     },
     service::Down,
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) desired: Arc<Desired>,
     /// The sources that the files list, in their order.
     listed: Vec<(Number, Followed)>,
+    /// Addresses that no named VIP may have.
+    reserved: Reserved,
     /// Services may have been applied that nobody can name.
     has_lost: bool,
     has_begun: bool,
@@ -44,7 +46,7 @@ impl State {
         let Files { path, sources, node } = files;
         let config = &sources.config;
         self.has_lost = has_lost;
-        self.inputs.settings = Arc::new(Settings {
+        self.inputs.set_settings(Settings {
             fans: sources.fans(),
             uplinks: config.node.uplink.clone(),
             uplink_hook: config.datapath.uplink_hook,
@@ -54,6 +56,8 @@ impl State {
             vip_range: config.datapath.vip_range,
             keeps_unknown: false,
         });
+        // Which of them lie in the range was found out for the former one.
+        self.inputs.set_reserved(self.reserved.clone());
         let input = Input::defining(&path.display().to_string(), &config.services);
         self.inputs.replace(SourceId::File, Input { node: Arc::clone(node), ..input });
         self.inputs.describe(SourceId::Applied, "", node);
@@ -89,8 +93,8 @@ impl State {
         };
         let (_, followed) = &mut self.listed[place];
         let names = followed.follow(news, &overlays);
-        let said = |name: &Name| self.inputs.state(source(place), name, followed.statement(name));
-        let names = names.into_iter().filter(said).collect();
+        let said = |name: Name| self.inputs.state(source(place), &name, followed.statement(&name));
+        let names = names.into_iter().flat_map(said).collect();
         self.inputs.set_faults(source(place), followed.faults());
         let is_all = self.set_keeps_unknown();
         let changed = self.follow(&Dirty::Names(names));
@@ -99,7 +103,7 @@ impl State {
 
     /// Overlays of the files' fans.
     fn overlays(&self) -> Vec<Ipv4Net> {
-        self.inputs.settings.fans.iter().map(|(spec, _)| spec.overlay).collect()
+        self.inputs.settings().fans.iter().map(|(spec, _)| spec.overlay).collect()
     }
 
     /// Whether the kernel may hold services that a source has, and that nobody can name.
@@ -110,10 +114,11 @@ impl State {
     /// Whether services that no source names stay in the kernel; says whether that is news.
     fn set_keeps_unknown(&mut self) -> bool {
         let keeps_unknown = self.is_unsure();
-        if self.inputs.settings.keeps_unknown == keeps_unknown {
+        let settings = self.inputs.settings();
+        if settings.keeps_unknown == keeps_unknown {
             return false;
         }
-        Arc::make_mut(&mut self.inputs.settings).keeps_unknown = keeps_unknown;
+        self.inputs.set_settings(Settings { keeps_unknown, ..(**settings).clone() });
         true
     }
 
@@ -143,6 +148,13 @@ impl State {
             tracing::info!("services {names:?}: local backends changed");
         }
         changed
+    }
+
+    /// Keeps named VIPs from addresses; gives the services that changed by it.
+    pub(super) fn set_reserved(&mut self, reserved: Reserved) -> Dirty {
+        self.reserved = reserved.clone();
+        let dirty = self.inputs.set_reserved(reserved);
+        if dirty.is_empty() { dirty } else { self.follow(&dirty) }
     }
 
     /// The changes that take drain marks away whose backends are no more; none while that is not known.

@@ -74,6 +74,9 @@ pub struct ServiceRow {
     pub name: String,
     /// `ADDR:PORT/PROTO`
     pub vip: String,
+    /// The address that the VIP's name hashes to, where that is another's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashed: Option<Ipv4Addr>,
     /// How packets reach the backend.
     pub forward: Forward,
     /// How a flow's backend is chosen.
@@ -138,7 +141,8 @@ impl View {
         let ServiceState { name, forward, algorithm, state, backends, .. } = entry.state(self.is_held(entry));
         let backends = backends.into_iter().map(|backend| self.backend(vip, backend, flows)).collect();
         let affinity = Affinity::default();
-        ServiceRow { name, vip: vip.to_string(), forward, algorithm, affinity, state, backends }
+        let (vip, hashed) = (vip.to_string(), entry.hashed);
+        ServiceRow { name, vip, hashed, forward, algorithm, affinity, state, backends }
     }
 
     fn backend(&self, vip: Vip, backend: BackendState, flows: Option<&Flows>) -> BackendRow {

@@ -23,10 +23,12 @@ pub(crate) const FOLDER: &str = "/var/lib/fanlight";
 
 const NAME: &str = "services";
 const ASIDE: &str = "services.damaged";
-/// First line: what it is, and the version of its lines.
-const HEADER: &str = "fanlight services 1\n";
-const VERSION: u32 = 1;
+/// What the first line begins with; the version of the lines follows.
 const MAGIC: &[u8] = b"fanlight services ";
+/// The latest version: it has named VIPs.
+const VERSION: u32 = 2;
+/// The version of a log that has nothing that came later.
+const FIRST: u32 = 1;
 /// History that is not worth a new log.
 const SLACK: u64 = 1 << 20;
 
@@ -61,6 +63,8 @@ pub(crate) struct Store {
     folder: PathBuf,
     /// `None` while there is none.
     file: Option<File>,
+    /// Of its lines.
+    version: u32,
     /// Bytes of whole lines.
     length: u64,
     /// Bytes of it when it was written anew.
@@ -74,8 +78,8 @@ pub(crate) struct Store {
 /// What a log says.
 #[derive(Debug, PartialEq, Eq)]
 enum Contents {
-    /// Changes, and the bytes that they take: a line cut short may follow.
-    Whole(Vec<Change>, u64),
+    /// Changes, the bytes that they take, a line cut short may follow, and the version.
+    Whole(Vec<Change>, u64, u32),
     /// The number of the first line that can't be read.
     Damaged(usize),
     /// Lines of a later version.
@@ -87,6 +91,7 @@ impl Store {
         Self {
             folder: folder.to_owned(),
             file: None,
+            version: FIRST,
             length: 0,
             fresh: 0,
             has_failed: false,
@@ -108,14 +113,14 @@ impl Store {
             other => other.map_err(failed)?,
         };
         match read(&bytes) {
-            Contents::Whole(changes, length) => {
+            Contents::Whole(changes, length, version) => {
                 let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
                 if length < bytes.len() as u64 {
                     tracing::warn!("{}: its last change was cut short and never made", path.display());
                     file.set_len(length).map_err(failed)?;
                 }
                 // All of it may be history: it is written anew soon.
-                (store.file, store.length) = (Some(file), length);
+                (store.file, store.length, store.version) = (Some(file), length, version);
                 Ok((store, changes))
             }
             Contents::Newer(found) => Err(StoreError::Newer { path, found }),
@@ -136,8 +141,16 @@ impl Store {
     pub(crate) fn append(&mut self, changes: &[Change]) -> io::Result<()> {
         let line = line(changes)?;
         self.mend()?;
+        let version = version_of(changes);
         if self.file.is_none() {
-            self.replace(HEADER.as_bytes())?;
+            self.replace(version, b"")?;
+        } else if version > self.version {
+            // An earlier fanlight is told so by the first line, and leaves it alone.
+            let bytes = fs::read(self.path())?;
+            let whole =
+                usize::try_from(self.length).map_or(&bytes[..], |length| &bytes[..length.min(bytes.len())]);
+            let lines = whole.iter().position(|&byte| byte == b'\n').map_or(&[][..], |end| &whole[end + 1..]);
+            self.replace(version, lines)?;
         }
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         if let Err(error) = file.write_all(&line).and_then(|()| (self.sync)(file)) {
@@ -176,11 +189,13 @@ impl Store {
 
     /// Writes a log of these changes in place of the old one; a reader finds one or the other.
     pub(crate) fn rewrite(&mut self, changes: &[Change]) -> io::Result<()> {
-        self.replace(&[HEADER.as_bytes(), &line(changes)?].concat())
+        self.replace(version_of(changes), &line(changes)?)
     }
 
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file = Some(put_synced(&self.path(), bytes, self.sync)?);
+    fn replace(&mut self, version: u32, lines: &[u8]) -> io::Result<()> {
+        let bytes = [&header(version), lines].concat();
+        self.file = Some(put_synced(&self.path(), &bytes, self.sync)?);
+        self.version = version;
         (self.length, self.fresh) = (bytes.len() as u64, bytes.len() as u64);
         self.has_failed = false;
         sync_folder(&self.path())
@@ -208,6 +223,20 @@ pub(crate) fn damaged(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+fn header(version: u32) -> Vec<u8> {
+    [MAGIC, format!("{version}\n").as_bytes()].concat()
+}
+
+/// The first version that has all of these changes.
+fn version_of(changes: &[Change]) -> u32 {
+    let is_later = |change: &Change| match change {
+        Change::Set(service) => service.vip.name().is_some(),
+        Change::Since(..) => true,
+        Change::Remove(_) | Change::Drain(..) | Change::Undrain(..) => false,
+    };
+    if changes.iter().any(is_later) { VERSION } else { FIRST }
+}
+
 fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(changes)?;
     let mut line = format!("{:016x} ", fnv1a(&json)).into_bytes();
@@ -218,12 +247,12 @@ fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
 
 fn read(bytes: &[u8]) -> Contents {
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    if let Some(found) = version(&bytes[..whole])
-        && found > VERSION
-    {
-        return Contents::Newer(found);
-    }
-    let Some(lines) = bytes[..whole].strip_prefix(HEADER.as_bytes()) else { return Contents::Damaged(1) };
+    let version = match version(&bytes[..whole]) {
+        Some(found) if found > VERSION => return Contents::Newer(found),
+        Some(version @ FIRST..) => version,
+        _ => return Contents::Damaged(1),
+    };
+    let Some(lines) = bytes[..whole].strip_prefix(&*header(version)) else { return Contents::Damaged(1) };
     let mut changes = Vec::new();
     for (line, number) in lines.split_inclusive(|&byte| byte == b'\n').zip(2..) {
         match parse(line) {
@@ -231,7 +260,7 @@ fn read(bytes: &[u8]) -> Contents {
             None => return Contents::Damaged(number),
         }
     }
-    Contents::Whole(changes, whole as u64)
+    Contents::Whole(changes, whole as u64, version)
 }
 
 /// The version that the first line names.
@@ -346,9 +375,33 @@ mod tests {
         let path = folder.path().join(NAME);
         fs::write(&path, "fanlight services 7\nwhatever\n").unwrap();
         let error = Store::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("version 7 of the log; this one reads 1"), "{error}");
+        assert!(error.contains("version 7 of the log; this one reads 2"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"fanlight services 7\nwhatever\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_log_is_of_a_later_version_once_it_has_what_earlier_ones_do_not_know() {
+        let (folder, bytes) = log();
+        let named = Change::Since("a".to_owned(), 7);
+        let first_line =
+            || fs::read_to_string(folder.path().join(NAME)).unwrap().lines().next().unwrap().to_owned();
+        let (mut store, _) = open(folder.path());
+        assert_eq!(first_line(), "fanlight services 1");
+        store.append(std::slice::from_ref(&named)).unwrap();
+        store.append(&[change("d")]).unwrap();
+        assert_eq!(first_line(), "fanlight services 2");
+        let all = [change("a"), change("b"), change("c"), named, change("d")];
+        let (mut store, changes) = open(folder.path());
+        assert_eq!(changes, all);
+        store.rewrite(&[change("e")]).unwrap();
+        assert_eq!(first_line(), "fanlight services 1", "an earlier one can read it again");
+        // What fails on the way leaves the log as it was.
+        fs::write(store.path(), &bytes).unwrap();
+        let (mut store, _) = open(folder.path());
+        store.sync = broken;
+        store.append(&[Change::Since("a".to_owned(), 7)]).unwrap_err();
+        assert_eq!(fs::read(store.path()).unwrap(), bytes);
     }
 
     #[test]
@@ -380,7 +433,7 @@ mod tests {
         fn a_log_cut_short_holds_whole_requests_and_is_continued(cut in 0..200_usize) {
             let (folder, bytes) = log();
             let path = folder.path().join(NAME);
-            let rest = bytes.len().saturating_sub(cut).max(HEADER.len());
+            let rest = bytes.len().saturating_sub(cut).max(header(FIRST).len());
             fs::write(&path, &bytes[..rest]).unwrap();
             let (mut store, before) = open(folder.path());
             let all = ["a", "b", "c"].map(change);
@@ -391,7 +444,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
-            let _contents = read(&[HEADER.as_bytes(), &bytes].concat());
+            let _contents = read(&[header(FIRST), bytes.clone()].concat());
             let _contents = read(&bytes);
         }
     }

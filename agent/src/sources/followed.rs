@@ -216,8 +216,8 @@ fn statements(part: &PartName, placed: &[Placed]) -> BTreeMap<Name, Arc<Statemen
 
 /// Whether its VIP lies in one of these networks.
 fn lies_in(statement: &Statement, networks: &[Ipv4Net]) -> bool {
-    let vip = statement.definition.map(|definition| definition.vip.address);
-    matches!(vip, Some(IpAddr::V4(vip)) if networks.iter().any(|network| network.contains(&vip)))
+    let vip = statement.definition.as_ref().and_then(|definition| definition.vip.at());
+    matches!(vip.map(|vip| vip.address), Some(IpAddr::V4(vip)) if networks.iter().any(|network| network.contains(&vip)))
 }
 
 fn fault(part: &PartName, kept: &Kept) -> Option<String> {

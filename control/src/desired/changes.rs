@@ -9,10 +9,10 @@ use std::{
 use dataplane_common::abi::MAX_SERVICES;
 use serde::{Deserialize, Serialize};
 
-use super::{Desired, Dirty, Inputs, Name, SourceId, Statement};
+use super::{Desired, Dirty, Inputs, Name, SourceId, Statement, clash::NO_RANGE};
 use crate::{
     model::quoted,
-    service::{Backend, Service, Vip},
+    service::{Backend, Declared, Vip, VipSpec},
 };
 
 /// The source that these change.
@@ -23,7 +23,9 @@ const OWN: SourceId = SourceId::Applied;
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Change {
     /// A service is applied, in place of a former one of its name.
-    Set(Service),
+    Set(Declared),
+    /// An applied service's VIP has its name since then: of two the smaller number is older.
+    Since(String, u64),
     /// An applied service goes.
     Remove(String),
     /// A backend takes no new flows.
@@ -37,7 +39,7 @@ impl Change {
     pub fn name(&self) -> &str {
         match self {
             Self::Set(service) => &service.name,
-            Self::Remove(name) | Self::Drain(name, _) | Self::Undrain(name, _) => name,
+            Self::Remove(name) | Self::Since(name, _) | Self::Drain(name, _) | Self::Undrain(name, _) => name,
         }
     }
 }
@@ -76,6 +78,17 @@ pub enum ChangeError {
         /// Where that is changed, when it was not applied.
         label: Option<String>,
     },
+    /// Its VIP has a name, and names have no addresses here.
+    #[error("{0}: {NO_RANGE}")]
+    NoRange(VipSpec),
+    /// The VIP's address is that of a name.
+    #[error("{} is the address of VIP name {}; give the service another VIP", .vip.address, quoted(.name))]
+    Named {
+        /// The VIP.
+        vip: Vip,
+        /// The name that has its address.
+        name: String,
+    },
     /// The table is full.
     #[error("a node has at most {MAX_SERVICES} services; remove some")]
     TooMany,
@@ -97,7 +110,7 @@ fn list(backends: &[SocketAddr]) -> String {
 pub fn check(
     inputs: &Inputs,
     desired: &Desired,
-    services: &[&Service],
+    services: &[&Declared],
 ) -> Result<Vec<usize>, Vec<(usize, ChangeError)>> {
     let named: HashSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
     let mut problems = Vec::new();
@@ -105,7 +118,7 @@ pub fn check(
         problems.extend(obstacle(inputs, desired, service, &named).map(|error| (place, error)));
     }
     let applied =
-        |service: &Service| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
+        |service: &Declared| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
     let new = services.iter().filter(|service| applied(service).is_none()).count();
     if new > 0 && inputs.definitions() + new > MAX_SERVICES as usize {
         problems.push((0, ChangeError::TooMany));
@@ -113,28 +126,38 @@ pub fn check(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let differs = |service: &Service| applied(service).is_none_or(|applied| !applied.is_same_as(service));
+    let differs = |service: &Declared| applied(service).is_none_or(|applied| !applied.is_same_as(service));
     Ok((0..services.len()).filter(|&place| differs(services[place])).collect())
 }
 
 fn obstacle(
     inputs: &Inputs,
     desired: &Desired,
-    service: &Service,
+    service: &Declared,
     named: &HashSet<&str>,
 ) -> Option<ChangeError> {
     if let Some(source) = inputs.defined_before(OWN, &service.name) {
         let label = inputs.place(source, &service.name).to_owned();
         return Some(ChangeError::OfSource { name: service.name.clone(), label });
     }
-    let entry = desired.at(service.vip)?;
+    if service.vip.at().is_none() && inputs.settings().vip_range.is_none() {
+        return Some(ChangeError::NoRange(service.vip.clone()));
+    }
+    let vip = inputs.resolve(&service.vip)?;
+    if let (VipSpec::At(vip), Some(name)) = (&service.vip, inputs.named_at(vip.address))
+        && desired.at(*vip).is_none()
+        && !inputs.services_named(name).all(|service| named.contains(&**service))
+    {
+        return Some(ChangeError::Named { vip: *vip, name: name.to_string() });
+    }
+    let entry = desired.at(vip)?;
     let other = &entry.defined.name;
     let label = (entry.origin < OWN).then(|| inputs.place(entry.origin, other).to_owned());
     // Its own, or one that is replaced as well and was compared with this one.
     if label.is_none() && named.contains(other.as_str()) {
         return None;
     }
-    Some(ChangeError::VipTaken { vip: service.vip, other: other.clone(), label })
+    Some(ChangeError::VipTaken { vip, other: other.clone(), label })
 }
 
 /// The change that removes an applied service.
@@ -180,16 +203,25 @@ pub fn make(inputs: &mut Inputs, changes: &[Change]) -> (Vec<Change>, Dirty) {
     let names: BTreeSet<Name> = changes.iter().map(|change| Name::from(change.name())).collect();
     let former: Vec<Option<Arc<Statement>>> =
         names.iter().map(|name| inputs.get(OWN, name).cloned()).collect();
+    let mut concerned = names.clone();
     for change in changes {
         let name = Name::from(change.name());
         let mut statement = inputs.get(OWN, &name).map_or_else(Statement::default, |own| (**own).clone());
         note(&mut statement, change, inputs.defined_before(OWN, &name).is_some());
-        inputs.state(OWN, &name, Some(Arc::new(statement)));
+        match change {
+            Change::Set(service) if service.vip.name().is_some() && statement.age == 0 => {
+                statement.age = inputs.next_age();
+            }
+            Change::Since(_, age) => inputs.note_age(*age),
+            _ => {}
+        }
+        concerned.extend(inputs.state(OWN, &name, Some(Arc::new(statement))));
     }
     let pairs = names.iter().zip(&former);
     let inverse = pairs
         .flat_map(|(name, former)| way(name, inputs.get(OWN, name).map(AsRef::as_ref), former.as_deref()));
-    (inverse.collect(), Dirty::Names(names))
+    let inverse = inverse.collect();
+    (inverse, Dirty::Names(concerned))
 }
 
 /// What a change says. Marks go with their backend; where another source defines the service they may be for its.
@@ -198,7 +230,13 @@ fn note(statement: &mut Statement, change: &Change, is_defined_elsewhere: bool) 
         Change::Set(service) => {
             let mut drained = std::mem::take(&mut statement.drained);
             drained.retain(|&backend| service.has(backend));
-            *statement = Statement { drained, ..Statement::of(service) };
+            // The same name, or another, has its VIP for as long as any had.
+            let age = if service.vip.name().is_some() { statement.age } else { 0 };
+            *statement = Statement { drained, age, ..Statement::of(service) };
+        }
+        Change::Since(_, age) => {
+            let has_name = statement.definition.as_ref().is_some_and(|own| own.vip.name().is_some());
+            statement.age = if has_name { *age } else { 0 };
         }
         Change::Remove(_) => {
             let drained = std::mem::take(&mut statement.drained);
@@ -219,10 +257,11 @@ fn way(name: &str, from: Option<&Statement>, to: Option<&Statement>) -> Vec<Chan
     let service = |own: Option<&Statement>| own.and_then(|own| own.service(name));
     let mut changes = Vec::new();
     match (service(from), service(to)) {
-        (from, Some(to)) if from.as_ref() != Some(&to) => changes.push(Change::Set(to)),
+        (former, Some(to)) if former.as_ref() != Some(&to) => changes.push(Change::Set(to)),
         (Some(_), None) => changes.push(Change::Remove(name.to_owned())),
         _ => {}
     }
+    changes.extend(to.filter(|to| from.is_none_or(|from| from.age != to.age)).and_then(|to| since(name, to)));
     let marks = |own: Option<&Statement>| own.map(|own| own.drained.clone()).unwrap_or_default();
     let (was, is) = (marks(from), marks(to));
     changes.extend(was.difference(&is).map(|&backend| Change::Undrain(name.to_owned(), backend)));
@@ -232,11 +271,19 @@ fn way(name: &str, from: Option<&Statement>, to: Option<&Statement>) -> Vec<Chan
     changes
 }
 
+/// Since when a service's VIP has its name.
+fn since(name: &str, own: &Statement) -> Option<Change> {
+    (own.age > 0).then(|| Change::Since(name.to_owned(), own.age))
+}
+
 /// The changes that lead from nothing to what is applied.
 pub fn all_changes<'s>(
     stated: impl IntoIterator<Item = (&'s Name, &'s Arc<Statement>)> + Clone,
 ) -> Vec<Change> {
-    let services = stated.clone().into_iter().filter_map(|(name, own)| own.service(name)).map(Change::Set);
+    let services = stated
+        .clone()
+        .into_iter()
+        .flat_map(|(name, own)| own.service(name).map(Change::Set).into_iter().chain(since(name, own)));
     let marks = stated
         .into_iter()
         .flat_map(|(name, own)| own.drained.iter().map(|&backend| Change::Drain(name.to_string(), backend)));

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::{Definition, Desired, Entry, Inputs, Name, SourceId, Statement};
+use super::{Desired, Entry, Inputs, Name, SourceId, Statement};
+use crate::service::{Vip, VipSpec};
 
 /// Why a definition is hidden beside those that were taken before it, as a sentence.
 pub(super) fn obstacle(
     inputs: &Inputs,
     taken: &Desired,
     (source, name): (SourceId, &Name),
-    definition: Definition,
+    vip: Vip,
     statement: &Statement,
 ) -> Option<String> {
     let of = |entry: &Entry| of(inputs, (source, name), entry);
@@ -23,21 +24,32 @@ pub(super) fn obstacle(
             "service {name}: {there} has it too, and is followed; remove it there, {remedy}"
         ));
     }
-    if let Some(other) = taken.at(definition.vip) {
+    if let Some(other) = taken.at(vip) {
         return Some(format!(
-            "service {name}: {} is the VIP of service {}{}, which is followed; give one of them another",
-            definition.vip,
+            "service {name}: {vip} is the VIP of service {}{}, which is followed; give one of them another",
             other.defined.name,
             of(other)
         ));
     }
-    let (address, what, other) = mistaken(inputs, taken, source, definition, statement)?;
+    let (address, what, other) = mistaken(inputs, taken, source, vip, statement)?;
     Some(format!(
         "service {name}: {address} is {what} of service {}{}, which is followed; give one of them another",
         other.defined.name,
         of(other)
     ))
 }
+
+/// Why a named VIP has no address.
+pub(super) fn homeless(inputs: &Inputs, name: &Name, vip: &VipSpec) -> String {
+    let why = match inputs.settings().vip_range {
+        None => NO_RANGE.to_owned(),
+        Some(range) => format!("no address of vip-range {range} is free; give it a larger one in [datapath]"),
+    };
+    format!("service {name}: {vip}: {why}")
+}
+
+/// Why a named VIP can't be, and what to do.
+pub const NO_RANGE: &str = "named VIPs need a range; set vip-range in [datapath], or give the VIP an address";
 
 /// Where a service is defined that is not beside the other.
 fn of(inputs: &Inputs, (source, name): (SourceId, &Name), other: &Entry) -> String {
@@ -50,10 +62,10 @@ fn mistaken<'d>(
     inputs: &Inputs,
     taken: &'d Desired,
     source: SourceId,
-    definition: Definition,
+    vip: Vip,
     statement: &Statement,
 ) -> Option<(IpAddr, &'static str, &'d Entry)> {
-    let vip = definition.vip.address;
+    let vip = vip.address;
     let earlier = |name: &Name| taken.get(name).map(AsRef::as_ref).filter(|entry| entry.origin <= source);
     let serves = |entry: &&Entry| entry.defined.backends.iter().any(|backend| backend.address == vip);
     let served = inputs.index.with_backend(vip).find_map(|(_, name)| earlier(name).filter(serves));

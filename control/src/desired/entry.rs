@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use super::SourceId;
@@ -15,6 +15,8 @@ pub struct Entry {
     pub defined: Service,
     /// The source that defines it.
     pub origin: SourceId,
+    /// The address that its VIP's name hashes to, where that is another's.
+    pub hashed: Option<Ipv4Addr>,
     /// Those of its backends that take no new flows until they are undrained.
     pub drained: BTreeSet<SocketAddr>,
     /// Those of its backends that can't be reached, and why.
@@ -27,6 +29,7 @@ impl Entry {
     pub(super) fn new(
         defined: Service,
         origin: SourceId,
+        hashed: Option<Ipv4Addr>,
         is_drained: impl Fn(SocketAddr) -> bool,
         why_down: impl Fn(&Backend) -> Option<Down>,
     ) -> Self {
@@ -43,7 +46,7 @@ impl Entry {
                 backend.weight = 0;
             }
         }
-        Self { defined, origin, drained, down, wanted }
+        Self { defined, origin, hashed, drained, down, wanted }
     }
 
     /// What is said of it; `is_held`: the kernel holds it as it is wanted.

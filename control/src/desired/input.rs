@@ -8,10 +8,10 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{Desired, Dirty, Name, index::Index};
+use super::{Desired, Dirty, Name, Reserved, index::Index};
 use crate::{
     model::{FanSpec, HostFilters, Origin, PortRange, UplinkHook},
-    service::{Algorithm, Backend, Down, Service, Vip},
+    service::{Algorithm, Backend, Declared, Down, Service, Vip, VipSpec},
 };
 
 /// The sources, in the order of their precedence.
@@ -31,10 +31,10 @@ pub enum SourceId {
 }
 
 /// What a service is, beside its backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
     /// Where clients find it.
-    pub vip: Vip,
+    pub vip: VipSpec,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
 }
@@ -50,18 +50,20 @@ pub struct Statement {
     pub drained: BTreeSet<SocketAddr>,
     /// Where it is changed, for messages: `None` where the source's label says it.
     pub place: Option<Arc<str>>,
+    /// When its VIP's name came, where the source knows: of two the smaller one is older.
+    pub age: u64,
 }
 
 impl Statement {
     /// A service with its backends.
-    pub fn of(service: &Service) -> Self {
-        let definition = Definition { vip: service.vip, algorithm: service.algorithm };
+    pub fn of<V: Clone + Into<VipSpec>>(service: &Service<V>) -> Self {
+        let definition = Definition { vip: service.vip.clone().into(), algorithm: service.algorithm };
         Self { definition: Some(definition), backends: service.backends.clone(), ..Self::default() }
     }
 
     /// The service that it defines.
-    pub fn service(&self, name: &str) -> Option<Service> {
-        let Definition { vip, algorithm } = self.definition?;
+    pub fn service(&self, name: &str) -> Option<Declared> {
+        let Definition { vip, algorithm } = self.definition.clone()?;
         Some(Service { name: name.to_owned(), vip, algorithm, backends: self.backends.clone() })
     }
 
@@ -90,7 +92,10 @@ pub struct Input {
 
 impl Input {
     /// A source that defines these services.
-    pub fn defining<'s>(label: &str, services: impl IntoIterator<Item = &'s Service>) -> Self {
+    pub fn defining<'s, V: Clone + Into<VipSpec> + 's>(
+        label: &str,
+        services: impl IntoIterator<Item = &'s Service<V>>,
+    ) -> Self {
         let stated = services
             .into_iter()
             .map(|service| (Name::from(service.name.as_str()), Arc::new(Statement::of(service))));
@@ -113,7 +118,8 @@ pub struct Settings {
     pub flows: Option<u32>,
     /// Source ports for flows to backends off the overlays.
     pub nat_ports: PortRange,
-    /// The network whose addresses are all routed to the datapath while there are services.
+    /// The network that named VIPs have their addresses in, and whose addresses are all routed to the datapath while there
+    /// are services.
     pub vip_range: Option<Ipv4Net>,
     /// Services that the kernel holds and no source names stay: what was applied could not be read.
     pub keeps_unknown: bool,
@@ -122,17 +128,59 @@ pub struct Settings {
 /// What all sources say.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// What does not concern single services.
-    pub settings: Arc<Settings>,
+    settings: Arc<Settings>,
+    reserved: Reserved,
     inputs: BTreeMap<SourceId, Input>,
     /// Of all sources together.
     down: Arc<BTreeMap<IpAddr, Down>>,
     /// What can't be followed of a source, for people.
     faults: Arc<BTreeMap<SourceId, Vec<String>>>,
+    /// The greatest age so far.
+    ages: u64,
     pub(super) index: Index,
 }
 
 impl Inputs {
+    /// What does not concern single services.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Replaces what does not concern single services: anything may be other then.
+    pub fn set_settings(&mut self, settings: Settings) {
+        let is_other = self.settings.vip_range != settings.vip_range;
+        self.settings = Arc::new(settings);
+        if is_other {
+            self.index_anew();
+        }
+    }
+
+    /// Replaces the addresses that no named VIP may have; gives what that concerns.
+    pub fn set_reserved(&mut self, mut reserved: Reserved) -> Dirty {
+        let range = self.settings.vip_range;
+        let is_near = |network: &Ipv4Net| {
+            range.is_some_and(|range| range.contains(network) || network.contains(&range))
+        };
+        reserved.addresses.retain(|&address| is_near(&address.into()));
+        reserved.networks.retain(is_near);
+        if self.reserved == reserved {
+            return Dirty::default();
+        }
+        self.reserved = reserved;
+        self.index_anew();
+        Dirty::All
+    }
+
+    fn index_anew(&mut self) {
+        let mut index = Index::new(self.settings.vip_range, self.reserved.clone());
+        for (source, input) in &self.inputs {
+            for (name, statement) in &input.services {
+                index.add(*source, name, statement);
+            }
+        }
+        self.index = index;
+    }
+
     /// Replaces what a source says; gives what that concerns.
     pub fn replace(&mut self, source: SourceId, input: Input) -> Dirty {
         let Input { label, node, services, down } = input;
@@ -147,9 +195,7 @@ impl Inputs {
             .map(|name| (name, None))
             .chain(services.into_iter().map(|(name, statement)| (name, Some(statement))))
         {
-            if self.state(source, &name, statement) {
-                names.insert(name);
-            }
+            names.extend(self.state(source, &name, statement));
         }
         let dirty = self.set_down(source, down).and(Dirty::Names(names));
         if is_other { Dirty::All } else { dirty }
@@ -183,21 +229,56 @@ impl Inputs {
         }
     }
 
-    /// Replaces what a source says of one service; says whether that is anything else than before.
-    pub fn state(&mut self, source: SourceId, name: &Name, statement: Option<Arc<Statement>>) -> bool {
+    /// Replaces what a source says of one service; gives the services that it concerns: none where it is as before.
+    pub fn state(
+        &mut self,
+        source: SourceId,
+        name: &Name,
+        statement: Option<Arc<Statement>>,
+    ) -> BTreeSet<Name> {
         let own = &mut self.inputs.entry(source).or_default().services;
         let statement = statement.filter(|statement| !statement.is_empty());
         if own.get(name) == statement.as_ref() {
-            return false;
+            return BTreeSet::new();
         }
+        let mut names = BTreeSet::from([Arc::clone(name)]);
         if let Some(former) = own.remove(name) {
-            self.index.remove(source, name, &former);
+            names.extend(self.index.remove(source, name, &former));
         }
         if let Some(statement) = statement {
-            self.index.add(source, name, &statement);
+            names.extend(self.index.add(source, name, &statement));
             own.insert(Arc::clone(name), statement);
         }
-        true
+        names
+    }
+
+    /// Where a VIP is; `None`: it has a name, and that has no address.
+    pub fn resolve(&self, vip: &VipSpec) -> Option<Vip> {
+        self.index.resolve(vip)
+    }
+
+    /// The name of VIPs that has an address.
+    pub fn named_at(&self, address: IpAddr) -> Option<&Name> {
+        match address {
+            IpAddr::V4(address) => self.index.named().at(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The services whose VIP has a name.
+    pub(super) fn services_named(&self, name: &str) -> impl Iterator<Item = &Name> {
+        self.index.services_named(name)
+    }
+
+    /// An age that is greater than all before.
+    pub(super) fn next_age(&mut self) -> u64 {
+        self.ages += 1;
+        self.ages
+    }
+
+    /// Notes an age, so that those to come are greater.
+    pub(super) fn note_age(&mut self, age: u64) {
+        self.ages = self.ages.max(age);
     }
 
     /// Replaces what a source says of backends' health; gives the services that it concerns.

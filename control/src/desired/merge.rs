@@ -1,9 +1,16 @@
 //! The one function that brings all inputs together.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
-use super::{Definition, Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, clash::obstacle};
-use crate::service::{Backend, Service};
+use super::{
+    Desired, Dirty, Entry, Inputs, Name, SourceId, Statement,
+    clash::{homeless, obstacle},
+};
+use crate::service::{Algorithm, Backend, Service, Vip};
 
 /// What a node is to be like by what its sources say, and the names of the services that differ from `former`.
 ///
@@ -16,7 +23,7 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
     };
     let mut next = former.clone();
     next.generation += 1;
-    next.settings = Arc::clone(&inputs.settings);
+    next.settings = Arc::clone(inputs.settings());
     next.down = Arc::clone(inputs.all_down());
     next.faults = Arc::clone(inputs.faults());
     for name in &names {
@@ -29,16 +36,42 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
     for source in inputs.sources() {
         for name in &names {
             let Some(statement) = inputs.get(source, name) else { continue };
-            let Some(definition) = statement.definition else { continue };
-            match obstacle(inputs, &next, (source, name), definition, statement) {
-                Some(why) => next.clashes.insert_mut((Arc::clone(name), source), why),
-                None => next.take(former, name, entry(inputs, &contributors, source, name, definition)),
+            let Some(definition) = &statement.definition else { continue };
+            let why = match inputs.resolve(&definition.vip) {
+                None => Some(homeless(inputs, name, &definition.vip)),
+                Some(vip) => match obstacle(inputs, &next, (source, name), vip, statement) {
+                    None => {
+                        let what = (vip, definition.algorithm, hashed(inputs, statement, vip));
+                        next.take(former, name, entry(inputs, &contributors, source, name, what));
+                        next.get(name).and_then(|entry| moved(entry))
+                    }
+                    why => why,
+                },
+            };
+            if let Some(why) = why {
+                next.clashes.insert_mut((Arc::clone(name), source), why);
             }
         }
     }
     let changed = names.into_iter().filter(|name| !is_same(next.get(name), former.get(name)));
     let changed = changed.collect();
     (Arc::new(next), changed)
+}
+
+/// The address that a VIP's name hashes to, where the VIP has another.
+fn hashed(inputs: &Inputs, statement: &Statement, vip: Vip) -> Option<Ipv4Addr> {
+    let name = statement.definition.as_ref()?.vip.name()?;
+    inputs.index.named().hashed(name).filter(|hashed| vip.address != *hashed)
+}
+
+/// What is told of a service whose VIP is not where its name hashes to.
+fn moved(entry: &Entry) -> Option<String> {
+    let (Service { name, vip, .. }, hashed) = (&entry.defined, entry.hashed?);
+    Some(format!(
+        "vip-collision {name}: {hashed}, which its VIP's name hashes to, is another's; it has {}: give one of them an \
+         address of its own",
+        vip.address
+    ))
 }
 
 fn is_same(entry: Option<&Arc<Entry>>, former: Option<&Arc<Entry>>) -> bool {
@@ -80,7 +113,10 @@ fn touched(inputs: &Inputs, former: &Desired, names: &BTreeSet<Name>) -> BTreeSe
         }
         let was = former.get(&name).map(|entry| (entry.defined.vip, &entry.defined.backends));
         let is = inputs.sources().filter_map(|source| inputs.get(source, &name));
-        let is = is.filter_map(|own| own.definition.map(|definition| (definition.vip, &own.backends)));
+        let is = is.filter_map(|own| {
+            let definition = own.definition.as_ref()?;
+            Some((inputs.resolve(&definition.vip)?, &own.backends))
+        });
         for (vip, backends) in was.into_iter().chain(is) {
             let index = &inputs.index;
             let beside = index.with_vip(vip).chain(index.with_backend(vip.address));
@@ -99,7 +135,7 @@ fn entry(
     contributors: &[SourceId],
     origin: SourceId,
     name: &Name,
-    Definition { vip, algorithm }: Definition,
+    (vip, algorithm, hashed): (Vip, Algorithm, Option<Ipv4Addr>),
 ) -> Entry {
     let counts = |source: SourceId, own: &Statement| source == origin || own.definition.is_none();
     let mut sockets = BTreeSet::new();
@@ -112,5 +148,7 @@ fn entry(
         inputs.sources().filter_map(|source| inputs.get(source, name)).collect();
     let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
     let defined = Service { name: name.to_string(), vip, algorithm, backends };
-    Entry::new(defined, origin, is_drained, |backend| inputs.all_down().get(&backend.address).copied())
+    Entry::new(defined, origin, hashed, is_drained, |backend| {
+        inputs.all_down().get(&backend.address).copied()
+    })
 }

@@ -12,6 +12,9 @@
 //!    and of one node's sources the first.
 //! 4. A backend is drained where any source has a mark for it.
 //! 5. Health takes backends out of rotation and never brings one in.
+//! 6. A named VIP has the address that its name hashes to, and the next that is free where an older name or anything else
+//!    has that (`named.rs`). The order of age is that of the sources; of what was applied, that in which it was, and else
+//!    that of the names. Such a VIP is told, too.
 //!
 //! One change of ten thousand services costs what it changes: entries and maps are shared with the former value.
 
@@ -21,6 +24,7 @@ mod entry;
 mod index;
 mod input;
 mod merge;
+mod named;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,9 +36,11 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use self::{
     changes::{Change, ChangeError, all_changes, check, drain, make, remove, stale_marks},
+    clash::NO_RANGE,
     entry::Entry,
     input::{Definition, Input, Inputs, Settings, SourceId, Statement},
     merge::desired,
+    named::Reserved,
 };
 use crate::service::{Down, Vip};
 
@@ -87,7 +93,7 @@ pub struct Desired {
     entries: RedBlackTreeMapSync<Name, Arc<Entry>>,
     names: HashTrieMapSync<Vip, Name>,
     faults: Arc<BTreeMap<SourceId, Vec<String>>>,
-    /// Why definitions are hidden.
+    /// Why definitions are hidden, or have another VIP than they ask for.
     clashes: RedBlackTreeMapSync<(Name, SourceId), String>,
 }
 
@@ -117,7 +123,7 @@ impl Desired {
         self.entries.is_empty()
     }
 
-    /// Why definitions are hidden, in the order of their names.
+    /// Why definitions are hidden, or have another VIP than they ask for, in the order of their names.
     pub fn clashes(&self) -> impl Iterator<Item = &str> {
         self.clashes.values().map(String::as_str)
     }

@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::service::{Algorithm, Backend, BackendLife, Down, Service, ServiceLife};
+use crate::service::{Algorithm, Backend, BackendLife, Declared, Down, Service, ServiceLife, VipSpec};
 
 const FILE: &str = "/etc/fanlight/fanlight.toml";
 
@@ -25,10 +25,16 @@ fn service(name: &str, vip: u8, backends: &[u8]) -> Service {
 }
 
 fn set(service: &Service) -> Change {
-    Change::Set(service.clone())
+    Change::Set(service.clone().into())
 }
 
-fn listed(services: &[Service]) -> Input {
+/// A service with the VIP of a name.
+fn named(name: &str, vip: &str, backends: &[u8]) -> Declared {
+    let Service { name, algorithm, backends, .. } = service(name, 1, backends);
+    Declared { name, vip: vip.parse().unwrap(), algorithm, backends }
+}
+
+fn listed<V: Clone + Into<VipSpec>>(services: &[Service<V>]) -> Input {
     let stated = services.iter().map(|service| {
         let place = Some(Arc::from(format!("/d/{}.toml", service.name)));
         (Name::from(service.name.as_str()), Arc::new(Statement { place, ..Statement::of(service) }))
@@ -44,6 +50,14 @@ struct Node {
 }
 
 impl Node {
+    /// One with a range of VIPs.
+    fn ranged(range: &str) -> Self {
+        let mut node = Self::default();
+        node.inputs.set_settings(Settings { vip_range: range.parse().ok(), ..Settings::default() });
+        node.follow(&Dirty::All);
+        node
+    }
+
     fn new(file: &[Service], applied: &[Service]) -> Self {
         let mut node = Self::default();
         node.set_file(file);
@@ -59,12 +73,16 @@ impl Node {
     }
 
     fn set_file(&mut self, services: &[Service]) -> Vec<String> {
+        self.declare(services)
+    }
+
+    fn declare<V: Clone + Into<VipSpec>>(&mut self, services: &[Service<V>]) -> Vec<String> {
         let dirty = self.inputs.replace(SourceId::File, Input::defining(FILE, services));
         self.follow(&dirty)
     }
 
     /// A listed source's services, each of a file of its own.
-    fn set_listed(&mut self, place: u8, services: &[Service]) -> Vec<String> {
+    fn set_listed<V: Clone + Into<VipSpec>>(&mut self, place: u8, services: &[Service<V>]) -> Vec<String> {
         let dirty = self.inputs.replace(SourceId::Listed(place), listed(services));
         self.follow(&dirty)
     }
@@ -105,8 +123,22 @@ impl Node {
 
     /// What stands in the way of applying these.
     fn obstacles(&self, services: &[&Service]) -> Vec<String> {
-        let problems = check(&self.inputs, &self.desired, services).unwrap_err();
+        let declared: Vec<Declared> = services.iter().map(|service| (*service).clone().into()).collect();
+        self.declared_obstacles(&declared)
+    }
+
+    fn declared_obstacles(&self, services: &[Declared]) -> Vec<String> {
+        let problems = check(&self.inputs, &self.desired, &services.iter().collect::<Vec<_>>()).unwrap_err();
         problems.iter().map(|(place, error)| format!("{place}: {error}")).collect()
+    }
+
+    /// The last octets of VIPs, by the services' names.
+    fn lasts(&self) -> Vec<(&str, u8)> {
+        let last = |entry: &Entry| match entry.wanted.vip.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => unreachable!("VIPs are IPv4"),
+        };
+        self.desired.entries().map(|entry| (entry.defined.name.as_str(), last(entry))).collect()
     }
 
     fn applied(&self) -> impl Iterator<Item = (&Name, &Arc<Statement>)> + Clone {
@@ -242,7 +274,7 @@ fn what_can_t_be_followed_of_a_source_is_told_until_it_can() {
 fn services_may_change_their_vips_with_each_other() {
     let mut node = Node::new(&[], &[service("a", 1, &[]), service("b", 2, &[])]);
     let (a, b) = (service("a", 2, &[]), service("b", 1, &[]));
-    assert_eq!(check(&node.inputs, &node.desired, &[&a, &b]), Ok(vec![0, 1]));
+    assert_eq!(check(&node.inputs, &node.desired, &[&a.clone().into(), &b.clone().into()]), Ok(vec![0, 1]));
     node.make(&[set(&a), set(&b)]);
     assert_eq!(node.desired.at(a.vip).unwrap().wanted, a);
     assert_eq!(node.desired.at(b.vip).unwrap().wanted, b);
@@ -253,7 +285,7 @@ fn services_may_change_their_vips_with_each_other() {
 fn the_same_again_is_no_change_whatever_the_order_of_backends() {
     let node = Node::new(&[], &[service("a", 1, &[2, 3])]);
     let (a, b) = (service("a", 1, &[3, 2]), service("b", 3, &[]));
-    assert_eq!(check(&node.inputs, &node.desired, &[&a, &b]), Ok(vec![1]));
+    assert_eq!(check(&node.inputs, &node.desired, &[&a.into(), &b.into()]), Ok(vec![1]));
 }
 
 #[test]
@@ -364,11 +396,104 @@ fn a_service_is_up_while_a_backend_takes_new_flows() {
     );
 }
 
+/// A range in which names "c" and "e" hash to its first address, and "a" to its fifth.
+const RANGE: &str = "11.0.0.0/29";
+
+#[test]
+fn of_two_named_vips_that_hash_to_one_address_the_one_applied_first_keeps_it() {
+    let (c, e) = (named("c", "/c:80/tcp", &[2]), named("e", "/e:80/tcp", &[2]));
+    let mut node = Node::ranged(RANGE);
+    node.make(&[Change::Set(e.clone())]);
+    assert_eq!((node.lasts(), node.clashes()), (vec![("e", 1)], vec![]));
+    node.make(&[Change::Set(c)]);
+    let both = [("c", 2), ("e", 1)];
+    assert_eq!(node.lasts(), both);
+    assert_eq!(
+        node.clashes(),
+        [
+            "vip-collision c: 11.0.0.1, which its VIP's name hashes to, is another's; it has 11.0.0.2: give one of them an \
+          address of its own"
+        ]
+    );
+    assert_eq!(node.desired.get("c").unwrap().hashed, Some([11, 0, 0, 1].into()));
+    // A change of its backends makes it no younger, nor does what is taken back.
+    let inverse = node.make(&[Change::Set(Declared { backends: Vec::new(), ..e.clone() })]);
+    assert_eq!(node.lasts(), both);
+    node.make(&inverse);
+    assert_eq!(node.lasts(), both);
+    let removed = remove(&node.inputs, "e").unwrap();
+    let inverse = node.make(&[removed]);
+    assert_eq!(node.lasts(), [("c", 1)]);
+    node.make(&inverse);
+    assert_eq!(node.lasts(), both);
+    // Neither does a restart.
+    let mut restarted = Node::ranged(RANGE);
+    restarted.make(&all_changes(node.applied()));
+    assert_eq!(restarted.lasts(), both);
+    // A file's is older than what was applied.
+    node.declare(&[named("file", "/c:81/tcp", &[])]);
+    assert_eq!(node.lasts(), [("c", 1), ("e", 2), ("file", 1)]);
+}
+
+#[test]
+fn a_named_vip_needs_a_range_with_a_free_address() {
+    let mut node = Node::default();
+    let web = named("web", "/web:80/tcp", &[]);
+    let why = "named VIPs need a range; set vip-range in [datapath], or give the VIP an address";
+    assert_eq!(node.declared_obstacles(std::slice::from_ref(&web)), [format!("0: /web:80/tcp: {why}")]);
+    node.declare(std::slice::from_ref(&web));
+    assert_eq!(node.clashes(), [format!("service web: /web:80/tcp: {why}")]);
+    node.inputs.set_settings(Settings { vip_range: "11.0.0.9/32".parse().ok(), ..Settings::default() });
+    node.follow(&Dirty::All);
+    assert_eq!((node.lasts(), node.clashes()), (vec![("web", 9)], vec![]));
+    node.set_listed(0, &[named("db", "/db:80/tcp", &[])]);
+    assert_eq!(
+        node.clashes(),
+        [
+            "service db: /db:80/tcp: no address of vip-range 11.0.0.9/32 is free; give it a larger one in [datapath]"
+        ]
+    );
+    node.inputs
+        .set_reserved(Reserved { addresses: BTreeSet::from([[11, 0, 0, 9].into()]), networks: Vec::new() });
+    node.follow(&Dirty::All);
+    assert_eq!((node.lasts(), node.clashes().len()), (vec![], 2), "an address of this host is no VIP's");
+}
+
+#[test]
+fn vips_of_one_name_have_one_address_and_none_that_is_another_s() {
+    let hashed = 5;
+    let mut node = Node::ranged(RANGE);
+    let literal =
+        Service { vip: format!("11.0.0.{hashed}:443/tcp").parse().unwrap(), ..service("literal", 1, &[]) };
+    node.make(&[Change::Set(named("a", "/a:80/tcp", &[])), Change::Set(named("b", "/a:443/tcp", &[]))]);
+    assert_eq!(node.lasts(), [("a", hashed), ("b", hashed)]);
+    assert_eq!(
+        node.declared_obstacles(&[named("d", "/a:80/tcp", &[]), literal.clone().into()]),
+        [
+            format!("0: 11.0.0.{hashed}:80/tcp is the VIP of service a; give each its own"),
+            format!("1: 11.0.0.{hashed}:443/tcp is the VIP of service b; give each its own"),
+        ]
+    );
+    let beside = Service { vip: format!("11.0.0.{hashed}:9/tcp").parse().unwrap(), ..literal.clone() };
+    let why = format!("0: 11.0.0.{hashed} is the address of VIP name 'a'; give the service another VIP");
+    assert_eq!(node.obstacles(&[&beside]), [why]);
+    // In place of the name's own services it may have that address.
+    let both = [
+        Service { name: "a".to_owned(), ..beside.clone() },
+        Service { name: "b".to_owned(), ..literal.clone() },
+    ];
+    let declared: Vec<Declared> = both.iter().map(|service| service.clone().into()).collect();
+    assert_eq!(check(&node.inputs, &node.desired, &declared.iter().collect::<Vec<_>>()), Ok(vec![0, 1]));
+    // A file is asked nothing: the name makes room.
+    node.set_file(&[beside]);
+    assert_eq!(node.lasts(), [("a", hashed + 1), ("b", hashed + 1), ("literal", hashed)]);
+}
+
 /// Any change among few names, VIPs and backends.
 fn any_change() -> impl Strategy<Value = Change> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);
     prop_oneof![
-        any_service().prop_map(Change::Set),
+        any_declared().prop_map(Change::Set),
         name().prop_map(|name| Change::Remove(name.to_owned())),
         (name(), 1..4_u8).prop_map(|(name, last)| Change::Drain(name.to_owned(), socket(last))),
         (name(), 1..4_u8).prop_map(|(name, last)| Change::Undrain(name.to_owned(), socket(last))),
@@ -396,18 +521,31 @@ fn any_service() -> impl Strategy<Value = Service> {
     })
 }
 
+/// A service of an address or of a name; names of VIPs often meet in [`ranged`](Node::ranged).
+fn any_declared() -> impl Strategy<Value = Declared> {
+    let vip = prop_oneof![
+        2 => Just(None),
+        1 => ("[a-d]", 80..82_u16).prop_map(|(name, port)| Some(format!("/{name}:{port}/tcp"))),
+        1 => (1..7_u8, 80..82_u16).prop_map(|(last, port)| Some(format!("11.0.0.{last}:{port}/tcp"))),
+    ];
+    (any_service(), vip).prop_map(|(service, vip)| {
+        let declared = Declared::from(service);
+        Declared { vip: vip.map_or(declared.vip, |vip| vip.parse().unwrap()), ..declared }
+    })
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    File(Vec<Service>),
-    Listed(u8, Vec<Service>),
+    File(Vec<Declared>),
+    Listed(u8, Vec<Declared>),
     Applied(Vec<Change>),
     Down(BTreeSet<u8>),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        1 => prop::collection::vec(any_service(), 0..3).prop_map(Step::File),
-        1 => (0..2_u8, prop::collection::vec(any_service(), 0..3)).prop_map(|(place, all)| Step::Listed(place, all)),
+        1 => prop::collection::vec(any_declared(), 0..3).prop_map(Step::File),
+        1 => (0..2_u8, prop::collection::vec(any_declared(), 0..3)).prop_map(|(place, all)| Step::Listed(place, all)),
         4 => prop::collection::vec(any_change(), 1..4).prop_map(Step::Applied),
         1 => prop::collection::btree_set(1..4_u8, 0..3).prop_map(Step::Down),
     ]
@@ -416,11 +554,11 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn what_follows_from_changes_follows_from_nothing_too(steps in prop::collection::vec(any_step(), 0..24)) {
-        let mut node = Node::default();
+        let mut node = Node::ranged(RANGE);
         for step in steps {
             let before = node.clone();
             match step {
-                Step::File(services) => drop(node.set_file(&services)),
+                Step::File(services) => drop(node.declare(&services)),
                 Step::Listed(place, services) => drop(node.set_listed(place, &services)),
                 Step::Applied(changes) => drop(node.make(&changes)),
                 Step::Down(lasts) => drop(node.set_absent(&lasts.into_iter().collect::<Vec<_>>())),
@@ -438,7 +576,7 @@ proptest! {
 
     #[test]
     fn the_names_that_changed_are_told(steps in prop::collection::vec(any_step(), 0..12)) {
-        let mut node = Node::default();
+        let mut node = Node::ranged(RANGE);
         for step in steps {
             let before = node.desired.clone();
             let dirty = match step {
@@ -458,11 +596,12 @@ proptest! {
 
     #[test]
     fn a_change_taken_back_leaves_all_as_it_was(
-        file in prop::collection::vec(any_service(), 0..2),
+        file in prop::collection::vec(any_declared(), 0..2),
         before in prop::collection::vec(any_change(), 0..12),
         changes in prop::collection::vec(any_change(), 1..4),
     ) {
-        let mut node = Node::new(&file, &[]);
+        let mut node = Node::ranged(RANGE);
+        node.declare(&file);
         before.iter().for_each(|change| drop(node.make(std::slice::from_ref(change))));
         node.prune();
         let was = node.state();
@@ -473,9 +612,9 @@ proptest! {
 
     #[test]
     fn what_is_applied_is_reached_again_from_nothing(changes in prop::collection::vec(any_change(), 0..12)) {
-        let mut first = Node::new(&[], &[]);
+        let mut first = Node::ranged(RANGE);
         changes.iter().for_each(|change| drop(first.make(std::slice::from_ref(change))));
-        let mut second = Node::new(&[], &[]);
+        let mut second = Node::ranged(RANGE);
         second.make(&all_changes(first.applied()));
         prop_assert_eq!(first.state(), second.state());
     }

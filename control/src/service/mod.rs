@@ -4,5 +4,5 @@ mod model;
 pub mod ring;
 mod state;
 
-pub use model::{Algorithm, Backend, Forward, Protocol, Service, Vip, VipError};
+pub use model::{Algorithm, Backend, Declared, Forward, Protocol, Service, Vip, VipError, VipSpec};
 pub use state::{BackendLife, BackendState, Down, ServiceLife, ServiceState, against};

@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,17 +15,26 @@ use crate::model::quoted;
 /// A service: flows to its VIP go to its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Service {
+pub struct Service<V = Vip> {
     pub name: String,
     /// Where clients find it.
-    pub vip: Vip,
+    pub vip: V,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
     /// Its backends; at most one of each address and port.
     pub backends: Vec<Backend>,
 }
 
-impl Service {
+/// A service as a source says it: its VIP may have a name instead of an address.
+pub type Declared = Service<VipSpec>;
+
+impl From<Service> for Declared {
+    fn from(Service { name, vip, algorithm, backends }: Service) -> Self {
+        Self { name, vip: VipSpec::At(vip), algorithm, backends }
+    }
+}
+
+impl<V: PartialEq> Service<V> {
     /// The backends that take new flows, in the order that makes a ring the same everywhere.
     pub fn usable(&self) -> Vec<Backend> {
         let mut usable: Vec<_> = self.backends.iter().copied().filter(|backend| backend.weight > 0).collect();
@@ -44,7 +54,7 @@ impl Service {
             backends.sort_unstable();
             backends
         };
-        (&self.name, self.vip, self.algorithm) == (&other.name, other.vip, other.algorithm)
+        (&self.name, &self.vip, self.algorithm) == (&other.name, &other.vip, other.algorithm)
             && (self.backends == other.backends || sorted(self) == sorted(other))
     }
 }
@@ -111,6 +121,11 @@ impl Protocol {
         }
     }
 
+    /// The protocol of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|protocol| protocol.name() == name)
+    }
+
     /// The protocol of a number in IP headers.
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::Tcp, Self::Udp].into_iter().find(|protocol| protocol.number() == number)
@@ -153,7 +168,7 @@ impl FromStr for Vip {
         let error = || VipError(text.to_owned());
         let (socket, protocol) = text.split_once('/').ok_or_else(error)?;
         let socket: SocketAddr = socket.parse().map_err(|_not_an_address| error())?;
-        let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|one| one.to_string() == protocol);
+        let protocol = Protocol::from_name(protocol);
         let zoned = matches!(socket, SocketAddr::V6(address) if address.scope_id() != 0);
         match protocol {
             Some(protocol) if !zoned => Ok(Self { address: socket.ip(), port: socket.port(), protocol }),
@@ -172,6 +187,107 @@ impl TryFrom<String> for Vip {
 
 impl From<Vip> for String {
     fn from(vip: Vip) -> Self {
+        vip.to_string()
+    }
+}
+
+/// Where clients find a service, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VipSpec {
+    /// At this address.
+    At(Vip),
+    /// At the address of a name, one in the range of VIPs; VIPs of one name have one address.
+    Named {
+        /// The name, which is a service's own or a label's.
+        name: Arc<str>,
+        /// As a VIP's.
+        port: u16,
+        /// As a VIP's.
+        protocol: Protocol,
+    },
+}
+
+impl VipSpec {
+    /// Longest name.
+    pub const MAX_NAME: usize = 253;
+
+    /// The VIP of a name.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn named(name: &str, port: u16, protocol: Protocol) -> Result<Self, VipError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        if name.is_empty() || name.len() > Self::MAX_NAME || !name.chars().all(is_plain) {
+            return Err(VipError(format!("/{name}:{port}/{protocol}")));
+        }
+        Ok(Self::Named { name: name.into(), port, protocol })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::At(vip) => vip.port,
+            Self::Named { port, .. } => *port,
+        }
+    }
+
+    /// The VIP, where it has an address of its own.
+    pub fn at(&self) -> Option<Vip> {
+        match self {
+            Self::At(vip) => Some(*vip),
+            Self::Named { .. } => None,
+        }
+    }
+
+    /// Its name, where it has one.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::At(_) => None,
+            Self::Named { name, .. } => Some(name),
+        }
+    }
+}
+
+impl From<Vip> for VipSpec {
+    fn from(vip: Vip) -> Self {
+        Self::At(vip)
+    }
+}
+
+impl fmt::Display for VipSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(vip) => vip.fmt(f),
+            Self::Named { name, port, protocol } => write!(f, "/{name}:{port}/{protocol}"),
+        }
+    }
+}
+
+impl FromStr for VipSpec {
+    type Err = VipError;
+
+    fn from_str(text: &str) -> Result<Self, VipError> {
+        let Some(named) = text.strip_prefix('/') else { return text.parse().map(Self::At) };
+        let parts = named.rsplit_once('/').and_then(|(place, protocol)| {
+            let (name, port) = place.rsplit_once(':')?;
+            Some((name, port.parse().ok()?, Protocol::from_name(protocol)?))
+        });
+        let (name, port, protocol) = parts.ok_or_else(|| VipError(text.to_owned()))?;
+        Self::named(name, port, protocol)
+    }
+}
+
+impl TryFrom<String> for VipSpec {
+    type Error = VipError;
+
+    fn try_from(text: String) -> Result<Self, VipError> {
+        text.parse()
+    }
+}
+
+impl From<VipSpec> for String {
+    fn from(vip: VipSpec) -> Self {
         vip.to_string()
     }
 }
@@ -222,6 +338,16 @@ mod tests {
             ["", "10.96.0.10:80", "10.96.0.10/tcp", "10.96.0.10:80/sctp", "web:80/tcp", "[fe80::1%2]:80/tcp"]
         {
             assert_eq!(vip(text), Err(VipError(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_vip_that_has_a_name_is_read_as_it_is_written() {
+        for text in ["/web:80/tcp", "/group/app.1_x-y:0/udp", "10.96.0.10:80/tcp"] {
+            assert_eq!(text.parse::<VipSpec>().map(|vip| vip.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["/:80/tcp", "/web/tcp", "/web:80", "/w b:80/tcp", "/web:80/sctp", "/web:99999/tcp", ""] {
+            assert_eq!(text.parse::<VipSpec>(), Err(VipError(text.to_owned())));
         }
     }
 

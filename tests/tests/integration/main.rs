@@ -33,6 +33,7 @@ mod harness;
 mod host_filters;
 mod locks;
 mod monitor;
+mod named_vips;
 mod neighbours;
 mod packaging;
 mod presence;

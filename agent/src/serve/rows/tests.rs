@@ -7,7 +7,7 @@ use super::*;
 
 /// What a node with so many services answers from.
 fn view(services: usize) -> View {
-    let service = |number: usize| Service {
+    let service = |number: usize| Service::<Vip> {
         name: format!("s{number:05}"),
         vip: format!("10.96.{}.{}:80/tcp", number / 256, number % 256).parse().unwrap(),
         algorithm: Algorithm::Maglev,

@@ -22,8 +22,9 @@ use std::{
 
 pub use control::model::{HostFilters, PortRange, UplinkHook};
 use control::{
+    desired::{Desired, Dirty, Input, Inputs, Settings, SourceId, desired},
     model::{FanSpec, Origin, difference},
-    service::Service,
+    service::{Declared, Service},
 };
 use ipnet::Ipv4Net;
 
@@ -57,9 +58,20 @@ pub struct Config {
     /// `[[fan]]`
     pub fans: Vec<FanSpec>,
     /// `[[service]]`
-    pub services: Vec<Service>,
+    pub services: Vec<Declared>,
     /// `[[source]]`
     pub sources: Vec<SourceSpec>,
+}
+
+impl Config {
+    /// The services of this file alone, named VIPs with the addresses that they have then.
+    pub fn resolved(&self) -> Vec<Service> {
+        let mut inputs = Inputs::default();
+        inputs.set_settings(Settings { vip_range: self.datapath.vip_range, ..Settings::default() });
+        inputs.replace(SourceId::File, Input::defining("", &self.services));
+        let (desired, _) = desired(&inputs, &Desired::default(), &Dirty::All);
+        desired.entries().map(|entry| entry.wanted.clone()).collect()
+    }
 }
 
 /// `[node]`: the host.
@@ -80,7 +92,7 @@ pub struct DatapathConfig {
     pub host_filters: HostFilters,
     /// How many flows the table holds; as the memory allows when absent.
     pub flows: Option<u32>,
-    /// Network whose addresses are all routed to the datapath, as VIPs.
+    /// Network of named VIPs, whose addresses are all routed to the datapath.
     pub vip_range: Option<Ipv4Net>,
     /// Source ports of flows whose source is translated.
     pub nat_ports: PortRange,
@@ -199,7 +211,8 @@ fn combine(
         let problem = Problem { line: None, key: "datapath.vip-range".to_owned(), message };
         problems.push(FileProblem { file: config.to_owned(), problem });
     }
-    let wrong = service::check_addresses(&document.services, &overlays);
+    let mut wrong = service::check_addresses(&document.services, &overlays);
+    wrong.extend(service::check_range(&document.services, sources.config.datapath.vip_range));
     problems.extend(wrong.into_iter().map(|problem| FileProblem { file: config.to_owned(), problem }));
     sources.config.services = document.services.into_iter().map(|placed| placed.service).collect();
     if let Some(why) = check::too_many(sources.fans().len()) {

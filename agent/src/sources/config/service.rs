@@ -8,10 +8,12 @@ use std::{
 };
 
 use control::{
+    desired::NO_RANGE,
     model::quoted,
-    service::{Algorithm, Backend, Forward, Service, Vip},
+    service::{Algorithm, Backend, Declared, Forward, Protocol, Vip, VipSpec},
 };
 use dataplane_common::abi::{MAX_SERVICE_BACKENDS, MAX_SERVICES};
+use ipnet::Ipv4Net;
 
 use super::{
     format::Format,
@@ -46,7 +48,7 @@ const MAX_NAME: usize = 63;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// The service.
-    pub service: Service,
+    pub service: Declared,
     name_line: usize,
     vip_line: usize,
     backend_lines: Vec<usize>,
@@ -104,16 +106,16 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<Placed>, Vec<Problem>> {
 pub(super) fn services(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> Vec<Placed> {
     let mut services: Vec<Placed> = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
-    let mut vips: HashMap<Vip, usize> = HashMap::new();
+    let mut vips: HashMap<VipSpec, usize> = HashMap::new();
     for section in root.tables("service", problems) {
         let Some(placed) = service(&section, problems) else { continue };
         let place = services.len();
-        let Service { name, vip, .. } = &placed.service;
+        let Declared { name, vip, .. } = &placed.service;
         if names.insert(name.clone(), place).is_some() {
             let why = format!("'{name}' is another service's name too; give each its own");
             problems.add(&section.place("name"), section.key("name"), why);
         }
-        if let Some(other) = vips.insert(*vip, place) {
+        if let Some(other) = vips.insert(vip.clone(), place) {
             let other = services.get(other).map_or("another", |other| other.service.name.as_str());
             let why = format!("{vip} is the VIP of service {other}; give each its own");
             problems.add(&section.place("vip"), section.key("vip"), why);
@@ -136,7 +138,7 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
         problems.add(&section.span, section.key("name"), "is missing; add one such as \"web\"");
     }
     let name = section.parsed("name", parse_name, problems);
-    let (vip, vip_place) = vip(section, problems);
+    let (vip, vip_place) = vip(section, name.as_deref(), problems);
     section.parsed("forward", parse_forward, problems);
     let algorithm = section.parsed("algorithm", parse_algorithm, problems);
     section.parsed("affinity", parse_affinity, problems);
@@ -147,24 +149,28 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
         );
         problems.add(&section.span, section.key("backends"), why);
     }
-    let backends = backends(section, vip, problems);
+    let backends = backends(section, vip.as_ref().map(VipSpec::port), problems);
     let (backends, backend_lines) = backends.into_iter().unzip();
-    let service = Service { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
+    let service = Declared { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
     let name_line = problems.line(&section.place("name"));
     Some(Placed { service, name_line, vip_line: problems.line(&vip_place), backend_lines })
 }
 
 /// The VIP, given as such or by labels, and where it stands. All that name one name the same.
-fn vip(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Option<Vip>, Range<usize>) {
-    let mut found: Vec<(Option<Vip>, Range<usize>)> = Vec::new();
+fn vip(
+    section: &Section<'_, '_>,
+    name: Option<&str>,
+    problems: &mut Problems<'_>,
+) -> (Option<VipSpec>, Range<usize>) {
+    let mut found: Vec<(Option<VipSpec>, Range<usize>)> = Vec::new();
     if section.get("vip").is_some() {
-        found.push((section.parsed("vip", parse_vip, problems), section.place("vip")));
+        found.push((section.parsed("vip", |text| parse_vip(text, name), problems), section.place("vip")));
     }
     if let Some(table) = section.table("labels", problems) {
         let is_vip = |name: &str| name.to_ascii_uppercase().contains("VIP");
         for (key, _) in table.entries().filter(|(key, _)| is_vip(&key.name)) {
             let vip = table.parsed(&key.name, parse_label, problems);
-            if let (Some(vip), Some(former)) = (vip, found.iter().find_map(|(former, _)| *former))
+            if let (Some(vip), Some(former)) = (&vip, found.iter().find_map(|(former, _)| former.as_ref()))
                 && vip != former
             {
                 let why = format!("{vip} is another VIP than {former}; make a service of each");
@@ -184,7 +190,7 @@ fn vip(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Option<Vip>, 
 /// The backends that are right, each with its line.
 fn backends(
     section: &Section<'_, '_>,
-    vip: Option<Vip>,
+    vip_port: Option<u16>,
     problems: &mut Problems<'_>,
 ) -> Vec<(Backend, usize)> {
     let mut backends = Vec::new();
@@ -195,7 +201,7 @@ fn backends(
         if section.get("address").is_none() {
             problems.add(&place, section.key("address"), "is missing; add one such as \"250.0.27.3:8080\"");
         }
-        let address = section.parsed("address", |text| parse_backend(text, vip), problems);
+        let address = section.parsed("address", |text| parse_backend(text, vip_port), problems);
         let weight = section.count("weight", problems).unwrap_or(1);
         let Some(address) = address else { continue };
         if sockets.insert(address, place.clone()).is_some() {
@@ -224,9 +230,17 @@ fn parse_name(text: &str) -> Result<String, String> {
     ))
 }
 
-fn parse_vip(text: &str) -> Result<Vip, String> {
-    if text.starts_with("auto:") {
-        return Err(format!("{} is not supported by this version; give an address", quoted(text)));
+/// A VIP of a service of this name.
+fn parse_vip(text: &str, name: Option<&str>) -> Result<VipSpec, String> {
+    if let Some(place) = text.strip_prefix("auto:") {
+        let parts = place.split_once('/');
+        let parts =
+            parts.and_then(|(port, protocol)| Some((port.parse().ok()?, Protocol::from_name(protocol)?)));
+        let (port, protocol) = parts.ok_or_else(|| {
+            format!("{} is no VIP; write auto:PORT/tcp or auto:PORT/udp, such as auto:80/tcp", quoted(text))
+        })?;
+        // A service without a name is refused for that.
+        return VipSpec::named(name.unwrap_or("-"), port, protocol).map_err(|error| error.to_string());
     }
     let vip: Vip = text.parse().map_err(|error: control::service::VipError| error.to_string())?;
     let IpAddr::V4(address) = vip.address else {
@@ -234,27 +248,28 @@ fn parse_vip(text: &str) -> Result<Vip, String> {
     };
     match unusable(address) {
         Some(why) => Err(format!("{address} is {why}; give an unused address")),
-        None => Ok(vip),
+        None => Ok(vip.into()),
     }
 }
 
-/// A VIP as Minuteman's labels have it: `ADDRESS:PORT`, with `tcp://` or `udp://` before it; TCP without.
-fn parse_label(text: &str) -> Result<Vip, String> {
-    if text.starts_with('/') {
-        return Err(format!(
-            "{}: names of VIPs are not supported by this version; give an address",
-            quoted(text)
-        ));
-    }
+/// A VIP as Minuteman's labels have it: `ADDRESS:PORT` or `/NAME:PORT`, with `tcp://` or `udp://` before it; TCP without.
+fn parse_label(text: &str) -> Result<VipSpec, String> {
     let (protocol, socket) = text.split_once("://").unwrap_or(("tcp", text));
     let vip = format!("{socket}/{protocol}");
-    if socket.starts_with("auto:") || vip.parse::<Vip>().is_ok() {
-        return parse_vip(&vip);
+    match vip.parse() {
+        Ok(VipSpec::At(_)) => parse_vip(&vip, None),
+        Ok(named) => Ok(named),
+        Err(_other) => Err(format!(
+            "{} is no VIP; write ADDRESS:PORT or /NAME:PORT, with tcp:// or udp:// before it, such as 10.96.0.10:80",
+            quoted(text)
+        )),
     }
-    Err(format!(
-        "{} is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or udp://ADDRESS:PORT, such as 10.96.0.10:80",
-        quoted(text)
-    ))
+}
+
+/// Named VIPs where no range has addresses for them.
+pub fn check_range(services: &[Placed], range: Option<Ipv4Net>) -> Vec<Problem> {
+    let named = services.iter().filter(|placed| range.is_none() && placed.service.vip.at().is_none());
+    named.map(|placed| placed.wrong_vip(NO_RANGE)).collect()
 }
 
 /// Why an address can't be a VIP's or a backend's.
@@ -296,7 +311,8 @@ fn parse_affinity(text: &str) -> Result<(), String> {
     }
 }
 
-fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
+/// A backend of a service whose VIP has this port.
+fn parse_backend(text: &str, vip_port: Option<u16>) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().map_err(|_other| {
         format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(text))
     })?;
@@ -308,7 +324,7 @@ fn parse_backend(text: &str, vip: Option<Vip>) -> Result<SocketAddr, String> {
     {
         return Err(format!("{host} is {why}; give an address of the backend that other hosts reach"));
     }
-    match vip.map(|vip| (vip.port, address.port())) {
+    match vip_port.map(|port| (port, address.port())) {
         Some((0, 1..)) => Err(format!(
             "port {} can't serve a VIP of any port; use port 0, which keeps the client's",
             address.port()

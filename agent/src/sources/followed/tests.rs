@@ -36,7 +36,7 @@ fn snapshot(parts: &[(&str, Part)]) -> News {
 
 /// The last octets of the VIPs of what is followed, by name.
 fn followed(source: &Followed) -> Vec<(String, u8)> {
-    let vip = |name: &Name| match source.statement(name)?.definition?.vip.address {
+    let vip = |name: &Name| match source.statement(name)?.definition.as_ref()?.vip.at()?.address {
         IpAddr::V4(vip) => Some(vip.octets()[3]),
         IpAddr::V6(_) => None,
     };
@@ -187,7 +187,7 @@ proptest! {
             let mut expected: BTreeMap<String, u8> = BTreeMap::new();
             for content in model.values().flatten() {
                 for placed in numbered(Some(*content)).unwrap() {
-                    let IpAddr::V4(vip) = placed.service.vip.address else { unreachable!("an IPv4 VIP") };
+                    let IpAddr::V4(vip) = placed.service.vip.at().unwrap().address else { unreachable!("an IPv4 VIP") };
                     expected.entry(placed.service.name).or_insert(vip.octets()[3]);
                 }
             }

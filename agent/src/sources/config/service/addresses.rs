@@ -7,7 +7,7 @@ use std::{
 
 use control::{
     desired::{Desired, Inputs},
-    service::Service,
+    service::{Declared, Service},
 };
 use ipnet::Ipv4Net;
 
@@ -18,7 +18,7 @@ pub fn check_addresses(services: &[Placed], overlays: &[Ipv4Net]) -> Vec<Problem
     let vips = vips(services.iter().map(|placed| &placed.service));
     let mut problems = Vec::new();
     for placed in services {
-        let IpAddr::V4(vip) = placed.service.vip.address else { continue };
+        let Some(IpAddr::V4(vip)) = address_of(&placed.service) else { continue };
         if let Some(overlay) = overlays.iter().find(|overlay| overlay.contains(&vip)) {
             problems
                 .push(placed.wrong_vip(format!("{vip} lies in overlay {overlay}; give an unused address")));
@@ -37,7 +37,7 @@ pub fn check_beside(placed: &[Placed], inputs: &Inputs, desired: &Desired) -> Ve
     let mut problems: Vec<_> =
         placed.iter().flat_map(|placed| backends_among(placed, vip_of).collect::<Vec<_>>()).collect();
     problems.extend(placed.iter().filter_map(|placed| {
-        let vip = placed.service.vip.address;
+        let vip = address_of(&placed.service)?;
         let owner = &inputs.with_backend(desired, vip).find(stays)?.name;
         let message =
             format!("{vip} is a backend's address of service {owner}; give the service another VIP");
@@ -47,8 +47,13 @@ pub fn check_beside(placed: &[Placed], inputs: &Inputs, desired: &Desired) -> Ve
 }
 
 /// Whose VIP an address is.
-fn vips<'a>(services: impl Iterator<Item = &'a Service>) -> HashMap<IpAddr, &'a str> {
-    services.map(|service| (service.vip.address, service.name.as_str())).collect()
+fn vips<'a>(services: impl Iterator<Item = &'a Declared>) -> HashMap<IpAddr, &'a str> {
+    services.filter_map(|service| Some((address_of(service)?, service.name.as_str()))).collect()
+}
+
+/// The address of a service's VIP, where that is given: a name never gets one that contradicts anything.
+fn address_of(service: &Declared) -> Option<IpAddr> {
+    service.vip.at().map(|vip| vip.address)
 }
 
 /// The service's backends that are VIPs; `vip_of` names the service that has an address as its VIP.

@@ -14,7 +14,7 @@ fn parse(text: &str) -> Result<Vec<Placed>, Vec<String>> {
     if problems.is_empty() { Ok(document.services) } else { Err(lines(problems)) }
 }
 
-fn services(text: &str) -> Vec<Service> {
+fn services(text: &str) -> Vec<Declared> {
     parse(text).unwrap().into_iter().map(|placed| placed.service).collect()
 }
 
@@ -41,13 +41,35 @@ affinity = "none"
 backends = [ { address = "250.0.27.3:8080", weight = 5 }, { address = "250.0.28.4:8080" } ]
 "#;
     let backend = |last: [u8; 4], weight| Backend { address: last.into(), port: 8080, weight };
-    let want = Service {
+    let want = Declared {
         name: "web".to_owned(),
         vip: "10.96.0.10:80/tcp".parse().unwrap(),
         algorithm: Algorithm::Random,
         backends: vec![backend([250, 0, 27, 3], 5), backend([250, 0, 28, 4], 1)],
     };
     assert_eq!(services(&format!("{FAN}{text}")), [want]);
+}
+
+#[test]
+fn a_vip_of_the_service_s_own_name_and_a_label_with_it_are_the_same() {
+    let text = |vip: &str| format!("[[service]]\nname = 'web'\n{vip}\nbackends = []\n");
+    let all = [
+        "vip = 'auto:80/tcp'",
+        "labels = { VIP_0 = '/web:80' }",
+        "vip = 'auto:80/tcp'\nlabels = { VIP = '/web:80' }",
+    ];
+    for vip in all {
+        let placed = parse(&text(vip)).unwrap();
+        assert_eq!(placed[0].service.vip.to_string(), "/web:80/tcp");
+        let range = check_range(&placed, None).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(
+            range[0].contains(": service.vip: named VIPs need a range; set vip-range in [datapath]"),
+            "{range:?}"
+        );
+        assert_eq!(check_range(&placed, "11.0.0.0/8".parse().ok()), []);
+    }
+    let other = parse(&text("vip = 'auto:80/tcp'\nlabels = { VIP_0 = '/db:80' }")).unwrap_err();
+    assert!(other[0].contains("/db:80/tcp is another VIP than /web:80/tcp"), "{other:?}");
 }
 
 #[test]
@@ -160,8 +182,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "5: service.vip: '10.96.0.10:80' is no VIP; write ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.96.0.10:80/tcp",
     ),
     (
-        "vip = 'auto:80/tcp'",
-        "5: service.vip: 'auto:80/tcp' is not supported by this version; give an address",
+        "vip = 'auto:80'",
+        "5: service.vip: 'auto:80' is no VIP; write auto:PORT/tcp or auto:PORT/udp, such as auto:80/tcp",
     ),
     (
         "vip = '[fd00::1]:80/tcp'",
@@ -178,13 +200,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "5: service.vip: 250.1.2.3 lies in overlay 250.0.0.0/8; give an unused address",
     ),
     (
-        "labels = { VIP_0 = '/web:80' }",
-        "5: service.labels.VIP_0: '/web:80': names of VIPs are not supported by this version; give an address",
+        "labels = { VIP_0 = '/web' }",
+        "5: service.labels.VIP_0: '/web' is no VIP; write ADDRESS:PORT or /NAME:PORT, with tcp:// or udp:// before it, \
+         such as 10.96.0.10:80",
     ),
     (
         "labels = { VIP_0 = 'sctp://10.0.0.1:80' }",
-        "5: service.labels.VIP_0: 'sctp://10.0.0.1:80' is no VIP; write ADDRESS:PORT, tcp://ADDRESS:PORT or \
-         udp://ADDRESS:PORT, such as 10.96.0.10:80",
+        "5: service.labels.VIP_0: 'sctp://10.0.0.1:80' is no VIP; write ADDRESS:PORT or /NAME:PORT, with tcp:// or \
+         udp:// before it, such as 10.96.0.10:80",
     ),
     (
         "vip = '10.0.0.1:80/tcp'\nlabels = { VIP_0 = '10.0.0.2:80' }",
@@ -313,6 +336,8 @@ fn services_that_stand_keep_their_vips_and_backends_addresses_for_themselves() {
 fn a_label_may_name_the_vip_as_in_minuteman() {
     let vips = [
         ("VIP_0 = '10.96.0.10:80'", "10.96.0.10:80/tcp"),
+        ("VIP_0 = '/web:80'", "/web:80/tcp"),
+        ("vip_port0 = 'udp:///group/dns:53'", "/group/dns:53/udp"),
         ("vip_1 = 'tcp://10.96.0.10:81', owner = 3", "10.96.0.10:81/tcp"),
         ("VIP_PORT1 = 'udp://10.96.0.10:53'", "10.96.0.10:53/udp"),
     ];
