@@ -135,9 +135,10 @@ impl Model {
             }
             PieceOp::Publish(record) => {
                 let bridge = self.link(&fan.bridge).index;
-                let [inlet, _] = inlet_names(&fan.bridge);
+                let [inlet, outlet] = inlet_names(&fan.bridge);
                 let inlet = if record.inlet == 0 { 0 } else { self.link(&inlet).index };
-                self.programs().fans = vec![FanRecord { bridge, inlet, ..record }];
+                let outlet = if record.outlet == 0 { 0 } else { self.link(&outlet).index };
+                self.programs().fans = vec![FanRecord { bridge, inlet, outlet, ..record }];
             }
             PieceOp::Attach(hook, name) => {
                 let index = self.link(&name).index;
@@ -236,6 +237,7 @@ impl Model {
             LinkChange::Mtu(mtu) | LinkChange::HoldMtu(mtu) => link.mtu = mtu,
             LinkChange::Up => link.up = true,
             LinkChange::NoArp => link.noarp = true,
+            LinkChange::Segments => link.gso_segments = 1,
         }
     }
 
