@@ -247,7 +247,7 @@ impl<N: Node> World<N> {
         self.after(due.node);
     }
 
-    /// Nobody listens, or nothing passes.
+    /// Ends a connection that found no listener, or no way.
     fn refuse(&mut self, from: usize, to: usize, life: u32) {
         let answer = Event::Answer { from: address(from), bytes: None };
         self.queue.push(self.now + CONNECT, to, life, answer);

@@ -40,11 +40,11 @@ pub(super) struct Envelope<'a> {
     pub(super) message: Message<'a>,
 }
 
-/// Who sends.
+/// The sender of a datagram.
 #[derive(Serialize, Deserialize, Debug)]
 pub(super) enum Sender {
     Full(Identity),
-    /// The hash of the name and the digest of the identity: in answers to whoever named that identity before.
+    /// The hash of the name and the digest of the identity: in answers to messages that named that identity.
     Known {
         place: u64,
         digest: u64,

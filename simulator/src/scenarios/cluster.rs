@@ -80,7 +80,7 @@ pub(super) fn settled(options: Options, report: &mut Report) -> Cluster {
 /// Deaths of nodes that lived, followed through the events of all nodes.
 #[derive(Default)]
 pub(super) struct FalseDeaths {
-    /// Who takes whom for dead, since when anybody does.
+    /// By the name that is taken for dead: since when, and by which hosts.
     open: BTreeMap<NodeName, (Duration, BTreeSet<usize>)>,
     /// How long each lasted, from the first node that believed it to the last that took it back.
     pub(super) lasted: Vec<Duration>,

@@ -6,7 +6,8 @@ use control::cluster::membership::{MemberState, Notice};
 
 use super::{
     Options,
-    cluster::{Cluster, FalseDeaths, STEP, agree, milliseconds, name_of, seconds, settled},
+    cluster::{Cluster, FalseDeaths, STEP, agree, milliseconds, name_of, new, seconds, settled},
+    steady,
 };
 use crate::report::{Report, quantile};
 
@@ -62,16 +63,30 @@ pub(super) fn kills_in_loss(options: Options, report: &mut Report) {
 fn kills_at(options: Options, report: &mut Report, loss: f64) {
     let mut cluster = settled(options, report);
     cluster.network.loss = loss;
+    kill_some(&mut cluster, KILLS, report);
+}
+
+/// What takes too long to be done in a world each, with thousands of nodes.
+pub(super) fn large(options: Options, report: &mut Report) {
+    let mut cluster = new(options);
+    cluster.observes = false;
+    steady::start(&mut cluster, report);
+    steady::rest(&mut cluster, 1, report);
+    cluster.observes = true;
+    kill_some(&mut cluster, 10, report);
+}
+
+fn kill_some(cluster: &mut Cluster, kills: usize, report: &mut Report) {
     let (mut most, mut all, mut back) = (Vec::new(), Vec::new(), Vec::new());
     let mut others = 0;
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         // The first is the seed of the others, which a node needs to come back.
         let Some(host) = cluster.choose(|cluster, host| host > 0 && cluster.node(host).is_some()) else {
             break;
         };
         cluster.take_events();
         cluster.kill(host);
-        let known = departure(&mut cluster, host, false, seconds(6));
+        let known = departure(cluster, host, false, seconds(6));
         most.push(known.most);
         all.push(known.all);
         cluster.start(host);
@@ -100,7 +115,7 @@ pub(super) fn leave(options: Options, report: &mut Report) {
     check_times(report, "all know of a farewell, longest", &all, 1.0, seconds(1));
     let first = cluster.node(0).and_then(|node| node.core.member(&name_of(1)));
     let state = first.map(|member| member.state);
-    report.check("state of who left", format!("{state:?}"), "Left", state == Some(MemberState::Left));
+    report.check("state of one that left", format!("{state:?}"), "Left", state == Some(MemberState::Left));
     (1..options.nodes.min(11)).for_each(|host| cluster.start(host));
     let time = cluster.wait(seconds(30), milliseconds(100), agree);
     report.time("all are back", time, seconds(15));

@@ -33,7 +33,11 @@ pub(super) fn loss_5(options: Options, report: &mut Report) {
 }
 
 pub(super) fn loss_20(options: Options, report: &mut Report) {
-    loss(options, report, 0.2);
+    let deaths = loss(options, report, 0.2);
+    let hours = (options.nodes as u64 * options.minutes.max(1)) as f64 / 60.0;
+    let allowed = hours.ceil() as usize;
+    let bound = format!("{allowed} in {hours:.1} node-hours");
+    report.check("false deaths at 20 % loss", deaths.count(), &bound, deaths.count() <= allowed);
 }
 
 /// The wall clocks of two nodes jump by a day; a third one restarts with its clock a day behind.

@@ -33,7 +33,7 @@ impl Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 14] = [
+pub const ALL: [Scenario; 15] = [
     Scenario { name: "boot", about: "all nodes start within a second, knowing one", run: steady::boot },
     Scenario { name: "idle", about: "what an idle node sends", run: steady::idle },
     Scenario { name: "kills", about: "100 kills, one after the other", run: departures::kills },
@@ -41,6 +41,11 @@ pub const ALL: [Scenario; 14] = [
         name: "kills-in-loss",
         about: "100 kills while 5 % of the datagrams are lost",
         run: departures::kills_in_loss,
+    },
+    Scenario {
+        name: "large",
+        about: "start, a minute of rest and ten kills in one world",
+        run: departures::large,
     },
     Scenario { name: "leave", about: "nodes say good-bye", run: departures::leave },
     Scenario {

@@ -68,6 +68,14 @@ impl Clocks {
         base(wall, at.now).saturating_sub(self.median(at)).saturating_abs() <= MAX_SKEW_MS
     }
 
+    /// Whether a wall clock agrees with what was heard of the same name before, in this life or another.
+    pub(super) fn agrees_with_itself(&self, at: Moment, sender: &Identity, wall: u64) -> bool {
+        let heard = self.heard.get(&sender.place());
+        heard.is_some_and(|heard| {
+            base(wall, at.now).saturating_sub(heard.base).saturating_abs() <= MAX_SKEW_MS
+        })
+    }
+
     /// Whether a datagram was sent long before the newest one of its sender.
     pub(super) fn is_replay(&self, sender: &Identity, uptime: u64) -> bool {
         let heard = self.heard.get(&sender.place()).filter(|heard| heard.digest == sender.digest());

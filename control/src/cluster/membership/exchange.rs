@@ -22,7 +22,7 @@ use crate::cluster::{
 /// Bytes of a request or an answer at most.
 pub const MAX_EXCHANGE: usize = 4 << 20;
 
-/// Deaths that are checked at a time.
+/// Deaths that are checked at a time, here or by the members in question.
 const MAX_DOUBTS: usize = 64;
 
 /// From one exchange to the next while they bring news.
@@ -102,12 +102,12 @@ impl Membership {
         self.exchanges.next = self.exchanges.next.min(soon);
     }
 
-    /// Begins as a node that knows of nobody.
+    /// Compares everything with some member as soon as there is one.
     pub(super) fn exchange_anew(&mut self) {
         self.exchanges.has_compared = false;
     }
 
-    /// Members whose death was doubted, and that stayed silent.
+    /// Buries members whose death was doubted and that stayed silent.
     fn pass_verdicts(&mut self, at: Moment) {
         let due = self.exchanges.doubts.iter().filter(|(_, (_, verdict))| *verdict <= at.now);
         let due: Vec<NamePlace> = due.map(|(place, _)| *place).collect();
@@ -206,6 +206,7 @@ impl Membership {
     fn merge(&mut self, at: Moment, updates: Vec<Update>) {
         let own = self.identity().place();
         let mut news = Vec::new();
+        let mut told = 0;
         for update in updates {
             let place = update.identity.place();
             let entry = self.table.get(place).filter(|_| place != own);
@@ -219,6 +220,11 @@ impl Membership {
                     self.doubt(at, update);
                 }
                 (false, true) if is_same_life => {
+                    // The next exchange tells more of them.
+                    told += 1;
+                    if told > MAX_DOUBTS {
+                        continue;
+                    }
                     let generation = update.identity.generation();
                     let message = Message::Outdated { echo: 0, generation, holder: None };
                     self.send(at, update.identity.address(), message);

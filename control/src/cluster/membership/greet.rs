@@ -14,7 +14,7 @@ use crate::cluster::{
     wire::{Message, Refusal},
 };
 
-/// Waiting times between greetings of the seeds while nobody answers.
+/// Waiting times between greetings of the seeds while no member is known.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -74,7 +74,7 @@ fn period(now: Duration) -> u64 {
 }
 
 impl Membership {
-    /// Greets who is due: seeds while nobody is there, a seed that is no member now and then, a dead member.
+    /// Sends the greetings that are due: to all seeds while this node is alone, else to a seed that is no member; to a dead member.
     pub(super) fn greet_due(&mut self, at: Moment) {
         if at.now >= self.greetings.next_nonce {
             self.greetings.next_nonce = at.now + PERIOD;

@@ -1,11 +1,11 @@
-//! Who is a member, and who is alive.
+//! The members of a cluster, and which of them are alive.
 //!
 //! [`Membership`] takes datagrams, exchanges and the passing of time, and gives out what is to be sent and told. Failure
 //! detection is SWIM's (`swim`). Around it stand:
 //!
 //! - *the watch* (`watch`): each node probes its neighbour in a ring, so that a death is noticed in bounded time;
 //! - *greeting* (`greet`): how a node is admitted, learns that it was taken for dead, or that its name is another's. Seeds are
-//!   greeted until somebody answers, dead members for ever, so that a healed partition joins again;
+//!   greeted until one answers, dead members for ever, so that a healed partition joins again;
 //! - *exchange* (`exchange`): a comparison of all that two nodes know. A death that only the other one knows of is checked
 //!   first: the member in question is told, and has the time of a suspicion to begin another life. So the halves of a healed
 //!   partition do not declare each other dead;

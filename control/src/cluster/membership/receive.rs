@@ -81,7 +81,12 @@ impl Membership {
         // These three do not say that their sender is alive. To answer them in kind would never end.
         let is_word =
             matches!(message, Message::Outdated { .. } | Message::Taken { .. } | Message::Challenge { .. });
-        let is_fresh = || self.clocks.agrees(at, wall) || self.is_proven(at, sender, message);
+        let is_fresh = || {
+            self.clocks.agrees(at, wall)
+                || self.clocks.agrees_with_itself(at, sender, wall)
+                || self.is_proven(at, sender, message)
+        };
+        let greets = matches!(message, Message::Hello { .. });
         let Some(entry) = self.table.get(sender.place()) else {
             return match self.table.forgotten(sender.place()) {
                 _ if is_word && is_fresh() => Verdict::Take,
@@ -89,7 +94,7 @@ impl Membership {
                     Verdict::Outdated(generation, None)
                 }
                 _ if is_fresh() => Verdict::Take,
-                _ if matches!(message, Message::Hello { .. }) => Verdict::Challenge,
+                _ if greets => Verdict::Challenge,
                 _ => Verdict::Refuse(Refusal::Stale),
             };
         };
@@ -108,8 +113,12 @@ impl Membership {
             let is_active = entry.claim.is_active();
             if is_active { Verdict::Take } else { Verdict::Outdated(known.generation(), None) }
         } else if foca::Identity::win_addr_conflict(sender, known) {
-            let greets = matches!(message, Message::Hello { .. });
-            if is_elsewhere && greets { Verdict::Refuse(Refusal::NameTaken) } else { Verdict::Take }
+            match (is_elsewhere && greets, is_fresh()) {
+                (true, _) => Verdict::Refuse(Refusal::NameTaken),
+                (false, true) => Verdict::Take,
+                (false, false) if greets => Verdict::Challenge,
+                (false, false) => Verdict::Refuse(Refusal::Stale),
+            }
         } else {
             Verdict::Outdated(known.generation(), is_elsewhere.then(|| known.clone()))
         }

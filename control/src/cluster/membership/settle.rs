@@ -132,7 +132,7 @@ impl Membership {
         }
     }
 
-    /// What others say of this node.
+    /// Takes an update about this node itself.
     fn learn_of_itself(&mut self, at: Moment, update: &Update) {
         let own = self.identity().clone();
         if update.identity.key() != own.key() {
@@ -184,7 +184,7 @@ impl Membership {
 
     /// Begins a life above a generation.
     pub(super) fn begin_life(&mut self, at: Moment, above: u64, address: SocketAddrV4) {
-        // A generation that leaves no other above it is nobody's.
+        // Above the last generation there is no other.
         let Some(generation) = above.max(self.identity().generation()).checked_add(1) else { return };
         let identity = self.identity().renewed(generation, address);
         self.holder = None;

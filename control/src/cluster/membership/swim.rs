@@ -26,6 +26,10 @@ use crate::cluster::{identity::Identity, wire::MAX_BODY};
 /// A timer that comes later than this says that the node did not run.
 const LATE: Duration = Duration::from_millis(100);
 
+/// News that wait to be gossiped on. Beyond this exchanges carry them: when thousands start at once, gossip would be busy
+/// for minutes.
+const MAX_BACKLOG: usize = 1_024;
+
 /// What came of an operation, in its order.
 #[derive(Debug)]
 pub(super) enum Effect {
@@ -214,6 +218,7 @@ impl Swim {
     /// Takes what is new of others; `spread` says whether it is gossiped on.
     pub(super) fn apply(&mut self, now: Duration, updates: &[Update], spread: bool) {
         let members = updates.iter().map(member);
+        let spread = spread && self.foca.updates_backlog() < MAX_BACKLOG;
         self.call(now, |foca, shell| foca.apply_many(members, spread, shell));
     }
 

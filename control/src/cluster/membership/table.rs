@@ -210,7 +210,7 @@ impl Table {
         self.forgotten.get(&place).copied()
     }
 
-    /// Makes room by dropping the member that is gone for longest.
+    /// Makes room by dropping the member that is gone for longest, with the key kept for its name.
     pub(super) fn drop_oldest_gone(&mut self) -> Option<Entry> {
         let gone = self.entries.values().filter(|entry| !entry.claim.is_active());
         let place = gone.min_by_key(|entry| entry.since)?.identity.place();

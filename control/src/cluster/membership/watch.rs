@@ -4,7 +4,7 @@
 //! where random probes alone leave one death in a hundred unnoticed for five. The random probes of SWIM go on beside it: they
 //! find deaths of neighbours, and members that only some can reach.
 //!
-//! A suspected member is told so by whoever suspects it, in a probe that carries the suspicion: its answer is the refutation.
+//! A node that suspects a member tells it so in a probe that carries the suspicion: the answer is the refutation.
 
 use std::{collections::BTreeMap, time::Duration};
 

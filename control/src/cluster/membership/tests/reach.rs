@@ -150,6 +150,27 @@ fn a_replayed_datagram_and_one_with_a_forged_source_are_answered_to_nobody_else(
 }
 
 #[test]
+fn an_hour_old_greeting_of_a_life_that_was_missed_raises_no_dead() {
+    let mut net = Net::of(vec![node("a", 1, 1, 1), node("b", 2, 2, 1), node("b", 2, 2, 9)]);
+    net.hosts[2].runs = false;
+    net.run(2_000);
+    net.hosts[1].runs = false;
+    net.run(2_000);
+    assert_eq!(net.state(0, "b"), Some(MemberState::Dead));
+    // Its next life greets, and is not heard.
+    net.hosts[2].runs = true;
+    net.cut.extend([(2, 0), (0, 2)]);
+    net.run(1_000);
+    net.hosts[2].runs = false;
+    let greeting = net.hosts[2].sent.iter().find(|(to, _)| *to == address(1)).unwrap().1.clone();
+    net.now += Duration::from_secs(3_600);
+    net.run(1_000);
+    net.act(0, |core, at| core.datagram(at, address(2).into(), &greeting));
+    net.run(100);
+    assert_eq!(net.state(0, "b"), Some(MemberState::Dead));
+}
+
+#[test]
 fn bytes_of_another_protocol_reach_a_living_member() {
     let mut net = Net::joined();
     let send = |net: &mut Net, to: &str, bytes: &[u8]| {
