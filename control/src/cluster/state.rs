@@ -176,6 +176,29 @@ impl State {
         Ok(outcome)
     }
 
+    /// A former name of this node: it has a log of that name with this node's key.
+    pub fn former_name(&self) -> Option<&Name> {
+        let key = self.identity.key.verifying_key().to_bytes();
+        let is_own =
+            |name: &&Name| **name != self.identity.name && self.logs.heads(name).any(|head| head.key == key);
+        self.logs.origins().find(is_own)
+    }
+
+    /// Takes over everything that this node wrote under a former name, which is forgotten. No node may use that name now.
+    ///
+    /// # Errors
+    /// There is no room for that; nothing was done.
+    pub fn rename_from(&mut self, former: &Name, wall: Wall) -> Result<Outcome, WriteError> {
+        let mut outcome = Outcome::default();
+        let Some(mark) = records::forget(&self.view, &self.logs, former) else { return Ok(outcome) };
+        let mut puts = records::taken_over(&self.view, former);
+        puts.extend(records::owned(&self.logs, former));
+        let own = &self.identity.name;
+        puts.extend(records::puts(&self.view, own, vec![mark], &mut self.clock, wall.own_ms));
+        self.put(puts, wall, &mut outcome)?;
+        Ok(outcome)
+    }
+
     fn put(&mut self, puts: Vec<Put>, wall: Wall, outcome: &mut Outcome) -> Result<(), WriteError> {
         if !puts.is_empty() {
             let commit = self.writer.write(&mut self.logs, puts)?;

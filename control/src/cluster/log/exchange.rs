@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Bytes of a message at most.
-pub const MAX_MESSAGE: usize = 1 << 20;
+pub const MAX_MESSAGE: usize = 2 << 20;
 /// Bytes of parts in a message, about: a record more may be in it.
 const ROOM: usize = 256 << 10;
 /// How many parts of an exchange may continue something else than what is here.

@@ -19,6 +19,7 @@ mod exchange;
 mod head;
 mod held;
 mod merge;
+mod push;
 mod receive;
 mod replica;
 mod segment;
@@ -33,6 +34,7 @@ pub use self::{
     entry::{Bytes, Entry, Item, Key, MAX_KEY, MAX_VALUE},
     exchange::{Exchange, MAX_MESSAGE, Message, MessageError, Step},
     head::{Head, SignedHead},
+    push::DATAGRAM,
     receive::{Arrival, LoadError, Refusal},
     replica::{Limits, Logs},
     segment::{Resume, Segment, Want},

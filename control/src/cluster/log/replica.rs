@@ -26,7 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { origins: 16_384, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 16_384 }
+        Self { origins: 12_000, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 16_384 }
     }
 }
 
@@ -147,6 +147,15 @@ impl Logs {
         let held = self.origins.get(&seat(&want.origin))?;
         let log = held.logs.iter().find(|log| log.signed.head.covers(want.version))?;
         Some(segment::cut(log, want, room))
+    }
+
+    /// Drops what is being received.
+    pub(super) fn drop_pending(&mut self) {
+        for held in self.origins.values_mut() {
+            self.bytes -= held.pending_bytes();
+            held.pending = None;
+        }
+        self.origins.retain(|_, held| !held.logs.is_empty());
     }
 
     /// Counts a step that changed an origin's logs.

@@ -28,7 +28,7 @@ mod watch;
 
 pub use self::{
     key::RecordKey,
-    mark::{forget, taken_over},
+    mark::{forget, owned, taken_over},
     owner::owner_of,
     provenance::{Conflict, conflict, is_overruled, state},
     record::{Record, puts},
