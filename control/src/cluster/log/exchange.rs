@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::{
-    Arrival, Effects, Logs, Name, Refusal, Segment, Version, Want,
+    Arrival, Effects, Logs, MessageError, Name, Refusal, Segment, Version, Want,
     tree::{self, Digest, FAN, LEAVES},
 };
 
@@ -54,11 +53,6 @@ pub enum Message {
         has_all: bool,
     },
 }
-
-/// A message that can't be read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a message of {0} bytes is none of this version's; run one version of fanlight on all nodes")]
-pub struct MessageError(pub usize);
 
 impl Message {
     /// As bytes.

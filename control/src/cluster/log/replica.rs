@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Change, Effects, Epoch, Head, Item, Key, Name, Version,
-    held::Held,
+    Effects, Epoch, Head, Item, Key, Name, Version,
+    held::{Held, all_gone},
     segment::{self, Segment, Want},
-    single::Log,
     tree::{self, Digest, Tree},
 };
 use crate::model::fnv1a;
@@ -195,16 +194,4 @@ pub(super) fn in_leaf(
         .range(first..)
         .take_while(move |((other, _), _)| *other == leaf)
         .map(|((_, name), held)| (name, held))
-}
-
-/// All entries of a log are no more.
-pub(super) fn all_gone(origin: &Name, log: &Log) -> Vec<Change> {
-    let gone = |(key, item): (&Key, &Item)| Change {
-        origin: Arc::clone(origin),
-        slot: log.slot,
-        key: key.clone(),
-        was: Some(item.clone()),
-        now: None,
-    };
-    log.entries().map(gone).collect()
 }

@@ -1,8 +1,14 @@
 //! Parts of a log on their way.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::{Entry, MessageError, Name, SignedHead, Version, single::Log};
+use super::{Entry, Name, SignedHead, Version, single::Log};
+
+/// A message that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a message of {0} bytes is none of this version's; run one version of fanlight on all nodes")]
+pub struct MessageError(pub usize);
 
 /// A log, or what is new in it, or a part of that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

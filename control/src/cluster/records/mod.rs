@@ -35,9 +35,9 @@ pub use self::{
     register::Found,
     service::{Offer, Parts},
     tidy::{Tidy, ended},
-    user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, UserValue, delete, put},
+    user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},
     value::{BackendRecord, Claim, Definition, Facts, Forgotten},
-    view::{Touched, View},
+    view::{Touched, UserValue, View},
     watch::{Event, Watcher},
 };
 
