@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod log;
 pub mod records;
+pub mod replication;
 pub mod rotation;
 pub mod state;

@@ -5,8 +5,8 @@ pub use ed25519_dalek::SigningKey;
 use super::{
     clock::{Clock, Stamp},
     log::{
-        Arrival, Collector, Commit, Effects, Exchange, Item, Key, Limits, LoadError, Logs, Message, Name,
-        Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
+        Arrival, Collector, Commit, Digest, Effects, Exchange, Item, Key, Limits, LoadError, Logs, Message,
+        Name, Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
     },
     records::{self, Record, Tidy, Touched, View},
 };
@@ -144,6 +144,21 @@ impl State {
     /// The node's name.
     pub fn name(&self) -> &Name {
         &self.identity.name
+    }
+
+    /// The digest of everything.
+    pub fn digest(&mut self) -> Digest {
+        self.logs.digest()
+    }
+
+    /// Whether something waits for members to hear of it: removals, or records that others' cover.
+    pub fn waits(&self) -> bool {
+        self.tidy.waits() || self.logs.tombstones(&self.identity.name) > 0
+    }
+
+    /// A member has what is here, or what was here at a count of steps, and nothing else.
+    pub fn is_same(&mut self, member: &Name, steps: u64) {
+        self.collector.heard(member, steps);
     }
 
     /// Members that have not heard of everything that is here.

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Bytes of a push that fit a datagram of 1,400 with what it is wrapped in.
-pub const DATAGRAM: usize = 1_200;
+pub const DATAGRAM: usize = 1_150;
 /// How many versions a push goes back at most.
 const VERSIONS: usize = 32;
 

@@ -89,6 +89,12 @@ impl Logs {
         held.into_iter().flat_map(|held| &held.logs).map(|log| &log.signed.head)
     }
 
+    /// How many tombstones an origin's logs have.
+    pub fn tombstones(&self, origin: &str) -> usize {
+        let held = self.origins.get(&seat(origin));
+        held.into_iter().flat_map(|held| &held.logs).map(super::single::Log::tombstones).sum()
+    }
+
     /// All entries of all logs: origin, slot, key and what stands there.
     pub fn entries(&self) -> impl Iterator<Item = (&Name, u32, &Key, &Item)> {
         let logs =
