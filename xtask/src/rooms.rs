@@ -26,6 +26,8 @@ const CONTROL: [(&str, &[&str]); 7] = [
 ];
 /// Rooms whose own modules have no circles either.
 const INSIDE: [&str; 4] = ["node", "inspect", "sources", "run"];
+/// The same in `control`.
+const INSIDE_CLUSTER: [&str; 3] = ["log", "records", "rotation"];
 
 /// Modules by name, each with those that it imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
@@ -173,10 +175,13 @@ fn rooms_of_the_agent_import_only_what_they_may() {
 
 #[test]
 fn modules_of_control_import_only_what_they_may() {
-    let modules = graph(&modules("control/src/"), &[]);
+    let files = modules("control/src/");
+    let modules = graph(&files, &[]);
     assert_eq!(modules.len(), CONTROL.len(), "{modules:?}");
     none("a circle of modules", circle(&modules).into_iter().collect());
     none("an import between modules", forbidden(&modules, &CONTROL));
+    let inside = INSIDE_CLUSTER.iter().filter_map(|room| circle(&graph(&files, &["cluster", room])));
+    none("a circle within a module", inside.collect());
 }
 
 #[test]

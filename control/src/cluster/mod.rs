@@ -9,6 +9,7 @@ pub mod keyring;
 pub mod log;
 pub mod membership;
 pub mod records;
+pub mod replication;
 pub mod rotation;
 pub mod state;
 mod wire;

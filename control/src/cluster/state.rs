@@ -5,8 +5,8 @@ pub use ed25519_dalek::SigningKey;
 use super::{
     clock::{Clock, Stamp},
     log::{
-        Arrival, Collector, Commit, Effects, Exchange, Item, Key, Limits, LoadError, Logs, Message, Name,
-        Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
+        Arrival, Collector, Commit, Digest, Effects, Exchange, Item, Key, Limits, LoadError, Logs, Message,
+        Name, Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
     },
     records::{self, Record, Tidy, Touched, View},
 };
@@ -146,6 +146,21 @@ impl State {
         &self.identity.name
     }
 
+    /// The digest of everything.
+    pub fn digest(&mut self) -> Digest {
+        self.logs.digest()
+    }
+
+    /// Whether something waits for members to hear of it: removals, or records that others' cover.
+    pub fn waits(&self) -> bool {
+        self.tidy.waits() || self.logs.tombstones(&self.identity.name) > 0
+    }
+
+    /// A member has what is here, or what was here at a count of steps, and nothing else.
+    pub fn is_same(&mut self, member: &Name, steps: u64) {
+        self.collector.heard(member, steps);
+    }
+
     /// Members that have not heard of everything that is here.
     pub fn behind<'m>(&self, members: impl IntoIterator<Item = &'m Name>) -> Vec<&'m Name> {
         self.collector.behind(members, self.logs.steps())
@@ -172,6 +187,29 @@ impl State {
         let Some(mark) = records::forget(&self.view, &self.logs, node) else { return Ok(outcome) };
         let mut puts = records::taken_over(&self.view, node);
         puts.extend(records::puts(&self.view, &self.identity.name, vec![mark], &mut self.clock, wall.own_ms));
+        self.put(puts, wall, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// A former name of this node: it has a log of that name with this node's key.
+    pub fn former_name(&self) -> Option<&Name> {
+        let key = self.identity.key.verifying_key().to_bytes();
+        let is_own =
+            |name: &&Name| **name != self.identity.name && self.logs.heads(name).any(|head| head.key == key);
+        self.logs.origins().find(is_own)
+    }
+
+    /// Takes over everything that this node wrote under a former name, which is forgotten. No node may use that name now.
+    ///
+    /// # Errors
+    /// There is no room for that; nothing was done.
+    pub fn rename_from(&mut self, former: &Name, wall: Wall) -> Result<Outcome, WriteError> {
+        let mut outcome = Outcome::default();
+        let Some(mark) = records::forget(&self.view, &self.logs, former) else { return Ok(outcome) };
+        let mut puts = records::taken_over(&self.view, former);
+        puts.extend(records::owned(&self.logs, former));
+        let own = &self.identity.name;
+        puts.extend(records::puts(&self.view, own, vec![mark], &mut self.clock, wall.own_ms));
         self.put(puts, wall, &mut outcome)?;
         Ok(outcome)
     }

@@ -7,15 +7,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::{
-    Arrival, Effects, Logs, Name, Refusal, Segment, Version, Want,
+    Arrival, Effects, Logs, MessageError, Name, Refusal, Segment, Version, Want,
     tree::{self, Digest, FAN, LEAVES},
 };
 
 /// Bytes of a message at most.
-pub const MAX_MESSAGE: usize = 1 << 20;
+pub const MAX_MESSAGE: usize = 2 << 20;
 /// Bytes of parts in a message, about: a record more may be in it.
 const ROOM: usize = 256 << 10;
 /// How many parts of an exchange may continue something else than what is here.
@@ -54,11 +53,6 @@ pub enum Message {
         has_all: bool,
     },
 }
-
-/// A message that can't be read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a message of {0} bytes is none of this version's; run one version of fanlight on all nodes")]
-pub struct MessageError(pub usize);
 
 impl Message {
     /// As bytes.

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Change, Effects, Entry, Name, SignedHead, Version,
-    replica::all_gone,
+    Change, Effects, Entry, Item, Key, Name, SignedHead, Version,
     segment::{Resume, Segment, Want},
     single::{Edit, Log, Mismatch},
 };
@@ -32,7 +31,7 @@ pub(super) struct Pending {
     signed: SignedHead,
     start: u64,
     upto: u64,
-    entries: BTreeMap<super::Key, super::Item>,
+    entries: BTreeMap<Key, Item>,
     pub(super) bytes: usize,
 }
 
@@ -190,7 +189,7 @@ impl Held {
         if let Some(former) = &former {
             log.slot = former.slot;
         }
-        let was = |key: &super::Key| former.as_ref().and_then(|former| former.get(key)).cloned();
+        let was = |key: &Key| former.as_ref().and_then(|former| former.get(key)).cloned();
         let mut edits = Vec::new();
         for (key, item) in log.entries() {
             let was = was(key);
@@ -236,4 +235,16 @@ pub(super) fn changes(origin: &Name, slot: u32, edits: Vec<Edit>) -> impl Iterat
         was,
         now,
     })
+}
+
+/// All entries of a log are no more.
+pub(super) fn all_gone(origin: &Name, log: &Log) -> Vec<Change> {
+    let gone = |(key, item): (&Key, &Item)| Change {
+        origin: Arc::clone(origin),
+        slot: log.slot,
+        key: key.clone(),
+        was: Some(item.clone()),
+        now: None,
+    };
+    log.entries().map(gone).collect()
 }

@@ -19,6 +19,7 @@ mod exchange;
 mod head;
 mod held;
 mod merge;
+mod push;
 mod receive;
 mod replica;
 mod segment;
@@ -31,11 +32,12 @@ pub use self::{
     collect::Collector,
     effects::{Change, Effects},
     entry::{Bytes, Entry, Item, Key, MAX_KEY, MAX_VALUE},
-    exchange::{Exchange, MAX_MESSAGE, Message, MessageError, Step},
+    exchange::{Exchange, MAX_MESSAGE, Message, Step},
     head::{Head, SignedHead},
+    push::DATAGRAM,
     receive::{Arrival, LoadError, Refusal},
     replica::{Limits, Logs},
-    segment::{Resume, Segment, Want},
+    segment::{MessageError, Resume, Segment, Want},
     tree::Digest,
     version::{Ancestor, Epoch, MAX_ANCESTORS, Version},
     writer::{Commit, Put, WriteError, Writer},

@@ -99,7 +99,11 @@ impl Logs {
         for Entry { item, .. } in &segment.entries {
             Skewed::check(item.writer.as_ref().unwrap_or(&origin), item.stamp, reference_ms)?;
         }
-        self.has_room(&segment)?;
+        if self.has_room(&segment).is_err() {
+            // What was begun and not ended is in the way, perhaps; it comes again.
+            self.drop_pending();
+            self.has_room(&segment)?;
+        }
         let key = head.key;
         let held = self.origins.entry(seat.clone()).or_insert_with(|| Held::new(key));
         let before = held.bytes() + held.pending_bytes();

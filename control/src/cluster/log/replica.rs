@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Change, Effects, Epoch, Head, Item, Key, Name, Version,
-    held::Held,
+    Effects, Epoch, Head, Item, Key, Name, Version,
+    held::{Held, all_gone},
     segment::{self, Segment, Want},
-    single::Log,
     tree::{self, Digest, Tree},
 };
 use crate::model::fnv1a;
@@ -26,7 +25,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { origins: 16_384, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 16_384 }
+        Self { origins: 12_000, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 16_384 }
     }
 }
 
@@ -90,6 +89,12 @@ impl Logs {
         held.into_iter().flat_map(|held| &held.logs).map(|log| &log.signed.head)
     }
 
+    /// How many tombstones an origin's logs have.
+    pub fn tombstones(&self, origin: &str) -> usize {
+        let held = self.origins.get(&seat(origin));
+        held.into_iter().flat_map(|held| &held.logs).map(super::single::Log::tombstones).sum()
+    }
+
     /// All entries of all logs: origin, slot, key and what stands there.
     pub fn entries(&self) -> impl Iterator<Item = (&Name, u32, &Key, &Item)> {
         let logs =
@@ -149,6 +154,15 @@ impl Logs {
         Some(segment::cut(log, want, room))
     }
 
+    /// Drops what is being received.
+    pub(super) fn drop_pending(&mut self) {
+        for held in self.origins.values_mut() {
+            self.bytes -= held.pending_bytes();
+            held.pending = None;
+        }
+        self.origins.retain(|_, held| !held.logs.is_empty());
+    }
+
     /// Counts a step that changed an origin's logs.
     pub(super) fn stepped(&mut self, leaf: u8) {
         self.tree.touch(leaf);
@@ -186,16 +200,4 @@ pub(super) fn in_leaf(
         .range(first..)
         .take_while(move |((other, _), _)| *other == leaf)
         .map(|((_, name), held)| (name, held))
-}
-
-/// All entries of a log are no more.
-pub(super) fn all_gone(origin: &Name, log: &Log) -> Vec<Change> {
-    let gone = |(key, item): (&Key, &Item)| Change {
-        origin: Arc::clone(origin),
-        slot: log.slot,
-        key: key.clone(),
-        was: Some(item.clone()),
-        now: None,
-    };
-    log.entries().map(gone).collect()
 }

@@ -1,8 +1,14 @@
 //! Parts of a log on their way.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::{Entry, Name, SignedHead, Version, single::Log};
+
+/// A message that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a message of {0} bytes is none of this version's; run one version of fanlight on all nodes")]
+pub struct MessageError(pub usize);
 
 /// A log, or what is new in it, or a part of that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +81,23 @@ impl Segment {
             && self.entries.last().is_none_or(|entry| entry.item.seq <= self.upto)
     }
 
-    /// Without entries: who has less than it says asks for them.
+    /// As it is, where it fits into so many bytes; else without entries: who has less than it says asks for them.
     #[must_use]
-    pub fn announcement(&self) -> Self {
-        Self { upto: self.since, entries: Vec::new(), ..self.clone() }
+    pub fn within(self, room: usize) -> Self {
+        if self.wire_size() <= room { self } else { Self { upto: self.since, entries: Vec::new(), ..self } }
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// They are no segment.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        postcard::from_bytes(bytes).map_err(|_unreadable| MessageError(bytes.len()))
     }
 }
 

@@ -1,15 +1,16 @@
 //! The one that writes an origin's log.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use thiserror::Error;
 
 use super::{
-    Ancestor, Bytes, Effects, Entry, Epoch, Head, Item, Key, Limits, Logs, MAX_ANCESTORS, MAX_KEY, MAX_VALUE,
-    Name, Segment, SignedHead, Version,
+    Ancestor, Bytes, Effects, Epoch, Head, Item, Key, Limits, Logs, MAX_ANCESTORS, MAX_KEY, MAX_VALUE, Name,
+    Segment, SignedHead, Version,
     held::{Held, changes},
     merge,
+    push::Recent,
     replica::seat,
     single::{Edit, Log},
 };
@@ -62,7 +63,7 @@ pub enum WriteError {
 pub struct Commit {
     /// To be stored before it is acknowledged or pushed.
     pub effects: Effects,
-    /// For members: the head with what is new. Larger ones than a datagram are announced.
+    /// For members: the head with what is new ([`Segment::within`] a datagram).
     pub push: Segment,
 }
 
@@ -74,12 +75,13 @@ pub struct Writer {
     tag: u32,
     /// The start that it writes in; chosen by the first write.
     epoch: Option<Epoch>,
+    recent: Recent,
 }
 
 impl Writer {
     /// A writer of one start of the node; `tag` is random.
     pub fn new(name: Name, key: SigningKey, tag: u32) -> Self {
-        Self { name, key, tag, epoch: None }
+        Self { name, key, tag, epoch: None, recent: Recent::default() }
     }
 
     /// Whose log it writes.
@@ -133,7 +135,7 @@ impl Writer {
     ///
     /// `born` is the last start that was forgotten.
     pub fn begin_anew(&mut self, logs: &mut Logs, born: u32) -> Effects {
-        self.epoch = None;
+        (self.epoch, self.recent) = Default::default();
         logs.own = None;
         logs.forget(&self.name, born)
     }
@@ -161,7 +163,7 @@ impl Writer {
         head.version = Version { epoch, seq: seq.max(start + 1) };
         head.root = log.root();
         log.signed = SignedHead::new(head, &logs.cluster, &self.key);
-        let push = push(&log, start, &edits);
+        let push = self.recent.push(&log, start, &edits);
         let mut effects = Effects::default();
         effects.changes.extend(changes(&self.name, log.slot, edits));
         held.insert(&self.name, log, &mut effects);
@@ -189,19 +191,6 @@ impl Writer {
         let last = known.map_or(0, |known| known.count).max(forgotten);
         *self.epoch.insert(Epoch { count: last.saturating_add(1), tag: self.tag })
     }
-}
-
-/// The head with what is new in it.
-fn push(log: &Log, start: u64, edits: &[Edit]) -> Segment {
-    let keys: BTreeSet<&Key> = edits.iter().map(|edit| &edit.key).collect();
-    let entry = |key: &&Key| {
-        let item = log.get(key)?.clone();
-        Some(Entry { key: (*key).clone(), item })
-    };
-    let mut entries: Vec<Entry> =
-        keys.iter().filter_map(entry).filter(|entry| entry.item.seq > start).collect();
-    entries.sort_unstable_by_key(|entry| entry.item.seq);
-    Segment { signed: log.signed.clone(), start, since: start, upto: log.signed.head.version.seq, entries }
 }
 
 /// A version that is being made.

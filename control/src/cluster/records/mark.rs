@@ -3,12 +3,15 @@
 //! What a node alone may write goes with it; what belongs to the cluster stays: the node that forgets it takes that over,
 //! with writer and stamp.
 
+use std::collections::BTreeMap;
+
 use super::{
+    key::RecordKey,
     record::Record,
     value::Forgotten,
     view::{Shared, View},
 };
-use crate::cluster::log::{Logs, Name, Put};
+use crate::cluster::log::{Item, Key, Logs, Name, Put};
 
 /// The record that forgets a node; `None`: there is nothing of it.
 ///
@@ -36,4 +39,31 @@ pub fn taken_over(view: &View, node: &Name) -> Vec<Put> {
         }
     }
     puts
+}
+
+/// What only a node itself may write, of its logs: for its next name.
+pub fn owned(logs: &Logs, node: &Name) -> Vec<Put> {
+    let is_owned = |key: &Key| {
+        matches!(
+            RecordKey::decode(key),
+            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..))
+        )
+    };
+    let of_node = logs.entries().filter(|(origin, _, key, _)| *origin == node && is_owned(key));
+    let mut latest: BTreeMap<&Key, &Item> = BTreeMap::new();
+    for (_, _, key, item) in of_node {
+        let held = latest.entry(key).or_insert(item);
+        if held.later(item).is_lt() {
+            *held = item;
+        }
+    }
+    let written = latest.into_iter().filter(|(_, item)| item.value.is_some());
+    written
+        .map(|(key, item)| Put {
+            key: key.clone(),
+            stamp: item.stamp,
+            writer: None,
+            value: item.value.clone(),
+        })
+        .collect()
 }

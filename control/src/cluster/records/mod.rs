@@ -28,16 +28,16 @@ mod watch;
 
 pub use self::{
     key::RecordKey,
-    mark::{forget, taken_over},
+    mark::{forget, owned, taken_over},
     owner::owner_of,
     provenance::{Conflict, conflict, is_overruled, state},
     record::{Record, puts},
     register::Found,
     service::{Offer, Parts},
     tidy::{Tidy, ended},
-    user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, UserValue, delete, put},
+    user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},
     value::{BackendRecord, Claim, Definition, Facts, Forgotten},
-    view::{Touched, View},
+    view::{Touched, UserValue, View},
     watch::{Event, Watcher},
 };
 

@@ -22,7 +22,12 @@ pub struct Tidy {
 }
 
 impl Tidy {
-    /// The entries that go. `all_heard` is what every member has heard of ([`super::super::log::Collector::all_heard`]).
+    /// Whether there are covered records that stay until every member has heard of what covers them.
+    pub fn waits(&self) -> bool {
+        !self.covered.is_empty()
+    }
+
+    /// The entries that go. `all_heard` is the count of steps that every member has heard of.
     pub fn covered(&mut self, view: &View, logs: &Logs, own: &Name, all_heard: u64) -> Vec<Put> {
         let mut covered = BTreeMap::new();
         let mut puts = Vec::new();

@@ -2,11 +2,8 @@
 
 use thiserror::Error;
 
-use super::{record::Record, register::Register, view::View};
-use crate::{
-    cluster::log::{Bytes, Name},
-    model::quoted,
-};
+use super::{record::Record, view::View};
+use crate::model::quoted;
 
 /// Bytes of a user key at most.
 pub const MAX_USER_KEY: usize = 512;
@@ -14,29 +11,6 @@ pub const MAX_USER_KEY: usize = 512;
 pub const MAX_USER_VALUE: usize = 65_536;
 /// Bytes of all user keys and values together at most.
 pub const MAX_USER_BYTES: usize = 16 << 20;
-
-/// A user key with its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserValue<'v> {
-    /// The key.
-    pub key: &'v Name,
-    /// Its value.
-    pub value: &'v Bytes,
-    /// Grows with every change of the key.
-    pub version: u64,
-    /// Who wrote it.
-    pub node: &'v Name,
-    /// When, in milliseconds since 1970 by its writer's clock.
-    pub time_ms: u64,
-}
-
-impl<'v> UserValue<'v> {
-    pub(super) fn of(key: &'v Name, register: &'v Register<Bytes>) -> Option<Self> {
-        let (found, value) = register.holds()?;
-        let (version, time_ms) = (found.stamp().number(), found.stamp().ms());
-        Some(Self { key, value, version, node: found.writer(), time_ms })
-    }
-}
 
 /// Why a user key can't be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

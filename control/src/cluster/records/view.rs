@@ -9,7 +9,6 @@ use super::{
     key::RecordKey,
     register::{Found, Register},
     service::Parts,
-    user::UserValue,
     value::{self, Facts, Forgotten},
 };
 use crate::{
@@ -306,4 +305,27 @@ pub(super) struct Shared<'v> {
 
 fn erased<T>(register: &Register<T>) -> Vec<Shared<'_>> {
     register.all().iter().map(|found| Shared { origin: &found.origin, item: &found.item }).collect()
+}
+
+/// A user key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserValue<'v> {
+    /// The key.
+    pub key: &'v Name,
+    /// Its value.
+    pub value: &'v Bytes,
+    /// Grows with every change of the key.
+    pub version: u64,
+    /// Who wrote it.
+    pub node: &'v Name,
+    /// When, in milliseconds since 1970 by its writer's clock.
+    pub time_ms: u64,
+}
+
+impl<'v> UserValue<'v> {
+    fn of(key: &'v Name, register: &'v Register<Bytes>) -> Option<Self> {
+        let (found, value) = register.holds()?;
+        let (version, time_ms) = (found.stamp().number(), found.stamp().ms());
+        Some(Self { key, value, version, node: found.writer(), time_ms })
+    }
 }

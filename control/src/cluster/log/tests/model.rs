@@ -30,12 +30,12 @@ impl Store {
         for (origin, slot, head) in effects.heads {
             match head {
                 Some(head) => self.heads.insert((origin, slot), head),
-                None => {
-                    assert!(self.entries.get(&(origin.clone(), slot)).is_none_or(BTreeMap::is_empty));
-                    self.heads.remove(&(origin, slot))
-                }
+                None => self.heads.remove(&(origin, slot)),
             };
         }
+        let has_head = |log: &(Name, u32)| self.heads.contains_key(log);
+        self.entries.retain(|log, entries| has_head(log) || !entries.is_empty());
+        assert!(self.entries.keys().all(has_head), "a log that goes leaves no entry");
     }
 
     pub(super) fn load(&self) -> Logs {

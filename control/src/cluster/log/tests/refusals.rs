@@ -57,6 +57,7 @@ fn a_difference_that_was_altered_changes_nothing_and_everything_is_asked_for_the
     assert_eq!(taken(&mut logs, &segment), Ok(true));
     let before = (logs.digest(), logs.bytes());
     node.sync();
+    node.restart(node.store.clone(), 7);
     node.write(&key(1), None, NOW);
     let push = node.sync().remove(0);
     let mut altered = push.clone();
@@ -179,6 +180,23 @@ fn a_node_holds_no_more_than_its_limits() {
     assert_eq!(refusals.len(), 17);
     assert!(refusals[0].contains("at most 2 nodes' logs"), "{}", refusals[0]);
     assert!(logs.bytes() <= limits.bytes);
+}
+
+#[test]
+fn logs_of_which_only_parts_come_make_room_for_whole_ones() {
+    let limits = Limits { bytes: 3_000, ..Limits::default() };
+    let mut logs = Logs::new("test", limits);
+    for number in 2..20 {
+        let mut node = Node::new(number);
+        (0..9).for_each(|keys| node.write(&key(keys), Some(0), NOW));
+        let mut part = whole(&node);
+        part.entries.truncate(8);
+        part.upto = 8;
+        assert!(matches!(logs.receive(part, NOW), Ok(Arrival::Part(_))));
+        assert!(logs.bytes() <= limits.bytes);
+    }
+    let (_, segment) = writer_with(10);
+    assert_eq!(taken(&mut logs, &segment), Ok(true));
 }
 
 proptest! {

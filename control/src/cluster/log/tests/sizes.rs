@@ -60,9 +60,11 @@ fn one_change_fits_a_datagram_after_any_number_of_starts() {
     node.write(&key(99), Some(1), NOW);
     let push = node.sync().remove(0);
     assert_eq!(push.signed.head.ancestors.len(), MAX_ANCESTORS);
-    let length = Message::Parts { segments: vec![push.clone()], rest: Vec::new() }.encode().len();
+    let length = push.encode().len();
     assert!(length <= push.wire_size() && push.wire_size() < 1_000, "{length} {}", push.wire_size());
-    let announcement = push.announcement();
+    assert_eq!(Segment::decode(&push.encode()).as_ref(), Ok(&push));
+    assert_eq!(push.clone().within(DATAGRAM), push);
+    let announcement = push.within(100);
     assert!(announcement.entries.is_empty() && !announcement.is_last());
 }
 
@@ -72,6 +74,8 @@ fn a_change_goes_to_who_has_the_version_before_it_and_others_ask_for_what_they_l
     writer.write(&key(1), Some(1), NOW);
     near.receive(whole(&writer)).expect("it is signed");
     writer.sync();
+    // A push of its own reaches further back than the third node has.
+    writer.restart(writer.store.clone(), 7);
     writer.write(&key(2), Some(2), NOW);
     let push = writer.sync().remove(0);
     assert_eq!((push.start, push.entries.len()), (1, 1));
@@ -80,6 +84,27 @@ fn a_change_goes_to_who_has_the_version_before_it_and_others_ask_for_what_they_l
     let answer = near.logs.part(&want, 1_000).expect("a relay has it");
     assert!(matches!(far.receive(answer), Ok(Arrival::New(_))));
     assert_eq!(far.receive(push), Ok(Arrival::Known));
+}
+
+#[test]
+fn a_push_has_what_was_written_shortly_before_as_far_as_a_datagram_has_room() {
+    let (mut writer, mut reader) = (Node::new(1), Node::new(2));
+    for number in 0..200 {
+        writer.write(&key(number % 90), Some(1), NOW);
+    }
+    let pushes = writer.sync();
+    reader.receive(pushes[0].clone()).expect("the first");
+    // Four of five are lost.
+    for push in pushes.iter().skip(5).step_by(5) {
+        assert!(push.wire_size() <= DATAGRAM && matches!(reader.receive(push.clone()), Ok(Arrival::New(_))));
+    }
+    assert_eq!(reader.merged().len(), 90);
+    let names = [writer.name.clone()];
+    writer.write(&key(7), None, NOW);
+    assert!(writer.collect(&names));
+    let push = writer.sync().pop().expect("a floor is pushed");
+    assert_eq!(push.start, 201, "not from under the floor");
+    assert!(matches!(reader.receive(push), Ok(Arrival::Gap(_))));
 }
 
 #[test]

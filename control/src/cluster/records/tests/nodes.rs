@@ -56,16 +56,16 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(number: u8) -> Self {
-        let state = Self::state(number, 0);
+        let state = Self::state(&format!("h{number}"), number, 0);
         let (heads, entries, pushes, touched) = Default::default();
         let was_forgotten = false;
         Self { state, heads, entries, number, starts: 0, wall_ms: NOW, pushes, touched, was_forgotten }
     }
 
-    fn state(number: u8, starts: u32) -> State {
+    fn state(name: &str, number: u8, starts: u32) -> State {
         let identity = Identity {
             cluster: "test".to_owned(),
-            name: Name::from(format!("h{number}")),
+            name: Name::from(name),
             key: SigningKey::from_bytes(&[number + 1; 32]),
             tag: u32::from(number) << 16 | starts,
         };
@@ -125,8 +125,14 @@ impl Node {
     }
 
     pub(super) fn restart(&mut self) {
+        let name = self.name();
+        self.restart_as(&name);
+    }
+
+    /// Starts again with the store that it has.
+    pub(super) fn restart_as(&mut self, name: &str) {
         self.starts += 1;
-        self.state = Self::state(self.number, self.starts);
+        self.state = Self::state(name, self.number, self.starts);
         for ((origin, slot), head) in &self.heads {
             let of_log = self.entries.iter().filter(|((own, other, _), _)| (own, other) == (origin, slot));
             let entries = of_log.map(|((.., key), item)| (key.clone(), item.clone()));
@@ -134,6 +140,11 @@ impl Node {
         }
         let outcome = self.state.start(self.wall()).expect("room");
         self.took(outcome);
+    }
+
+    pub(super) fn lose_store(&mut self) {
+        (self.heads, self.entries) = Default::default();
+        self.restart();
     }
 
     pub(super) fn tend(&mut self, members: &[Name]) {

@@ -191,3 +191,50 @@ fn what_a_later_version_writes_is_kept_and_passed_on_and_known_values_may_grow()
         "a format that is unknown is no definition, and no older one holds"
     );
 }
+
+#[test]
+fn a_removal_is_known_as_long_as_a_backend_of_before_is_in_any_log() {
+    let mut nodes = cluster(3);
+    let names = names(&nodes);
+    nodes[0].write(vec![define("web", 1)]);
+    settle(&mut nodes);
+    nodes[2].write(vec![offer("web", 3, 1)]);
+    settle(&mut nodes);
+    nodes[1].write(vec![Record::Undefine("web".into())]);
+    settle(&mut nodes);
+    // The third does not look after its log.
+    for _round in 0..3 {
+        nodes[..2].iter_mut().for_each(|node| node.tend(&names));
+        settle(&mut nodes);
+    }
+    nodes[0].write(vec![define("web", 1)]);
+    settle(&mut nodes);
+    assert!(nodes.iter().all(|node| node.offers("web").is_empty()));
+}
+
+#[test]
+fn a_definition_that_is_covered_stays_while_it_alone_tells_of_a_removal() {
+    let mut nodes = cluster(3);
+    let names = names(&nodes);
+    nodes[0].write(vec![define("web", 1)]);
+    settle(&mut nodes);
+    nodes[2].write(vec![offer("web", 3, 1)]);
+    settle(&mut nodes);
+    nodes[1].wall_ms += 100;
+    nodes[1].write(vec![Record::Undefine("web".into())]);
+    nodes[1].write(vec![define("web", 2)]);
+    // Written in the knowledge of neither, and later than both.
+    nodes[0].wall_ms += 200;
+    nodes[0].write(vec![define("web", 4)]);
+    settle(&mut nodes);
+    for _round in 0..3 {
+        nodes[..2].iter_mut().for_each(|node| node.tend(&names));
+        settle(&mut nodes);
+    }
+    assert!(nodes.iter().all(|node| node.vip("web") == Some(vip(4)) && node.offers("web").is_empty()));
+    for _round in 0..3 {
+        nodes.iter_mut().for_each(|node| node.tend(&names));
+        settle(&mut nodes);
+    }
+    assert_eq!(nodes[1].state.logs().entries().count(), 1, "nothing of before is left");
+}

@@ -179,3 +179,53 @@ fn a_key_that_many_nodes_write_and_delete_ends_in_one_log_and_then_in_none() {
     let others = names.iter().filter(|name| ***name != *"h1");
     assert_eq!(nodes[0].state.behind(others), Vec::<&Name>::new());
 }
+
+#[test]
+fn a_node_that_lost_its_store_finds_what_it_wrote_at_others_and_its_files_write_nothing() {
+    let mut nodes = cluster(3);
+    let file = [super::nodes::service("web", 1, &[1, 2])];
+    nodes[0].file("a", &file);
+    nodes[0].put("key", "early");
+    settle(&mut nodes[..2]);
+    nodes[0].put("late", "value");
+    let [one, _, third] = nodes.get_disjoint_mut([0, 1, 2]).unwrap();
+    exchange(one, third);
+    one.lose_store();
+    one.put("new", "value");
+    settle(&mut nodes[..2]);
+    assert_eq!(nodes[0].file("a", &file), []);
+    settle(&mut nodes);
+    for node in &nodes {
+        let values = ["key", "late", "new"].map(|key| node.get(key));
+        assert_eq!(values, ["early", "value", "value"].map(|value| Some(value.to_owned())));
+        assert_eq!(node.offers("web").len(), 2);
+        assert_eq!(node.state.logs().heads("h1").count(), 1);
+    }
+}
+
+#[test]
+fn a_node_with_another_name_takes_its_records_along() {
+    let mut nodes = cluster(2);
+    nodes[0].write(vec![define("web", 1), offer("web", 1, 3), Record::Facts(Facts::default())]);
+    nodes[0].put("key", "value");
+    settle(&mut nodes);
+    assert_eq!(nodes[0].state.former_name(), None);
+    nodes[0].restart_as("renamed");
+    let former = nodes[0].state.former_name().unwrap().clone();
+    assert_eq!(&*former, "h1");
+    let wall = nodes[0].wall();
+    let outcome = nodes[0].state.rename_from(&former, wall).unwrap();
+    nodes[0].took(outcome);
+    settle(&mut nodes);
+    for node in &nodes {
+        assert_eq!(node.offers("web"), [(1, 3, "renamed".to_owned())]);
+        assert_eq!(
+            (node.vip("web"), node.get("key").as_deref()),
+            (Some(super::nodes::vip(1)), Some("value"))
+        );
+        assert_eq!(node.state.view().facts().map(|(name, _)| &**name).collect::<Vec<_>>(), ["renamed"]);
+        assert_eq!(node.state.logs().heads("h1").count(), 0);
+    }
+    nodes[0].restart_as("renamed");
+    assert_eq!(nodes[0].state.former_name(), None);
+}
