@@ -152,8 +152,11 @@ pub struct FanRecord {
     pub slot: u32,
     /// Interface index of the bridge's port for super-packets to endpoints that are not known; 0: by the stack.
     pub inlet: u32,
+    /// Interface index of the other end of that port, which takes no super-packets: what is sent through it comes to the bridge in
+    /// segments; 0: there is none.
+    pub outlet: u32,
     /// Zero.
-    pub spare: [u8; 28],
+    pub spare: [u8; 24],
 }
 
 impl FanRecord {

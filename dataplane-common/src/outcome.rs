@@ -139,6 +139,8 @@ numbered! {
         PassFiltered = "pass-filtered",
         /// The same out of its tunnel packet.
         DecapsulatedFiltered = "decapsulated-filtered",
+        /// With a tunnel of the endpoint's own inside, and larger than one packet: cut into segments, which come again by the bridge.
+        Segmented = "segmented",
     }
 }
 

@@ -97,7 +97,11 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         translate::apply(frame, offset, rewrite)?;
     }
     let action = match way {
-        Way::Tunnel => encapsulate(frame, fan, host, is_routed)?,
+        Way::Tunnel => match encapsulate(frame, fan, host, is_routed)? {
+            Some(action) => action,
+            None if rewrite.is_kept() => return Ok((into_segments(frame, fan)?, Outcome::Segmented)),
+            None => return Err(Refused),
+        },
         Way::Endpoint => deliver_locally(frame, hook, (fan, &endpoint), is_routed)?,
         Way::Filtered if rewrite.is_kept() => TC_ACT_UNSPEC,
         Way::Filtered if host != 0 => from_gateway(frame, fan)?,
@@ -198,12 +202,21 @@ fn go(frame: &mut Frame, hook: Hook, way: Option<uplink::Way>) -> Result<(i32, O
     Ok((way.go(routed), Outcome::Routed))
 }
 
-/// Outer header in front, then out of the uplink.
+/// Outer header in front, then out of the uplink; `None` for a super-packet that holds another tunnel, of which the kernel keeps no
+/// more than one.
 #[inline(always)]
-fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<i32, Refused> {
+fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<Option<i32>, Refused> {
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-    frame.adjust_room(IPV4_LEN as i32, FLAGS)?;
+    if frame.adjust_room(IPV4_LEN as i32, FLAGS).is_err() {
+        off_the_common_way();
+        if frame.gso_size() != 0 {
+            return Ok(None);
+        }
+        // `skb->encapsulation` is set, and stays so: of a single packet it says where a checksum is to be put, which does not move.
+        frame.adjust_room(IPV4_LEN as i32, BPF_F_ADJ_ROOM_FIXED_GSO as u64)?;
+        frame.unmark_segment();
+    }
     let fan = maps::fan(fan).ok_or(Refused)?;
     // Rule 8 of `codegen`.
     let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
@@ -211,7 +224,19 @@ fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<i
     if routed {
         one_hop_less(inner);
     }
-    uplink::send(frame, fan, host, routed)
+    uplink::send(frame, fan, host, routed).map(Some)
+}
+
+/// Through a device that takes no super-packets, and by that to the bridge.
+#[inline(always)]
+fn into_segments(frame: &mut Frame, fan: u32) -> Result<i32, Refused> {
+    let fan = maps::fan(fan).ok_or(Refused)?;
+    if fan.outlet == 0 || frame.mark_as_segment() {
+        return Err(Refused);
+    }
+    let [to, _] = &mut frame.even::<Ipv4Frame>(0)?.0.macs;
+    *to = mac_words(&fan.bridge_mac);
+    Ok(frame.redirect(fan.outlet, 0))
 }
 
 /// RFC 2003, section 3.1. Identification 0: with don't-fragment set it has no meaning (RFC 6864, section 4.1).

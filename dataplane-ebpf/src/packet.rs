@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
-    abi::TRACKED_MARK,
+    abi::{SEGMENT_MARK, TRACKED_MARK},
     decide::Context,
     outcome::Hook,
     packet::Packet,
@@ -161,6 +161,20 @@ impl Frame {
     #[inline(always)]
     pub fn have_tracked(&mut self) {
         self.set_mark(self.context().mark | TRACKED_MARK);
+    }
+
+    /// Marks the packet as one that is to be cut into segments, which may be done once: says whether it was marked already.
+    #[inline(always)]
+    pub fn mark_as_segment(&mut self) -> bool {
+        let mark = self.context().mark;
+        self.set_mark(mark | SEGMENT_MARK);
+        mark & SEGMENT_MARK != 0
+    }
+
+    /// Takes that mark off.
+    #[inline(always)]
+    pub fn unmark_segment(&mut self) {
+        self.set_mark(self.context().mark & !SEGMENT_MARK);
     }
 
     #[inline(always)]

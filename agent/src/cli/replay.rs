@@ -122,7 +122,7 @@ async fn resolved(sources: &Sources) -> anyhow::Result<Vec<FanRecord>> {
         let fan = host.resolve(&spec, origin).with_context(|| format!("fan {}", spec.overlay))?;
         // A fan that is not up has no bridge yet.
         let bridge = observed.link(&fan.bridge).cloned().unwrap_or_default();
-        records.push(fan_record(&fan, &bridge, 0, &observed.routes, &observed.rules));
+        records.push(fan_record(&fan, &bridge, [0; 2], &observed.routes, &observed.rules));
     }
     Ok(records)
 }

@@ -41,6 +41,8 @@ pub struct Link {
     pub carrier: bool,
     /// Whether neighbour resolution is off.
     pub noarp: bool,
+    /// Segments that a super-packet may have which is sent through it.
+    pub gso_segments: u32,
     /// Whether its packets have no Ethernet headers.
     pub headerless: bool,
     /// Whether it is the loopback interface.

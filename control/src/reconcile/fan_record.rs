@@ -8,8 +8,8 @@ use crate::{
     observed::{Link, Route, Rule},
 };
 
-/// The record to publish for a fan; `inlet` is the index of its bridge's port for the programs, or 0.
-pub fn fan_record(fan: &Fan, bridge: &Link, inlet: u32, routes: &[Route], rules: &[Rule]) -> FanRecord {
+/// The record to publish for a fan; `inlet` are the indices of its bridge's port for the programs and of that port's other end, or 0.
+pub fn fan_record(fan: &Fan, bridge: &Link, inlet: [u32; 2], routes: &[Route], rules: &[Rule]) -> FanRecord {
     let several = !fan.more_uplinks.is_empty();
     let (onlink, onlink_mask) = match onlink(fan, routes, rules) {
         Some(network) if !several => bits(network),
@@ -36,8 +36,9 @@ pub fn fan_record(fan: &Fan, bridge: &Link, inlet: u32, routes: &[Route], rules:
         shift: fan.map.shift(),
         encapsulation: fan.spec.encapsulation.abi() as u8,
         slot: 0,
-        inlet,
-        spare: [0; 28],
+        inlet: inlet[0],
+        outlet: inlet[1],
+        spare: [0; 24],
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     fn record(routes: &[Route], rules: &[Rule]) -> FanRecord {
-        fan_record(&fan(), &link(9, "fan-250-0-28"), 0, routes, rules)
+        fan_record(&fan(), &link(9, "fan-250-0-28"), [0; 2], routes, rules)
     }
 
     const RULES: [Rule; 3] = [
@@ -151,7 +152,7 @@ mod tests {
             mtu: 1500,
             network: "10.0.0.0/8".parse().unwrap(),
         });
-        let record = fan_record(&several, &link(9, "b"), 0, &[route("172.30.0.0/16", 2)], &RULES);
+        let record = fan_record(&several, &link(9, "b"), [0; 2], &[route("172.30.0.0/16", 2)], &RULES);
         assert_eq!((record.uplink, record.onlink), (0, FanRecord::NOTHING_ONLINK.0));
     }
 }

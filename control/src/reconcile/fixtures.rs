@@ -43,6 +43,7 @@ pub fn veth(index: u32, name: &str) -> Link {
         up: true,
         carrier: true,
         noarp: false,
+        gso_segments: 0,
         headerless: false,
         loopback: false,
         peer_netns: true,

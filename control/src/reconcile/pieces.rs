@@ -126,6 +126,8 @@ pub enum LinkChange {
     Up,
     /// It resolves no addresses.
     NoArp,
+    /// It takes no super-packets: the kernel cuts what is sent through it into segments.
+    Segments,
 }
 
 /// One change. Devices go by their names, because a plan may make them.
@@ -223,7 +225,7 @@ pub enum PieceOp {
 }
 
 impl PieceOp {
-    /// Stands for the index of an inlet that a plan makes.
+    /// Stands for the index of an end of an inlet that a plan makes.
     pub const INLET_TO_COME: u32 = u32::MAX;
 }
 

@@ -7,6 +7,9 @@ use crate::wire::PROTO_TCP;
 /// program: connection tracking translates its flow. From a program to a rule: connection tracking is to see it.
 pub const TRACKED_MARK: u32 = 0x1000_0000;
 
+/// Bit of a packet's mark between two programs: it is a segment of a super-packet that was to be cut, which is done once.
+pub const SEGMENT_MARK: u32 = 0x2000_0000;
+
 /// Flows that connection tracking translates, one entry each, and one for the fragments of each pair of addresses: map
 /// `translated`.
 pub const TRANSLATED_FLOWS: u32 = 32_768;

@@ -47,7 +47,8 @@ fn world() -> Memory {
         encapsulation: Encapsulation::Ipip as u8,
         slot: 0,
         inlet: 0,
-        spare: [0; 28],
+        outlet: 0,
+        spare: [0; 24],
     };
     Memory::new(&[fan], &[endpoint(LOCAL, PORT), endpoint(NEIGHBOUR, 8)])
 }

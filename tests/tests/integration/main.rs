@@ -11,6 +11,7 @@ mod fan_by_hand;
 mod fan_ecn;
 mod fan_endpoint;
 mod fan_endpoint_ways;
+mod fan_inner_tunnel;
 mod fan_large;
 mod fan_mtu;
 mod fan_ports;

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use control::observed::Link;
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Error, Netlink, Result, refused, values::FromMessage as _};
@@ -193,6 +193,15 @@ impl Netlink {
     /// The kernel refuses the request.
     pub async fn set_alias(&self, index: u32, alias: &str) -> Result<()> {
         self.set_link(index, LinkUnspec::new_with_index(index).alias(alias)).await
+    }
+
+    /// Has the kernel cut super-packets of more segments before they are sent through an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
+    pub async fn set_gso_segments(&self, index: u32, most: u32) -> Result<()> {
+        let attribute = LinkAttribute::GsoMaxSegs(most);
+        self.set_link(index, LinkUnspec::new_with_index(index).append_extra_attribute(attribute)).await
     }
 
     /// Turns neighbour resolution on an interface off or on.

@@ -203,6 +203,10 @@ impl Work<'_> {
                 netlink.set_up(index, true).await?;
                 format!("{name} set up")
             }
+            LinkChange::Segments => {
+                netlink.set_gso_segments(index, 1).await?;
+                format!("super-packets kept off {name}")
+            }
             LinkChange::NoArp => {
                 netlink.set_noarp(index, true).await?;
                 format!("address resolution on {name} switched off")
@@ -225,11 +229,13 @@ impl Work<'_> {
     }
 
     async fn publish(&mut self, datapath: &Datapath, fan: &Fan, record: FanRecord) -> Result<(), Fault> {
-        let inlet = match record.inlet {
-            PieceOp::INLET_TO_COME => self.index(&inlet_names(&fan.bridge)[0]).await?,
-            known => known,
-        };
-        let record = FanRecord { bridge: self.index(&fan.bridge).await?, inlet, ..record };
+        let mut record = FanRecord { bridge: self.index(&fan.bridge).await?, ..record };
+        let [near, far] = inlet_names(&fan.bridge);
+        for (end, name) in [(&mut record.inlet, near), (&mut record.outlet, far)] {
+            if *end == PieceOp::INLET_TO_COME {
+                *end = self.index(&name).await?;
+            }
+        }
         if datapath.config().publish(&record)? {
             self.did("fan published");
         }
