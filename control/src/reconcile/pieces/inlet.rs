@@ -17,7 +17,8 @@ pub(super) fn settings(bridge: &str) -> [Setting; 2] {
     inlet_names(bridge).map(|name| Setting::new(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1"))
 }
 
-/// Makes the inlet of a bridge of our own, or repairs it; gives the indices of both ends, or 0 where the bridge gets none.
+/// Makes the inlet of a bridge of our own, or repairs it; gives the indices of both ends, or 0 for what the
+/// programs must not use.
 pub(super) fn plan(
     bridge: &Link,
     is_ours: bool,
@@ -25,9 +26,11 @@ pub(super) fn plan(
     held: &Pieces,
     ops: &mut Vec<PieceOp>,
 ) -> Result<[u32; 2], PieceError> {
-    if !is_ours || held.bars_inlet {
+    if !is_ours {
         return Ok([0; 2]);
     }
+    // What is sent through the other end goes to the host: no filter for what is bridged sees it.
+    let known = |near, far| [if held.bars_inlet { 0 } else { near }, far];
     let names = inlet_names(&bridge.name);
     let [near, far] = names.each_ref().map(|name| observed.link(name));
     let is_veth = |link: &&Link| link.kind.as_deref() == Some("veth");
@@ -44,7 +47,7 @@ pub(super) fn plan(
         ops.push(PieceOp::Link(far.clone(), LinkChange::Segments));
         ops.push(PieceOp::JoinInlet { device: near, bridge: bridge.name.clone() });
         ops.push(PieceOp::Link(far, LinkChange::Up));
-        return Ok([PieceOp::INLET_TO_COME; 2]);
+        return Ok(known(PieceOp::INLET_TO_COME, PieceOp::INLET_TO_COME));
     };
     let others = settings(&bridge.name).into_iter().filter(|setting| held.differs(setting));
     ops.extend(others.map(PieceOp::OwnSetting));
@@ -59,5 +62,5 @@ pub(super) fn plan(
     }
     let down = [near, far].into_iter().filter(|end| !end.up);
     ops.extend(down.map(|end| PieceOp::Link(end.name.clone(), LinkChange::Up)));
-    Ok([near.index, far.index])
+    Ok(known(near.index, far.index))
 }
