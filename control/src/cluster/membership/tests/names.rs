@@ -1,7 +1,10 @@
+use rand::{SeedableRng as _, rngs::StdRng};
+
 use super::{
     super::{ForgetError, MemberState, Notice},
-    net::{DAY, Net, address, named, node},
+    net::{DAY, Net, WALL, address, named, node, ring},
 };
+use crate::cluster::wire::{Envelope, Message, Seal, Sender};
 
 #[test]
 fn a_name_belongs_to_the_key_that_was_seen_first_until_it_is_forgotten() {
@@ -123,4 +126,21 @@ fn a_node_whose_clock_is_a_day_off_joins_and_is_named_until_it_is_right() {
     net.run(5_000);
     assert!(net.hosts[0].core.skewed().is_empty());
     assert_eq!(net.counts(0, |notice| *notice == Notice::Unskewed { name: named("d") }), 1);
+}
+
+#[test]
+fn a_replayed_word_of_an_earlier_life_says_nothing_of_the_clock() {
+    let mut net = Net::joined();
+    let earlier = net.hosts[1].core.identity().clone();
+    net.act(1, |core, at| core.set_address(at, address(22)));
+    net.run(2_000);
+    net.hosts[1].runs = false;
+    let message = Message::Outdated { echo: 0, generation: 0, holder: None };
+    let wall = WALL.saturating_add_signed(-DAY);
+    let envelope = Envelope { sender: Sender::Full(earlier), uptime: 1, wall, message };
+    let seal = Seal::new("prod", ring('A'));
+    let datagram = seal.seal(&mut StdRng::seed_from_u64(1), &envelope).unwrap();
+    net.act(0, |core, at| core.datagram(at, address(2).into(), &datagram));
+    net.run(1_200);
+    assert!(net.hosts[0].core.skewed().is_empty());
 }
