@@ -177,6 +177,8 @@ impl Membership {
     ) {
         let own = self.identity().clone();
         if generation < own.generation() {
+            // Another member said so before: the sender has not heard yet what came of it.
+            self.send(at, sender.address(), Message::Welcome { echo: 0 });
             return;
         }
         match holder {

@@ -17,14 +17,14 @@ mod codec;
 mod exchange;
 mod greet;
 mod health;
+mod leave;
 mod notice;
 mod receive;
 mod settings;
 mod settle;
 mod swim;
 mod table;
-#[cfg(test)]
-mod tests;
+mod values;
 mod watch;
 
 use std::{
@@ -39,15 +39,18 @@ use self::{
     clocks::Clocks,
     exchange::Exchanges,
     greet::Greetings,
+    leave::Leaving,
     notice::Troubles,
     swim::Swim,
     table::{Claim, Entry, Table, Update},
+    values::shown,
     watch::Watch,
 };
 pub use self::{
     exchange::MAX_EXCHANGE,
     notice::Notice,
     settings::{Settings, Tuning},
+    values::{ForgetError, Member, MemberState, Output, PayloadError},
 };
 pub use super::wire::Refusal;
 use super::{
@@ -56,56 +59,6 @@ use super::{
     keyring::Keyring,
     wire::{Envelope, MAX_BODY, Message, Seal, Sender},
 };
-
-/// What is to be done for the core.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Send a datagram.
-    Send { to: SocketAddrV4, datagram: Vec<u8> },
-    /// Carry a request to the member at this address by an encrypted stream, and give the answer to
-    /// [`Membership::answered`]: none, when there is none within ten seconds.
-    Exchange { to: SocketAddrV4, request: Vec<u8> },
-    /// Tell.
-    Notice(Notice),
-    /// What another protocol of a living member sent.
-    Payload { from: NodeName, protocol: u8, bytes: Vec<u8> },
-}
-
-/// A member's state for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MemberState {
-    Alive,
-    Suspect,
-    Dead,
-    Left,
-    /// Alive, and in maintenance.
-    Maintenance,
-}
-
-impl MemberState {
-    /// Whether the member answers, in maintenance or not.
-    pub fn is_reachable(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect | Self::Maintenance)
-    }
-}
-
-/// A member as this node knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub identity: Identity,
-    pub state: MemberState,
-    /// When the state became another one, in this node's time.
-    pub since: Duration,
-}
-
-/// Why a member was not forgotten.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForgetError {
-    #[error("there is no member {0}; `fanlight node list` shows all")]
-    Unknown(NodeName),
-    #[error("{0} is alive: stop its agent first")]
-    Alive(NodeName),
-}
 
 /// The membership of one node.
 pub struct Membership {
@@ -129,16 +82,6 @@ pub struct Membership {
     next_refresh: Duration,
     outputs: Vec<Output>,
 }
-
-/// A good-bye, said a few times.
-struct Leaving {
-    next: Duration,
-    rounds: u32,
-}
-
-/// Good-byes, and how many members each time.
-const GOOD_BYES: u32 = 3;
-const GOOD_BYE_MEMBERS: usize = 8;
 
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -335,32 +278,6 @@ impl Membership {
         self.pick(number, |entry| entry.claim.is_active())
     }
 
-    /// Leaves the cluster: everybody is told, a few times. Nothing that comes is answered any more.
-    pub fn leave(&mut self, at: Moment) {
-        if self.leaving.is_none() {
-            self.leaving = Some(Leaving { next: at.now, rounds: 0 });
-            self.say_good_bye(at);
-        }
-    }
-
-    /// Whether this node has said good-bye.
-    pub fn has_left(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| leaving.rounds >= GOOD_BYES)
-    }
-
-    fn say_good_bye(&mut self, at: Moment) {
-        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.next <= at.now) else { return };
-        leaving.next = at.now + self.tuning.gossip_period;
-        leaving.rounds += 1;
-        if leaving.rounds > GOOD_BYES {
-            leaving.next = Duration::MAX;
-            return;
-        }
-        for member in self.random_reachable(GOOD_BYE_MEMBERS) {
-            self.send(at, member.address(), Message::Leave);
-        }
-    }
-
     fn pick(&mut self, number: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Identity> {
         let own = self.identity().place();
         let mut picked: Vec<Identity> = Vec::with_capacity(number);
@@ -418,22 +335,5 @@ impl Membership {
     }
 }
 
-/// Why bytes were not sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PayloadError {
-    #[error("{0} is not reachable")]
-    Unreachable(NodeName),
-    #[error("{0} bytes are more than the {max} of one datagram", max = Membership::MAX_PAYLOAD)]
-    TooLong(usize),
-}
-
-fn shown(entry: &Entry) -> Member {
-    let state = match entry.claim {
-        Claim::Alive | Claim::Suspect if entry.maintenance => MemberState::Maintenance,
-        Claim::Alive => MemberState::Alive,
-        Claim::Suspect => MemberState::Suspect,
-        Claim::Dead => MemberState::Dead,
-        Claim::Left => MemberState::Left,
-    };
-    Member { identity: entry.identity.clone(), state, since: entry.since }
-}
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ impl Membership {
                 return Ok(());
             }
         }
-        if self.table.get(sender.place()).is_some() {
+        if self.table.get(sender.place()).is_some_and(|entry| entry.identity == sender) {
             self.clocks.hear(at, &sender, uptime, wall);
         }
         self.handle(at, sender, message)

@@ -1,6 +1,12 @@
+use rand::{SeedableRng as _, rngs::StdRng};
+
 use super::{
     super::{ForgetError, MemberState, Notice},
-    net::{DAY, Net, address, named, node},
+    net::{DAY, Net, WALL, address, named, node, ring},
+};
+use crate::cluster::{
+    identity::Identity,
+    wire::{Envelope, Message, Seal, Sender},
 };
 
 #[test]
@@ -123,4 +129,38 @@ fn a_node_whose_clock_is_a_day_off_joins_and_is_named_until_it_is_right() {
     net.run(5_000);
     assert!(net.hosts[0].core.skewed().is_empty());
     assert_eq!(net.counts(0, |notice| *notice == Notice::Unskewed { name: named("d") }), 1);
+}
+
+/// A word that generation 0 is outdated.
+fn outdated(sender: Identity, wall: u64) -> Vec<u8> {
+    let message = Message::Outdated { echo: 0, generation: 0, holder: None };
+    let envelope = Envelope { sender: Sender::Full(sender), uptime: 60_000, wall, message };
+    Seal::new("prod", ring('A')).seal(&mut StdRng::seed_from_u64(1), &envelope).unwrap()
+}
+
+#[test]
+fn a_member_that_has_not_heard_of_the_present_life_is_told_of_it() {
+    let mut net = Net::joined();
+    let generation = net.hosts[1].core.identity().generation();
+    let datagram = outdated(net.hosts[0].core.identity().clone(), net.at(0).wall);
+    net.hosts[1].sent.clear();
+    net.act(1, |core, at| core.datagram(at, address(1).into(), &datagram));
+    net.step();
+    let plain = Seal::new("prod", ring('A')).open(&net.hosts[1].sent[0].1).unwrap();
+    let answer: Envelope<'_> = postcard::from_bytes(&plain).unwrap();
+    assert!(matches!(answer.message, Message::Welcome { .. }) && net.hosts[1].sent[0].0 == address(1));
+    assert_eq!(net.hosts[1].core.identity().generation(), generation);
+}
+
+#[test]
+fn a_replayed_word_of_an_earlier_life_says_nothing_of_the_clock() {
+    let mut net = Net::joined();
+    let earlier = net.hosts[1].core.identity().clone();
+    net.act(1, |core, at| core.set_address(at, address(22)));
+    net.run(2_000);
+    net.hosts[1].runs = false;
+    let datagram = outdated(earlier, WALL.saturating_add_signed(-DAY));
+    net.act(0, |core, at| core.datagram(at, address(2).into(), &datagram));
+    net.run(1_200);
+    assert!(net.hosts[0].core.skewed().is_empty());
 }
