@@ -5,8 +5,8 @@ pub use ed25519_dalek::SigningKey;
 use super::{
     clock::{Clock, Stamp},
     log::{
-        Arrival, Collector, Commit, Digest, Effects, Exchange, Item, Key, Limits, LoadError, Logs, Message,
-        Name, Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
+        Arrival, Collector, Commit, Digest, Effects, Exchange, Item, Key, Limits, Listener, LoadError, Logs,
+        Message, Name, Put, Refusal, Segment, SignedHead, Step, Want, WriteError, Writer,
     },
     records::{self, Record, Tidy, Touched, View},
 };
@@ -49,6 +49,8 @@ pub struct Outcome {
     pub refusals: Vec<Refusal>,
     /// This node was forgotten: what it had written is gone, and it states its facts and files anew.
     pub was_forgotten: bool,
+    /// What was to be taken out of this node's log and could not.
+    pub held_back: Option<WriteError>,
 }
 
 /// What a push was.
@@ -309,32 +311,26 @@ impl State {
         self.follow(effects, wall, outcome);
     }
 
-    /// Takes out of this node's log what has ended, what others' records cover, and tombstones that nobody needs.
+    /// Takes out of this node's log tombstones that nobody needs, what has ended, and what others' records cover.
     ///
     /// `members` are all others, dead ones too, as long as they are not forgotten. To be called now and then.
-    ///
-    /// # Errors
-    /// Too many removals wait for members.
-    pub fn tend<'m>(
-        &mut self,
-        members: impl IntoIterator<Item = &'m Name> + Clone,
-        wall: Wall,
-    ) -> Result<Outcome, WriteError> {
+    pub fn tend(&mut self, members: &[Listener], wall: Wall) -> Outcome {
         let mut outcome = Outcome::default();
+        let view = &self.view;
+        let need = |key: &Key, item: &Item| view.need(key, item);
+        if let Some(commit) = self.collector.collect(&mut self.writer, &mut self.logs, members, need) {
+            self.committed(commit, wall, &mut outcome);
+        }
         let ended = records::ended(&self.view, &self.identity.name);
         let mut puts: Vec<Put> = ended
             .into_iter()
             .map(|key| Put { key: key.encode(), stamp: Stamp::ZERO, writer: None, value: None })
             .collect();
-        let all_heard = self.collector.all_heard(&self.logs, &self.identity.name, members.clone());
+        let all_heard = self.collector.all_heard(&self.logs, &self.identity.name, members);
         puts.extend(self.tidy.covered(&self.view, &self.logs, &self.identity.name, all_heard));
-        self.put(puts, wall, &mut outcome)?;
-        let view = &self.view;
-        let needs = |key: &Key, item: &Item| view.needs(key, item);
-        let commit = self.collector.collect(&mut self.writer, &mut self.logs, members, needs);
-        if let Some(commit) = commit {
-            self.committed(commit, wall, &mut outcome);
-        }
-        Ok(outcome)
+        // What finds no room waits for the next time.
+        puts.truncate(self.logs.room_for_removals(&self.identity.name));
+        outcome.held_back = self.put(puts, wall, &mut outcome).err();
+        outcome
     }
 }

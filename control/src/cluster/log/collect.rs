@@ -4,10 +4,34 @@
 //! was here when the exchange began, and this node with all that was there. So a tombstone may go once every member that is
 //! not forgotten has finished an exchange which began when no log that is known here held an older record of its key any
 //! more: then no replica has one, and none can get one.
+//!
+//! Of keys that one node alone writes, the log's next version is all that there is to hear. When half of the tombstones that a
+//! log may have wait, those are kept for members that are reachable, and no longer for dead ones: such a member takes the whole
+//! log when it returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Commit, Item, Key, Logs, Name, Writer, replica::seat};
+
+/// A member that is to hear of removals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub name: Name,
+    /// Whether it answers.
+    pub is_reachable: bool,
+}
+
+/// Who needs a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A log has something older that it covers.
+    Older,
+    /// No log that is known; of one that is not known, any node may have written it.
+    Nobody,
+    /// No log but this node's has such keys.
+    OwnKey,
+}
 
 /// Knows which members have heard of what.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +66,8 @@ impl Collector {
     }
 
     /// The count of steps that every other member, dead ones too, and every node that has a log here has heard of.
-    pub fn all_heard<'m>(&self, logs: &Logs, own: &Name, members: impl IntoIterator<Item = &'m Name>) -> u64 {
-        let mut asked: BTreeSet<Name> = members.into_iter().cloned().collect();
+    pub fn all_heard(&self, logs: &Logs, own: &Name, members: &[Listener]) -> u64 {
+        let mut asked: BTreeSet<Name> = members.iter().map(|member| member.name.clone()).collect();
         asked.extend(logs.origins().cloned());
         asked.remove(own);
         let heard = |member: &Name| self.heard.get(member).copied().unwrap_or_default();
@@ -52,30 +76,40 @@ impl Collector {
 
     /// Removes the tombstones that nobody needs any more; `None`: there are none.
     ///
-    /// `members` are all but this node, dead ones too; nodes that have a log here are asked as well. `is_needed` says
-    /// whether an older record that a tombstone covers is in any log here.
-    pub fn collect<'m>(
+    /// `members` are all but this node, dead ones too; nodes that have a log here are asked as well. `need` says what else is
+    /// known of a tombstone's key.
+    pub fn collect(
         &mut self,
         writer: &mut Writer,
         logs: &mut Logs,
-        members: impl IntoIterator<Item = &'m Name>,
-        is_needed: impl Fn(&Key, &Item) -> bool,
+        members: &[Listener],
+        need: impl Fn(&Key, &Item) -> Need,
     ) -> Option<Commit> {
-        let all_heard = self.all_heard(logs, writer.name(), members);
         let own = logs.origins.get(&seat(writer.name()))?.logs.first()?;
         if own.tombstones() == 0 || writer.has_lost(logs) {
             self.clear.clear();
             return None;
         }
+        let all_heard = self.all_heard(logs, writer.name(), members);
+        let is_crowded = own.tombstones() > logs.limits.tombstones / 2;
+        let heard = |member: &Listener| self.heard.get(&member.name).copied().unwrap_or_default();
+        let reachable = members.iter().filter(|member| member.is_reachable).map(heard).min();
+        let some_heard = reachable.filter(|_| is_crowded).unwrap_or(all_heard);
         let mut clear = BTreeMap::new();
-        let tombstones = own.entries().filter(|(_, item)| item.value.is_none());
-        for (key, _) in tombstones.filter(|(key, item)| !is_needed(key, item)) {
+        let mut ripe = Vec::new();
+        for (key, item) in own.entries().filter(|(_, item)| item.value.is_none()) {
+            let heard = match need(key, item) {
+                Need::Older => continue,
+                Need::Nobody => all_heard,
+                Need::OwnKey => all_heard.max(some_heard),
+            };
             let since = self.clear.get(key).copied().unwrap_or_else(|| logs.steps());
-            clear.insert(key.clone(), since);
+            if since <= heard {
+                ripe.push(key.clone());
+            } else {
+                clear.insert(key.clone(), since);
+            }
         }
-        let ripe: Vec<Key> =
-            clear.iter().filter(|(_, since)| **since <= all_heard).map(|(key, _)| key.clone()).collect();
-        clear.retain(|_, since| *since > all_heard);
         self.clear = clear;
         (!ripe.is_empty()).then(|| writer.collect(logs, &ripe))
     }

@@ -32,7 +32,7 @@ pub(super) struct Pending {
     start: u64,
     upto: u64,
     entries: BTreeMap<Key, Item>,
-    pub(super) bytes: usize,
+    bytes: usize,
 }
 
 impl Pending {
@@ -100,8 +100,9 @@ impl Held {
         self.logs.iter().map(Log::bytes).sum()
     }
 
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| pending.bytes)
+    /// What they take with what is being received.
+    pub(super) fn all_bytes(&self) -> usize {
+        self.bytes() + self.pending.as_ref().map_or(0, |pending| pending.bytes)
     }
 
     /// A question for a version that is not here.

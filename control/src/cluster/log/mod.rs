@@ -29,7 +29,7 @@ mod version;
 mod writer;
 
 pub use self::{
-    collect::Collector,
+    collect::{Collector, Listener, Need},
     effects::{Change, Effects},
     entry::{Bytes, Entry, Item, Key, MAX_KEY, MAX_VALUE},
     exchange::{Exchange, MAX_MESSAGE, Message, Step},

@@ -106,7 +106,7 @@ impl Logs {
         }
         let key = head.key;
         let held = self.origins.entry(seat.clone()).or_insert_with(|| Held::new(key));
-        let before = held.bytes() + held.pending_bytes();
+        let before = held.all_bytes();
         let result = match held.fit(segment) {
             Fit::Gap => Ok(Arrival::Gap(held.want(&origin, version))),
             Fit::Part => Ok(Arrival::Part(held.want(&origin, version))),
@@ -117,7 +117,7 @@ impl Logs {
                 taken.map(Arrival::New).map_err(|_mismatch| Refusal::Altered(origin.to_string()))
             }
         };
-        let after = held.bytes() + held.pending_bytes();
+        let after = held.all_bytes();
         self.bytes = self.bytes + after - before;
         if matches!(result, Ok(Arrival::New(_))) {
             self.stepped(seat.0);
@@ -164,7 +164,7 @@ impl Logs {
         let origin = &segment.signed.head.origin;
         let new: usize = segment.entries.iter().map(|entry| entry.item.size(&entry.key)).sum();
         let held = self.origins.get(&seat(origin));
-        let own = held.map_or(0, |held| held.bytes() + held.pending_bytes());
+        let own = held.map_or(0, Held::all_bytes);
         let limited = [
             (own + new, self.limits.origin_bytes, "bytes of one node's log"),
             (self.bytes + new, self.limits.bytes, "bytes of logs"),
@@ -199,9 +199,9 @@ impl Logs {
         let entries = entries.into_iter().map(|(key, item)| Entry { key, item }).collect();
         log.advance(signed, entries, 0).map_err(|_mismatch| error())?;
         if !held.covers(log.signed.head.version) {
-            let before = held.bytes();
+            let before = held.all_bytes();
             held.insert(&origin, log, &mut Effects::default());
-            self.bytes = self.bytes + held.bytes() - before;
+            self.bytes = self.bytes + held.all_bytes() - before;
         }
         self.stepped(seat.0);
         Ok(())

@@ -25,7 +25,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { origins: 12_000, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 16_384 }
+        Self { origins: 12_000, origin_bytes: 48 << 20, bytes: 512 << 20, tombstones: 65_536 }
     }
 }
 
@@ -87,6 +87,11 @@ impl Logs {
     pub fn heads(&self, origin: &str) -> impl Iterator<Item = &Head> {
         let held = self.origins.get(&seat(origin));
         held.into_iter().flat_map(|held| &held.logs).map(|log| &log.signed.head)
+    }
+
+    /// How many removals an origin's log may still take.
+    pub fn room_for_removals(&self, origin: &str) -> usize {
+        self.limits.tombstones.saturating_sub(self.tombstones(origin))
     }
 
     /// How many tombstones an origin's logs have.
@@ -157,8 +162,9 @@ impl Logs {
     /// Drops what is being received.
     pub(super) fn drop_pending(&mut self) {
         for held in self.origins.values_mut() {
-            self.bytes -= held.pending_bytes();
+            let before = held.all_bytes();
             held.pending = None;
+            self.bytes = self.bytes + held.all_bytes() - before;
         }
         self.origins.retain(|_, held| !held.logs.is_empty());
     }
@@ -177,11 +183,13 @@ impl Logs {
         let seat = seat(origin);
         let mut effects = Effects::default();
         let Some(held) = self.origins.get_mut(&seat) else { return effects };
+        let before = held.all_bytes();
+        held.pending = None;
         for log in held.logs.extract_if(.., |log| log.signed.head.born <= born) {
-            self.bytes -= log.bytes();
             effects.changes.extend(all_gone(&seat.1, &log));
             effects.heads.push((Arc::clone(&seat.1), log.slot, None));
         }
+        self.bytes = self.bytes + held.all_bytes() - before;
         if held.logs.is_empty() {
             self.origins.remove(&seat);
         }

@@ -75,13 +75,15 @@ pub struct Writer {
     tag: u32,
     /// The start that it writes in; chosen by the first write.
     epoch: Option<Epoch>,
+    /// The count of the last epoch of this start that is over.
+    left: u32,
     recent: Recent,
 }
 
 impl Writer {
     /// A writer of one start of the node; `tag` is random.
     pub fn new(name: Name, key: SigningKey, tag: u32) -> Self {
-        Self { name, key, tag, epoch: None, recent: Recent::default() }
+        Self { name, key, tag, epoch: None, left: 0, recent: Recent::default() }
     }
 
     /// Whose log it writes.
@@ -135,7 +137,10 @@ impl Writer {
     ///
     /// `born` is the last start that was forgotten.
     pub fn begin_anew(&mut self, logs: &mut Logs, born: u32) -> Effects {
-        (self.epoch, self.recent) = Default::default();
+        if let Some(former) = self.epoch.take() {
+            self.leave(former);
+        }
+        self.recent = Recent::default();
         logs.own = None;
         logs.forget(&self.name, born)
     }
@@ -150,7 +155,7 @@ impl Writer {
         let seat = seat(&self.name);
         let key = self.key.verifying_key().to_bytes();
         let mut held = logs.origins.remove(&seat).unwrap_or_else(|| Held::new(key));
-        let before = held.bytes();
+        let before = held.all_bytes();
         let epoch = self.epoch_for(logs, &held);
         let mut draft = Draft::new(self.name.clone(), key, epoch, &mut held);
         let start = draft.head.version.seq;
@@ -167,7 +172,7 @@ impl Writer {
         let mut effects = Effects::default();
         effects.changes.extend(changes(&self.name, log.slot, edits));
         held.insert(&self.name, log, &mut effects);
-        logs.bytes = logs.bytes + held.bytes() - before;
+        logs.bytes = logs.bytes + held.all_bytes() - before;
         logs.origins.insert(seat.clone(), held);
         logs.own = Some((Arc::clone(&self.name), epoch));
         logs.stepped(seat.0);
@@ -182,14 +187,18 @@ impl Writer {
             return epoch;
         }
         if let Some(former) = self.epoch {
-            // Another tag, too: what was written in this start so far is another log.
-            let seed = [former.tag.to_be_bytes(), former.count.to_be_bytes()].concat();
-            let [a, b, c, d, ..] = *blake3::hash(&seed).as_bytes();
-            self.tag = u32::from_be_bytes([a, b, c, d]);
+            self.leave(former);
         }
         let forgotten = logs.forgotten.get(&self.name).copied().unwrap_or_default();
-        let last = known.map_or(0, |known| known.count).max(forgotten);
+        let last = known.map_or(0, |known| known.count).max(forgotten).max(self.left);
         *self.epoch.insert(Epoch { count: last.saturating_add(1), tag: self.tag })
+    }
+
+    /// What was written in an epoch is another log from now on: the next one has another count and tag.
+    fn leave(&mut self, former: Epoch) {
+        let seed = [former.tag.to_be_bytes(), former.count.to_be_bytes()].concat();
+        let [a, b, c, d, ..] = *blake3::hash(&seed).as_bytes();
+        (self.tag, self.left) = (u32::from_be_bytes([a, b, c, d]), former.count);
     }
 }
 

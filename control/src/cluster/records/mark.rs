@@ -11,7 +11,7 @@ use super::{
     value::Forgotten,
     view::{Shared, View},
 };
-use crate::cluster::log::{Item, Key, Logs, Name, Put};
+use crate::cluster::log::{Item, Key, Logs, Name, Need, Put};
 
 /// The record that forgets a node; `None`: there is nothing of it.
 ///
@@ -32,7 +32,7 @@ pub fn taken_over(view: &View, node: &Name) -> Vec<Put> {
             continue;
         }
         let key = key.encode();
-        if latest.item.value.is_some() || view.needs(&key, latest.item) {
+        if latest.item.value.is_some() || view.need(&key, latest.item) == Need::Older {
             let writer = Some(latest.item.writer.clone().unwrap_or_else(|| node.clone()));
             let (stamp, value) = (latest.item.stamp, latest.item.value.clone());
             puts.push(Put { key, stamp, writer, value });

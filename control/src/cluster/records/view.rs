@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cluster::{
         clock::Stamp,
-        log::{Bytes, Change, Item, Key, Logs, Name},
+        log::{Bytes, Change, Item, Key, Logs, Name, Need},
     },
     service::Vip,
 };
@@ -245,14 +245,14 @@ impl View {
         }
     }
 
-    /// Whether a tombstone is needed: a log has something older that it covers.
-    pub fn needs(&self, key: &Key, tombstone: &Item) -> bool {
+    /// Who needs a tombstone.
+    pub fn need(&self, key: &Key, tombstone: &Item) -> Need {
         fn has_older<T>(register: Option<&Register<T>>, stamp: Stamp) -> bool {
             let is_older = |found: &Found<T>| !found.is_removal() && found.stamp() <= stamp;
             register.is_some_and(|register| register.all().iter().any(is_older))
         }
         let stamp = tombstone.stamp;
-        match RecordKey::decode(key) {
+        let has_older = match RecordKey::decode(key) {
             Some(RecordKey::Definition(name)) => self
                 .services
                 .get(&name)
@@ -262,11 +262,11 @@ impl View {
             }
             Some(RecordKey::Forgotten(name)) => has_older(self.forgotten.get(&name), stamp),
             Some(RecordKey::User(key)) => has_older(self.users.get(&key), stamp),
-            // Only its own log has such a key, and the log's next version says what stands there.
-            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..)) => false,
-            // Of a later version, which knows; here, any node may have written it.
+            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..)) => return Need::OwnKey,
+            // Of a later version, which knows.
             None => true,
-        }
+        };
+        if has_older { Need::Older } else { Need::Nobody }
     }
 
     /// What any node writes: all that logs have of it, by key, what holds first.

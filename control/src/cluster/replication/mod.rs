@@ -9,115 +9,29 @@
 //! Equal digests and exchanges that came to their end tell which members have heard of removals. Members that have not
 //! are asked first while this node has tombstones.
 
+mod asks;
 mod gossip;
 mod rumors;
 mod streams;
+mod turn;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use self::streams::StreamId;
-use self::{gossip::Gossip, rumors::Rumors, streams::Streams};
-use super::{
-    log::{DATAGRAM, Digest, Effects, Exchange, Message, Name, Refusal, Segment, Want, WriteError},
-    records::{Record, Touched},
-    state::{Outcome, Pushed, State, Wall},
+use self::{
+    asks::{Asking, Asks},
+    gossip::Gossip,
+    rumors::Rumors,
+    streams::Streams,
 };
-
-/// The members that a node knows.
-pub trait Peers {
-    /// Some reachable members other than this node, at random.
-    fn random(&mut self, count: usize) -> Vec<Name>;
-    /// All members other than this node, dead ones too; not those that were forgotten.
-    fn all(&self) -> Vec<Name>;
-    /// Whether a member is reachable.
-    fn is_reachable(&self, member: &Name) -> bool;
-}
-
-/// When something happens, by all clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time {
-    /// Monotonic; all intervals are of this one.
-    pub now: Duration,
-    /// The wall clocks.
-    pub wall: Wall,
-}
-
-/// How often things are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Members that a change is pushed to by each node, and told to, each time.
-    pub fan_out: usize,
-    /// From one comparison of digests to the next.
-    pub compare: Duration,
-    /// From one to the next while members are to hear of removals.
-    pub hurry: Duration,
-    /// From one look for what may be taken out of the log to the next.
-    pub tend: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            fan_out: 4,
-            compare: Duration::from_secs(15),
-            hurry: Duration::from_secs(2),
-            tend: Duration::from_secs(20),
-        }
-    }
-}
-
-/// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send a datagram.
-    Datagram {
-        /// To this member.
-        to: Name,
-        /// At most 1,200 bytes.
-        bytes: Vec<u8>,
-    },
-    /// Open a stream to a member, for what is sent on it.
-    Open {
-        /// The stream.
-        stream: StreamId,
-        /// To this member.
-        to: Name,
-    },
-    /// Send a message on a stream.
-    Send {
-        /// The stream.
-        stream: StreamId,
-        /// At most [`super::log::MAX_MESSAGE`] bytes.
-        message: Vec<u8>,
-    },
-    /// Close a stream, once everything on it is sent.
-    Close(StreamId),
-}
-
-/// What a step did.
-#[derive(Debug, Default, PartialEq, Eq)]
-#[must_use = "what was done is to be stored before any action is taken"]
-pub struct Turn {
-    /// To be stored, as one transaction, before any action is taken and before a write is acknowledged.
-    pub effects: Effects,
-    /// What the view says of is other now.
-    pub touched: Touched,
-    /// What is to be done then.
-    pub actions: Vec<Action>,
-    /// What was refused, and of which sender.
-    pub refusals: Vec<(Name, Refusal)>,
-    /// This node was forgotten: it states its facts and files anew.
-    pub was_forgotten: bool,
-    /// Removals of this node wait: no more can be made.
-    pub held_back: Option<WriteError>,
-}
-
-/// How long an origin's log is not asked for again.
-const PATIENCE: Duration = Duration::from_millis(60);
-/// Parts that are asked for by datagrams; what is larger is exchanged.
-const PARTS: u32 = 8;
-/// Origins whose logs are asked for at most; others are found by digests.
-const ASKED: usize = 4_096;
+pub use self::{
+    streams::StreamId,
+    turn::{Action, Pace, Peers, Time, Turn},
+};
+use super::{
+    log::{DATAGRAM, Digest, Exchange, Message, Name, Segment, Want, WriteError},
+    records::Record,
+    state::{Outcome, Pushed, State},
+};
 
 /// The cluster's state, and its way to and from the members.
 #[derive(Debug)]
@@ -126,8 +40,7 @@ pub struct Replication {
     pace: Pace,
     rumors: Rumors,
     streams: Streams,
-    /// By origin: until when its log is not asked for again, and how many parts of it were.
-    asked: BTreeMap<Name, (Duration, u32)>,
+    asks: Asks,
     /// Digests that were sent, by member, with the count of steps then; until when an answer counts.
     compared: BTreeMap<Name, (Duration, Digest, u64)>,
     next_compare: Duration,
@@ -142,7 +55,7 @@ impl Replication {
             pace,
             rumors: Rumors::default(),
             streams: Streams::default(),
-            asked: BTreeMap::new(),
+            asks: Asks::default(),
             compared: BTreeMap::new(),
             next_compare: now,
             next_tend: now + pace.tend,
@@ -157,7 +70,7 @@ impl Replication {
     /// When [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Duration {
         let own = [self.next_compare, self.next_tend];
-        let others = [self.rumors.deadline(), self.streams.deadline()];
+        let others = [self.rumors.deadline(), self.streams.deadline(), self.asks.deadline()];
         others.into_iter().flatten().chain(own).min().unwrap_or_default()
     }
 
@@ -213,17 +126,14 @@ impl Replication {
         turn.actions.extend(silent.into_iter().map(Action::Close));
         if self.next_tend <= time.now {
             self.next_tend = time.now + self.pace.tend;
-            self.asked.retain(|_, (until, _)| *until > time.now);
             self.compared.retain(|_, (until, ..)| *until > time.now);
-            let members = peers.all();
-            match self.state.tend(&members, time.wall) {
-                Ok(outcome) => self.follow(outcome, None, &mut turn),
-                Err(error) => turn.held_back = Some(error),
-            }
+            let outcome = self.state.tend(&peers.all(), time.wall);
+            self.follow(outcome, None, &mut turn);
         }
         if self.next_compare <= time.now {
             self.compare(time, peers, &mut turn);
         }
+        self.ask_again(time, &mut turn);
         self.push(time, peers, &mut turn);
         turn
     }
@@ -233,8 +143,8 @@ impl Replication {
         let mut members = Vec::new();
         if self.state.waits() {
             let all = peers.all();
-            let behind = self.state.behind(&all).into_iter().filter(|member| peers.is_reachable(member));
-            members.extend(behind.cloned());
+            let reachable = all.iter().filter(|member| member.is_reachable).map(|member| &member.name);
+            members.extend(self.state.behind(reachable).into_iter().cloned());
             // Those that were asked already, and have not answered, come last.
             members.sort_by_key(|member| self.compared.get(member).map(|(until, ..)| *until));
             members.truncate(self.pace.fan_out);
@@ -316,7 +226,7 @@ impl Replication {
                 self.follow(outcome, Some(from), turn);
                 match pushed {
                     Pushed::New => {
-                        self.asked.remove(&segment.signed.head.origin);
+                        self.asks.remove(&segment.signed.head.origin);
                         // A last part alone means nothing to others.
                         let is_whole = segment.since == segment.start;
                         self.rumors.add(if is_whole { segment } else { segment.within(0) });
@@ -327,7 +237,9 @@ impl Replication {
                             // It was too large for a datagram.
                             self.exchange(from, time, turn);
                         } else {
-                            self.go_on(&want.origin, &segment);
+                            if !segment.is_last() {
+                                self.asks.go_on(&want.origin);
+                            }
                             self.ask(from, want, time, turn);
                         }
                     }
@@ -337,30 +249,24 @@ impl Replication {
         }
     }
 
-    /// A part has come, perhaps: the next one may be asked for.
-    fn go_on(&mut self, origin: &Name, segment: &Segment) {
-        let asked = self.asked.get_mut(origin).filter(|_| !segment.is_last());
-        if let Some((until, _)) = asked {
-            *until = Duration::ZERO;
+    /// Asks a member for a log.
+    fn ask(&mut self, member: &Name, want: Want, time: Time, turn: &mut Turn) {
+        match self.asks.ask(member, &want, time.now) {
+            Asking::Now => turn.say(member, &Gossip::Ask(want)),
+            Asking::Later => {}
+            Asking::Exchange => self.exchange(member, time, turn),
         }
     }
 
-    /// Asks a member for a log, unless somebody was asked just now.
-    fn ask(&mut self, member: &Name, want: Want, time: Time, turn: &mut Turn) {
-        if self.asked.len() >= ASKED && !self.asked.contains_key(&want.origin) {
-            return;
+    /// Asks others for what has not come.
+    fn ask_again(&mut self, time: Time, turn: &mut Turn) {
+        for (origin, version, member) in self.asks.take_due(time.now) {
+            let wants = self.state.logs().wants(&origin, &[version]);
+            if wants.is_empty() {
+                self.asks.remove(&origin);
+            }
+            wants.into_iter().for_each(|want| self.ask(&member, want, time, turn));
         }
-        let (until, parts) = self.asked.entry(want.origin.clone()).or_default();
-        if *until > time.now {
-            return;
-        }
-        (*until, *parts) = (time.now + PATIENCE, *parts + 1);
-        if *parts > PARTS {
-            *parts = 0;
-            self.exchange(member, time, turn);
-            return;
-        }
-        turn.say(member, &Gossip::Ask(want));
     }
 
     /// Begins an exchange with a member.
@@ -420,15 +326,10 @@ impl Replication {
         turn.effects.extend(outcome.effects);
         turn.touched.extend(outcome.touched);
         turn.was_forgotten |= outcome.was_forgotten;
+        turn.held_back = turn.held_back.take().or(outcome.held_back);
         let sender = from.cloned().unwrap_or_else(|| self.state.name().clone());
         turn.refusals.extend(outcome.refusals.into_iter().map(|refusal| (sender.clone(), refusal)));
         outcome.pushes.into_iter().for_each(|push| self.rumors.add(push));
-    }
-}
-
-impl Turn {
-    fn say(&mut self, to: &Name, gossip: &Gossip) {
-        self.actions.push(Action::Datagram { to: to.clone(), bytes: gossip.encode() });
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::cluster::{
-    log::Limits,
+    log::{Limits, Listener},
     records::{delete, put},
-    state::{Identity, SigningKey},
+    state::{Identity, SigningKey, Wall},
 };
 
 const WALL_MS: u64 = 1_796_000_000_000;
@@ -48,12 +48,14 @@ impl Peers for Members<'_> {
         chosen.into_iter().map(name).collect()
     }
 
-    fn all(&self) -> Vec<Name> {
-        (0..self.sides.len()).filter(|other| *other != self.own).map(name).collect()
-    }
-
-    fn is_reachable(&self, member: &Name) -> bool {
-        self.sides[number(member)] == self.sides[self.own]
+    fn all(&self) -> Vec<Listener> {
+        let others = (0..self.sides.len()).filter(|other| *other != self.own);
+        others
+            .map(|other| Listener {
+                name: name(other),
+                is_reachable: self.sides[other] == self.sides[self.own],
+            })
+            .collect()
     }
 }
 

@@ -146,9 +146,11 @@ impl Node {
             })
             .map(|(_, _, key, _)| key.clone())
             .collect();
-        let others: Vec<&Name> = members.iter().filter(|name| **name != self.name).collect();
-        let commit =
-            self.collector.collect(&mut self.writer, &mut self.logs, others, |key, _| needed.contains(key));
+        let others = members.iter().filter(|name| **name != self.name);
+        let others: Vec<Listener> =
+            others.map(|name| Listener { name: name.clone(), is_reachable: true }).collect();
+        let need = |key: &Key, _: &Item| if needed.contains(key) { Need::Older } else { Need::Nobody };
+        let commit = self.collector.collect(&mut self.writer, &mut self.logs, &others, need);
         let has_collected = commit.is_some();
         commit.into_iter().for_each(|commit| self.committed(commit));
         has_collected

@@ -114,3 +114,32 @@ fn a_tail_that_is_found_again_brings_nothing_back_that_was_removed_since() {
         assert!(node.merged().contains_key(&[2].as_slice().into()), "the tail is not lost");
     }
 }
+
+#[test]
+fn where_many_wait_a_dead_member_is_not_waited_for_with_keys_that_one_node_alone_writes() {
+    let (mut one, mut two, _, _) = nodes();
+    let limits = Limits { tombstones: 8, ..Limits::default() };
+    one.logs = Logs::new("test", limits);
+    let members = [("h2", true), ("h3", false)]
+        .map(|(name, is_reachable)| Listener { name: name.into(), is_reachable });
+    let mut left = |need: Need| {
+        let commit = one.collector.collect(&mut one.writer, &mut one.logs, &members, |_, _| need);
+        commit.into_iter().for_each(|commit| one.committed(commit));
+        let left = one.logs.tombstones("h1");
+        (0..4).for_each(|number| one.write(&[number].as_slice().into(), None, NOW));
+        exchange(&mut one, &mut two, 100);
+        left
+    };
+    assert_eq!([left(Need::OwnKey), left(Need::OwnKey)], [0, 4], "half may wait");
+    // The same keys again: four of eight.
+    let mut more = |need: Need, key: u8| {
+        one.write(&[key].as_slice().into(), None, NOW);
+        exchange(&mut one, &mut two, 100);
+        let commit = one.collector.collect(&mut one.writer, &mut one.logs, &members, |_, _| need);
+        commit.into_iter().for_each(|commit| one.committed(commit));
+        one.logs.tombstones("h1")
+    };
+    assert_eq!([more(Need::Nobody, 100), more(Need::Older, 101), more(Need::OwnKey, 102)], [5, 6, 0]);
+    exchange(&mut one, &mut two, 100);
+    assert_eq!(two.logs.tombstones("h1"), 0);
+}

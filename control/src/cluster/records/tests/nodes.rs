@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use super::super::*;
 use crate::{
     cluster::{
-        log::{Change, Item, Key, Limits, Name, Segment, SignedHead},
+        log::{Change, Item, Key, Limits, Listener, Name, Segment, SignedHead},
         state::{Identity, Outcome, State, Wall},
     },
     service::{Algorithm, Backend, Service, Vip},
@@ -149,8 +149,10 @@ impl Node {
 
     pub(super) fn tend(&mut self, members: &[Name]) {
         let name = self.name();
-        let others: Vec<&Name> = members.iter().filter(|member| **member != name).collect();
-        let outcome = self.state.tend(others, self.wall()).expect("room");
+        let others = members.iter().filter(|member| **member != name);
+        let others: Vec<Listener> =
+            others.map(|name| Listener { name: name.clone(), is_reachable: true }).collect();
+        let outcome = self.state.tend(&others, self.wall());
         self.took(outcome);
     }
 

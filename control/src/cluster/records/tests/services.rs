@@ -238,3 +238,24 @@ fn a_definition_that_is_covered_stays_while_it_alone_tells_of_a_removal() {
     }
     assert_eq!(nodes[1].state.logs().entries().count(), 1, "nothing of before is left");
 }
+
+#[test]
+fn a_definition_that_leaves_its_log_because_another_covers_it_removes_nothing() {
+    let mut nodes = cluster(3);
+    let names = names(&nodes);
+    nodes[0].write(vec![define("web", 1)]);
+    settle(&mut nodes);
+    nodes[2].write(vec![offer("web", 3, 1)]);
+    nodes[0].wall_ms += 100;
+    nodes[0].write(vec![define("web", 2)]);
+    nodes[1].wall_ms += 200;
+    nodes[1].write(vec![define("web", 4)]);
+    for _round in 0..4 {
+        settle(&mut nodes);
+        nodes.iter_mut().for_each(|node| node.tend(&names));
+    }
+    for node in &nodes {
+        assert_eq!(node.offers("web"), [(3, 1, "h3".to_owned())]);
+        assert_eq!(node.state.logs().entries().count(), 2);
+    }
+}
