@@ -43,6 +43,9 @@ pub(super) enum Command {
     /// Apply, show, drain and remove services on the running agent
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Add, remove and list the backends that this node contributes
+    #[command(subcommand)]
+    Backend(BackendCommand),
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -233,6 +236,40 @@ pub(super) struct ServiceBackendArgs {
     /// The backend, ADDRESS:PORT as the service lists it
     #[arg(value_parser = parse_backend)]
     pub(super) backend: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackendCommand {
+    /// Add a backend to a service, wherever that is defined; kept over restarts
+    Add(BackendAddArgs),
+    /// Remove a backend that was added or applied
+    Remove(BackendArgs),
+    /// List the backends that this node contributes, those of its files too
+    List(BackendListArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackendArgs {
+    /// The service's name
+    pub(super) service: String,
+    /// The backend's address and port
+    #[arg(value_name = "ADDRESS:PORT", value_parser = parse_backend)]
+    pub(super) address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackendAddArgs {
+    #[command(flatten)]
+    pub(super) backend: BackendArgs,
+    /// Its share of new flows; without it a new backend has 1, and one that is there keeps its own
+    #[arg(long, value_name = "N")]
+    pub(super) weight: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackendListArgs {
+    /// Only this service's
+    pub(super) service: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

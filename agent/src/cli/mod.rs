@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod backend;
 mod check_config;
 mod endpoint;
 mod explain;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => fan::down(&args, &mut output),
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
+        Command::Backend(command) => backend::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),

@@ -46,9 +46,9 @@ pub(super) fn run(command: &ServiceCommand, output: &mut Output<'_>) -> Result<E
 }
 
 /// What is sent: a content type and bytes.
-type Body<'a> = (&'a str, Vec<u8>);
+pub(super) type Body<'a> = (&'a str, Vec<u8>);
 
-fn ask<T: DeserializeOwned>(
+pub(super) fn ask<T: DeserializeOwned>(
     command: &'static str,
     method: Method,
     path: &str,
@@ -107,12 +107,13 @@ fn drain(
     Ok(output.print(&drained, print_drained)?)
 }
 
-fn path_of(name: &str) -> String {
+/// The path of a service.
+pub(super) fn path_of(name: &str) -> String {
     format!("{}/{}", paths::SERVICES, encode(name))
 }
 
 /// A part of a path: whatever could mean something else there is written by its number (RFC 3986).
-fn encode(part: &str) -> String {
+pub(super) fn encode(part: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
     let encoded = part.bytes().map(|byte| match byte {
         byte if plain(byte) => char::from(byte).to_string(),

@@ -92,6 +92,14 @@ impl Changes {
                 let planned = known(state, &held).drain(service, backend, drain);
                 planned_for(planned, answer, Reply::Drained)
             }),
+            Request::Offer { service, backend, weight, answer } => self.plan(move |state| {
+                let planned = known(state, &held).offer(service, backend, weight);
+                planned_for(planned, answer, Reply::Contributed)
+            }),
+            Request::Withdraw { service, backend, answer } => self.plan(move |state| {
+                let planned = known(state, &held).withdraw(service, backend);
+                planned_for(planned, answer, Reply::Contributed)
+            }),
         }
     }
 
@@ -135,9 +143,10 @@ impl Changes {
         drop(self.follow(move |state| Some(state.hear(number, news)).filter(|dirty| !dirty.is_empty())));
     }
 
-    /// Drain marks whose backends are no more go; those that stay in the log are found again at the next start.
-    pub(super) fn drop_stale_marks(&mut self) {
-        self.plan(|state| (state.stale_marks(), Reply::Nobody));
+    /// Drain marks whose backends are no more go, and what is contributed to services that are no more; what stays in the
+    /// log is found again at the next start.
+    pub(super) fn drop_stale(&mut self) {
+        self.plan(|state| (state.stale(), Reply::Nobody));
     }
 
     /// Puts right what has come to be wrong with the log, when there is nothing else to do.

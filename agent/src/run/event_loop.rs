@@ -170,7 +170,7 @@ impl Agent {
         };
         agent.follow_files(files);
         agent.sources.iter().for_each(Running::begin);
-        agent.changes.drop_stale_marks();
+        agent.changes.drop_stale();
         Ok(agent)
     }
 
@@ -195,7 +195,7 @@ impl Agent {
                 self.begin(Request::Reload(oneshot::channel().0));
             }
             if self.changes.is_free() && std::mem::take(&mut self.is_pruning_due) {
-                self.changes.drop_stale_marks();
+                self.changes.drop_stale();
             }
             let is_free = self.changes.is_free();
             let wake = tokio::select! {
@@ -306,7 +306,7 @@ impl Agent {
                 self.report.say(&[NotifyState::Ready]);
                 // The client may have given up meanwhile.
                 drop(answer.send(Ok(reloaded)));
-                self.changes.drop_stale_marks();
+                self.changes.drop_stale();
             }
             Next::Answer(reply, outcome) => self.answer(reply, outcome),
             Next::Tell => self.report_applied(),

@@ -11,10 +11,10 @@ use ipnet::Ipv4Net;
 
 use crate::{
     node::writer::Applied as Held,
-    serve::{Applied, Drained, Refusal},
+    serve::{Applied, Contributed, Drained, Refusal},
     sources::config::{
         Problem,
-        service::{Placed, check_addresses, check_beside, check_range},
+        service::{Placed, check_addresses, check_backend, check_beside, check_range},
     },
 };
 
@@ -94,6 +94,32 @@ impl Known<'_> {
         };
         let changed = change.is_some();
         Ok((change.into_iter().collect(), Drained { service, backend, state, changed }))
+    }
+
+    /// This node is to contribute a backend.
+    pub(super) fn offer(
+        &self,
+        service: String,
+        backend: SocketAddr,
+        weight: Option<u32>,
+    ) -> Result<(Vec<Change>, Contributed), Refusal> {
+        let port = self.desired.get(&service).map(|entry| entry.defined.vip.port);
+        check_backend(backend, port).map_err(|why| Refusal::invalid(vec![Problem::general(why)]))?;
+        let (change, Backend { weight, .. }) =
+            desired::offer(self.inputs, self.desired, &service, backend, weight).map_err(refuse)?;
+        let changed = change.is_some();
+        Ok((change.into_iter().collect(), Contributed { service, address: backend, weight, changed }))
+    }
+
+    /// This node is to contribute a backend no more.
+    pub(super) fn withdraw(
+        &self,
+        service: String,
+        backend: SocketAddr,
+    ) -> Result<(Vec<Change>, Contributed), Refusal> {
+        let (change, Backend { weight, .. }) =
+            desired::withdraw(self.inputs, self.desired, &service, backend).map_err(refuse)?;
+        Ok((vec![change], Contributed { service, address: backend, weight, changed: true }))
     }
 
     /// Networks that backends may live in: those of all fans, of the files or by hand.

@@ -16,7 +16,7 @@ use super::{
     sources::Opened,
 };
 use crate::{
-    serve::{Answer, Applied, Drained, Refusal, Reloaded},
+    serve::{Answer, Applied, Contributed, Drained, Refusal, Reloaded},
     sources::config,
 };
 
@@ -37,6 +37,8 @@ pub(super) enum Reply {
     Applied(Answer<Applied>, Applied),
     /// A backend is drained or undrained.
     Drained(Answer<Drained>, Drained),
+    /// A backend is contributed, or no more.
+    Contributed(Answer<Contributed>, Contributed),
     /// The agent itself asked.
     Nobody,
 }
@@ -47,6 +49,7 @@ impl Reply {
         match self {
             Self::Applied(answer, applied) => drop(answer.send(outcome.map(|()| applied))),
             Self::Drained(answer, drained) => drop(answer.send(outcome.map(|()| drained))),
+            Self::Contributed(answer, contributed) => drop(answer.send(outcome.map(|()| contributed))),
             Self::Nobody => {
                 if let Err(refusal) = outcome {
                     tracing::warn!("{refusal}");

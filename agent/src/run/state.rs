@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 use control::{
     desired::{
         Change, Desired, Dirty, Input, Inputs, Name, Reserved, Settings, SourceId, Statement, desired, make,
-        stale_marks,
+        stale,
     },
     service::Down,
 };
@@ -157,9 +157,9 @@ impl State {
         if dirty.is_empty() { dirty } else { self.follow(&dirty) }
     }
 
-    /// The changes that take drain marks away whose backends are no more; none while that is not known.
-    pub(super) fn stale_marks(&self) -> Vec<Change> {
-        if self.is_unsure() { Vec::new() } else { stale_marks(&self.inputs) }
+    /// The changes that take away what is about nothing any more; none while that is not known.
+    pub(super) fn stale(&self) -> Vec<Change> {
+        if self.is_unsure() { Vec::new() } else { stale(&self.inputs) }
     }
 
     /// All that was applied.

@@ -23,7 +23,7 @@ pub use self::{
     counts::Counts,
     events::{Event, Events, Lost, Reader},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Drained, Reloaded, ServiceRow},
+    rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
     server::{App, Server},
     socket::{Socket, SocketError},
 };
@@ -39,6 +39,12 @@ pub mod paths {
     pub const SERVICE: &str = "/v1/services/{name}";
     /// A backend is drained with PUT, and undrained with DELETE.
     pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
+    /// Backends that this node contributes.
+    pub const BACKENDS: &str = "/v1/backends";
+    /// Those of one service.
+    pub const OWN_BACKENDS: &str = "/v1/services/{name}/backends";
+    /// A backend is contributed with PUT, with `?weight=N` of this weight, and no more with DELETE.
+    pub const OWN_BACKEND: &str = "/v1/services/{name}/backends/{backend}";
     /// With POST the configuration is read again.
     pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.
@@ -82,5 +88,25 @@ pub struct View {
     /// Its fans.
     pub fans: Arc<[FanRecord]>,
     /// What the kernel holds; `None` while no fan is up.
+    /// This node is to contribute a backend.
+    Offer {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// Its share of new flows; without it as it is, and 1 of a new one.
+        weight: Option<u32>,
+        /// Where the answer goes.
+        answer: Answer<Contributed>,
+    },
+    /// This node is to contribute a backend no more.
+    Withdraw {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// Where the answer goes.
+        answer: Answer<Contributed>,
+    },
     pub map: Option<ServiceMap>,
 }

@@ -8,7 +8,9 @@ use std::{
 
 use control::{
     desired::Entry,
-    service::{Algorithm, BackendLife, BackendState, Down, Forward, ServiceLife, ServiceState, Vip},
+    service::{
+        Algorithm, Backend, BackendLife, BackendState, Down, Forward, Service, ServiceLife, ServiceState, Vip,
+    },
 };
 use dataplane_common::{abi::FanRecord, fan::host_of};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,30 @@ pub struct Drained {
     pub state: BackendLife,
     /// Whether it was something else before.
     pub changed: bool,
+}
+
+/// What `backend add` and `backend remove` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contributed {
+    /// The service's name.
+    pub service: String,
+    /// `ADDR:PORT`
+    pub address: SocketAddr,
+    /// Its share of new flows; of one that was removed, the former.
+    pub weight: u32,
+    /// Whether it was something else before.
+    pub changed: bool,
+}
+
+/// A backend that this node contributes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnBackend {
+    /// The service's name.
+    pub service: String,
+    /// `ADDR:PORT`
+    pub address: SocketAddr,
+    /// Its share of new flows.
+    pub weight: u32,
 }
 
 /// What a reload did.
@@ -130,6 +156,29 @@ impl View {
         let Some(entry) = self.desired.get(name) else { return Ok(None) };
         let flows = self.flows(counts)?;
         Ok(Some(self.row(entry, Some(&flows))))
+    }
+
+    /// The backends that this node contributes, as JSON; `None` where there is no service of that name. As long as a node
+    /// is alone, these are all.
+    pub(super) fn own_backends(&self, service: Option<&str>) -> serde_json::Result<Option<Vec<u8>>> {
+        let entries: Vec<&Arc<Entry>> = match service {
+            None => self.desired.entries().collect(),
+            Some(name) => match self.desired.get(name) {
+                Some(entry) => vec![entry],
+                None => return Ok(None),
+            },
+        };
+        let of = |entry: &Arc<Entry>| {
+            let Service { name, backends, .. } = &entry.defined;
+            let own = |backend: &Backend| OwnBackend {
+                service: name.clone(),
+                address: backend.socket(),
+                weight: backend.weight,
+            };
+            backends.iter().map(own).collect::<Vec<_>>()
+        };
+        let rows: Vec<OwnBackend> = entries.into_iter().flat_map(of).collect();
+        serde_json::to_vec(&rows).map(Some)
     }
 
     fn flows(&self, counts: &Counts) -> bpf::Result<Arc<Flows>> {

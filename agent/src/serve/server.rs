@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::SocketAddr,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -31,8 +32,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View, counts::Counts,
-    events::READERS, paths,
+    Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
+    counts::Counts, events::READERS, paths,
 };
 use crate::{
     kernel::bpf,
@@ -155,6 +156,9 @@ fn router(app: App) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(app)
+        .route(paths::BACKENDS, get(all_backends))
+        .route(paths::OWN_BACKENDS, get(own_backends))
+        .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
 }
 
 /// Each part is made when the former one is on its way, and not on the thread that serves: other answers come between.
@@ -230,12 +234,61 @@ async fn set_drained(
     Path((service, backend)): Path<(String, String)>,
     drain: bool,
 ) -> Result<Json<Drained>, Refusal> {
-    let backend = backend.parse().map_err(|_other| {
-        let message =
-            format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(&backend));
-        Refusal::invalid(vec![Problem::general(message)])
-    })?;
+    let backend = socket(&backend)?;
     app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
+}
+
+fn socket(text: &str) -> Result<SocketAddr, Refusal> {
+    text.parse().map_err(|_other| {
+        let message = format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(text));
+        Refusal::invalid(vec![Problem::general(message)])
+    })
+}
+
+async fn all_backends(State(app): State<App>) -> Result<Response, Refusal> {
+    backends(&app, None).await
+}
+
+async fn own_backends(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    backends(&app, Some(name)).await
+}
+
+async fn backends(app: &App, service: Option<String>) -> Result<Response, Refusal> {
+    let view = app.view.borrow().clone();
+    let sought = service.clone();
+    let rows = tokio::task::spawn_blocking(move || view.own_backends(sought.as_deref())).await;
+    let rows = rows.map_err(|error| Refusal::failed(error.to_string()))?;
+    match rows.map_err(|error| Refusal::failed(error.to_string()))? {
+        Some(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
+        None => Err(Refusal::not_found(ChangeError::NoService(service.unwrap_or_default()).to_string())),
+    }
+}
+
+async fn offer(
+    State(app): State<App>,
+    Path((service, backend)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<Contributed>, Refusal> {
+    let backend = socket(&backend)?;
+    let weight = match uri.query() {
+        None => None,
+        Some(query) => {
+            Some(query.strip_prefix("weight=").and_then(|text| text.parse().ok()).ok_or_else(|| {
+                let message =
+                    format!("{} is no weight; write weight=N, N from 0 to {}", quoted(query), u32::MAX);
+                Refusal::invalid(vec![Problem::general(message)])
+            })?)
+        }
+    };
+    app.ask(|answer| Request::Offer { service, backend, weight, answer }).await.map(Json)
+}
+
+async fn withdraw(
+    State(app): State<App>,
+    Path((service, backend)): Path<(String, String)>,
+) -> Result<Json<Contributed>, Refusal> {
+    let backend = socket(&backend)?;
+    app.ask(|answer| Request::Withdraw { service, backend, answer }).await.map(Json)
 }
 
 async fn events(State(app): State<App>) -> Result<Response, Refusal> {

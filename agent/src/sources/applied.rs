@@ -25,7 +25,7 @@ const NAME: &str = "services";
 const ASIDE: &str = "services.damaged";
 /// What the first line begins with; the version of the lines follows.
 const MAGIC: &[u8] = b"fanlight services ";
-/// The latest version: it has named VIPs.
+/// The latest version: it has named VIPs, and contributed backends.
 const VERSION: u32 = 2;
 /// The version of a log that has nothing that came later.
 const FIRST: u32 = 1;
@@ -231,7 +231,7 @@ fn header(version: u32) -> Vec<u8> {
 fn version_of(changes: &[Change]) -> u32 {
     let is_later = |change: &Change| match change {
         Change::Set(service) => service.vip.name().is_some(),
-        Change::Since(..) => true,
+        Change::Since(..) | Change::Offer(..) | Change::Withdraw(..) => true,
         Change::Remove(_) | Change::Drain(..) | Change::Undrain(..) => false,
     };
     if changes.iter().any(is_later) { VERSION } else { FIRST }

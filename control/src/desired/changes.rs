@@ -1,22 +1,14 @@
-//! Changes of what was applied: whether they may be made, making them, and what takes them back.
+//! Changes of what was applied: making them, and what takes them back.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
-use dataplane_common::abi::MAX_SERVICES;
 use serde::{Deserialize, Serialize};
 
-use super::{Desired, Dirty, Inputs, Name, SourceId, Statement, clash::NO_RANGE};
-use crate::{
-    model::quoted,
-    service::{Backend, Declared, Vip, VipSpec},
-};
+use super::{Dirty, Inputs, Name, SourceId, Statement};
+use crate::service::{Backend, Declared};
 
 /// The source that these change.
-const OWN: SourceId = SourceId::Applied;
+pub(super) const OWN: SourceId = SourceId::Applied;
 
 /// A change that is kept over restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +20,10 @@ pub enum Change {
     Since(String, u64),
     /// An applied service goes.
     Remove(String),
+    /// A backend is contributed to a service, in place of a former one of its address and port.
+    Offer(String, Backend),
+    /// It is contributed no more.
+    Withdraw(String, SocketAddr),
     /// A backend takes no new flows.
     Drain(String, SocketAddr),
     /// It does again.
@@ -39,163 +35,14 @@ impl Change {
     pub fn name(&self) -> &str {
         match self {
             Self::Set(service) => &service.name,
-            Self::Remove(name) | Self::Since(name, _) | Self::Drain(name, _) | Self::Undrain(name, _) => name,
+            Self::Remove(name)
+            | Self::Since(name, _)
+            | Self::Offer(name, _)
+            | Self::Withdraw(name, _)
+            | Self::Drain(name, _)
+            | Self::Undrain(name, _) => name,
         }
     }
-}
-
-/// Why a change can't be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// No service has the name.
-    #[error("no service {}; see 'fanlight service list'", quoted(.0))]
-    NoService(String),
-    /// The service has no such backend.
-    #[error("service {service} has no backend {backend}; it has {}", list(.has))]
-    NoBackend {
-        /// The service.
-        service: String,
-        /// What was asked for.
-        backend: SocketAddr,
-        /// What there is.
-        has: Vec<SocketAddr>,
-    },
-    /// An earlier source defines it.
-    #[error("service {name} is of {label}; change it there")]
-    OfSource {
-        /// The service.
-        name: String,
-        /// Where the source's services are changed.
-        label: String,
-    },
-    /// Another service has the VIP.
-    #[error("{vip} is the VIP of service {other}{}; give each its own", of(label.as_deref()))]
-    VipTaken {
-        /// The VIP.
-        vip: Vip,
-        /// The service that has it.
-        other: String,
-        /// Where that is changed, when it was not applied.
-        label: Option<String>,
-    },
-    /// Its VIP has a name, and names have no addresses here.
-    #[error("{0}: {NO_RANGE}")]
-    NoRange(VipSpec),
-    /// The VIP's address is that of a name.
-    #[error("{} is the address of VIP name {}; give the service another VIP", .vip.address, quoted(.name))]
-    Named {
-        /// The VIP.
-        vip: Vip,
-        /// The name that has its address.
-        name: String,
-    },
-    /// The table is full.
-    #[error("a node has at most {MAX_SERVICES} services; remove some")]
-    TooMany,
-}
-
-fn of(label: Option<&str>) -> String {
-    label.map_or_else(String::new, |label| format!(" of {label}"))
-}
-
-fn list(backends: &[SocketAddr]) -> String {
-    let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
-    if backends.is_empty() { "none".to_owned() } else { backends.join(", ") }
-}
-
-/// Which of these services, by place, differ from what is applied.
-///
-/// # Errors
-/// What stands in the way of applying them, by place.
-pub fn check(
-    inputs: &Inputs,
-    desired: &Desired,
-    services: &[&Declared],
-) -> Result<Vec<usize>, Vec<(usize, ChangeError)>> {
-    let named: HashSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
-    let mut problems = Vec::new();
-    for (place, service) in services.iter().enumerate() {
-        problems.extend(obstacle(inputs, desired, service, &named).map(|error| (place, error)));
-    }
-    let applied =
-        |service: &Declared| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
-    let new = services.iter().filter(|service| applied(service).is_none()).count();
-    if new > 0 && inputs.definitions() + new > MAX_SERVICES as usize {
-        problems.push((0, ChangeError::TooMany));
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let differs = |service: &Declared| applied(service).is_none_or(|applied| !applied.is_same_as(service));
-    Ok((0..services.len()).filter(|&place| differs(services[place])).collect())
-}
-
-fn obstacle(
-    inputs: &Inputs,
-    desired: &Desired,
-    service: &Declared,
-    named: &HashSet<&str>,
-) -> Option<ChangeError> {
-    if let Some(source) = inputs.defined_before(OWN, &service.name) {
-        let label = inputs.place(source, &service.name).to_owned();
-        return Some(ChangeError::OfSource { name: service.name.clone(), label });
-    }
-    if service.vip.at().is_none() && inputs.settings().vip_range.is_none() {
-        return Some(ChangeError::NoRange(service.vip.clone()));
-    }
-    let vip = inputs.resolve(&service.vip)?;
-    if let (VipSpec::At(vip), Some(name)) = (&service.vip, inputs.named_at(vip.address))
-        && desired.at(*vip).is_none()
-        && !inputs.services_named(name).all(|service| named.contains(&**service))
-    {
-        return Some(ChangeError::Named { vip: *vip, name: name.to_string() });
-    }
-    let entry = desired.at(vip)?;
-    let other = &entry.defined.name;
-    let label = (entry.origin < OWN).then(|| inputs.place(entry.origin, other).to_owned());
-    // Its own, or one that is replaced as well and was compared with this one.
-    if label.is_none() && named.contains(other.as_str()) {
-        return None;
-    }
-    Some(ChangeError::VipTaken { vip, other: other.clone(), label })
-}
-
-/// The change that removes an applied service.
-///
-/// # Errors
-/// It was not applied.
-pub fn remove(inputs: &Inputs, name: &str) -> Result<Change, ChangeError> {
-    if inputs.get(OWN, name).is_some_and(|own| own.definition.is_some()) {
-        return Ok(Change::Remove(name.to_owned()));
-    }
-    Err(match inputs.defined_before(OWN, name) {
-        Some(source) => {
-            ChangeError::OfSource { name: name.to_owned(), label: inputs.place(source, name).to_owned() }
-        }
-        None => ChangeError::NoService(name.to_owned()),
-    })
-}
-
-/// The change that drains a backend, or undrains it; `None` when it is so already.
-///
-/// # Errors
-/// There is no such service or backend.
-pub fn drain(
-    desired: &Desired,
-    name: &str,
-    backend: SocketAddr,
-    drain: bool,
-) -> Result<Option<Change>, ChangeError> {
-    let entry = desired.get(name).ok_or_else(|| ChangeError::NoService(name.to_owned()))?;
-    if !entry.defined.has(backend) {
-        let has = entry.defined.backends.iter().map(Backend::socket).collect();
-        return Err(ChangeError::NoBackend { service: name.to_owned(), backend, has });
-    }
-    if entry.drained.contains(&backend) == drain {
-        return Ok(None);
-    }
-    let change = if drain { Change::Drain } else { Change::Undrain };
-    Ok(Some(change(name.to_owned(), backend)))
 }
 
 /// Makes changes; gives those that take them back, and what they concern.
@@ -208,6 +55,11 @@ pub fn make(inputs: &mut Inputs, changes: &[Change]) -> (Vec<Change>, Dirty) {
         let name = Name::from(change.name());
         let mut statement = inputs.get(OWN, &name).map_or_else(Statement::default, |own| (**own).clone());
         note(&mut statement, change, inputs.defined_before(OWN, &name).is_some());
+        if let Change::Withdraw(_, backend) = change
+            && !inputs.has_other(OWN, &name, *backend)
+        {
+            statement.drained.remove(backend);
+        }
         match change {
             Change::Set(service) if service.vip.name().is_some() && statement.age == 0 => {
                 statement.age = inputs.next_age();
@@ -243,6 +95,16 @@ fn note(statement: &mut Statement, change: &Change, is_defined_elsewhere: bool) 
             let drained = if is_defined_elsewhere { drained } else { BTreeSet::new() };
             *statement = Statement { drained, ..Statement::default() };
         }
+        Change::Offer(_, backend) => {
+            match statement.backends.iter_mut().find(|own| own.socket() == backend.socket()) {
+                Some(own) => *own = *backend,
+                None => statement.backends.push(*backend),
+            }
+            if statement.definition.is_none() {
+                statement.backends.sort_unstable();
+            }
+        }
+        Change::Withdraw(_, backend) => statement.backends.retain(|own| own.socket() != *backend),
         Change::Drain(_, backend) => {
             statement.drained.insert(*backend);
         }
@@ -255,12 +117,15 @@ fn note(statement: &mut Statement, change: &Change, is_defined_elsewhere: bool) 
 /// The changes that lead from one statement to another.
 fn way(name: &str, from: Option<&Statement>, to: Option<&Statement>) -> Vec<Change> {
     let service = |own: Option<&Statement>| own.and_then(|own| own.service(name));
-    let mut changes = Vec::new();
-    match (service(from), service(to)) {
-        (former, Some(to)) if former.as_ref() != Some(&to) => changes.push(Change::Set(to)),
-        (Some(_), None) => changes.push(Change::Remove(name.to_owned())),
-        _ => {}
-    }
+    let mut changes = match (service(from), service(to)) {
+        (former, Some(to)) if former.as_ref() != Some(&to) => vec![Change::Set(to)],
+        (Some(_), Some(_)) => Vec::new(),
+        (Some(_), None) => {
+            let removed = Change::Remove(name.to_owned());
+            std::iter::once(removed).chain(contributions(name, &[], backends(to))).collect()
+        }
+        (None, _) => contributions(name, backends(from), backends(to)).collect(),
+    };
     changes.extend(to.filter(|to| from.is_none_or(|from| from.age != to.age)).and_then(|to| since(name, to)));
     let marks = |own: Option<&Statement>| own.map(|own| own.drained.clone()).unwrap_or_default();
     let (was, is) = (marks(from), marks(to));
@@ -269,6 +134,18 @@ fn way(name: &str, from: Option<&Statement>, to: Option<&Statement>) -> Vec<Chan
     let lost = if changes.is_empty() { &is - &was } else { is };
     changes.extend(lost.into_iter().map(|backend| Change::Drain(name.to_owned(), backend)));
     changes
+}
+
+fn backends(own: Option<&Statement>) -> &[Backend] {
+    own.map(|own| own.backends.as_slice()).unwrap_or_default()
+}
+
+/// The changes that lead from some contributed backends to others.
+fn contributions<'b>(name: &str, from: &'b [Backend], to: &'b [Backend]) -> impl Iterator<Item = Change> {
+    let is_gone = |own: &&Backend| to.iter().all(|other| other.socket() != own.socket());
+    let gone = from.iter().filter(is_gone).map(|own| Change::Withdraw(name.to_owned(), own.socket()));
+    let offered = to.iter().filter(|own| !from.contains(own)).map(|own| Change::Offer(name.to_owned(), *own));
+    gone.chain(offered)
 }
 
 /// Since when a service's VIP has its name.
@@ -290,13 +167,21 @@ pub fn all_changes<'s>(
     services.chain(marks).collect()
 }
 
-/// The changes that take marks away whose backends are no more.
-pub fn stale_marks(inputs: &Inputs) -> Vec<Change> {
-    let is_stale = |name: &str, backend| {
-        !inputs.sources().filter_map(|source| inputs.get(source, name)).any(|own| own.has(backend))
-    };
-    let marks =
-        inputs.services(OWN).flat_map(|(name, own)| own.drained.iter().map(move |&mark| (name, mark)));
-    let stale = marks.filter(|&(name, backend)| is_stale(name, backend));
-    stale.map(|(name, backend)| Change::Undrain(name.to_string(), backend)).collect()
+/// The changes that take away what is about nothing any more: marks whose backends are no more, and contributions to
+/// services that nobody defines.
+pub fn stale(inputs: &Inputs) -> Vec<Change> {
+    let defines = |source, name: &str| inputs.get(source, name).is_some_and(|own| own.definition.is_some());
+    let is_defined = |name: &str| inputs.sources().any(|source| defines(source, name));
+    let mut changes = Vec::new();
+    for (name, own) in inputs.services(OWN) {
+        let is_over = !own.backends.is_empty() && !is_defined(name);
+        if is_over {
+            changes.extend(contributions(name, &own.backends, &[]));
+        }
+        let is_stale =
+            |mark: &&SocketAddr| !((own.has(**mark) && !is_over) || inputs.has_other(OWN, name, **mark));
+        changes
+            .extend(own.drained.iter().filter(is_stale).map(|&mark| Change::Undrain(name.to_string(), mark)));
+    }
+    changes
 }

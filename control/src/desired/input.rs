@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{Desired, Dirty, Name, Reserved, index::Index};
+use super::{Desired, Dirty, Entry, Name, Reserved, index::Index};
 use crate::{
     model::{FanSpec, HostFilters, Origin, PortRange, UplinkHook},
     service::{Algorithm, Backend, Declared, Down, Service, Vip, VipSpec},
@@ -328,6 +328,26 @@ impl Inputs {
     pub fn defined_before(&self, source: SourceId, name: &str) -> Option<SourceId> {
         let defines = |source: &SourceId| self.get(*source, name).is_some_and(|own| own.definition.is_some());
         self.sources().take_while(|other| *other < source).find(defines)
+    }
+
+    /// Whether another source than this one names a backend of a service.
+    pub(super) fn has_other(&self, source: SourceId, name: &str, backend: SocketAddr) -> bool {
+        let mut others = self.sources().filter(|other| *other != source);
+        others.any(|other| self.get(other, name).is_some_and(|own| own.has(backend)))
+    }
+
+    /// The source before `source` that contributes a backend to a service which is followed, and what it says of it.
+    pub(super) fn contributed_before(
+        &self,
+        source: SourceId,
+        entry: &Entry,
+        backend: SocketAddr,
+    ) -> Option<(SourceId, Backend)> {
+        let counts = |other: SourceId, own: &Statement| other == entry.origin || own.definition.is_none();
+        self.sources().take_while(|other| *other < source).find_map(|other| {
+            let own = self.get(other, &entry.defined.name).filter(|own| counts(other, own))?;
+            Some((other, *own.backends.iter().find(|own| own.socket() == backend)?))
+        })
     }
 
     /// How many definitions there are, hidden ones too.

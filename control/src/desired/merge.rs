@@ -111,19 +111,17 @@ fn touched(inputs: &Inputs, former: &Desired, names: &BTreeSet<Name>) -> BTreeSe
         if touched.contains(&name) {
             continue;
         }
-        let was = former.get(&name).map(|entry| (entry.defined.vip, &entry.defined.backends));
-        let is = inputs.sources().filter_map(|source| inputs.get(source, &name));
-        let is = is.filter_map(|own| {
-            let definition = own.definition.as_ref()?;
-            Some((inputs.resolve(&definition.vip)?, &own.backends))
-        });
-        for (vip, backends) in was.into_iter().chain(is) {
-            let index = &inputs.index;
-            let beside = index.with_vip(vip).chain(index.with_backend(vip.address));
-            let beside =
-                beside.chain(backends.iter().flat_map(|backend| index.with_vip_address(backend.address)));
-            open.extend(beside.map(|(_, name)| name).filter(|name| !touched.contains(*name)).cloned());
-        }
+        let was = former.get(&name).map(|entry| &entry.defined);
+        let is = || inputs.sources().filter_map(|source| inputs.get(source, &name));
+        let vips = is().filter_map(|own| inputs.resolve(&own.definition.as_ref()?.vip));
+        // What others contribute counts, too.
+        let backends =
+            was.into_iter().flat_map(|was| &was.backends).chain(is().flat_map(|own| &own.backends));
+        let index = &inputs.index;
+        let vips = was.into_iter().map(|was| was.vip).chain(vips);
+        let beside_vips = vips.flat_map(|vip| index.with_vip(vip).chain(index.with_backend(vip.address)));
+        let beside = beside_vips.chain(backends.flat_map(|backend| index.with_vip_address(backend.address)));
+        open.extend(beside.map(|(_, name)| name).filter(|name| !touched.contains(*name)).cloned());
         touched.insert(name);
     }
     touched

@@ -25,6 +25,7 @@ mod index;
 mod input;
 mod merge;
 mod named;
+mod requests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +36,13 @@ use std::{
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use self::{
-    changes::{Change, ChangeError, all_changes, check, drain, make, remove, stale_marks},
+    changes::{Change, all_changes, make, stale},
     clash::NO_RANGE,
     entry::Entry,
     input::{Definition, Input, Inputs, Settings, SourceId, Statement},
     merge::desired,
     named::Reserved,
+    requests::{ChangeError, check, drain, offer, remove, withdraw},
 };
 use crate::service::{Down, Vip};
 

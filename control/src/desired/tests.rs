@@ -105,7 +105,7 @@ impl Node {
     }
 
     fn prune(&mut self) {
-        let stale = stale_marks(&self.inputs);
+        let stale = stale(&self.inputs);
         self.make(&stale);
     }
 
@@ -210,6 +210,79 @@ fn an_applied_service_that_contradicts_the_files_addresses_waits_until_one_of_th
     assert_eq!(node.names(), ["web"]);
     node.set_file(&[]);
     assert_eq!((node.clashes().len(), node.desired.len()), (0, 2));
+}
+
+/// Contributes a backend; its weight then, and whether that is a change.
+fn offered(node: &mut Node, name: &str, last: u8, weight: Option<u32>) -> Result<(u32, bool), String> {
+    let (change, backend) =
+        offer(&node.inputs, &node.desired, name, socket(last), weight).map_err(|error| error.to_string())?;
+    let is_other = change.is_some();
+    node.make(&change.into_iter().collect::<Vec<_>>());
+    Ok((backend.weight, is_other))
+}
+
+fn withdrawn(node: &mut Node, name: &str, last: u8) -> Result<(), String> {
+    let (change, _) =
+        withdraw(&node.inputs, &node.desired, name, socket(last)).map_err(|error| error.to_string())?;
+    node.make(&[change]);
+    Ok(())
+}
+
+#[test]
+fn a_backend_is_contributed_beside_a_definition_wherever_that_is() {
+    let mut node = Node::new(&[service("web", 1, &[2])], &[service("db", 2, &[3])]);
+    assert_eq!(offered(&mut node, "web", 4, None), Ok((1, true)));
+    assert_eq!(offered(&mut node, "web", 4, None), Ok((1, false)));
+    assert_eq!(offered(&mut node, "web", 4, Some(5)), Ok((5, true)));
+    assert_eq!(offered(&mut node, "web", 4, None), Ok((5, false)), "without a weight it is as it is");
+    assert_eq!(
+        (offered(&mut node, "web", 2, None), offered(&mut node, "web", 2, Some(1))),
+        (Ok((1, false)), Ok((1, false)))
+    );
+    let of_file = format!("backend 250.0.28.2:80 of service web is of {FILE}; change it there");
+    assert_eq!(offered(&mut node, "web", 2, Some(3)), Err(of_file.clone()));
+    assert_eq!(offered(&mut node, "db", 5, Some(7)), Ok((7, true)));
+    assert_eq!((node.weights("web"), node.weights("db")), (vec![1, 5], vec![1, 7]));
+    let unknown = "no service 'api'; see 'fanlight service list'".to_owned();
+    assert_eq!(offered(&mut node, "api", 5, None), Err(unknown.clone()));
+    let vip = offer(&node.inputs, &node.desired, "db", "10.96.0.1:80".parse().unwrap(), None).unwrap_err();
+    assert_eq!(vip.to_string(), "10.96.0.1 is the VIP of service web; name its backends");
+
+    assert_eq!(withdrawn(&mut node, "web", 2), Err(of_file));
+    assert_eq!(withdrawn(&mut node, "api", 2), Err(unknown));
+    node.drain("web", 4);
+    assert_eq!((withdrawn(&mut node, "web", 4), withdrawn(&mut node, "db", 3)), (Ok(()), Ok(())));
+    assert_eq!((node.weights("web"), node.weights("db")), (vec![1], vec![7]));
+    let none = "service web has no backend 250.0.28.4:80; it has 250.0.28.2:80".to_owned();
+    assert_eq!(withdrawn(&mut node, "web", 4), Err(none));
+    assert_eq!(offered(&mut node, "web", 4, None), Ok((1, true)));
+    assert_eq!(node.weights("web"), [1, 1], "its mark went with it");
+}
+
+#[test]
+fn what_is_contributed_outlives_changes_of_the_file_and_ends_with_the_service() {
+    let mut node = Node::new(&[service("web", 1, &[2])], &[]);
+    offered(&mut node, "web", 4, Some(3)).unwrap();
+    node.set_file(&[service("web", 2, &[2, 3])]);
+    node.prune();
+    assert_eq!(node.weights("web"), [1, 1, 3]);
+    // In the file, too, it is one backend, of the file's weight.
+    node.set_file(&[service("web", 2, &[4])]);
+    assert_eq!(node.weights("web"), [1]);
+    node.set_file(&[]);
+    node.prune();
+    node.set_file(&[service("web", 2, &[2])]);
+    assert_eq!((node.weights("web"), all_changes(node.applied())), (vec![1], vec![]));
+    // What is applied replaces what this node contributed; a hidden definition hides what comes with it.
+    let mut node = Node::new(&[], &[service("web", 1, &[2])]);
+    offered(&mut node, "web", 4, None).unwrap();
+    node.make(&[set(&service("web", 1, &[5]))]);
+    assert_eq!(node.desired.get("web").unwrap().defined, service("web", 1, &[5]));
+    node.set_file(&[service("web", 1, &[])]);
+    let hidden = format!(
+        "service web is of {FILE}, which hides the applied one; remove that by 'fanlight service remove web'"
+    );
+    assert_eq!(offered(&mut node, "web", 6, None), Err(hidden));
 }
 
 #[test]
@@ -495,6 +568,10 @@ fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         any_declared().prop_map(Change::Set),
         name().prop_map(|name| Change::Remove(name.to_owned())),
+        (name(), 1..4_u8, 1..3_u32).prop_map(|(name, last, weight)| {
+            Change::Offer(name.to_owned(), Backend { address: socket(last).ip(), port: 80, weight })
+        }),
+        (name(), 1..4_u8).prop_map(|(name, last)| Change::Withdraw(name.to_owned(), socket(last))),
         (name(), 1..4_u8).prop_map(|(name, last)| Change::Drain(name.to_owned(), socket(last))),
         (name(), 1..4_u8).prop_map(|(name, last)| Change::Undrain(name.to_owned(), socket(last))),
     ]

@@ -316,12 +316,18 @@ fn parse_backend(text: &str, vip_port: Option<u16>) -> Result<SocketAddr, String
     let address = text.parse::<SocketAddr>().map_err(|_other| {
         format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(text))
     })?;
-    if address.is_ipv6() {
-        return Err(format!("{}: IPv6 is not supported by this version; give an IPv4 address", quoted(text)));
-    }
-    if let IpAddr::V4(host) = address.ip()
-        && let Some(why) = unusable(host)
-    {
+    check_backend(address, vip_port).map(|()| address)
+}
+
+/// Whether an address can be a backend of a service whose VIP has a port, where that is known.
+///
+/// # Errors
+/// It can't, and why.
+pub fn check_backend(address: SocketAddr, vip_port: Option<u16>) -> Result<(), String> {
+    let IpAddr::V4(host) = address.ip() else {
+        return Err(format!("'{address}': IPv6 is not supported by this version; give an IPv4 address"));
+    };
+    if let Some(why) = unusable(host) {
         return Err(format!("{host} is {why}; give an address of the backend that other hosts reach"));
     }
     match vip_port.map(|port| (port, address.port())) {
@@ -332,7 +338,7 @@ fn parse_backend(text: &str, vip_port: Option<u16>) -> Result<SocketAddr, String
         Some((port @ 1.., 0)) => {
             Err(format!("port 0 is for VIPs of any port; name the one that serves port {port}"))
         }
-        _ => Ok(address),
+        _ => Ok(()),
     }
 }
 
