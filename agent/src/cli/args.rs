@@ -43,6 +43,9 @@ pub(super) enum Command {
     /// Apply, show, drain and remove services on the running agent
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Show the members of the cluster, and forget those that are no more
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -233,6 +236,22 @@ pub(super) struct ServiceBackendArgs {
     /// The backend, ADDRESS:PORT as the service lists it
     #[arg(value_parser = parse_backend)]
     pub(super) backend: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// List the members with their state; without a cluster this node alone
+    List,
+    /// Show one of them
+    Show(NodeNameArgs),
+    /// Forget a member that is dead or has left, with the key kept for its name
+    Forget(NodeNameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodeNameArgs {
+    /// The member's name
+    pub(super) name: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -74,7 +74,7 @@ fn the_page_of_commands_has_every_command_with_its_operands_and_options() {
 #[test]
 fn the_page_of_the_api_has_every_path() {
     let page = page("docs/api.md");
-    for path in [paths::SERVICES, paths::SERVICE, paths::DRAINED, paths::EVENTS] {
+    for path in [paths::SERVICES, paths::SERVICE, paths::DRAINED, paths::NODES, paths::NODE, paths::EVENTS] {
         let path = path.replace("{name}", "NAME").replace("{backend}", "BACKEND");
         assert!(page.contains(&path), "docs/api.md does not name {path}");
     }

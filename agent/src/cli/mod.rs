@@ -10,6 +10,7 @@ mod fan;
 mod flow;
 mod generate;
 mod monitor;
+mod node;
 mod output;
 mod reload;
 mod replay;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => fan::down(&args, &mut output),
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
+        Command::Node(command) => node::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),

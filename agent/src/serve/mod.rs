@@ -7,6 +7,7 @@
 mod client;
 mod counts;
 mod events;
+mod nodes;
 mod refusal;
 mod rows;
 mod server;
@@ -22,6 +23,7 @@ pub use self::{
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
+    nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Drained, Reloaded, ServiceRow},
     server::{App, Server},
@@ -39,6 +41,10 @@ pub mod paths {
     pub const SERVICE: &str = "/v1/services/{name}";
     /// A backend is drained with PUT, and undrained with DELETE.
     pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
+    /// Members of the cluster; without one this node alone.
+    pub const NODES: &str = "/v1/nodes";
+    /// One of them; with DELETE one that is no more is forgotten.
+    pub const NODE: &str = "/v1/nodes/{name}";
     /// With POST the configuration is read again.
     pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.

@@ -32,9 +32,10 @@ use tokio::{
 
 use super::{
     Answer, Applied, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View, counts::Counts,
-    events::READERS, paths,
+    events::READERS, nodes, paths,
 };
 use crate::{
+    cluster::Reader,
     kernel::bpf,
     sources::config::{Problem, format::Format, service::parse},
 };
@@ -67,6 +68,10 @@ pub struct App {
     pub events: Events,
     /// What readers know of flows.
     pub counts: Counts,
+    /// The cluster, once this node takes part in one.
+    pub cluster: watch::Receiver<Option<Reader>>,
+    /// When the agent started.
+    pub started: Instant,
 }
 
 /// The running server. It ends with the value and its socket with it, after what it was asked is answered.
@@ -150,6 +155,8 @@ fn router(app: App) -> Router {
         .route(paths::SERVICES, get(services).post(apply))
         .route(paths::SERVICE, get(service).delete(remove))
         .route(paths::DRAINED, put(drain).delete(undrain))
+        .route(paths::NODES, get(nodes::list))
+        .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .fallback(unknown)
