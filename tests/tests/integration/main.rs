@@ -3,6 +3,7 @@
 //! `//@ guest: 6.1` above a test has it run on that kernel too: `xtask/src/guests.rs`.
 
 mod addresses;
+mod cluster;
 mod datapath;
 mod engines;
 mod explain;
