@@ -4,6 +4,7 @@
 //! operations, which [`node`] makes. Only [`kernel`] talks to the kernel.
 
 pub mod cli;
+pub mod cluster;
 pub mod inspect;
 pub mod kernel;
 pub mod node;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 7] = [
+const AGENT: [(&str, &[&str]); 8] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
     ("node", &["kernel"]),
-    ("serve", &["kernel", "sources"]),
+    ("cluster", &["kernel", "sources"]),
+    ("serve", &["cluster", "kernel", "sources"]),
     ("inspect", &["kernel", "node", "serve"]),
-    ("run", &["inspect", "kernel", "node", "serve", "sources"]),
+    ("run", &["cluster", "inspect", "kernel", "node", "serve", "sources"]),
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
@@ -25,7 +26,7 @@ const CONTROL: [(&str, &[&str]); 7] = [
     ("reconcile", &["model", "observed", "service"]),
 ];
 /// Rooms whose own modules have no circles either.
-const INSIDE: [&str; 4] = ["node", "inspect", "sources", "run"];
+const INSIDE: [&str; 5] = ["cluster", "node", "inspect", "sources", "run"];
 /// The same in `control`.
 const INSIDE_CLUSTER: [&str; 3] = ["log", "records", "rotation"];
 

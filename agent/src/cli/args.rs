@@ -46,6 +46,9 @@ pub(super) enum Command {
     /// Add, remove and list the backends that this node contributes
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Show the members of the cluster, and forget those that are no more
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -270,6 +273,22 @@ pub(super) struct BackendAddArgs {
 pub(super) struct BackendListArgs {
     /// Only this service's
     pub(super) service: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// List the members with their state; without a cluster this node alone
+    List,
+    /// Show one of them
+    Show(NodeNameArgs),
+    /// Forget a member that is dead or has left, with the key kept for its name
+    Forget(NodeNameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodeNameArgs {
+    /// The member's name
+    pub(super) name: String,
 }
 
 #[derive(Debug, Subcommand)]

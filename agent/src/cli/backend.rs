@@ -8,7 +8,8 @@ use super::{
     args::{BackendAddArgs, BackendArgs, BackendCommand, BackendListArgs},
     failure::Failure,
     output::Output,
-    service::{ask, encode, path_of},
+    runtime::encode,
+    service::{ask, path_of},
 };
 use crate::serve::{Contributed, OwnBackend, paths};
 

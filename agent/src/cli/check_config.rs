@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{args::CheckConfigArgs, failure::Failure, output::Output};
 use crate::{
+    inspect::status::host_name,
     kernel::reserved_ports,
     sources::{
         config::{self, FANS_FILE, SourceSpec},
@@ -29,6 +30,9 @@ pub(super) fn run(args: &CheckConfigArgs, output: &mut Output<'_>) -> Result<Exi
 
 fn check(file: &Path, fans: &Path, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let sources = config::load(file, fans)?;
+    if let Ok(host) = host_name() {
+        sources.check_name(file, &host)?;
+    }
     // On a host without such a setting the agent shows the mistakes.
     if let Ok((first, last)) = reserved_ports::local() {
         sources.check_beside(file, PortRange(first, last))?;

@@ -37,3 +37,24 @@ pub(super) async fn service(name: &str) -> anyhow::Result<ServiceState> {
     let found = services().await?.into_iter().find(|service| service.name == name);
     found.ok_or_else(|| anyhow!("no service {}; 'fanlight service list' lists them", quoted(name)))
 }
+
+/// A part of a path: whatever could mean something else there is written by its number (RFC 3986).
+pub(super) fn encode(part: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    let encoded = part.bytes().map(|byte| match byte {
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    // Two dots alone would name the folder above.
+    if part.bytes().all(|byte| byte == b'.') { part.replace('.', "%2E") } else { encoded.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_part_of_the_path_whatever_it_is() {
+        assert_eq!(["web-1.a", "a/b c", "..", "ü"].map(encode), ["web-1.a", "a%2Fb%20c", "%2E%2E", "%C3%BC"]);
+    }
+}

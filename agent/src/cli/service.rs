@@ -102,25 +102,14 @@ fn drain(
     args: &ServiceBackendArgs,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
-    let path = format!("{}/drained/{}", path_of(&args.name), encode(&args.backend.to_string()));
+    let path = format!("{}/drained/{}", path_of(&args.name), runtime::encode(&args.backend.to_string()));
     let drained: Drained = ask(command, method, &path, None)?;
     Ok(output.print(&drained, print_drained)?)
 }
 
 /// The path of a service.
 pub(super) fn path_of(name: &str) -> String {
-    format!("{}/{}", paths::SERVICES, encode(name))
-}
-
-/// A part of a path: whatever could mean something else there is written by its number (RFC 3986).
-pub(super) fn encode(part: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
-    let encoded = part.bytes().map(|byte| match byte {
-        byte if plain(byte) => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    });
-    // Two dots alone would name the folder above.
-    if part.bytes().all(|byte| byte == b'.') { part.replace('.', "%2E") } else { encoded.collect() }
+    format!("{}/{}", paths::SERVICES, runtime::encode(name))
 }
 
 fn print_applied(applied: &Applied, output: &mut Output<'_>) -> io::Result<()> {
@@ -283,10 +272,5 @@ mod tests {
         assert_eq!(json["backends"][0], backend);
         let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["affinity", "algorithm", "backends", "forward", "name", "state", "vip"]);
-    }
-
-    #[test]
-    fn a_name_is_one_part_of_the_path_whatever_it_is() {
-        assert_eq!(["web-1.a", "a/b c", "..", "ü"].map(encode), ["web-1.a", "a%2Fb%20c", "%2E%2E", "%C3%BC"]);
     }
 }

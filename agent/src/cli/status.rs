@@ -13,7 +13,7 @@ use super::{
     service::{state, usable},
 };
 use crate::{
-    inspect::status::{self, FlowsState, Life, Status},
+    inspect::status::{self, ClusterState, FlowsState, Life, Status},
     node::fan::{Node, UplinkWay},
     sources::config::{self, CONFIG_FILE, FANS_FILE},
 };
@@ -63,6 +63,9 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     if let Some(flows) = flows(&status.flows) {
         writeln!(output.writer, "flows     {flows}")?;
     }
+    if let Some(cluster) = &status.cluster {
+        writeln!(output.writer, "cluster   {}", cluster_words(cluster))?;
+    }
     if status.degraded.is_empty() {
         writeln!(output.writer, "degraded  no")?;
     }
@@ -78,6 +81,15 @@ fn screen(status: &Status, output: &mut Output<'_>) -> io::Result<()> {
     let outcomes =
         status.outcomes.seen().map(|(outcome, packets)| [outcome.name().to_owned(), packets.to_string()]);
     section(output, ["OUTCOME", "PACKETS"], outcomes.collect())
+}
+
+/// How many members are alive, and what the others are.
+fn cluster_words(ClusterState { name, members }: &ClusterState) -> String {
+    let all: usize = members.values().sum();
+    let alive = members.get("alive").copied().unwrap_or_default();
+    let others = members.iter().filter(|(state, _)| *state != "alive");
+    let others: String = others.map(|(state, count)| format!(", {count} {state}")).collect();
+    format!("{name}: {alive} of {all} members alive{others}")
 }
 
 /// Where an uplink's packets are judged, and why there.
@@ -211,6 +223,10 @@ mod tests {
                 unconfirmed: Some(131_000),
                 unconfirmed_evicted: Some(70_000),
             },
+            cluster: Some(ClusterState {
+                name: "prod".to_owned(),
+                members: [("alive".to_owned(), 2), ("dead".to_owned(), 1)].into(),
+            }),
             degraded: vec!["renumbered".to_owned()],
         }
     }
@@ -231,6 +247,7 @@ mod tests {
              hook      eth0: xdp (native), then tc; xdp is asked for\n\
              memory    3.0 MiB of maps\n\
              flows     12 of 131072 entries, 4 of 32768 of datagrams, 131000 of 131072 not established (about 70000 evicted)\n\
+             cluster   prod: 2 of 3 members alive, 1 dead\n\
              degraded  renumbered\n\
              \n\
              BRIDGE  OVERLAY  UNDERLAY  GATEWAY  MTU  STATE  FLAGS\n\
@@ -275,6 +292,7 @@ mod tests {
                     "datagrams_capacity": 32_768, "datagrams": 4, "datagrams_evicted": 0,
                     "unconfirmed_capacity": 131_072, "unconfirmed": 131_000, "unconfirmed_evicted": 70_000,
                 },
+                "cluster": {"name": "prod", "members": {"alive": 2, "dead": 1}},
                 "degraded": ["renumbered"],
             })
         );

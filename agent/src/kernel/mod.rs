@@ -19,6 +19,7 @@ pub mod nft;
 pub mod nft_expressions;
 pub mod nft_rules;
 pub mod nft_watch;
+pub mod own_address;
 pub mod replace;
 pub mod reserved_ports;
 pub mod reset;

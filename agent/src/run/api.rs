@@ -3,12 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    cluster::Reader,
     kernel::tasks::Faults,
     node::writer::Applied,
     serve::{App, Counts, Events, Request, Server, Socket, View},
@@ -26,8 +28,14 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(requests: mpsc::Sender<Request>, view: watch::Receiver<View>, faults: Faults) -> Self {
-        let app = App { requests, view, events: Events::default(), counts: Counts::default() };
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        view: watch::Receiver<View>,
+        cluster: watch::Receiver<Option<Reader>>,
+        faults: Faults,
+    ) -> Self {
+        let (events, counts) = (Events::default(), Counts::default());
+        let app = App { requests, view, cluster, events, counts, started: Instant::now() };
         Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
     }
 

@@ -15,6 +15,7 @@ use super::{
     Options,
     api::{Api, view_of},
     changes::{Changes, Next},
+    cluster::Clustered,
     files::name,
     log::Log,
     monitor::Monitor,
@@ -62,6 +63,7 @@ pub(super) struct Agent {
     sources: Vec<Running>,
     news: mpsc::Receiver<(Number, News)>,
     changes: Changes,
+    cluster: Clustered,
     applied: watch::Receiver<Applied>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
@@ -90,6 +92,7 @@ enum Wake {
     Request(Request),
     Shadowed(Vec<String>),
     News(Number, News),
+    Cluster,
     Check,
     /// Systemd has read something.
     Told,
@@ -120,8 +123,7 @@ impl Agent {
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
         let opened = door.open(&files.config.sources).context("sources")?;
-        let (listed, sources): (Vec<_>, Vec<_>) =
-            opened.into_iter().map(|Opened { listed, running }| (listed, running)).unzip();
+        let (listed, sources) = Opened::split(opened);
         let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
         let reserved = reserved::at_start();
         let mut state = State::default();
@@ -140,7 +142,8 @@ impl Agent {
         }
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
-        let mut api = Api::new(requests, view.subscribe(), faults.clone());
+        let cluster = Clustered::new(faults.clone());
+        let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
         api.move_to(&files.config.api.socket, None);
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
@@ -152,6 +155,7 @@ impl Agent {
             sources,
             news,
             changes: Changes::new(state, writer, log, door)?,
+            cluster,
             applied,
             absent,
             reserved,
@@ -206,6 +210,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
+                () = self.cluster.changed() => Wake::Cluster,
                 _ = checks.tick() => Wake::Check,
                 () = self.report.say_rest() => Wake::Told,
             };
@@ -224,6 +229,7 @@ impl Agent {
                     self.changes.hear(number, news);
                     self.is_pruning_due = true;
                 }
+                Wake::Cluster => self.cluster.tell(&mut self.report),
                 Wake::Check => self.check(),
                 Wake::Told => {}
             }
@@ -232,6 +238,7 @@ impl Agent {
     }
 
     async fn stop(mut self) -> Result<()> {
+        self.cluster.leave().await;
         let mut outcome = Ok(());
         if self.options.detach {
             let taken_down = timeout(TAKE_DOWN, self.changes.writer.take_down()).await;
@@ -259,16 +266,16 @@ impl Agent {
             self.reserved = reserved.clone();
             self.changes.set_reserved(reserved);
         }
+        self.cluster.follow(&applied.fans, &mut self.report);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 
     /// What nothing tells of.
     fn check(&mut self) {
-        let reasons = self.sole.hold();
-        self.report.set(Topic::Sole, reasons);
+        self.cluster.follow(&self.applied.borrow().fans, &mut self.report);
+        self.report.set(Topic::Sole, self.sole.hold());
         self.report.set(Topic::Tasks, self.faults.reasons());
-        let reasons = self.api.repair();
-        self.report.set(Topic::Api, reasons);
+        self.report.set(Topic::Api, self.api.repair());
         let busy =
             self.changes.writer.busy_since().filter(|since| since.elapsed().is_ok_and(|time| time > LONG));
         let reason = busy.map(|since| {
@@ -323,13 +330,12 @@ impl Agent {
 
     /// Follows files that were read, or nothing of them: what is wrong is told.
     fn reload(&mut self, loaded: Result<Loaded, Vec<String>>, answer: Answer<Reloaded>) {
-        let taken = loaded.and_then(|Loaded { sources, opened }| Ok((self.take_over(sources)?, opened)));
+        let taken = loaded.and_then(|Loaded { sources, opened }| Ok((self.take_over(*sources)?, opened)));
         match taken {
             Ok((reloaded, opened)) => {
                 let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
                 let files = Files { path, sources, node: Arc::clone(&self.node) };
-                let (listed, running): (Vec<_>, Vec<_>) =
-                    opened.into_iter().map(|Opened { listed, running }| (listed, running)).unzip();
+                let (listed, running) = Opened::split(opened);
                 self.sources = running;
                 self.changes.bring_files(files, listed, reloaded, answer);
                 self.sources.iter().for_each(Running::begin);
@@ -352,6 +358,7 @@ impl Agent {
         }
         let failed = |error: anyhow::Error| vec![format!("{error:#}")];
         let node = name(&files).map_err(failed)?;
+        self.cluster.check(&self.options.config, &files, &node)?;
         let server = self.api.prepare(&files.config.api.socket).map_err(failed)?;
         let changed = files != *self.files;
         let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
@@ -367,6 +374,7 @@ impl Agent {
         let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
         let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
         self.report.set(Topic::Config, reasons);
+        self.cluster.set_files(&files, &self.node);
         self.files = files;
         self.report_applied();
     }

@@ -15,6 +15,9 @@ use crate::{
 /// Reads the configuration.
 pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
     let sources = config::load(path, Path::new(FANS_FILE))?;
+    if let Ok(host) = host_name() {
+        sources.check_name(path, &host)?;
+    }
     // Where the range can't be read, the ports are not reserved either, and that is reported.
     if let Ok((first, last)) = reserved_ports::local() {
         sources.check_beside(path, PortRange(first, last))?;
@@ -28,7 +31,7 @@ pub(super) fn load_all(path: &Path, door: &Door) -> Result<Loaded, Vec<String>> 
     let opened = door.open(&sources.config.sources);
     let opened =
         opened.map_err(|error| vec![format!("sources: {error}; see whether the host is out of threads")])?;
-    Ok(Loaded { sources, opened })
+    Ok(Loaded { sources: Box::new(sources), opened })
 }
 
 /// The node's name.

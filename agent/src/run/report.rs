@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::notices::Notices;
 use crate::{
-    inspect::status::{AgentRecord, seconds},
+    inspect::status::{AgentRecord, ClusterState, seconds},
     node::{self, writer::Applied},
 };
 
@@ -30,6 +30,8 @@ pub(super) enum Topic {
     Applied,
     /// VIPs that other software translates.
     Shadows,
+    /// The cluster.
+    Cluster,
 }
 
 /// What the agent says of itself.
@@ -57,6 +59,11 @@ impl Report {
             reasons: BTreeMap::new(),
             notices: Notices::to_systemd(),
         }
+    }
+
+    /// The cluster as this node knows it.
+    pub(super) fn set_cluster(&mut self, cluster: ClusterState) {
+        self.record.cluster = Some(cluster);
     }
 
     /// The record, whenever it says something new.

@@ -40,6 +40,13 @@ pub(super) struct Opened {
     pub(super) running: Running,
 }
 
+impl Opened {
+    /// What the state follows, and what runs.
+    pub(super) fn split(opened: Vec<Self>) -> (Vec<Listed>, Vec<Running>) {
+        opened.into_iter().map(|Self { listed, running }| (listed, running)).unzip()
+    }
+}
+
 /// A source as the state is to follow it.
 #[derive(Debug)]
 pub(super) struct Listed {

@@ -26,7 +26,7 @@ const RELOADED: Duration = Duration::from_secs(2);
 /// Files that were read, and the sources that they list.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) sources: config::Sources,
+    pub(super) sources: Box<config::Sources>,
     pub(super) opened: Vec<Opened>,
 }
 

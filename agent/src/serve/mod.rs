@@ -7,6 +7,7 @@
 mod client;
 mod counts;
 mod events;
+mod nodes;
 mod refusal;
 mod rows;
 mod server;
@@ -22,6 +23,7 @@ pub use self::{
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
+    nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
     server::{App, Server},
@@ -45,6 +47,10 @@ pub mod paths {
     pub const OWN_BACKENDS: &str = "/v1/services/{name}/backends";
     /// A backend is contributed with PUT, with `?weight=N` of this weight, and no more with DELETE.
     pub const OWN_BACKEND: &str = "/v1/services/{name}/backends/{backend}";
+    /// Members of the cluster; without one this node alone.
+    pub const NODES: &str = "/v1/nodes";
+    /// One of them; with DELETE one that is no more is forgotten.
+    pub const NODE: &str = "/v1/nodes/{name}";
     /// With POST the configuration is read again.
     pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.
@@ -74,20 +80,6 @@ pub enum Request {
         /// Where the answer goes.
         answer: Answer<Drained>,
     },
-}
-
-/// What reads are answered from, at one time; clones share everything.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// What the kernel was brought to.
-    pub desired: Arc<Desired>,
-    /// VIPs of services that the kernel does not hold as they are wanted.
-    pub failed: Arc<HashSet<Vip>>,
-    /// The node's name.
-    pub node: Arc<str>,
-    /// Its fans.
-    pub fans: Arc<[FanRecord]>,
-    /// What the kernel holds; `None` while no fan is up.
     /// This node is to contribute a backend.
     Offer {
         /// The service's name.
@@ -108,5 +100,19 @@ pub struct View {
         /// Where the answer goes.
         answer: Answer<Contributed>,
     },
+}
+
+/// What reads are answered from, at one time; clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// What the kernel was brought to.
+    pub desired: Arc<Desired>,
+    /// VIPs of services that the kernel does not hold as they are wanted.
+    pub failed: Arc<HashSet<Vip>>,
+    /// The node's name.
+    pub node: Arc<str>,
+    /// Its fans.
+    pub fans: Arc<[FanRecord]>,
+    /// What the kernel holds; `None` while no fan is up.
     pub map: Option<ServiceMap>,
 }

@@ -33,9 +33,10 @@ use tokio::{
 
 use super::{
     Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
-    counts::Counts, events::READERS, paths,
+    counts::Counts, events::READERS, nodes, paths,
 };
 use crate::{
+    cluster::Reader,
     kernel::bpf,
     sources::config::{Problem, format::Format, service::parse},
 };
@@ -68,6 +69,10 @@ pub struct App {
     pub events: Events,
     /// What readers know of flows.
     pub counts: Counts,
+    /// The cluster, once this node takes part in one.
+    pub cluster: watch::Receiver<Option<Reader>>,
+    /// When the agent started.
+    pub started: Instant,
 }
 
 /// The running server. It ends with the value and its socket with it, after what it was asked is answered.
@@ -151,14 +156,16 @@ fn router(app: App) -> Router {
         .route(paths::SERVICES, get(services).post(apply))
         .route(paths::SERVICE, get(service).delete(remove))
         .route(paths::DRAINED, put(drain).delete(undrain))
+        .route(paths::BACKENDS, get(all_backends))
+        .route(paths::OWN_BACKENDS, get(own_backends))
+        .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
+        .route(paths::NODES, get(nodes::list))
+        .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(app)
-        .route(paths::BACKENDS, get(all_backends))
-        .route(paths::OWN_BACKENDS, get(own_backends))
-        .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
 }
 
 /// Each part is made when the former one is on its way, and not on the thread that serves: other answers come between.

@@ -30,6 +30,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 struct Key {
     id: [u8; ID],
     cipher: XChaCha20Poly1305,
+    /// What streams are sealed with.
+    stream: [u8; 32],
 }
 
 /// Keys in their order: the first seals, all open. At least one.
@@ -94,6 +96,16 @@ impl Keyring {
         }
     }
 
+    /// The first key's id, and the secret for streams that is derived from it.
+    pub fn stream_key(&self) -> Option<([u8; ID], [u8; 32])> {
+        self.0.first().map(|key| (key.id, key.stream))
+    }
+
+    /// The secret for streams of the key with this id.
+    pub fn stream_key_of(&self, id: [u8; ID]) -> Option<[u8; 32]> {
+        self.0.iter().find(|key| key.id == id).map(|key| key.stream)
+    }
+
     /// Appends a sealed text to `sealed`.
     pub fn seal(&self, rng: &mut impl Rng, associated: &[u8], plain: &[u8], sealed: &mut Vec<u8>) {
         let Some(key) = self.0.first() else { return };
@@ -136,7 +148,8 @@ impl Key {
         let mut id = [derived[0], derived[1], derived[2], derived[3]];
         // Zero says that nothing is sealed.
         id[0] = id[0].max(1);
-        Self { id, cipher: XChaCha20Poly1305::new(&Secret::from(secret)) }
+        let stream = blake3::derive_key("fanlight 2026 streams of a cluster", &secret);
+        Self { id, cipher: XChaCha20Poly1305::new(&Secret::from(secret)), stream }
     }
 }
 
@@ -177,6 +190,16 @@ mod tests {
         let text = sealed(&both, b"prod", b"hello");
         assert_eq!(new.open(b"prod", &text).unwrap(), b"hello");
         assert_eq!(text.len(), 5 + OVERHEAD);
+    }
+
+    #[test]
+    fn each_key_has_a_secret_for_streams_that_is_not_its_own() {
+        let (old, both) = (ring(&[1]), ring(&[2, 1]));
+        let (id, secret) = old.stream_key().unwrap();
+        assert_eq!(both.stream_key_of(id), Some(secret));
+        assert_ne!(both.stream_key(), old.stream_key());
+        assert_ne!(secret, [1; 32]);
+        assert_eq!(old.stream_key_of(both.stream_key().unwrap().0), None);
     }
 
     #[test]

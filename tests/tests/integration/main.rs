@@ -4,6 +4,7 @@
 
 mod addresses;
 mod backends;
+mod cluster;
 mod datapath;
 mod engines;
 mod explain;

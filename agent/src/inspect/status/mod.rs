@@ -18,8 +18,8 @@ pub use self::{
     agent::{AgentState, Life, Seen},
     flows::FlowsState,
     record::{
-        AGENT_NAME, AgentRecord, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name, read_services, seconds,
-        write_services,
+        AGENT_NAME, AgentRecord, ClusterState, LOCK_FILE, RECORD_FILE, SERVICES_FILE, host_name,
+        read_services, seconds, write_services,
     },
 };
 use crate::{
@@ -75,6 +75,8 @@ pub struct Status {
     pub memory: Memory,
     /// The flow tables.
     pub flows: FlowsState,
+    /// The cluster, while an agent runs that is a member of one.
+    pub cluster: Option<ClusterState>,
     /// What is not as it ought to be.
     pub degraded: Vec<String>,
 }
@@ -177,6 +179,7 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         }
         degraded.extend(shadowed::reasons(&datapath.shadowed(&attachments)?, &observed.links));
     }
+    let is_running = seen.state.state == Life::Running;
     let record = seen.record.unwrap_or_default();
     Ok(Status {
         node: if record.node.is_empty() { name } else { record.node },
@@ -189,6 +192,7 @@ pub async fn collect(seen: Seen, name: String, node: &Node) -> Result<Status, St
         outcomes: Outcomes::of(&counters),
         memory: Memory { maps: maps.maps, flows: maps.flows, services: maps.services },
         flows: FlowsState::new(room, count),
+        cluster: record.cluster.filter(|_| is_running),
         degraded,
     })
 }

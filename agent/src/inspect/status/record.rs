@@ -1,6 +1,7 @@
 //! What the agent says of itself, for `status` to read: `/run/fanlight/agent.json`.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -37,9 +38,21 @@ pub struct AgentRecord {
     /// What the last complete walk over the flow tables found.
     #[serde(default)]
     pub flow_count: Option<FlowCount>,
+    /// The cluster that it is a member of.
+    #[serde(default)]
+    pub cluster: Option<ClusterState>,
     /// What is not as it ought to be, one reason an entry.
     #[serde(default)]
     pub degraded: Vec<String>,
+}
+
+/// A cluster as one member knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Its name.
+    pub name: String,
+    /// How many members are in each state; states without members are left out.
+    pub members: BTreeMap<String, usize>,
 }
 
 impl AgentRecord {

@@ -23,7 +23,9 @@ async fn case() -> Case {
             requests: sender,
             view: watch::channel(View::default()).1,
             events: events.clone(),
+            cluster: watch::channel(None).1,
             counts: Counts::default(),
+            started: Instant::now(),
         },
     );
     let client = Client::connect_to(&path).await.unwrap();

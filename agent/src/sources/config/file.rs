@@ -1,14 +1,17 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::{net::Ipv4Addr, ops::Range, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::Range, path::PathBuf};
 
-use control::model::{FanSpec, UnderlaySpec, quoted};
+use control::{
+    cluster::identity::NodeName,
+    model::{FanSpec, UnderlaySpec, quoted},
+};
 use dataplane_common::abi::ENTRIES_PER_CPU;
 use ipnet::Ipv4Net;
 
 use super::SOCKET;
 use super::{
-    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, check,
+    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, check, cluster,
     format::Format,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
@@ -19,7 +22,7 @@ use super::{
 };
 
 const FILE: Keys =
-    Keys { known: &["node", "datapath", "fan", "service", "source", "api"], later: &["cluster"] };
+    Keys { known: &["node", "datapath", "fan", "service", "source", "cluster", "api"], later: &[] };
 const API: Keys = Keys { known: &["socket"], later: &["listen"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys = Keys {
@@ -33,11 +36,12 @@ const FAN: Keys = Keys {
 
 /// Tables as the documentation names them, with their keys.
 #[cfg(test)]
-pub(super) const TABLES: [(&str, &Keys); 5] = [
+pub(super) const TABLES: [(&str, &Keys); 6] = [
     ("`[node]`", &NODE),
     ("`[datapath]`", &DATAPATH),
     ("`[[fan]]`", &FAN),
     ("`[[source]]`", &source::SOURCE),
+    ("`[cluster]`", &cluster::CLUSTER),
     ("`[api]`", &API),
 ];
 
@@ -49,8 +53,6 @@ const MIN_VIP_RANGE: u8 = 2;
 const FIRST_NAT_PORT: u16 = 1024;
 /// Longest path of a socket (`sun_path`), bound under a name that is four characters longer at first.
 const MAX_SOCKET: usize = 103;
-/// Longest name of a node: a label of a host name (RFC 1035).
-const MAX_NODE_NAME: usize = 63;
 
 /// A parsed file: what it says, and where its fans and services stand. The configuration gets the services once they
 /// are checked against the fans.
@@ -59,6 +61,8 @@ pub(super) struct Document {
     pub(super) config: Config,
     pub(super) fan_lines: Vec<usize>,
     pub(super) nat_ports_line: Option<usize>,
+    /// Lines of keys that are refused after the file was read, by name.
+    pub(super) lines: BTreeMap<String, usize>,
     pub(super) services: Vec<Placed>,
 }
 
@@ -79,6 +83,10 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
     let nat_ports = nat_ports.and_then(|section| section.get("nat-ports")).map(|(_, span)| span);
     let api =
         root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
+    let section = root.table("cluster", &mut problems);
+    let cluster = section.as_ref().and_then(|section| cluster::cluster(section, &mut problems));
+    let lines = [section, root.table("node", &mut Problems::new(text, Format::Toml))];
+    let lines = lines.iter().flatten().flat_map(|section| lines_of(section, &problems)).collect();
     let fans = fans(&root, &node, &mut problems);
     let services = service::services(&root, &mut problems);
     let sources = source::sources(&root, &mut problems);
@@ -87,8 +95,15 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
     }
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
     let nat_ports_line = nat_ports.map(|span| problems.line(&span));
-    let config = Config { node, datapath, api, fans, services: Vec::new(), sources };
-    Ok(Document { config, fan_lines, nat_ports_line, services })
+    let cluster = cluster.map(Box::new);
+    let config = Config { node, datapath, api, cluster, fans, services: Vec::new(), sources };
+    Ok(Document { config, fan_lines, nat_ports_line, lines, services })
+}
+
+/// The lines of a table and of its keys.
+fn lines_of(section: &Section<'_, '_>, problems: &Problems<'_>) -> Vec<(String, usize)> {
+    let keys = section.entries().map(|(key, _)| (section.key(&key.name), problems.line(&key.span)));
+    [(section.name.clone(), problems.line(&section.span))].into_iter().chain(keys).collect()
 }
 
 fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
@@ -110,14 +125,7 @@ fn node(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> NodeConfig {
 }
 
 fn node_name(text: &str) -> Result<String, String> {
-    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !text.is_empty() && text.len() <= MAX_NODE_NAME && text.chars().all(valid) {
-        return Ok(text.to_owned());
-    }
-    Err(format!(
-        "{} is no name of a node; use 1 to {MAX_NODE_NAME} letters, digits, '-', '_' and '.'",
-        quoted(text)
-    ))
+    NodeName::new(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
 }
 
 fn datapath(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> DatapathConfig {

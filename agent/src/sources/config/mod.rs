@@ -3,6 +3,7 @@
 //! Errors name file, line, key, and what would be right. Nothing here looks at the host.
 
 pub mod check;
+mod cluster;
 pub mod fans;
 mod file;
 pub mod format;
@@ -16,12 +17,14 @@ mod tree;
 mod yaml;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
 pub use control::model::{HostFilters, PortRange, UplinkHook};
 use control::{
+    cluster::identity::NodeName,
     desired::{Desired, Dirty, Input, Inputs, Settings, SourceId, desired},
     model::{FanSpec, Origin, difference},
     service::{Declared, Service},
@@ -29,6 +32,7 @@ use control::{
 use ipnet::Ipv4Net;
 
 pub use self::{
+    cluster::{ClusterConfig, SecretKeys},
     problem::{ConfigError, FileProblem, Problem},
     source::SourceSpec,
 };
@@ -55,6 +59,8 @@ pub struct Config {
     pub datapath: DatapathConfig,
     /// `[api]`
     pub api: ApiConfig,
+    /// `[cluster]`
+    pub cluster: Option<Box<ClusterConfig>>,
     /// `[[fan]]`
     pub fans: Vec<FanSpec>,
     /// `[[service]]`
@@ -120,6 +126,8 @@ pub struct Sources {
     pub lines: Vec<FileLine>,
     /// The line of `datapath.nat-ports`, where it is given.
     nat_ports_line: Option<usize>,
+    /// Lines of keys that are refused after the file was read, by name.
+    lines_of_keys: BTreeMap<String, usize>,
 }
 
 impl Sources {
@@ -130,6 +138,27 @@ impl Sources {
             .filter(|(_, line)| self.config.fans.iter().all(|spec| spec.overlay != line.spec.overlay))
             .map(|(_, line)| (line.spec.clone(), Origin::File));
         config.chain(file).collect()
+    }
+
+    /// Checks the host's name where a member of a cluster has no other: members go by host name labels.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn check_name(&self, config: &Path, host: &str) -> Result<(), ConfigError> {
+        if self.config.cluster.is_none() || self.config.node.name.is_some() {
+            return Ok(());
+        }
+        NodeName::new(host).map(|_name| ()).map_err(|error| {
+            let message = format!("is missing, and the host's {error}; set it");
+            ConfigError { problems: vec![self.problem(config, "node.name", message)] }
+        })
+    }
+
+    /// What is wrong with a key of `fanlight.toml`, with its line, or that of its table.
+    pub fn problem(&self, config: &Path, key: &str, message: String) -> FileProblem {
+        let table = key.split('.').next().unwrap_or_default();
+        let line = self.lines_of_keys.get(key).or_else(|| self.lines_of_keys.get(table)).copied();
+        FileProblem { file: config.to_owned(), problem: Problem { line, key: key.to_owned(), message } }
     }
 
     /// Checks what depends on the host: that a given range of ports leaves it enough of those that its sockets get. The
@@ -157,7 +186,20 @@ pub fn load(config: &Path, fans: &Path) -> Result<Sources, ConfigError> {
         None => return Err(whole_file(config, "no such file; create it or name another".to_owned())),
     };
     let lines = load_fans(fans)?;
-    combine(config, document, fans, lines)
+    let sources = combine(config, document, fans, lines)?;
+    with_keys(sources, config)
+}
+
+/// Reads the file of keys that the configuration names.
+fn with_keys(mut sources: Sources, config: &Path) -> Result<Sources, ConfigError> {
+    let Some(cluster) = &mut sources.config.cluster else { return Ok(sources) };
+    let keys = cluster.key_file.as_deref().map(cluster::read_keys).transpose();
+    cluster.keys = keys.map_err(|message| {
+        let line = sources.lines_of_keys.get("cluster.keys").copied();
+        let problem = Problem { line, key: "cluster.keys".to_owned(), message };
+        ConfigError { problems: vec![FileProblem { file: config.to_owned(), problem }] }
+    })?;
+    Ok(sources)
 }
 
 /// Reads the file of fans; one that is not there has no lines.
@@ -202,7 +244,8 @@ fn combine(
             }
         }
     }
-    let mut sources = Sources { config: document.config, lines, nat_ports_line: document.nat_ports_line };
+    let Document { config: said, nat_ports_line, lines: lines_of_keys, .. } = document;
+    let mut sources = Sources { config: said, lines, nat_ports_line, lines_of_keys };
     let overlays: Vec<_> = sources.fans().into_iter().map(|(spec, _)| spec.overlay).collect();
     if let Some(range) = sources.config.datapath.vip_range
         && let Some(overlay) = overlays.iter().find(|overlay| check::share_addresses(**overlay, range))

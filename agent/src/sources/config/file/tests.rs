@@ -83,12 +83,12 @@ fn without_an_underlay_it_is_the_uplinks_network() {
 /// What is wrong, and what is said of it.
 const MISTAKES: &[(&str, &str)] = &[
     ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, source, api"),
+    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, source, cluster, api"),
     ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
     ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
     (
         "[node]\nname = 'a b'\n",
-        "2: node.name: 'a b' is no name of a node; use 1 to 63 letters, digits, '-', '_' and '.'",
+        "2: node.name: \"a b\" is no node name: take a host name label of a-z, 0-9 and -, at most 63 bytes",
     ),
     ("[node]\nuplink = 5\n", "2: node.uplink: is an integer, must be a string in quotes or a list of them"),
     ("[node]\nuplink = ['eth0', 'eth0']\n", "2: node.uplink: 'eth0' is listed twice; list it once"),
@@ -148,7 +148,51 @@ const MISTAKES: &[(&str, &str)] = &[
         "[[source]]\npth = '/a'\nkind = 'directory'\npath = '/a'\n",
         "2: source.pth: unknown key; did you mean 'path'?",
     ),
-    ("[cluster]\n", "1: cluster: not supported by this version; remove it"),
+    (
+        "[cluster]\nlisten = '127.0.0.1:7481'\n",
+        "1: cluster.name: is missing; give the cluster a name such as \"prod\"",
+    ),
+    (
+        "[cluster]\nname = 'a b'\ninsecure = true\n",
+        "2: cluster.name: 'a b' is no name of a cluster; use 1 to 63 letters, digits, '-', '_' and '.'",
+    ),
+    (
+        "[cluster]\nname = 'prod'\n",
+        "1: cluster.keys: is missing, and 0.0.0.0:7481 is beyond loopback; name a file of keys (`head -c 32 \
+         /dev/urandom | base64` makes a key), listen on 127.0.0.1, or set insecure = true",
+    ),
+    (
+        "[cluster]\nname = 'prod'\nkeys = '/k'\ninsecure = true\n",
+        "4: cluster.insecure: is true beside keys; remove one of them",
+    ),
+    (
+        "[cluster]\nname = 'prod'\nkeys = 'k'\n",
+        "3: cluster.keys: 'k' is no path of a file from the root on; write one such as /etc/fanlight/cluster.keys",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = true\nlisten = '0.0.0.0'\n",
+        "4: cluster.listen: '0.0.0.0' is no IPv4 ADDRESS:PORT; write one such as 172.30.0.28:7481",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = true\nadvertise = '0.0.0.0:7481'\n",
+        "4: cluster.advertise: 0.0.0.0:7481 is no address that members can send to; use the node's own, or leave it out",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = true\njoin = ['172.30.0.27']\n",
+        "4: cluster.join: '172.30.0.27' is no ADDRESS:PORT or NAME:PORT; write one such as 172.30.0.27:7481",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = true\ndata = 'x'\n",
+        "4: cluster.data: 'x' is no path of a folder from the root on; write one such as /var/lib/fanlight",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = 'yes'\n",
+        "3: cluster.insecure: is a string, must be true or false, without quotes",
+    ),
+    (
+        "[cluster]\nname = 'prod'\ninsecure = true\njion = []\n",
+        "4: cluster.jion: unknown key; did you mean 'join'?",
+    ),
     ("[api]\nlisten = '127.0.0.1:7480'\n", "2: api.listen: not supported by this version; remove it"),
     (
         "[api]\nsocket = 'api.sock'\n",

@@ -1,0 +1,167 @@
+//! What the rest of the agent has of the cluster.
+
+use std::{io, net::SocketAddrV4, sync::Arc, time::Duration};
+
+use control::cluster::{
+    identity::{NameError, NodeName},
+    keyring::KeyringError,
+    membership::ForgetError,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use super::{
+    node_key::{self, KeyError},
+    task::{self, Command, Inbox, Settings},
+    view::View,
+};
+use crate::{
+    kernel::tasks::Faults,
+    sources::config::{ClusterConfig, SecretKeys},
+};
+
+/// How long the good-bye may take.
+const GOOD_BYE: Duration = Duration::from_secs(1);
+/// How long an answer may take: the task waits for nothing.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Why this node has no part in a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Members go by host name labels.
+    #[error("{0}; set node.name")]
+    Name(#[from] NameError),
+    /// The node's own key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The cluster's keys.
+    #[error("cluster.keys: {0}")]
+    Keys(#[from] KeyringError),
+    /// The system.
+    #[error("no thread for the cluster: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Why a member was not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum Unforgotten {
+    /// The core refuses.
+    #[error(transparent)]
+    Refused(#[from] ForgetError),
+    /// There is nobody to ask.
+    #[error("the agent's part of the cluster gives no answer; see 'fanlight status'")]
+    NoAnswer,
+}
+
+/// The running part of a cluster. Without a good-bye it ends when nobody has it or reads from it any more.
+#[derive(Debug)]
+pub struct Cluster {
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<Arc<View>>,
+    settings: Settings,
+}
+
+impl Cluster {
+    /// Starts taking part as `node`, reached at `advertise`.
+    ///
+    /// # Errors
+    /// The name or a key can't be used, or there is no thread.
+    pub fn start(
+        config: &ClusterConfig,
+        node: &str,
+        advertise: SocketAddrV4,
+        faults: &Faults,
+    ) -> Result<Self, StartError> {
+        let node = NodeName::new(node)?;
+        let key = node_key::public_key(&config.data)?;
+        config.keys.as_ref().map(SecretKeys::ring).transpose()?;
+        let settings = Settings { config: config.clone(), node, key, advertise };
+        let (commands, asked) = mpsc::unbounded_channel();
+        let before =
+            View { cluster: config.name.as_str().into(), members: Arc::default(), reasons: Vec::new() };
+        let (output, view) = watch::channel(Arc::new(before));
+        let mut inbox = Inbox { settings: settings.clone(), commands: asked, view: output };
+        faults.keep_thread("cluster", move || task::run(&mut inbox))?;
+        Ok(Self { commands, view, settings })
+    }
+
+    /// For readers.
+    pub fn reader(&self) -> Reader {
+        Reader { commands: self.commands.clone(), view: self.view.clone() }
+    }
+
+    /// The latest view.
+    pub fn view(&mut self) -> Arc<View> {
+        Arc::clone(&self.view.borrow_and_update())
+    }
+
+    /// Waits until there is another view; for ever when the task has ended. Dropping this loses nothing.
+    pub async fn changed(&mut self) {
+        if self.view.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// What it runs with.
+    pub fn config(&self) -> &ClusterConfig {
+        &self.settings.config
+    }
+
+    /// The node's name in the cluster.
+    pub fn node(&self) -> &NodeName {
+        &self.settings.node
+    }
+
+    /// Members and keys of another configuration, from now on; everything else of it is to be the same.
+    pub fn reconfigure(&mut self, config: &ClusterConfig) {
+        if self.settings.config != *config {
+            self.settings.config = config.clone();
+            // Without a task there is a reason to be degraded.
+            drop(self.commands.send(Command::Reconfigure(Box::new(config.clone()))));
+        }
+    }
+
+    /// Another address is advertised from now on.
+    pub fn advertise(&mut self, address: SocketAddrV4) {
+        if self.settings.advertise != address {
+            self.settings.advertise = address;
+            drop(self.commands.send(Command::Advertise(address)));
+        }
+    }
+
+    /// Tells members that this node stops.
+    pub async fn leave(self) {
+        let (answer, left) = oneshot::channel();
+        drop(self.commands.send(Command::Leave(answer)));
+        drop(timeout(GOOD_BYE, left).await);
+    }
+}
+
+/// What readers of the API have of the cluster; clones share it.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Reader {
+    /// The latest view.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Removes a member that is dead or has left.
+    ///
+    /// # Errors
+    /// There is none of the name, it is alive, or the task gives no answer.
+    pub async fn forget(&self, name: NodeName) -> Result<(), Unforgotten> {
+        let (answer, forgotten) = oneshot::channel();
+        drop(self.commands.send(Command::Forget(name, answer)));
+        match timeout(ANSWER, forgotten).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) | Err(_) => Err(Unforgotten::NoAnswer),
+        }
+    }
+}

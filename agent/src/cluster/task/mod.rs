@@ -1,0 +1,359 @@
+//! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
+
+mod reasons;
+
+use std::{
+    net::SocketAddrV4,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use control::cluster::{
+    Moment,
+    identity::{Identity, NodeName, PublicKey},
+    keyring::Keyring,
+    membership::{ForgetError, Membership, Notice, Output, Settings as CoreSettings, Tuning},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{sleep, sleep_until},
+};
+
+use super::{
+    node_key,
+    seeds::{self, Seeds},
+    transport::{Asked, Credentials, Exchanged, News, Transport},
+    troubles::Troubles,
+    view::{MemberView, View},
+};
+use crate::sources::config::{ClusterConfig, SecretKeys};
+
+/// Largest datagram that is read whole; none of the core's is larger.
+const DATAGRAM: usize = 2048;
+/// Datagrams that are taken before the core's time passes again.
+const AT_A_TIME: usize = 256;
+/// From one attempt to listen to the next.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// Views are made at most this often when something was told..
+const SOON: Duration = Duration::from_millis(20);
+/// ..and else as often as this: suspicions are not told.
+const LATER: Duration = Duration::from_millis(500);
+
+/// What the task is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
+    /// Other members to join by, other keys.
+    Reconfigure(Box<ClusterConfig>),
+    Advertise(SocketAddrV4),
+    Leave(oneshot::Sender<()>),
+}
+
+/// What the task is made of; parts of it change while it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) config: ClusterConfig,
+    pub(super) node: NodeName,
+    pub(super) key: PublicKey,
+    pub(super) advertise: SocketAddrV4,
+}
+
+/// What outlives a task that begins anew.
+pub(super) struct Inbox {
+    pub(super) settings: Settings,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) view: watch::Sender<Arc<View>>,
+}
+
+/// Takes part in the cluster until the node leaves or nobody asks any more.
+pub(super) fn run(inbox: &mut Inbox) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        // The thread begins anew.
+        Err(error) => panic!("the kernel gives no event queue: {error}"),
+    };
+    runtime.block_on(async {
+        let mut seed = [0; 32];
+        // Without random bytes nothing can be sealed.
+        while let Err(error) = getrandom::fill(&mut seed) {
+            tracing::error!("cluster: no random bytes: {error}");
+            sleep(LISTEN_AGAIN).await;
+        }
+        Task::new(inbox, seed).serve().await;
+    });
+    // A name server may take its time.
+    runtime.shutdown_background();
+}
+
+struct Task<'i> {
+    inbox: &'i mut Inbox,
+    core: Membership,
+    start: Instant,
+    credentials: Credentials,
+    transport: Option<Transport>,
+    /// Why there is no transport.
+    unheard: Option<String>,
+    listen_at: Duration,
+    seeds: Seeds,
+    resolved: watch::Receiver<Seeds>,
+    resolver: JoinHandle<()>,
+    troubles: Troubles,
+    /// Since when no other member is known.
+    alone_since: Duration,
+    view_at: Duration,
+    viewed_at: Duration,
+    leaving: Option<oneshot::Sender<()>>,
+}
+
+enum Wake {
+    Command(Option<Command>),
+    Transport(News),
+    Resolved,
+    Time,
+}
+
+impl<'i> Task<'i> {
+    fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
+        let Settings { config, node, key, advertise } = &inbox.settings;
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let generation = node_key::next_generation(&config.data, seconds);
+        let identity = Identity::new(node.clone(), *advertise, generation, *key);
+        let seeds = Seeds::literal(&config.join);
+        let core = CoreSettings {
+            cluster: config.name.clone(),
+            keyring: ring(config),
+            seeds: seeds.addresses.clone(),
+            tuning: Tuning::default(),
+        };
+        let credentials = Credentials::new(&config.name, ring(config));
+        let (resolver, resolved) = resolver(config.join.clone());
+        Self {
+            core: Membership::new(identity, core, seed),
+            start: Instant::now(),
+            credentials,
+            transport: None,
+            unheard: None,
+            listen_at: Duration::ZERO,
+            seeds,
+            resolved,
+            resolver,
+            troubles: Troubles::default(),
+            alone_since: Duration::ZERO,
+            view_at: Duration::ZERO,
+            viewed_at: Duration::ZERO,
+            leaving: None,
+            inbox,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn moment(&self) -> Moment {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Moment { now: self.now(), wall: u64::try_from(wall).unwrap_or(u64::MAX) }
+    }
+
+    async fn serve(mut self) {
+        loop {
+            if self.transport.is_none() && self.now() >= self.listen_at {
+                self.listen().await;
+            }
+            match self.wake().await {
+                Wake::Command(None) => return,
+                Wake::Command(Some(command)) => self.command(command),
+                Wake::Transport(news) => self.hear(news),
+                Wake::Resolved => self.follow_seeds(),
+                Wake::Time => {}
+            }
+            self.take_datagrams();
+            if self.core.deadline() <= self.now() {
+                self.core.tick(self.moment());
+            }
+            self.carry_out();
+            if self.now() >= self.view_at {
+                self.show();
+            }
+            if self.core.has_left() {
+                self.leaving.take().map(|answer| answer.send(()));
+                return;
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
+        let due = self.core.deadline().min(self.view_at).min(listen_at);
+        // Further ahead than a day nothing is due.
+        let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
+        let transport = self.transport.as_mut();
+        let news = async {
+            match transport {
+                Some(transport) => transport.news().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            command = self.inbox.commands.recv() => Wake::Command(command),
+            news = news => Wake::Transport(news),
+            Ok(()) = self.resolved.changed() => Wake::Resolved,
+            () = sleep_until(due.into()) => Wake::Time,
+        }
+    }
+
+    async fn listen(&mut self) {
+        let at = self.inbox.settings.config.listen;
+        match Transport::listen(at, self.credentials.clone()).await {
+            Ok(transport) => {
+                tracing::info!("cluster: listening at {at}");
+                (self.transport, self.unheard) = (Some(transport), None);
+            }
+            Err(error) => {
+                self.listen_at = self.now() + LISTEN_AGAIN;
+                let text =
+                    format!("cluster-listen: {at}: {error}; free the address, or change cluster.listen");
+                self.unheard = Some(text);
+            }
+        }
+        self.view_soon();
+    }
+
+    fn command(&mut self, command: Command) {
+        let at = self.moment();
+        match command {
+            Command::Forget(name, answer) => {
+                let outcome = self.core.forget(at, &name);
+                self.show();
+                // The client may have given up meanwhile.
+                drop(answer.send(outcome));
+            }
+            Command::Reconfigure(config) => {
+                self.core.set_keyring(ring(&config));
+                self.credentials.set_ring(ring(&config));
+                if config.join != self.inbox.settings.config.join {
+                    self.resolver.abort();
+                    (self.resolver, self.resolved) = resolver(config.join.clone());
+                    self.seeds = Seeds::literal(&config.join);
+                    self.core.set_seeds(at, self.seeds.addresses.clone());
+                }
+                self.inbox.settings.config = *config;
+            }
+            Command::Advertise(address) => {
+                tracing::info!("cluster: reached at {address} from now on");
+                self.inbox.settings.advertise = address;
+                self.core.set_address(at, address);
+            }
+            Command::Leave(answer) => {
+                self.leaving = Some(answer);
+                self.core.leave(at);
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let at = self.moment();
+        match news {
+            News::Asked(Asked { request, answer }) => {
+                // The stream may have ended meanwhile.
+                drop(answer.send(self.core.answer(at, &request)));
+            }
+            News::Exchanged(Exchanged { with, answer }) => self.core.answered(at, with, answer.as_deref()),
+            News::Datagrams => {}
+            News::Broken(error) => {
+                tracing::warn!("cluster: {error}");
+                self.transport = None;
+            }
+        }
+    }
+
+    fn follow_seeds(&mut self) {
+        let seeds = self.resolved.borrow_and_update().clone();
+        if seeds.addresses != self.seeds.addresses {
+            self.core.set_seeds(self.moment(), seeds.addresses.clone());
+        }
+        self.seeds = seeds;
+    }
+
+    /// Takes what has arrived before time passes: a process that stood still finds answers there that are not late.
+    fn take_datagrams(&mut self) {
+        let Some(transport) = &self.transport else { return };
+        let mut buffer = [0; DATAGRAM];
+        for _ in 0..AT_A_TIME {
+            let Some((datagram, source)) = transport.datagram(&mut buffer) else { return };
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let at = Moment { now: self.start.elapsed(), wall: u64::try_from(wall).unwrap_or(u64::MAX) };
+            self.core.datagram(at, source, datagram);
+        }
+    }
+
+    /// Does what the core asks for.
+    fn carry_out(&mut self) {
+        for output in self.core.take_outputs() {
+            match (output, &mut self.transport) {
+                (Output::Send { to, datagram }, Some(transport)) => transport.send(to, &datagram),
+                (Output::Exchange { to, request }, Some(transport)) => transport.exchange(to, request),
+                (Output::Exchange { to, .. }, None) => self.core.answered(self.moment(), to, None),
+                (Output::Notice(notice), _) => self.notice(&notice),
+                // No other protocol is spoken.
+                (Output::Send { .. }, None) | (Output::Payload { .. }, _) => {}
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Up(identity) => {
+                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address())
+            }
+            Notice::Down { identity, left: true } => tracing::info!("cluster: {} has left", identity.name()),
+            Notice::Down { identity, left: false } => tracing::warn!("cluster: {} is dead", identity.name()),
+            Notice::Alone => self.alone_since = self.now(),
+            Notice::Renewed(identity) => tracing::info!("cluster: a new life as {identity:?}"),
+            _ => {}
+        }
+        self.troubles.hear(notice, self.now());
+        self.view_soon();
+    }
+
+    fn view_soon(&mut self) {
+        self.view_at = self.view_at.min(self.viewed_at + SOON);
+    }
+
+    /// Makes another view, if there is anything new.
+    fn show(&mut self) {
+        let now = self.now();
+        (self.viewed_at, self.view_at) = (now, now + LATER);
+        let own = &self.inbox.settings.node;
+        let members: Vec<MemberView> =
+            self.core.members().iter().map(|member| MemberView::new(member, self.start, own)).collect();
+        let reasons = self.reasons(&members, now);
+        let cluster = self.inbox.settings.config.name.as_str().into();
+        let view = View { cluster, members: members.into(), reasons };
+        self.inbox.view.send_if_modified(|former| {
+            let is_news = **former != view;
+            if is_news {
+                *former = Arc::new(view);
+            }
+            is_news
+        });
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.resolver.abort();
+    }
+}
+
+/// The keys; they were read before.
+fn ring(config: &ClusterConfig) -> Option<Keyring> {
+    config.keys.as_ref().map(SecretKeys::ring)?.ok()
+}
+
+fn resolver(join: Vec<String>) -> (JoinHandle<()>, watch::Receiver<Seeds>) {
+    let (output, resolved) = watch::channel(Seeds::default());
+    (tokio::spawn(seeds::follow(join, output)), resolved)
+}
