@@ -139,8 +139,17 @@ pub fn legacy(table: &str) -> Result<Option<String>, NftError> {
 }
 
 fn has_legacy(table: &str) -> bool {
-    const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
-    fs::read_to_string(NAMES).unwrap_or_default().lines().any(|name| name == table)
+    legacy_tables().lines().any(|name| name == table)
+}
+
+/// Whether the kernel has tables of the iptables from before nf_tables.
+pub fn has_legacy_tables() -> bool {
+    !legacy_tables().is_empty()
+}
+
+/// Their names, one a line.
+fn legacy_tables() -> String {
+    fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default()
 }
 
 fn refused(output: &Output) -> NftError {

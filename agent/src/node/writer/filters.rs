@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kernel::nft_rules::Ruleset;
+use crate::kernel::{iptables, nft_rules::Ruleset};
 
 /// Between two readings: container engines change rules with every container.
 const REST: Duration = Duration::from_secs(1);
 /// Readings take at most one part in so many of the time.
 const SHARE: u32 = 20;
-/// Changes of iptables beside nf_tables are told to nobody.
+/// A change that was lost would stay unknown.
 const PERIOD: Duration = Duration::from_secs(60);
+/// Changes of iptables beside nf_tables are told to nobody.
+const LEGACY_PERIOD: Duration = Duration::from_secs(10);
 
 /// The last reading.
 #[derive(Debug, Default)]
@@ -37,7 +39,8 @@ impl Filters {
     /// Whether it is time for the next.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let Some(age) = self.last.map(|last| now.saturating_duration_since(last)) else { return true };
-        age >= PERIOD || (age >= self.rest() && generation() != self.generation)
+        let period = if iptables::has_legacy_tables() { LEGACY_PERIOD.max(self.rest()) } else { PERIOD };
+        age >= period || (age >= self.rest() && generation() != self.generation)
     }
 
     /// One that `began` ended; what was changed by it is seen.
