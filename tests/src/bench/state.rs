@@ -28,13 +28,16 @@ const WALL: Wall = Wall { own_ms: NOW_MS, median_ms: NOW_MS };
 const CHANGES: u32 = 50;
 
 /// A cluster's size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Plan {
-    /// Nodes that contribute.
+    /// Nodes that contribute backends
+    #[arg(long, default_value_t = 1_000)]
     pub nodes: u32,
-    /// Services, defined by the first node.
+    /// Services, which the first node defines
+    #[arg(long, default_value_t = 10_000)]
     pub services: u32,
-    /// Backends of each; the nodes have as many each.
+    /// Backends of each; the nodes have as many each
+    #[arg(long, default_value_t = 10)]
     pub backends: u32,
 }
 

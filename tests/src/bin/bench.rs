@@ -115,15 +115,8 @@ enum Command {
     },
     /// A large cluster's state on one node: time to join, memory, one change
     State {
-        /// Nodes that contribute backends
-        #[arg(long, default_value_t = 1_000)]
-        nodes: u32,
-        /// Services
-        #[arg(long, default_value_t = 10_000)]
-        services: u32,
-        /// Backends of each
-        #[arg(long, default_value_t = 10)]
-        backends: u32,
+        #[command(flatten)]
+        plan: state::Plan,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -238,10 +231,7 @@ fn main() -> Result<()> {
             let print = |rows: &Vec<_>| services::print(count, backends, rows);
             show(&services::measure(count, backends)?, print, json)
         }
-        Command::State { nodes, services, backends, json } => {
-            let plan = state::Plan { nodes, services, backends };
-            show(&state::measure(plan)?, |rows| state::print(plan, rows), json)
-        }
+        Command::State { plan, json } => hold(plan, json),
         Command::Api { services, backends, pause, json } => {
             let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };
             show(&api::measure(plan)?, |report| api::print(plan, report), json)
@@ -272,6 +262,10 @@ fn count_instructions(wiring: Wiring, json: Option<PathBuf>) -> Result<()> {
     println!("Wiring: {}", wiring.name());
     clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
     keep(json, &costs)
+}
+
+fn hold(plan: state::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&state::measure(plan)?, |rows| state::print(plan, rows), json)
 }
 
 fn show<T: Serialize>(result: &T, print: impl FnOnce(&T), json: Option<PathBuf>) -> Result<()> {

@@ -122,8 +122,11 @@ impl Item {
         let bytes = |bytes: &[u8]| bytes.len() + 3;
         let writer = self.writer.as_ref().map_or(0, |writer| bytes(writer.as_bytes()));
         let value = self.value.as_ref().map_or(0, |value| bytes(value.as_slice()));
-        bytes(key.as_slice()) + writer + value + 20
+        bytes(key.as_slice()) + writer + value + Self::LEAST_WIRE_SIZE
     }
+
+    /// What any takes in a message at least, by [`Self::wire_size`].
+    pub(super) const LEAST_WIRE_SIZE: usize = 20;
 
     /// The digest of an entry.
     pub(super) fn digest(&self, key: &Key) -> blake3::Hash {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Entry, Name, SignedHead, Version, single::Log};
+use super::{Entry, Item, Name, SignedHead, Version, single::Log};
 
 /// A message that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,7 +50,7 @@ pub struct Want {
 }
 
 /// What a head takes in a message at most, without its ancestors.
-const HEAD: usize = 260;
+const HEAD: usize = 280;
 /// What an ancestor takes.
 const ANCESTOR: usize = 22;
 
@@ -115,7 +115,9 @@ pub(super) fn cut(log: &Log, want: &Want, room: usize) -> Segment {
         (segment.start, segment.since, segment.upto) = (resume.start, resume.since, resume.since);
     }
     let mut left = room.saturating_sub(segment.wire_size());
-    for (key, item) in log.after(segment.since) {
+    // One more than could fit.
+    let most = left / Item::LEAST_WIRE_SIZE + 2;
+    for (key, item) in log.after(segment.since, most) {
         let size = item.wire_size(key);
         if size > left && !segment.entries.is_empty() {
             return segment;

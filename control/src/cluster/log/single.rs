@@ -56,9 +56,13 @@ impl Log {
         self.tombstones
     }
 
-    /// Entries with a number above `since`, in their order.
-    pub(super) fn after(&self, since: u64) -> Vec<(&Key, &Item)> {
+    /// The first entries with a number above `since`, in their order.
+    pub(super) fn after(&self, since: u64, most: usize) -> Vec<(&Key, &Item)> {
         let mut later: Vec<_> = self.entries().filter(|(_, item)| item.seq > since).collect();
+        if later.len() > most {
+            later.select_nth_unstable_by_key(most, |(_, item)| item.seq);
+            later.truncate(most);
+        }
         later.sort_unstable_by_key(|(_, item)| item.seq);
         later
     }

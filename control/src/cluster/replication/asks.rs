@@ -21,7 +21,7 @@ struct Asked {
     version: Version,
     until: Duration,
     parts: u32,
-    /// Members that have it, too.
+    /// Members that have it, in the order in which they are asked.
     others: VecDeque<Name>,
 }
 
@@ -56,6 +56,8 @@ impl Asks {
             }
             return Asking::Later;
         }
+        // Its turn comes again: a question may be lost, too.
+        asked.others.push_back(member.clone());
         (asked.until, asked.parts) = (now + PATIENCE, asked.parts + 1);
         if asked.parts > PARTS {
             self.0.remove(&want.origin);

@@ -1,7 +1,7 @@
 //! How changes reach all members, and how what was missed is found.
 //!
-//! A change is pushed at once to some random members, and by each to whom it is new to some others; twice later they are told
-//! its version, and ask when they lack it. While there are many changes, they are gathered into datagrams.
+//! A change is pushed at once to some random members, and by each to whom it is new to some others; later they are told three
+//! times its version, and ask when they lack it. While there are many changes, they are gathered into datagrams.
 //! Whoever gets a change that continues what it lacks asks for that. Every few seconds each node sends the
 //! digest of all that it has to one member; where they differ, both exchange what they lack on a stream, in order and
 //! encrypted, which the shell carries.
