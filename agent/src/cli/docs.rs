@@ -81,6 +81,8 @@ fn the_page_of_the_api_has_every_path() {
         paths::BACKENDS,
         paths::OWN_BACKENDS,
         paths::OWN_BACKEND,
+        paths::METRICS,
+        paths::HEALTH,
         paths::EVENTS,
     ];
     for path in all {

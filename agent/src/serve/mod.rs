@@ -1,12 +1,15 @@
-//! The agent's API: HTTP/1.1 with JSON on a Unix socket, for the command line and for scripts.
+//! The agent's API: HTTP/1.1 with JSON on a Unix socket, for the command line and for scripts; and by TCP for readers
+//! ([`Listener`]), where the configuration says so.
 //!
-//! It has a thread of its own ([`Server`]). Reads are answered there and at once, from the latest [`View`]; changes go to
+//! Each has a thread of its own ([`Server`]). Reads are answered there and at once, from the latest [`View`]; changes go to
 //! the event loop over a bounded channel ([`Request`]) and are answered once; what happens is told by a broadcast
 //! ([`Events`]) that no reader can slow down.
 
 mod client;
 mod counts;
 mod events;
+mod http;
+mod metrics;
 mod refusal;
 mod rows;
 mod server;
@@ -22,6 +25,7 @@ pub use self::{
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
+    http::{ListenError, Listener},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
     server::{App, Server},
@@ -45,6 +49,10 @@ pub mod paths {
     pub const OWN_BACKENDS: &str = "/v1/services/{name}/backends";
     /// A backend is contributed with PUT, with `?weight=N` of this weight, and no more with DELETE.
     pub const OWN_BACKEND: &str = "/v1/services/{name}/backends/{backend}";
+    /// The node in numbers, for Prometheus.
+    pub const METRICS: &str = "/metrics";
+    /// Whether the agent answers.
+    pub const HEALTH: &str = "/healthz";
     /// With POST the configuration is read again.
     pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.
@@ -74,20 +82,6 @@ pub enum Request {
         /// Where the answer goes.
         answer: Answer<Drained>,
     },
-}
-
-/// What reads are answered from, at one time; clones share everything.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// What the kernel was brought to.
-    pub desired: Arc<Desired>,
-    /// VIPs of services that the kernel does not hold as they are wanted.
-    pub failed: Arc<HashSet<Vip>>,
-    /// The node's name.
-    pub node: Arc<str>,
-    /// Its fans.
-    pub fans: Arc<[FanRecord]>,
-    /// What the kernel holds; `None` while no fan is up.
     /// This node is to contribute a backend.
     Offer {
         /// The service's name.
@@ -108,5 +102,19 @@ pub struct View {
         /// Where the answer goes.
         answer: Answer<Contributed>,
     },
+}
+
+/// What reads are answered from, at one time; clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// What the kernel was brought to.
+    pub desired: Arc<Desired>,
+    /// VIPs of services that the kernel does not hold as they are wanted.
+    pub failed: Arc<HashSet<Vip>>,
+    /// The node's name.
+    pub node: Arc<str>,
+    /// Its fans.
+    pub fans: Arc<[FanRecord]>,
+    /// What the kernel holds; `None` while no fan is up.
     pub map: Option<ServiceMap>,
 }

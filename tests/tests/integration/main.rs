@@ -32,6 +32,7 @@ mod flow_room;
 mod foreign_routes;
 mod harness;
 mod locks;
+mod metrics;
 mod monitor;
 mod named_vips;
 mod neighbours;

@@ -1,6 +1,10 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::{net::Ipv4Addr, ops::Range, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::Range,
+    path::PathBuf,
+};
 
 use control::model::{FanSpec, UnderlaySpec, quoted};
 use dataplane_common::abi::ENTRIES_PER_CPU;
@@ -20,7 +24,7 @@ use super::{
 
 const FILE: Keys =
     Keys { known: &["node", "datapath", "fan", "service", "source", "api"], later: &["cluster"] };
-const API: Keys = Keys { known: &["socket"], later: &["listen"] };
+const API: Keys = Keys { known: &["socket", "listen"], later: &["token-file"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys =
     Keys { known: &["uplink-hook", "flows", "vip-range", "nat-ports"], later: &["rewrite", "cgroup"] };
@@ -184,7 +188,15 @@ fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> 
 fn api(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> ApiConfig {
     section.check_keys(&API, problems);
     let default = ApiConfig::default();
-    ApiConfig { socket: section.parsed("socket", socket, problems).unwrap_or(default.socket) }
+    ApiConfig {
+        socket: section.parsed("socket", socket, problems).unwrap_or(default.socket),
+        listen: section.parsed("listen", listen, problems),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() > 0);
+    address.ok_or_else(|| format!("{} is no ADDRESS:PORT; write one such as 127.0.0.1:7480", quoted(text)))
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {

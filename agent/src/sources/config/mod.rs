@@ -17,6 +17,7 @@ mod yaml;
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -101,11 +102,13 @@ pub struct DatapathConfig {
 pub struct ApiConfig {
     /// Where it listens.
     pub socket: PathBuf,
+    /// Where it listens for readers by TCP; nowhere when absent.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from(SOCKET) }
+        Self { socket: PathBuf::from(SOCKET), listen: None }
     }
 }
 
