@@ -128,10 +128,10 @@ mod tests {
     #[test]
     fn every_mistake_of_either_file_has_its_line() {
         assert_eq!(
-            checked("[node]\nnam = 'a'\n[api]\nlisten = '127.0.0.1:7480'\n", "", false).unwrap_err(),
+            checked("[node]\nnam = 'a'\n[api]\ntoken-file = '/x'\n", "", false).unwrap_err(),
             [
                 "fanlight.toml:2: node.nam: unknown key; did you mean 'name'?",
-                "fanlight.toml:4: api.listen: not supported by this version; remove it",
+                "fanlight.toml:4: api.token-file: not supported by this version; remove it",
             ]
         );
         assert_eq!(

@@ -83,6 +83,8 @@ fn the_page_of_the_api_has_every_path() {
         paths::OWN_BACKEND,
         paths::NODES,
         paths::NODE,
+        paths::METRICS,
+        paths::HEALTH,
         paths::EVENTS,
     ];
     for path in all {

@@ -1,6 +1,7 @@
 //! The API's place in the agent: the server's life, and what it answers from.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -13,8 +14,8 @@ use crate::{
     cluster::Reader,
     kernel::tasks::Faults,
     node::writer::Applied,
-    serve::{App, Counts, Events, Request, Server, Socket, View},
-    sources::config::SOCKET,
+    serve::{App, Counts, Events, ListenError, Listener, Request, Server, Socket, View},
+    sources::config::{ApiConfig, SOCKET},
 };
 
 /// The server and what it needs.
@@ -22,9 +23,19 @@ pub(super) struct Api {
     app: App,
     wanted: PathBuf,
     server: Option<Server>,
+    /// Where readers by TCP are wanted, and answered.
+    wanted_listen: Option<SocketAddr>,
+    listener: Option<Listener>,
     /// From the first time on it is opened again where it ought to be and is not.
     is_open: bool,
     faults: Faults,
+}
+
+/// Servers that listen where a new configuration asks for it.
+#[derive(Default)]
+pub(super) struct Prepared {
+    server: Option<Server>,
+    listener: Option<Listener>,
 }
 
 impl Api {
@@ -36,21 +47,48 @@ impl Api {
     ) -> Self {
         let (events, counts) = (Events::default(), Counts::default());
         let app = App { requests, view, cluster, events, counts, started: Instant::now() };
-        Self { app, wanted: PathBuf::from(SOCKET), server: None, is_open: false, faults }
+        Self {
+            app,
+            wanted: PathBuf::from(SOCKET),
+            server: None,
+            wanted_listen: None,
+            listener: None,
+            is_open: false,
+            faults,
+        }
     }
 
-    /// A server for another socket than the present one, which goes on; none where that is not needed.
-    pub(super) fn prepare(&self, socket: &Path) -> Result<Option<Server>> {
-        if self.is_open && !self.is_at(socket) { self.serve(socket).map(Some) } else { Ok(None) }
+    /// What other servers than the present ones, which go on, a configuration asks for.
+    pub(super) fn prepare(&self, config: &ApiConfig) -> Result<Prepared> {
+        let (socket, listen) = (&config.socket, config.listen);
+        let server = (self.is_open && !self.is_at(socket)).then(|| self.serve(socket)).transpose()?;
+        let listener = listen.filter(|_| self.is_open && !self.listens_at(listen));
+        let listener = listener.map(|address| self.listen(address)).transpose()?;
+        Ok(Prepared { server, listener })
     }
 
-    /// Listens there from now on, by a server that was prepared.
-    pub(super) fn move_to(&mut self, socket: &Path, server: Option<Server>) {
-        self.wanted = socket.to_owned();
+    /// Listens as a configuration asks for from now on, by servers that were prepared.
+    pub(super) fn move_to(&mut self, config: &ApiConfig, prepared: Prepared) {
+        let Prepared { server, listener } = prepared;
+        self.wanted.clone_from(&config.socket);
         if server.is_some() {
             // The former one answers what it was asked, and ends.
             self.server = server;
         }
+        self.wanted_listen = config.listen;
+        if listener.is_some() || config.listen.is_none() {
+            self.listener = listener;
+        }
+    }
+
+    /// Whether readers are answered there, or nowhere.
+    fn listens_at(&self, address: Option<SocketAddr>) -> bool {
+        let present = self.listener.as_ref().filter(|listener| listener.is_running());
+        present.map(Listener::address) == address
+    }
+
+    fn listen(&self, address: SocketAddr) -> Result<Listener, ListenError> {
+        Listener::start(address, self.app.clone())
     }
 
     /// Whether clients find it there.
@@ -85,8 +123,20 @@ impl Api {
 
     /// Listens again where that is not so; says why it can't.
     pub(super) fn repair(&mut self) -> Vec<String> {
-        let outcome = if self.is_open { self.open() } else { Ok(()) };
-        outcome.err().map(|error| format!("{error:#}")).into_iter().collect()
+        if !self.is_open {
+            return Vec::new();
+        }
+        let socket = self.open().err().map(|error| format!("{error:#}"));
+        let mut reasons: Vec<String> = socket.into_iter().collect();
+        if let Some(address) = self.wanted_listen.filter(|_| !self.listens_at(self.wanted_listen)) {
+            // One that has ended holds the address no more.
+            self.listener = None;
+            match self.listen(address) {
+                Ok(listener) => self.listener = Some(listener),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        reasons
     }
 }
 

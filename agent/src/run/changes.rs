@@ -16,7 +16,7 @@ use super::{
     plan::Known,
     planner::{ENDED, Planner},
     sources::{Door, Listed, Number},
-    stage::{Ended, Loaded, Reply, Stage, unwritten},
+    stage::{Ended, Loading, Reply, Stage, unwritten},
     state::{Files, State},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(super) struct Changes {
 /// What is left to do for the event loop when a stage has ended.
 pub(super) enum Next {
     /// Files were read.
-    Follow(Result<Loaded, Vec<String>>, Answer<Reloaded>),
+    Follow(Loading, Answer<Reloaded>),
     /// The kernel is as the files say, or will be.
     Reloaded(Reloaded, Answer<Reloaded>),
     /// A change is made, or taken back.

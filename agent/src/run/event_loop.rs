@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Options,
-    api::{Api, view_of},
+    api::{Api, Prepared, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
     files::name,
@@ -24,7 +24,7 @@ use super::{
     reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
-    stage::{Ended, Loaded, Reply},
+    stage::{Ended, Loaded, Loading, Reply},
     state::{Files, State},
 };
 use crate::{
@@ -144,7 +144,7 @@ impl Agent {
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
         let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
-        api.move_to(&files.config.api.socket, None);
+        api.move_to(&files.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
         let shadowed = start_tasks(&faults, watched, &view, &api);
@@ -329,8 +329,11 @@ impl Agent {
     }
 
     /// Follows files that were read, or nothing of them: what is wrong is told.
-    fn reload(&mut self, loaded: Result<Loaded, Vec<String>>, answer: Answer<Reloaded>) {
-        let taken = loaded.and_then(|Loaded { sources, opened }| Ok((self.take_over(*sources)?, opened)));
+    fn reload(&mut self, loaded: Loading, answer: Answer<Reloaded>) {
+        let taken = loaded.and_then(|loaded| {
+            let Loaded { sources, opened } = *loaded;
+            Ok((self.take_over(sources)?, opened))
+        });
         match taken {
             Ok((reloaded, opened)) => {
                 let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
@@ -359,10 +362,10 @@ impl Agent {
         let failed = |error: anyhow::Error| vec![format!("{error:#}")];
         let node = name(&files).map_err(failed)?;
         self.cluster.check(&self.options.config, &files, &node)?;
-        let server = self.api.prepare(&files.config.api.socket).map_err(failed)?;
+        let prepared = self.api.prepare(&files.config.api).map_err(failed)?;
         let changed = files != *self.files;
         let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
-        self.api.move_to(&files.config.api.socket, server);
+        self.api.move_to(&files.config.api, prepared);
         self.node = node;
         self.report.set_node(self.node.to_string());
         self.follow_files(Arc::new(files));

@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context as _, Result};
 use control::model::PortRange;
 
-use super::{sources::Door, stage::Loaded};
+use super::{
+    sources::Door,
+    stage::{Loaded, Loading},
+};
 use crate::{
     inspect::status::host_name,
     kernel::reserved_ports,
@@ -26,12 +29,12 @@ pub(super) fn load(path: &Path) -> Result<config::Sources, ConfigError> {
 }
 
 /// Reads the configuration and the sources that it lists, or says all that is wrong. Blocks.
-pub(super) fn load_all(path: &Path, door: &Door) -> Result<Loaded, Vec<String>> {
+pub(super) fn load_all(path: &Path, door: &Door) -> Loading {
     let sources = load(path).map_err(|error| error.lines())?;
     let opened = door.open(&sources.config.sources);
     let opened =
         opened.map_err(|error| vec![format!("sources: {error}; see whether the host is out of threads")])?;
-    Ok(Loaded { sources: Box::new(sources), opened })
+    Ok(Box::new(Loaded { sources, opened }))
 }
 
 /// The node's name.

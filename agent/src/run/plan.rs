@@ -53,9 +53,10 @@ impl Known<'_> {
         let services: Vec<&Declared> = placed.iter().map(|placed| &placed.service).collect();
         let changed = desired::check(self.inputs, self.desired, &services).map_err(|problems| {
             let problem = |(place, error): (usize, ChangeError)| match error {
-                ChangeError::VipTaken { .. } | ChangeError::Named { .. } | ChangeError::NoRange(_) => {
-                    placed[place].wrong_vip(error.to_string())
-                }
+                ChangeError::VipTaken { .. }
+                | ChangeError::Named { .. }
+                | ChangeError::NoRange(_)
+                | ChangeError::RangeFull(_) => placed[place].wrong_vip(error.to_string()),
                 _ => placed[place].wrong_name(error.to_string()),
             };
             Refusal::conflicts(problems.into_iter().map(problem).collect())

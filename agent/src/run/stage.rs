@@ -26,9 +26,12 @@ const RELOADED: Duration = Duration::from_secs(2);
 /// Files that were read, and the sources that they list.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) sources: Box<config::Sources>,
+    pub(super) sources: config::Sources,
     pub(super) opened: Vec<Opened>,
 }
+
+/// What reading the files came to, or all that is wrong with them.
+pub(super) type Loading = Result<Box<Loaded>, Vec<String>>;
 
 /// Where the outcome of changes goes.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ impl Reply {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The files are read.
-    Loading(JoinHandle<(Result<Loaded, Vec<String>>, Damaged)>, Answer<Reloaded>),
+    Loading(JoinHandle<(Loading, Damaged)>, Answer<Reloaded>),
     /// What the files say is brought to the kernel.
     Reloading {
         outcome: oneshot::Receiver<Vec<String>>,
@@ -92,7 +95,7 @@ pub(super) enum Stage {
 /// A stage that ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    Loaded(Result<Loaded, Vec<String>>, Option<Damaged>, Answer<Reloaded>),
+    Loaded(Loading, Option<Damaged>, Answer<Reloaded>),
     Reloaded(Reloaded, Answer<Reloaded>),
     Planned(Vec<Change>, Reply),
     Mended(Written),
@@ -176,7 +179,7 @@ impl Stage {
 
 #[derive(Debug)]
 enum Outcome {
-    Loaded(Result<Loaded, Vec<String>>, Option<Damaged>),
+    Loaded(Loading, Option<Damaged>),
     Planned(Vec<Change>, Reply),
     Written(Option<Written>),
     Faults(Vec<String>),

@@ -1,12 +1,15 @@
-//! The agent's API: HTTP/1.1 with JSON on a Unix socket, for the command line and for scripts.
+//! The agent's API: HTTP/1.1 with JSON on a Unix socket, for the command line and for scripts; and by TCP for readers
+//! ([`Listener`]), where the configuration says so.
 //!
-//! It has a thread of its own ([`Server`]). Reads are answered there and at once, from the latest [`View`]; changes go to
+//! Each has a thread of its own ([`Server`]). Reads are answered there and at once, from the latest [`View`]; changes go to
 //! the event loop over a bounded channel ([`Request`]) and are answered once; what happens is told by a broadcast
 //! ([`Events`]) that no reader can slow down.
 
 mod client;
 mod counts;
 mod events;
+mod http;
+mod metrics;
 mod nodes;
 mod refusal;
 mod rows;
@@ -23,6 +26,7 @@ pub use self::{
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
+    http::{ListenError, Listener},
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
@@ -51,6 +55,10 @@ pub mod paths {
     pub const NODES: &str = "/v1/nodes";
     /// One of them; with DELETE one that is no more is forgotten.
     pub const NODE: &str = "/v1/nodes/{name}";
+    /// The node in numbers, for Prometheus.
+    pub const METRICS: &str = "/metrics";
+    /// Whether the agent answers.
+    pub const HEALTH: &str = "/healthz";
     /// With POST the configuration is read again.
     pub const RELOAD: &str = "/v1/reload";
     /// What happens, a JSON line each, for as long as the client listens.

@@ -27,13 +27,17 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
     sync::{Semaphore, mpsc, oneshot, watch},
 };
 
 use super::{
     Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
-    counts::Counts, events::READERS, nodes, paths,
+    counts::Counts,
+    events::READERS,
+    metrics::{Sample, TYPE},
+    nodes, paths,
 };
 use crate::{
     cluster::Reader,
@@ -56,7 +60,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a server that is replaced goes on with what it was asked.
 const LINGER: Duration = ANSWER;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the API is made of.
 #[derive(Clone, Debug)]
@@ -142,7 +146,8 @@ async fn serve(
     }
 }
 
-async fn connection(stream: UnixStream, router: Router) {
+/// Serves what comes by one connection.
+pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
     let outcome = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
@@ -163,13 +168,15 @@ fn router(app: App) -> Router {
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
+        .route(paths::METRICS, get(metrics))
+        .route(paths::HEALTH, get(health))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(app)
 }
 
 /// Each part is made when the former one is on its way, and not on the thread that serves: other answers come between.
-async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal> {
+pub(super) async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal> {
     let counts = (uri.query() != Some("flows=no")).then(|| app.counts.clone());
     let list = app.read(move |view| view.list(counts.as_ref())).await?;
     let parts = stream::try_unfold(list, async |mut list| {
@@ -180,7 +187,10 @@ async fn services(State(app): State<App>, uri: Uri) -> Result<Response, Refusal>
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
 }
 
-async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Json<ServiceRow>, Refusal> {
+pub(super) async fn service(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<ServiceRow>, Refusal> {
     let (sought, counts) = (name.clone(), app.counts.clone());
     let row = app.read(move |view| view.named(&sought, &counts)).await?;
     row.map(Json).ok_or_else(|| Refusal::not_found(ChangeError::NoService(name).to_string()))
@@ -252,11 +262,14 @@ fn socket(text: &str) -> Result<SocketAddr, Refusal> {
     })
 }
 
-async fn all_backends(State(app): State<App>) -> Result<Response, Refusal> {
+pub(super) async fn all_backends(State(app): State<App>) -> Result<Response, Refusal> {
     backends(&app, None).await
 }
 
-async fn own_backends(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Refusal> {
+pub(super) async fn own_backends(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
     backends(&app, Some(name)).await
 }
 
@@ -298,7 +311,7 @@ async fn withdraw(
     app.ask(|answer| Request::Withdraw { service, backend, answer }).await.map(Json)
 }
 
-async fn events(State(app): State<App>) -> Result<Response, Refusal> {
+pub(super) async fn events(State(app): State<App>) -> Result<Response, Refusal> {
     let reader = app.events.listen().ok_or_else(|| {
         let message = format!(
             "{READERS} readers follow the events, and no more may; end one, such as a 'fanlight monitor'"
@@ -312,11 +325,22 @@ async fn events(State(app): State<App>) -> Result<Response, Refusal> {
     Ok(([(CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response())
 }
 
-async fn unknown(request: HttpRequest) -> Refusal {
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
+    let counts = app.counts.clone();
+    let text = app.read(move |view| Sample::take(view, &counts).map(|sample| sample.text())).await?;
+    let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
+}
+
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn unknown(request: HttpRequest) -> Refusal {
     Refusal::not_found(format!("{}: no such path", clipped(request.uri().path())))
 }
 
-async fn not_allowed(request: HttpRequest) -> Refusal {
+pub(super) async fn not_allowed(request: HttpRequest) -> Refusal {
     let message = format!(
         "{} {}: no such method here",
         clipped(request.method().as_str()),

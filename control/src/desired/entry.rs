@@ -69,14 +69,19 @@ impl Entry {
         }
     }
 
+    /// Whether one of its backends takes new flows.
+    pub fn life(&self, backend: &Backend) -> BackendLife {
+        let address = backend.socket();
+        match backend.weight {
+            _ if self.down.contains_key(&address) => BackendLife::Down,
+            1.. if !self.drained.contains(&address) => BackendLife::Up,
+            _ => BackendLife::Drained,
+        }
+    }
+
     fn backend_state(&self, backend: &Backend) -> BackendState {
         let address = backend.socket();
         let reason = self.down.get(&address).copied();
-        let state = match backend.weight {
-            _ if reason.is_some() => BackendLife::Down,
-            1.. if !self.drained.contains(&address) => BackendLife::Up,
-            _ => BackendLife::Drained,
-        };
-        BackendState { address, weight: backend.weight, state, reason }
+        BackendState { address, weight: backend.weight, state: self.life(backend), reason }
     }
 }

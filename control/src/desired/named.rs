@@ -112,6 +112,11 @@ impl Named {
         self.placed.get(&self.span?.place_of(address)?)
     }
 
+    /// Whether no name more can have an address.
+    pub(super) fn is_full(&self) -> bool {
+        self.span.is_none_or(|span| (0..span.count).all(|place| self.is_occupied(span, place)))
+    }
+
     /// Places a name by its age; `None`: it is no more. Gives the names that moved by it, this one among them.
     pub(super) fn set(&mut self, name: &Name, age: Option<Age>) -> Vec<Moved> {
         let Some(span) = self.span else { return Vec::new() };
@@ -303,6 +308,7 @@ mod tests {
         let mut named = Named::new(range("11.0.0.0/28"), reserved);
         named.block([11, 0, 0, 2].into());
         (0..20).for_each(|number| drop(named.set(&name(number), Some((APPLIED, number.into())))));
+        assert!(named.is_full());
         let taken: BTreeSet<u8> =
             (0..20).filter_map(|number| Some(named.address(&name(number))?.octets()[3])).collect();
         assert_eq!(taken, BTreeSet::from([3, 8, 9, 10, 11, 12, 13, 14]));

@@ -81,6 +81,9 @@ pub enum ChangeError {
     /// Its VIP has a name, and names have no addresses here.
     #[error("{0}: {NO_RANGE}")]
     NoRange(VipSpec),
+    /// The range has no address left for its VIP's name.
+    #[error("{0}: no address of vip-range is free; give it a larger one in [datapath]")]
+    RangeFull(VipSpec),
     /// The VIP's address is that of a name.
     #[error("{} is the address of VIP name {}; give the service another VIP", .vip.address, quoted(.name))]
     Named {
@@ -143,7 +146,9 @@ fn obstacle(
     if service.vip.at().is_none() && inputs.settings().vip_range.is_none() {
         return Some(ChangeError::NoRange(service.vip.clone()));
     }
-    let vip = inputs.resolve(&service.vip)?;
+    let Some(vip) = inputs.resolve(&service.vip) else {
+        return inputs.index.named().is_full().then(|| ChangeError::RangeFull(service.vip.clone()));
+    };
     if let (VipSpec::At(vip), Some(name)) = (&service.vip, inputs.named_at(vip.address))
         && desired.at(*vip).is_none()
         && !inputs.services_named(name).all(|service| named.contains(&**service))

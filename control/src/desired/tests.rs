@@ -519,6 +519,8 @@ fn a_named_vip_needs_a_range_with_a_free_address() {
     node.inputs.set_settings(Settings { vip_range: "11.0.0.9/32".parse().ok(), ..Settings::default() });
     node.follow(&Dirty::All);
     assert_eq!((node.lasts(), node.clashes()), (vec![("web", 9)], vec![]));
+    let full = "0: /db:80/tcp: no address of vip-range is free; give it a larger one in [datapath]";
+    assert_eq!(node.declared_obstacles(&[named("db", "/db:80/tcp", &[])]), [full]);
     node.set_listed(0, &[named("db", "/db:80/tcp", &[])]);
     assert_eq!(
         node.clashes(),

@@ -21,6 +21,8 @@ const FIRST_VIP: u32 = u32::from_be_bytes([10, 97, 0, 0]);
 /// How often one change is measured.
 const CHANGES: u32 = 20;
 const LIMIT: Duration = Duration::from_secs(120);
+/// Where metrics are read.
+const LISTEN: &str = "127.0.0.1:7480";
 
 /// What was measured, and what it may be at most.
 #[derive(Clone, Debug, Serialize)]
@@ -39,7 +41,7 @@ pub struct Row {
 pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
     let fleet = Fleet::bare(1);
     let host = &fleet[0];
-    configure(host, &[]);
+    configure(host, &[format!("[api]\nlisten = \"{LISTEN}\"\n")]);
     let agent = host.agent();
     let empty = memory(host);
     let all: String = (0..services).map(|number| service(number, backends, 1)).collect();
@@ -56,6 +58,8 @@ pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
     let start = Instant::now();
     host.json("status");
     let status = start.elapsed();
+    let scrapes = (0..CHANGES).map(|_| scrape(host)).collect::<Result<Vec<_>>>()?;
+    let scrape = Summary::of(&scrapes).context("nothing was scraped")?;
     let descriptors = descriptors(&agent)?;
     agent.kill9();
     let start = Instant::now();
@@ -68,11 +72,20 @@ pub fn measure(services: u32, backends: u32) -> Result<Vec<Row>> {
         row("one change, third quartile", "ms", by_agent.high, None),
         row("an agent's start with them", "ms", milliseconds(start.elapsed()), None),
         row("status", "ms", milliseconds(status), None),
+        row("/metrics, median", "ms", scrape.median, None),
         row("maps of services", "MiB", full.services, Some(100.0)),
         row("all maps but flows", "MiB", full.maps - full.flows, Some(100.0)),
         row("all maps but flows, without services", "MiB", empty.maps - empty.flows, None),
         row("the agent's descriptors", "", descriptors as f64, Some(200.0)),
     ])
+}
+
+/// How long one answer to Prometheus takes, by curl's clock.
+fn scrape(host: &Host) -> Result<f64> {
+    let url = format!("http://{LISTEN}/metrics");
+    let words = ["-sSf", "--max-time", "10", "-o", "/dev/null", "-w", "%{time_total}", &url];
+    let seconds: f64 = host.command("curl").args(words).ok().parse().context("a time of curl's")?;
+    Ok(seconds * 1e3)
 }
 
 /// A service as `service apply` takes it.

@@ -35,6 +35,7 @@ mod foreign_routes;
 mod harness;
 mod host_filters;
 mod locks;
+mod metrics;
 mod monitor;
 mod named_vips;
 mod neighbours;

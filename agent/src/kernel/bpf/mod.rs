@@ -27,6 +27,7 @@ mod services;
 mod stages;
 mod sys;
 mod tables;
+mod times;
 mod trace;
 mod translated;
 mod uplink_map;
@@ -58,6 +59,7 @@ pub use self::{
     probe::Mechanism,
     services::{Candidate, Ended, FlowCount, FlowWalk, Gone, MakeRing, ServiceMap, Writer as ServiceWriter},
     stages::stage_name,
+    times::{Runs, runs},
     trace::Watcher,
     translated::TranslatedMap,
     uplink_map::UplinkMap,

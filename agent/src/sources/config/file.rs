@@ -1,6 +1,11 @@
 //! `fanlight.toml`: text → [`Config`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::Range, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Range,
+    path::PathBuf,
+};
 
 use control::{
     cluster::identity::NodeName,
@@ -23,7 +28,7 @@ use super::{
 
 const FILE: Keys =
     Keys { known: &["node", "datapath", "fan", "service", "source", "cluster", "api"], later: &[] };
-const API: Keys = Keys { known: &["socket"], later: &["listen"] };
+const API: Keys = Keys { known: &["socket", "listen"], later: &["token-file"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys = Keys {
     known: &["uplink-hook", "host-filters", "flows", "vip-range", "nat-ports"],
@@ -195,7 +200,15 @@ fn flows(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> 
 fn api(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> ApiConfig {
     section.check_keys(&API, problems);
     let default = ApiConfig::default();
-    ApiConfig { socket: section.parsed("socket", socket, problems).unwrap_or(default.socket) }
+    ApiConfig {
+        socket: section.parsed("socket", socket, problems).unwrap_or(default.socket),
+        listen: section.parsed("listen", listen, problems),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() > 0);
+    address.ok_or_else(|| format!("{} is no ADDRESS:PORT; write one such as 127.0.0.1:7480", quoted(text)))
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {

@@ -19,6 +19,7 @@ mod yaml;
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -109,11 +110,13 @@ pub struct DatapathConfig {
 pub struct ApiConfig {
     /// Where it listens.
     pub socket: PathBuf,
+    /// Where it listens for readers by TCP; nowhere when absent.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from(SOCKET) }
+        Self { socket: PathBuf::from(SOCKET), listen: None }
     }
 }
 

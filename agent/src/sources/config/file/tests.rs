@@ -193,7 +193,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "[cluster]\nname = 'prod'\ninsecure = true\njion = []\n",
         "4: cluster.jion: unknown key; did you mean 'join'?",
     ),
-    ("[api]\nlisten = '127.0.0.1:7480'\n", "2: api.listen: not supported by this version; remove it"),
+    (
+        "[api]\nlisten = '7480'\n",
+        "2: api.listen: '7480' is no ADDRESS:PORT; write one such as 127.0.0.1:7480",
+    ),
+    ("[api]\ntoken-file = '/x'\n", "2: api.token-file: not supported by this version; remove it"),
     (
         "[api]\nsocket = 'api.sock'\n",
         "2: api.socket: 'api.sock' is no path of a file from the root on; write one such as /run/fanlight/api.sock",

@@ -1,0 +1,208 @@
+//! `/metrics`: the node in numbers, as Prometheus and OpenMetrics read them. docs/metrics.md lists them.
+
+use std::{fmt, sync::atomic::AtomicU64};
+
+use control::service::BackendLife;
+use dataplane_common::outcome::Outcome;
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use super::{View, counts::Counts};
+use crate::kernel::bpf::{self, Counters, Datapath, MapMemory, Runs};
+
+/// The content type of what is written.
+pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One label and its value.
+type Label = [(&'static str, &'static str); 1];
+
+/// The numbers of one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    services: usize,
+    up: usize,
+    drained: usize,
+    down: usize,
+    /// Established flows.
+    flows: u64,
+    /// What is there only with a datapath.
+    kernel: Option<Kernel>,
+}
+
+/// What the kernel tells.
+#[derive(Clone, Debug, Default)]
+struct Kernel {
+    packets: Counters,
+    memory: MapMemory,
+    /// By hook; nothing while the kernel does not count it.
+    runs: Vec<(&'static str, Runs)>,
+}
+
+impl Sample {
+    /// Takes one; on a thread that may block.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn take(view: &View, counts: &Counts) -> bpf::Result<Self> {
+        let mut sample = Self { services: view.desired.len(), ..Self::default() };
+        for entry in view.desired.entries() {
+            for backend in &entry.defined.backends {
+                match entry.life(backend) {
+                    BackendLife::Up => sample.up += 1,
+                    BackendLife::Drained => sample.drained += 1,
+                    BackendLife::Down => sample.down += 1,
+                }
+            }
+        }
+        if let Some(map) = &view.map {
+            sample.flows = counts.of(map)?.values().sum();
+        }
+        if let Some(datapath) = Datapath::open_existing()? {
+            let runs = bpf::runs(&datapath.attachments()?).unwrap_or_default();
+            let (packets, memory) = (datapath.counters()?, datapath.memory()?);
+            sample.kernel = Some(Kernel { packets, memory, runs: runs.into_iter().collect() });
+        }
+        Ok(sample)
+    }
+
+    /// As text.
+    ///
+    /// # Errors
+    /// A number can't be written.
+    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("fanlight");
+        registry.register("services", "Services that this node is to serve", gauge(self.services as u64));
+        let states = [("up", self.up), ("drained", self.drained), ("down", self.down)];
+        let backends = states.map(|(state, number)| ([("state", state)], number as u64));
+        registry.register(
+            "backends",
+            "Backends of services, by whether they take new flows",
+            gauges(backends),
+        );
+        let help = "Established flows of this node's clients, at most a second ago";
+        registry.register("flows", help, gauge(self.flows));
+        if let Some(kernel) = &self.kernel {
+            kernel.register(&mut registry);
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Kernel {
+    fn register(&self, registry: &mut Registry) {
+        let packets = Family::<Label, Counter>::default();
+        for outcome in Outcome::ALL {
+            packets.get_or_create(&[("outcome", outcome.name())]).inc_by(self.packets.total(*outcome));
+        }
+        let help = "Packets that a program has seen, by what became of them";
+        registry.register("packets", help, packets);
+
+        let MapMemory { maps, flows, services } = self.memory;
+        let parts =
+            [("flows", flows), ("services", services), ("other", maps.saturating_sub(flows + services))];
+        let memory = gauges(parts.map(|(part, bytes)| ([("tables", part)], bytes)));
+        registry.register_with_unit("map_memory", "Kernel memory of the tables", Unit::Bytes, memory);
+
+        if self.runs.is_empty() {
+            return;
+        }
+        let counts = Family::<Label, Counter>::default();
+        let times = Family::<Label, Counter<f64, AtomicU64>>::default();
+        for (hook, runs) in &self.runs {
+            counts.get_or_create(&[("hook", *hook)]).inc_by(runs.count);
+            times.get_or_create(&[("hook", *hook)]).inc_by(runs.time.as_secs_f64());
+        }
+        let help = "Runs of the programs, while kernel.bpf_stats_enabled is 1";
+        registry.register("program_runs", help, counts);
+        let help = "Time that the programs ran for, while kernel.bpf_stats_enabled is 1";
+        registry.register_with_unit("program_run", help, Unit::Seconds, times);
+    }
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(value.try_into().unwrap_or(i64::MAX));
+    gauge
+}
+
+fn gauges(values: impl IntoIterator<Item = (Label, u64)>) -> Family<Label, Gauge> {
+    let family = Family::default();
+    for (label, value) in values {
+        let one: &Gauge = &family.get_or_create(&label);
+        one.set(value.try_into().unwrap_or(i64::MAX));
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+    use super::*;
+
+    fn full() -> Sample {
+        let runs = Runs { count: 7, time: Duration::from_millis(1500) };
+        let memory = MapMemory { maps: 100, flows: 50, services: 20 };
+        let kernel = Kernel { memory, runs: vec![("uplink-ingress", runs)], ..Kernel::default() };
+        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel) }
+    }
+
+    #[test]
+    fn numbers_have_base_units_and_labels() {
+        let text = full().text().unwrap();
+        for line in [
+            "fanlight_services 3",
+            "fanlight_backends{state=\"drained\"} 2",
+            "fanlight_flows 9",
+            "fanlight_packets_total{outcome=\"encapsulated\"} 0",
+            "fanlight_map_memory_bytes{tables=\"other\"} 30",
+            "fanlight_program_runs_total{hook=\"uplink-ingress\"} 7",
+            "fanlight_program_run_seconds_total{hook=\"uplink-ingress\"} 1.5",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line} is missing:\n{text}");
+        }
+        let bare = Sample::default().text().unwrap();
+        assert!(!bare.contains("packets") && !bare.contains("program"), "{bare}");
+    }
+
+    /// Metrics of a text: name, with the end of counters, and labels → type and help.
+    fn described(text: &str) -> BTreeMap<String, (String, String)> {
+        let mut found = BTreeMap::new();
+        let (mut help, mut kind) = ("", "");
+        for line in text.lines() {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            match words.as_slice() {
+                ["#", "HELP", _, ..] => help = line.splitn(4, ' ').nth(3).unwrap_or_default(),
+                ["#", "TYPE", _, own] => kind = *own,
+                ["#", ..] => {}
+                [value, ..] => {
+                    let (name, labels) = value.split_once('{').unwrap_or((value, ""));
+                    let label =
+                        labels.split_once('=').map(|(label, _)| format!("{{{label}}}")).unwrap_or_default();
+                    let help = help.trim_end_matches('.').to_owned();
+                    found.insert(format!("{name}{label}"), (kind.to_owned(), help));
+                }
+                [] => {}
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_page_of_metrics_has_every_metric_and_no_other() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let page = fs::read_to_string(path).expect("docs/metrics.md");
+        let rows = page.lines().skip_while(|line| !line.starts_with("| metric |")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|')).map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            (cells[0].trim_matches('`').to_owned(), (cells[1].to_owned(), cells[2].to_owned()))
+        });
+        assert_eq!(rows.collect::<BTreeMap<_, _>>(), described(&full().text().unwrap()));
+    }
+}
