@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
 use crate::cluster::{
     log::{Limits, Listener},
@@ -290,4 +292,56 @@ fn what_is_no_gossip_and_streams_beyond_the_bound_are_ignored() {
     let stream = world.nodes[0].accept(&name(1), time).expect("room");
     let turn = world.with(0, |own, time, peers| own.message(stream, &[77; 40], time, peers));
     assert_eq!(turn.actions, [Action::Close(stream)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn datagrams_and_messages_of_any_content_behind_a_right_key_change_nothing_that_is_not_signed(
+        damages in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        noise in vec(vec(any::<u8>(), 0..60), 0..10),
+    ) {
+        let mut world = World::new(2, 0);
+        world.put(0, "key");
+        world.put(1, "other");
+        let mut said = Vec::new();
+        let turn = world.with(0, |own, time, peers| own.tick(time, peers));
+        let gossip = [Gossip::Have(vec![(name(0), Default::default())]), Gossip::Digest([1; 16]), Gossip::Differs];
+        said.extend(gossip.map(|gossip| gossip.encode()));
+        said.extend(turn.actions.into_iter().filter_map(|action| match action {
+            Action::Datagram { bytes, .. } => Some(bytes),
+            _ => None,
+        }));
+        let part = world.nodes[0].state().logs();
+        let version = part.heads("h0").next().unwrap().version;
+        let want = Want { origin: name(0), version, have: Vec::new(), resume: None };
+        let segment = part.part(&want, DATAGRAM).unwrap();
+        said.push(Gossip::Push(vec![segment.clone()]).encode());
+        said.push(Gossip::Ask(want.clone()).encode());
+        said.push(Message::Parts { segments: vec![segment], rest: vec![want] }.encode());
+        let (before, digest) = (world.nodes[1].state().logs().bytes(), world.nodes[1].state.digest());
+        let time = world.with(1, |_, time, _| time);
+        let damaged = damages.into_iter().map(|(which, place, value)| {
+            let mut bytes = which.get(&said).clone();
+            if bytes.is_empty() {
+                return bytes;
+            }
+            let place = place.index(bytes.len());
+            bytes[place] ^= value.max(1);
+            bytes
+        });
+        for bytes in damaged.chain(noise).collect::<Vec<_>>() {
+            let turn = world.with(1, |own, time, peers| own.datagram(&name(0), &bytes, time, peers));
+            prop_assert!(turn.actions.len() < 20);
+            if let Some(stream) = world.nodes[1].accept(&name(0), time) {
+                let turn = world.with(1, |own, time, peers| own.message(stream, &bytes, time, peers));
+                prop_assert!(turn.actions.len() < 20);
+            }
+        }
+        let logs = world.nodes[1].state().logs();
+        let taken = logs.heads("h0").next().is_some_and(|head| head.version == version);
+        prop_assert!(taken || world.nodes[1].state.digest() == digest);
+        prop_assert!(world.nodes[1].state().logs().bytes() < before + 10_000);
+    }
 }
