@@ -44,8 +44,15 @@ pub struct Replication {
     /// Digests that were sent, by member, with the count of steps then; until when an answer counts.
     compared: BTreeMap<Name, (Duration, Digest, u64)>,
     next_compare: Duration,
+    /// How many comparisons follow one another soon.
+    soon: u32,
     next_tend: Duration,
 }
+
+/// From a member that came up to the next comparison, and from that to the one after it.
+const SOON: Duration = Duration::from_millis(500);
+/// How many comparisons follow one another after a member came up: half of them find its side of a partition.
+const TIMES: u32 = 4;
 
 impl Replication {
     /// A node's state that was started; `now` is the monotonic time.
@@ -58,6 +65,7 @@ impl Replication {
             asks: Asks::default(),
             compared: BTreeMap::new(),
             next_compare: now,
+            soon: 0,
             next_tend: now + pace.tend,
         }
     }
@@ -119,6 +127,13 @@ impl Replication {
         Ok(self.started(outcome, time, peers))
     }
 
+    /// A member has come up: this node has joined, or a partition is healed, or that member has. It is not that member which is
+    /// compared with, but some: of a thousand that hear of it, few are to ask it.
+    pub fn met(&mut self, now: Duration) {
+        self.soon = TIMES;
+        self.next_compare = self.next_compare.min(now + SOON);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, time: Time, peers: &mut impl Peers) -> Turn {
         let mut turn = Turn::default();
@@ -153,7 +168,9 @@ impl Replication {
         if members.is_empty() {
             members = peers.random(1);
         }
-        self.next_compare = time.now + if hurries { self.pace.hurry } else { self.pace.compare };
+        let pace = if hurries { self.pace.hurry } else { self.pace.compare };
+        self.next_compare = time.now + if self.soon > 0 { pace.min(SOON) } else { pace };
+        self.soon = self.soon.saturating_sub(1);
         for member in members {
             let until = time.now + self.pace.compare;
             let digest = self.state.digest();

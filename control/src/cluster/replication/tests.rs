@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
 use crate::cluster::{
     log::{Limits, Listener},
@@ -61,9 +63,19 @@ impl Peers for Members<'_> {
 
 #[derive(Debug)]
 enum Event {
-    Datagram { from: usize, to: usize, bytes: Vec<u8> },
-    Message { to: usize, stream: StreamId, bytes: Vec<u8> },
+    Datagram {
+        from: usize,
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    Message {
+        to: usize,
+        stream: StreamId,
+        bytes: Vec<u8>,
+    },
     Tick(usize),
+    /// The deadline is another one.
+    Wake(usize),
 }
 
 struct World {
@@ -167,6 +179,7 @@ impl World {
                 Event::Message { to, stream, bytes } => {
                     (to, self.with(to, |own, time, peers| own.message(stream, &bytes, time, peers)))
                 }
+                Event::Wake(node) => (node, Turn::default()),
                 Event::Tick(node) if self.nodes[node].deadline() > self.now => continue,
                 Event::Tick(node) => (node, self.with(node, |own, time, peers| own.tick(time, peers))),
             };
@@ -244,10 +257,29 @@ fn the_sides_of_a_partition_find_what_they_missed() {
     world.run(20 * SECOND);
     assert_eq!((world.have("key-0"), world.have("key-1"), world.have("large")), (10, 10, 10));
     world.sides = vec![0; nodes];
-    // Each compares its digest with a random one once in 15 s.
-    world.run(45 * SECOND);
+    for node in 0..nodes {
+        world.with(node, |own, time, _| own.met(time.now));
+        world.after(Duration::ZERO, Event::Wake(node));
+    }
+    world.run(4 * SECOND);
     assert!(world.are_equal());
     assert_eq!(world.have("large"), nodes);
+}
+
+#[test]
+fn a_node_that_joins_has_everything_within_seconds() {
+    let nodes = 20;
+    let mut world = World::new(nodes, 2);
+    world.sides[19] = 1;
+    for node in 0..19 {
+        world.put(node, &format!("key-{node}"));
+    }
+    world.run(SECOND);
+    world.sides[19] = 0;
+    world.with(19, |own, time, _| own.met(time.now));
+    world.after(Duration::ZERO, Event::Wake(19));
+    world.run(2 * SECOND);
+    assert!((0..19).all(|key| world.nodes[19].state().view().user(&format!("key-{key}")).is_some()));
 }
 
 #[test]
@@ -290,4 +322,56 @@ fn what_is_no_gossip_and_streams_beyond_the_bound_are_ignored() {
     let stream = world.nodes[0].accept(&name(1), time).expect("room");
     let turn = world.with(0, |own, time, peers| own.message(stream, &[77; 40], time, peers));
     assert_eq!(turn.actions, [Action::Close(stream)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn datagrams_and_messages_of_any_content_behind_a_right_key_change_nothing_that_is_not_signed(
+        damages in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        noise in vec(vec(any::<u8>(), 0..60), 0..10),
+    ) {
+        let mut world = World::new(2, 0);
+        world.put(0, "key");
+        world.put(1, "other");
+        let mut said = Vec::new();
+        let turn = world.with(0, |own, time, peers| own.tick(time, peers));
+        let gossip = [Gossip::Have(vec![(name(0), Default::default())]), Gossip::Digest([1; 16]), Gossip::Differs];
+        said.extend(gossip.map(|gossip| gossip.encode()));
+        said.extend(turn.actions.into_iter().filter_map(|action| match action {
+            Action::Datagram { bytes, .. } => Some(bytes),
+            _ => None,
+        }));
+        let part = world.nodes[0].state().logs();
+        let version = part.heads("h0").next().unwrap().version;
+        let want = Want { origin: name(0), version, have: Vec::new(), resume: None };
+        let segment = part.part(&want, DATAGRAM).unwrap();
+        said.push(Gossip::Push(vec![segment.clone()]).encode());
+        said.push(Gossip::Ask(want.clone()).encode());
+        said.push(Message::Parts { segments: vec![segment], rest: vec![want] }.encode());
+        let (before, digest) = (world.nodes[1].state().logs().bytes(), world.nodes[1].state.digest());
+        let time = world.with(1, |_, time, _| time);
+        let damaged = damages.into_iter().map(|(which, place, value)| {
+            let mut bytes = which.get(&said).clone();
+            if bytes.is_empty() {
+                return bytes;
+            }
+            let place = place.index(bytes.len());
+            bytes[place] ^= value.max(1);
+            bytes
+        });
+        for bytes in damaged.chain(noise).collect::<Vec<_>>() {
+            let turn = world.with(1, |own, time, peers| own.datagram(&name(0), &bytes, time, peers));
+            prop_assert!(turn.actions.len() < 20);
+            if let Some(stream) = world.nodes[1].accept(&name(0), time) {
+                let turn = world.with(1, |own, time, peers| own.message(stream, &bytes, time, peers));
+                prop_assert!(turn.actions.len() < 20);
+            }
+        }
+        let logs = world.nodes[1].state().logs();
+        let taken = logs.heads("h0").next().is_some_and(|head| head.version == version);
+        prop_assert!(taken || world.nodes[1].state.digest() == digest);
+        prop_assert!(world.nodes[1].state().logs().bytes() < before + 10_000);
+    }
 }
