@@ -23,7 +23,7 @@ mod tracked;
 mod walls;
 
 pub use early::{Early, Tag, early};
-pub use filtered::honour;
+pub use filtered::honoured;
 pub use relay::{RELAYED, Relayed, relayed};
 pub use service::{bare_service, begin, carried_service};
 
@@ -176,7 +176,7 @@ pub fn complete<P: Packet + ?Sized, T: Tables>(
             _ => break,
         };
     }
-    honour(hook, decided, tables)
+    filtered::honour(hook, decided, tables)
 }
 
 /// What a decision reads.

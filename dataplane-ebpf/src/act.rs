@@ -85,12 +85,13 @@ fn go_on(ctx: &TcContext, frame: &mut Frame, hook: Hook, stage: Stage, words: Wo
 
 #[inline(always)]
 fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i32, Outcome), Refused> {
-    let Out { way, fan, host, endpoint, tos, is_routed } = out;
+    let Out { fan, host, endpoint, tos, is_routed, .. } = out;
     if !rewrite.is_kept() {
         off_the_common_way();
-        let offset = if way.is_carried() { tunnel::INNER } else { ETH_LEN };
+        let offset = if out.way.is_carried() { tunnel::INNER } else { ETH_LEN };
         translate::apply(frame, offset, rewrite)?;
     }
+    let way = decide::honoured(hook, &out, &Maps);
     let action = match way {
         Way::Tunnel => match encapsulate(frame, fan, host, is_routed)? {
             Some(action) => action,
@@ -113,13 +114,11 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
                 None => to_host(frame)?,
             }
         }
-        Way::DecapsulatedTracked => {
+        Way::DecapsulatedTracked | Way::DecapsulatedFiltered => {
             take_out(frame, tos)?;
-            frame.have_tracked();
-            to_host(frame)?
-        }
-        Way::DecapsulatedFiltered => {
-            take_out(frame, tos)?;
+            if way as u32 == Way::DecapsulatedTracked as u32 {
+                frame.have_tracked();
+            }
             to_host(frame)?
         }
         Way::DecapsulatedAndRouted => {

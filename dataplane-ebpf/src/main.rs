@@ -173,7 +173,6 @@ fn run(ctx: &TcContext, hook: Hook) -> i32 {
 /// Act → count.
 #[inline(always)]
 fn end(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> i32 {
-    let verdict = decide::honour(hook, verdict, &Maps);
     let done = act::act(ctx, frame, hook, verdict);
     count(ctx, hook, done)
 }

@@ -8,27 +8,35 @@ use crate::{
     verdict::{Action, Out, Way},
 };
 
-/// By the stack instead of straight, where filters may drop packets of the fan of the destination; but for what the stack sends,
-/// which they have seen.
+/// The way that a forwarded packet goes: by the stack instead of straight, where filters may drop packets of the fan of the
+/// destination; but for what the stack sends, which they have seen. Asked once the packet is translated: before, the verifier would
+/// walk all of that for each way.
 #[inline(always)]
-pub fn honour<T: Tables>(hook: Hook, verdict: Verdict, tables: &T) -> Verdict {
-    let Verdict { action, out, .. } = verdict;
-    if action as u32 != Action::Forward as u32 || hook as u32 == Hook::HostEgress as u32 {
-        return verdict;
+pub fn honoured<T: Tables>(hook: Hook, out: &Out, tables: &T) -> Way {
+    if hook as u32 == Hook::HostEgress as u32 {
+        return out.way;
     }
-    let Some(config) = tables.config() else { return verdict };
+    let Some(config) = tables.config() else { return out.way };
     if config.detours & Config::filtered(out.fan) == 0 {
-        return verdict;
+        return out.way;
     }
     off_the_common_way();
-    let way = match out.way {
+    match out.way {
         // From beyond the overlays it comes to a backend of another host's in the name of this one, which routes nothing of its own.
         Way::Tunnel if hook as u32 == Hook::UplinkIngress as u32 => Way::Tunnel,
         Way::Tunnel | Way::Endpoint => Way::Filtered,
         Way::Decapsulated => Way::DecapsulatedFiltered,
         other => other,
-    };
-    Verdict { outcome: way.outcome(), out: Out { way, ..out }, ..verdict }
+    }
+}
+
+/// A verdict with that way.
+pub(super) fn honour<T: Tables>(hook: Hook, verdict: Verdict, tables: &T) -> Verdict {
+    if verdict.action as u32 != Action::Forward as u32 {
+        return verdict;
+    }
+    let way = honoured(hook, &verdict.out, tables);
+    Verdict { outcome: way.outcome(), out: Out { way, ..verdict.out }, ..verdict }
 }
 
 /// What a packet is that comes to a bridge's own program with the mark of those that the stack is to have.
