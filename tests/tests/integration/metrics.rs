@@ -112,11 +112,8 @@ fn an_address_that_is_taken_is_told_until_it_is_free_and_refused_at_a_reload() {
     let other = taken(LISTEN);
     configure(host, &[listen(LISTEN)]);
     let mut agent = host.agent();
-    assert!(
-        degraded(host).contains(&format!("api-listen {LISTEN}: Address already in use")),
-        "{}",
-        degraded(host)
-    );
+    let taken_reason = format!("api-listen {LISTEN}: Address already in use");
+    eventually("it is told", SOON, || degraded(host).contains(&taken_reason).then_some(()));
     drop(other);
     eventually("it is answered", SOON, || (degraded(host) == "[]").then_some(()));
     assert_eq!(curl(host, "/healthz", &[]).0, "200");

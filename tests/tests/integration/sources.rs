@@ -125,9 +125,9 @@ fn a_wrong_file_keeps_what_it_said_and_names_file_line_and_key() {
 fn a_directory_that_is_missing_takes_nothing_away_and_one_that_is_empty_does() {
     let fleet = one();
     let host = &fleet[0];
-    put(host, "web.toml", &service("web", 1, &["250.0.27.2:80"]));
+    put(host, "web.toml", &service("web", 1, &["250.0.28.2:80"]));
     let mut agent = host.agent();
-    host.run("service drain web 250.0.27.2:80");
+    host.run("service drain web 250.0.28.2:80");
     let aside = "/etc/fanlight/aside";
     fs::rename(host.path(FOLDER), host.path(aside)).expect("a directory that moves");
     let lost = format!("source-lost {FOLDER}: No such file or directory");
