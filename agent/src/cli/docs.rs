@@ -83,12 +83,14 @@ fn the_page_of_the_api_has_every_path() {
         paths::OWN_BACKEND,
         paths::NODES,
         paths::NODE,
+        paths::KEYS,
+        paths::KEY,
         paths::METRICS,
         paths::HEALTH,
         paths::EVENTS,
     ];
     for path in all {
-        let path = path.replace("{name}", "NAME").replace("{backend}", "BACKEND");
+        let path = path.replace("{name}", "NAME").replace("{backend}", "BACKEND").replace("{key}", "KEY");
         assert!(page.contains(&path), "docs/api.md does not name {path}");
     }
 }

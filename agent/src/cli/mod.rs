@@ -10,6 +10,7 @@ mod failure;
 mod fan;
 mod flow;
 mod generate;
+mod kv;
 mod monitor;
 mod node;
 mod output;
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
+        Command::Kv(command) => kv::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),

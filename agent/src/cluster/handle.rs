@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
     task::{self, Command, Inbox, Settings},
     view::View,
@@ -75,7 +76,7 @@ impl Cluster {
         faults: &Faults,
     ) -> Result<Self, StartError> {
         let node = NodeName::new(node)?;
-        let key = node_key::public_key(&config.data)?;
+        let key = node_key::signing_key(&config.data)?;
         config.keys.as_ref().map(SecretKeys::ring).transpose()?;
         let settings = Settings { config: config.clone(), node, key, advertise };
         let (commands, asked) = mpsc::unbounded_channel();
@@ -162,6 +163,36 @@ impl Reader {
         match timeout(ANSWER, forgotten).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             Ok(Err(_)) | Err(_) => Err(Unforgotten::NoAnswer),
+        }
+    }
+
+    /// User keys as this node knows them.
+    ///
+    /// # Errors
+    /// The store is not open.
+    pub async fn read_keys(&self, wanted: KeyRead) -> Result<Vec<KeyValue>, KeyRefusal> {
+        self.ask(|answer| Command::ReadKeys(wanted, answer)).await
+    }
+
+    /// Writes a user key; it is on this node's disk, or that of the member that decides, when this returns.
+    ///
+    /// # Errors
+    /// A bound, another version, or nobody who could decide or store it.
+    pub async fn write_key(&self, write: KeyWrite) -> Result<KeyWritten, KeyRefusal> {
+        self.ask(|answer| Command::WriteKey(write, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, KeyRefusal>>) -> Command,
+    ) -> Result<T, KeyRefusal> {
+        let (answer, answered) = oneshot::channel();
+        drop(self.commands.send(command(answer)));
+        match timeout(ANSWER, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => {
+                Err(KeyRefusal::Unavailable("it was not stored in time; see 'fanlight status'".to_owned()))
+            }
         }
     }
 }

@@ -4,13 +4,17 @@
 //! |---|---|
 //! | `node_key` | the node's key and the generation of its start, on disk |
 //! | `transport` | the UDP socket, and streams for exchanges |
+//! | `store` | the logs of all members, on disk |
+//! | `keys` | user keys as they are asked for |
 //! | `seeds` | addresses to join by; names are resolved again and again |
-//! | `task` | the core with its sockets, on a thread of its own: nothing waits for it |
+//! | `task` | the cores with sockets and store, on a thread of its own: nothing waits for it |
 //! | `handle` | what the rest of the agent has of it: commands, and the latest [`View`] |
 
 mod handle;
+mod keys;
 mod node_key;
 mod seeds;
+mod store;
 mod task;
 mod transport;
 mod troubles;
@@ -18,6 +22,7 @@ mod view;
 
 pub use self::{
     handle::{Cluster, Reader, StartError, Unforgotten},
+    keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::KeyError,
     view::{MemberView, View},
 };

@@ -52,11 +52,11 @@ pub enum KeyError {
     },
 }
 
-/// The node's public key; the key is made where there is none.
+/// The node's key; it is made where there is none.
 ///
 /// # Errors
 /// It can't be read or made, or is readable by others.
-pub(super) fn public_key(data: &Path) -> Result<PublicKey, KeyError> {
+pub(super) fn signing_key(data: &Path) -> Result<SigningKey, KeyError> {
     let path = data.join(KEY_FILE);
     let failed = |source| KeyError::Io { path: path.clone(), source };
     let secret = match fs::File::open(&path) {
@@ -72,7 +72,12 @@ pub(super) fn public_key(data: &Path) -> Result<PublicKey, KeyError> {
             decode(&text).ok_or(KeyError::Damaged { path })?
         }
     };
-    Ok(PublicKey(SigningKey::from_bytes(&secret).verifying_key().to_bytes()))
+    Ok(SigningKey::from_bytes(&secret))
+}
+
+/// What members know a key by.
+pub(super) fn public(key: &SigningKey) -> PublicKey {
+    PublicKey(key.verifying_key().to_bytes())
 }
 
 fn make(path: &Path) -> Result<[u8; 32], KeyError> {
@@ -114,13 +119,13 @@ mod tests {
     fn the_key_is_made_once_and_is_its_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let first = public_key(&data).unwrap();
-        assert_eq!(public_key(&data).unwrap(), first);
+        let first = signing_key(&data).unwrap();
+        assert_eq!(signing_key(&data).unwrap(), first);
         let path = data.join(KEY_FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(public_key(&data), Err(KeyError::Open { mode: 0o640, .. })));
-        assert_ne!(public_key(&folder.path().join("other")).unwrap(), first);
+        assert!(matches!(signing_key(&data), Err(KeyError::Open { mode: 0o640, .. })));
+        assert_ne!(signing_key(&folder.path().join("other")).unwrap(), first);
     }
 
     #[test]
@@ -129,7 +134,7 @@ mod tests {
         for text in ["", "ab\n", &"g".repeat(64), &"a".repeat(63), &"a".repeat(66), &"é".repeat(32)] {
             let path = folder.path().join(KEY_FILE);
             replace(&path, text.as_bytes()).unwrap();
-            let error = public_key(folder.path()).unwrap_err();
+            let error = signing_key(folder.path()).unwrap_err();
             assert!(matches!(error, KeyError::Damaged { .. }), "{text}: {error}");
             assert!(error.to_string().contains("'fanlight node forget'"), "{error}");
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use control::cluster::{
     identity::NodeName,
+    log,
     membership::{Notice, Refusal},
 };
 
@@ -16,6 +17,8 @@ const MAX: usize = 32;
 enum Trouble {
     NameTaken(NodeName),
     Refused(Refusal),
+    /// A log, by what is said of it.
+    Log(String),
 }
 
 /// Reports with the time of the last.
@@ -45,6 +48,33 @@ impl Troubles {
         };
         if self.0.len() < MAX || self.0.contains_key(&trouble) {
             self.0.insert(trouble, (text, now));
+        }
+    }
+
+    /// A log, or what came of one, was refused.
+    pub(super) fn refused_log(&mut self, refusal: &log::Refusal, now: Duration) {
+        let text = match refusal {
+            log::Refusal::Skewed(skewed) => format!("skewed {}: {refusal}", skewed.node),
+            // Its node begins another one by itself.
+            log::Refusal::Forgotten(_) => return,
+            _ => format!("log-refused: {refusal}"),
+        };
+        // Seconds that a clock is off would be another report each time.
+        let trouble = match refusal {
+            log::Refusal::Skewed(skewed) => Trouble::Log(skewed.node.clone()),
+            _ => Trouble::Log(text.clone()),
+        };
+        if let Some((_, told)) = self.0.get_mut(&trouble) {
+            *told = now;
+        } else if self.0.len() < MAX {
+            self.0.insert(trouble, (text, now));
+        }
+    }
+
+    /// Something about this node's own log, in words that stay the same.
+    pub(super) fn note(&mut self, text: String, now: Duration) {
+        if self.0.len() < MAX {
+            self.0.insert(Trouble::Log(text.clone()), (text, now));
         }
     }
 

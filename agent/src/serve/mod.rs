@@ -9,6 +9,7 @@ mod client;
 mod counts;
 mod events;
 mod http;
+mod keys;
 mod metrics;
 mod nodes;
 mod refusal;
@@ -27,12 +28,14 @@ pub use self::{
     counts::Counts,
     events::{Event, Events, Lost, Reader},
     http::{ListenError, Listener},
+    keys::KeyRow,
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
     rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
     server::{App, Server},
     socket::{Socket, SocketError},
 };
+pub use crate::cluster::KeyWritten;
 use crate::{kernel::bpf::ServiceMap, sources::config::service::Placed};
 
 /// Paths of the API.
@@ -55,6 +58,10 @@ pub mod paths {
     pub const NODES: &str = "/v1/nodes";
     /// One of them; with DELETE one that is no more is forgotten.
     pub const NODE: &str = "/v1/nodes/{name}";
+    /// User keys; `?prefix=` lists those that begin so.
+    pub const KEYS: &str = "/v1/kv";
+    /// One of them, with PUT and DELETE too; `?if=` writes only where the key has that version.
+    pub const KEY: &str = "/v1/kv/{key}";
     /// The node in numbers, for Prometheus.
     pub const METRICS: &str = "/metrics";
     /// Whether the agent answers.

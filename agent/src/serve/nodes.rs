@@ -97,10 +97,7 @@ pub(super) async fn forget(
     State(app): State<App>,
     Path(name): Path<String>,
 ) -> Result<Json<Forgotten>, Refusal> {
-    let cluster = app.cluster.borrow().clone();
-    let cluster = cluster.ok_or_else(|| {
-        Refusal::conflict("no cluster is configured; add [cluster] to the configuration and reload")
-    })?;
+    let cluster = app.cluster()?;
     let node = NodeName::new(&name).map_err(|_other| unknown(&name))?;
     match cluster.forget(node).await {
         Ok(()) => Ok(Json(Forgotten { forgotten: name })),

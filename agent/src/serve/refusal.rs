@@ -46,6 +46,11 @@ impl Refusal {
         Self { status: StatusCode::CONFLICT, problems }
     }
 
+    /// It can't be done now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
     /// The agent could not do it.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)

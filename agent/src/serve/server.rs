@@ -36,6 +36,7 @@ use super::{
     Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
     counts::Counts,
     events::READERS,
+    keys,
     metrics::{Sample, TYPE},
     nodes, paths,
 };
@@ -166,6 +167,8 @@ fn router(app: App) -> Router {
         .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
+        .route(paths::KEYS, get(keys::list))
+        .route(paths::KEY, keys::one())
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .route(paths::METRICS, get(metrics))

@@ -21,15 +21,15 @@ const PORT: u16 = 7481;
 /// What says which address is told to members, where neither a fan nor a seed does.
 const UPLINK: &str = "[node]\nuplink = \"eth0\"\n";
 /// A node that can join has joined 15 s after the first seed is there; a partition is healed as long after the wire is.
-const JOINED: Duration = Duration::from_secs(15);
+pub(super) const JOINED: Duration = Duration::from_secs(15);
 /// A killed agent is dead for everybody.
-const DEAD: Duration = Duration::from_millis(1_500);
+pub(super) const DEAD: Duration = Duration::from_millis(1_500);
 /// A stopped agent has left for everybody.
 const LEFT: Duration = Duration::from_secs(1);
 /// What an answer of the API and a look every 20 ms add to that on a loaded machine.
-const LOOK: Duration = Duration::from_millis(300);
+pub(super) const LOOK: Duration = Duration::from_millis(300);
 /// What is told at most every ten seconds, or looked for every few.
-const TOLD: Duration = Duration::from_secs(20);
+pub(super) const TOLD: Duration = Duration::from_secs(20);
 
 /// A file of one key, of this letter.
 fn key(letter: char) -> String {
@@ -55,7 +55,7 @@ fn seed(host: usize) -> String {
 }
 
 /// So many hosts that join by the first one.
-fn cluster(hosts: usize) -> Fleet {
+pub(super) fn cluster(hosts: usize) -> Fleet {
     let fleet = Fleet::bare(hosts);
     fleet.hosts().iter().for_each(|host| configure(host, "prod", &[seed(0)], ""));
     fleet
@@ -74,13 +74,13 @@ fn node(host: usize) -> String {
     format!("host-{}", 27 + host)
 }
 
-fn state(host: &Host, of: usize) -> Option<String> {
+pub(super) fn state(host: &Host, of: usize) -> Option<String> {
     states(host).remove(&node(of))
 }
 
 /// Waits until these hosts know exactly each other, alive.
 #[track_caller]
-fn are_members(fleet: &Fleet, hosts: &[usize], limit: Duration) {
+pub(super) fn are_members(fleet: &Fleet, hosts: &[usize], limit: Duration) {
     let want: BTreeMap<String, String> = hosts.iter().map(|&host| (node(host), "alive".to_owned())).collect();
     let mut seen = BTreeMap::new();
     let deadline = Instant::now() + limit;
@@ -95,7 +95,7 @@ fn are_members(fleet: &Fleet, hosts: &[usize], limit: Duration) {
 
 /// Waits until all these hosts say so of a member.
 #[track_caller]
-fn becomes(fleet: &Fleet, hosts: &[usize], of: usize, want: &str, limit: Duration) {
+pub(super) fn becomes(fleet: &Fleet, hosts: &[usize], of: usize, want: &str, limit: Duration) {
     for &host in hosts {
         let what = format!("{} is {want} for {}", node(of), node(host));
         eventually(&what, limit, || (state(&fleet[host], of).as_deref() == Some(want)).then_some(()));
@@ -104,7 +104,7 @@ fn becomes(fleet: &Fleet, hosts: &[usize], of: usize, want: &str, limit: Duratio
 
 /// Waits for a reason to be degraded that begins so.
 #[track_caller]
-fn is_degraded(host: &Host, reason: &str) {
+pub(super) fn is_degraded(host: &Host, reason: &str) {
     eventually(&format!("{}: {reason}", host.name()), TOLD, || {
         reasons(host).iter().find(|own| own.starts_with(reason)).map(|_| ())
     });
@@ -116,7 +116,7 @@ fn reasons(host: &Host) -> Vec<String> {
     reasons.filter_map(|reason| Some(reason.as_str()?.to_owned())).collect()
 }
 
-fn started(fleet: &Fleet) -> Vec<Agent> {
+pub(super) fn started(fleet: &Fleet) -> Vec<Agent> {
     let agents = fleet.hosts().iter().map(Host::agent).collect();
     are_members(fleet, &(0..fleet.hosts().len()).collect::<Vec<_>>(), JOINED);
     agents

@@ -1,8 +1,12 @@
 //! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
 
 mod reasons;
+mod shared;
+mod wire;
+mod write;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddrV4,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -10,9 +14,10 @@ use std::{
 
 use control::cluster::{
     Moment,
-    identity::{Identity, NodeName, PublicKey},
+    identity::{Identity, NodeName},
     keyring::Keyring,
-    membership::{ForgetError, Membership, Notice, Output, Settings as CoreSettings, Tuning},
+    membership::{ForgetError, Membership, Notice, Settings as CoreSettings, Tuning},
+    state::SigningKey,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -20,19 +25,18 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
+use self::shared::Shared;
 use super::{
+    keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
     seeds::{self, Seeds},
-    transport::{Asked, Credentials, Exchanged, News, Transport},
+    store::Told,
+    transport::{Credentials, News, StreamId, Transport},
     troubles::Troubles,
     view::{MemberView, View},
 };
 use crate::sources::config::{ClusterConfig, SecretKeys};
 
-/// Largest datagram that is read whole; none of the core's is larger.
-const DATAGRAM: usize = 2048;
-/// Datagrams that are taken before the core's time passes again.
-const AT_A_TIME: usize = 256;
 /// From one attempt to listen to the next.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Views are made at most this often when something was told..
@@ -44,6 +48,8 @@ const LATER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Command {
     Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
+    ReadKeys(KeyRead, oneshot::Sender<Result<Vec<KeyValue>, KeyRefusal>>),
+    WriteKey(KeyWrite, oneshot::Sender<KeyOutcome>),
     /// Other members to join by, other keys.
     Reconfigure(Box<ClusterConfig>),
     Advertise(SocketAddrV4),
@@ -55,7 +61,7 @@ pub(super) enum Command {
 pub(super) struct Settings {
     pub(super) config: ClusterConfig,
     pub(super) node: NodeName,
-    pub(super) key: PublicKey,
+    pub(super) key: SigningKey,
     pub(super) advertise: SocketAddrV4,
 }
 
@@ -104,11 +110,20 @@ struct Task<'i> {
     view_at: Duration,
     viewed_at: Duration,
     leaving: Option<oneshot::Sender<()>>,
+    /// What members share, once the store is open.
+    shared: Option<Shared>,
+    /// Why the store is not open, and when it is tried again.
+    unstored: Option<String>,
+    open_at: Duration,
+    /// Streams that this node has begun, and those about members.
+    streams: u64,
+    asked: BTreeMap<StreamId, SocketAddrV4>,
 }
 
 enum Wake {
     Command(Option<Command>),
     Transport(News),
+    Store(Told),
     Resolved,
     Time,
 }
@@ -118,7 +133,7 @@ impl<'i> Task<'i> {
         let Settings { config, node, key, advertise } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let generation = node_key::next_generation(&config.data, seconds);
-        let identity = Identity::new(node.clone(), *advertise, generation, *key);
+        let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
         let seeds = Seeds::literal(&config.join);
         let core = CoreSettings {
             cluster: config.name.clone(),
@@ -143,6 +158,11 @@ impl<'i> Task<'i> {
             view_at: Duration::ZERO,
             viewed_at: Duration::ZERO,
             leaving: None,
+            shared: None,
+            unstored: None,
+            open_at: Duration::ZERO,
+            streams: 0,
+            asked: BTreeMap::new(),
             inbox,
         }
     }
@@ -165,10 +185,17 @@ impl<'i> Task<'i> {
                 Wake::Command(None) => return,
                 Wake::Command(Some(command)) => self.command(command),
                 Wake::Transport(news) => self.hear(news),
+                Wake::Store(told) => self.hear_store(told),
                 Wake::Resolved => self.follow_seeds(),
                 Wake::Time => {}
             }
             self.take_datagrams();
+            if self.shared.is_none() && self.now() >= self.open_at {
+                self.open_shared();
+            }
+            if self.shared.as_ref().is_some_and(|shared| shared.deadline() <= self.now()) {
+                self.tend_shared();
+            }
             if self.core.deadline() <= self.now() {
                 self.core.tick(self.moment());
             }
@@ -185,7 +212,8 @@ impl<'i> Task<'i> {
 
     async fn wake(&mut self) -> Wake {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
-        let due = self.core.deadline().min(self.view_at).min(listen_at);
+        let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
+        let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();
@@ -195,9 +223,17 @@ impl<'i> Task<'i> {
                 None => std::future::pending().await,
             }
         };
+        let shared = self.shared.as_mut();
+        let told = async {
+            match shared {
+                Some(shared) => shared.told().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             command = self.inbox.commands.recv() => Wake::Command(command),
+            told = told => Wake::Store(told),
             news = news => Wake::Transport(news),
             Ok(()) = self.resolved.changed() => Wake::Resolved,
             () = sleep_until(due.into()) => Wake::Time,
@@ -226,10 +262,15 @@ impl<'i> Task<'i> {
         match command {
             Command::Forget(name, answer) => {
                 let outcome = self.core.forget(at, &name);
+                if outcome.is_ok() {
+                    self.forget_everywhere(&name);
+                }
                 self.show();
                 // The client may have given up meanwhile.
                 drop(answer.send(outcome));
             }
+            Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
+            Command::WriteKey(write, answer) => self.write_key(write, answer),
             Command::Reconfigure(config) => {
                 self.core.set_keyring(ring(&config));
                 self.credentials.set_ring(ring(&config));
@@ -253,20 +294,12 @@ impl<'i> Task<'i> {
         }
     }
 
-    fn hear(&mut self, news: News) {
-        let at = self.moment();
-        match news {
-            News::Asked(Asked { request, answer }) => {
-                // The stream may have ended meanwhile.
-                drop(answer.send(self.core.answer(at, &request)));
-            }
-            News::Exchanged(Exchanged { with, answer }) => self.core.answered(at, with, answer.as_deref()),
-            News::Datagrams => {}
-            News::Broken(error) => {
-                tracing::warn!("cluster: {error}");
-                self.transport = None;
-            }
+    fn hear_store(&mut self, told: Told) {
+        if let Some(shared) = &mut self.shared {
+            shared.hear_store(told);
         }
+        self.release();
+        self.view_soon();
     }
 
     fn follow_seeds(&mut self) {
@@ -275,32 +308,6 @@ impl<'i> Task<'i> {
             self.core.set_seeds(self.moment(), seeds.addresses.clone());
         }
         self.seeds = seeds;
-    }
-
-    /// Takes what has arrived before time passes: a process that stood still finds answers there that are not late.
-    fn take_datagrams(&mut self) {
-        let Some(transport) = &self.transport else { return };
-        let mut buffer = [0; DATAGRAM];
-        for _ in 0..AT_A_TIME {
-            let Some((datagram, source)) = transport.datagram(&mut buffer) else { return };
-            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            let at = Moment { now: self.start.elapsed(), wall: u64::try_from(wall).unwrap_or(u64::MAX) };
-            self.core.datagram(at, source, datagram);
-        }
-    }
-
-    /// Does what the core asks for.
-    fn carry_out(&mut self) {
-        for output in self.core.take_outputs() {
-            match (output, &mut self.transport) {
-                (Output::Send { to, datagram }, Some(transport)) => transport.send(to, &datagram),
-                (Output::Exchange { to, request }, Some(transport)) => transport.exchange(to, request),
-                (Output::Exchange { to, .. }, None) => self.core.answered(self.moment(), to, None),
-                (Output::Notice(notice), _) => self.notice(&notice),
-                // No other protocol is spoken.
-                (Output::Send { .. }, None) | (Output::Payload { .. }, _) => {}
-            }
-        }
     }
 
     fn notice(&mut self, notice: &Notice) {

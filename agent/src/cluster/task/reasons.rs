@@ -28,6 +28,14 @@ impl Task<'_> {
             format!("skewed {name}: its clock is more than a minute {direction} those of the members; set it, as by NTP")
         }));
         reasons.extend(self.troubles.reasons(now));
+        reasons.extend(self.unstored.clone());
+        if let Some(shared) = &self.shared {
+            reasons.extend(shared.failing.clone());
+            let damaged = &shared.store.damaged;
+            reasons.extend(damaged.exists().then(|| {
+                format!("store-damaged: the store was damaged and is put aside; members give back what was in it; remove {}", damaged.display())
+            }));
+        }
         reasons
     }
 

@@ -35,12 +35,37 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// Exchanges of this node's own at a time.
 const OWN_EXCHANGES: usize = 16;
-/// Requests of others that wait for the core.
-const REQUESTS: usize = 32;
+/// What streams have said and waits for the core.
+const NEWS: usize = 64;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The kind of messages that compare what two nodes know of members.
-const MEMBERSHIP: u8 = 1;
+/// How long a conversation may take.
+const CONVERSATION: Duration = Duration::from_secs(120);
+
+/// What a stream is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Two nodes compare what they know of members: one question, one answer.
+    Membership = 1,
+    /// Two nodes give each other what they lack of the logs.
+    Logs = 2,
+    /// A write of a user key that another node decides on.
+    Write = 3,
+}
+
+impl Kind {
+    fn read(kind: u8) -> Option<Self> {
+        [Self::Membership, Self::Logs, Self::Write].into_iter().find(|known| *known as u8 == kind)
+    }
+}
+
+/// Names a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StreamId {
+    /// This node began it.
+    Own(u64),
+    Other(u64),
+}
 
 /// What members have in common; it changes by rotation of the keys. Clones share it.
 #[derive(Clone, Debug)]
@@ -62,27 +87,22 @@ impl Credentials {
     }
 }
 
-/// A member's request, and where the answer goes; none ends the stream.
+/// What the other side of a stream has said.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) request: Vec<u8>,
+pub(super) struct Said {
+    pub(super) stream: StreamId,
+    pub(super) kind: Kind,
+    pub(super) bytes: Vec<u8>,
+    /// Where what is said to it goes; none ends the stream.
     pub(super) answer: oneshot::Sender<Option<Vec<u8>>>,
-}
-
-/// The end of an exchange of this node's own.
-#[derive(Debug)]
-pub(super) struct Exchanged {
-    pub(super) with: SocketAddrV4,
-    pub(super) answer: Option<Vec<u8>>,
 }
 
 /// The sockets of a node; streams end with them.
 pub(super) struct Transport {
     pub(super) datagrams: UdpSocket,
     credentials: Credentials,
-    asked: mpsc::Receiver<Asked>,
-    exchanged: mpsc::Receiver<Exchanged>,
-    ended: mpsc::Sender<Exchanged>,
+    news: mpsc::Receiver<News>,
+    tell: mpsc::Sender<News>,
     slots: Arc<Semaphore>,
     tasks: JoinSet<()>,
 }
@@ -99,37 +119,37 @@ impl Transport {
             tracing::debug!("cluster: receive buffer: {error}");
         }
         let listener = TcpListener::bind(at).await?;
-        let (requests, asked) = mpsc::channel(REQUESTS);
-        let (ended, exchanged) = mpsc::channel(OWN_EXCHANGES);
+        let (tell, news) = mpsc::channel(NEWS);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, credentials.clone(), requests));
+        tasks.spawn(accept(listener, credentials.clone(), tell.clone()));
         let slots = Arc::new(Semaphore::new(OWN_EXCHANGES));
-        Ok(Self { datagrams, credentials, asked, exchanged, ended, slots, tasks })
+        Ok(Self { datagrams, credentials, news, tell, slots, tasks })
     }
 
-    /// Carries a request to a member; [`Self::news`] tells the end. Without a free slot there is no answer.
-    pub(super) fn exchange(&mut self, with: SocketAddrV4, request: Vec<u8>) {
+    /// Begins a conversation with a member; [`Self::news`] tells what it says, and the end. Without a free slot it ends at
+    /// once.
+    pub(super) fn converse(&mut self, number: u64, with: SocketAddrV4, kind: Kind, first: Vec<u8>) {
         while self.tasks.try_join_next().is_some() {}
-        let (common, ended) = (self.credentials.common(), self.ended.clone());
+        let (common, tell) = (self.credentials.common(), self.tell.clone());
         let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let stream = StreamId::Own(number);
         self.tasks.spawn(async move {
-            let answer = match &slot {
-                Ok(_slot) => timeout(EXCHANGE, ask(with, &common, request)).await,
-                Err(_none) => Ok(Err(io::Error::other("too many exchanges at a time"))),
+            let ended = match &slot {
+                Ok(_slot) => timeout(CONVERSATION, speak(stream, with, &common, (kind, first), &tell)).await,
+                Err(_none) => Ok(Err(io::Error::other("too many streams at a time"))),
             };
-            let answer = answer.unwrap_or_else(|late| Err(late.into()));
-            let answer =
-                answer.map_err(|error| tracing::debug!("cluster: exchange with {with}: {error}")).ok();
+            if let Err(error) = ended.unwrap_or_else(|late| Err(late.into())) {
+                tracing::debug!("cluster: stream to {with}: {error}");
+            }
             // Without a receiver the agent is stopping.
-            drop(ended.send(Exchanged { with, answer }).await);
+            drop(tell.send(News::Ended(stream)).await);
         });
     }
 
-    /// The next request of a member or end of an exchange, or that there are datagrams. Dropping this loses nothing.
+    /// What streams say, or that there are datagrams. Dropping this loses nothing.
     pub(super) async fn news(&mut self) -> News {
         tokio::select! {
-            Some(asked) = self.asked.recv() => News::Asked(asked),
-            Some(exchanged) = self.exchanged.recv() => News::Exchanged(exchanged),
+            Some(news) = self.news.recv() => news,
             readable = self.datagrams.readable() => match readable {
                 Ok(()) => News::Datagrams,
                 Err(error) => News::Broken(error),
@@ -160,24 +180,52 @@ impl Transport {
 /// What the transport tells.
 #[derive(Debug)]
 pub(super) enum News {
-    Asked(Asked),
-    Exchanged(Exchanged),
+    Said(Said),
+    Ended(StreamId),
     Datagrams,
     Broken(io::Error),
 }
 
-async fn ask(with: SocketAddrV4, common: &Common, request: Vec<u8>) -> io::Result<Vec<u8>> {
-    let stream = TcpStream::connect(with).await?;
-    stream.set_nodelay(true)?;
-    let mut channel = Channel::open(stream, common).await?;
-    channel.send(&Message { kind: MEMBERSHIP, bytes: request }).await?;
-    Ok(channel.receive(MAX_EXCHANGE).await?.bytes)
+/// The side of a stream that has connected.
+async fn speak(
+    stream: StreamId,
+    with: SocketAddrV4,
+    common: &Common,
+    (kind, first): (Kind, Vec<u8>),
+    tell: &mpsc::Sender<News>,
+) -> io::Result<()> {
+    let connection = timeout(EXCHANGE, TcpStream::connect(with)).await??;
+    connection.set_nodelay(true)?;
+    let mut channel = timeout(HANDSHAKE, Channel::open(connection, common)).await??;
+    let mut bytes = first;
+    loop {
+        timeout(EXCHANGE, channel.send(&Message { kind: kind as u8, bytes })).await??;
+        let said = timeout(EXCHANGE, channel.receive(MAX_EXCHANGE)).await??.bytes;
+        match hear(stream, kind, said, tell).await? {
+            Some(next) => bytes = next,
+            None => return channel.finish().await,
+        }
+    }
+}
+
+/// Has the core answer what was said.
+async fn hear(
+    stream: StreamId,
+    kind: Kind,
+    bytes: Vec<u8>,
+    tell: &mpsc::Sender<News>,
+) -> io::Result<Option<Vec<u8>>> {
+    let stopping = || io::Error::other("the agent is stopping");
+    let (answer, answered) = oneshot::channel();
+    tell.send(News::Said(Said { stream, kind, bytes, answer })).await.map_err(|_gone| stopping())?;
+    answered.await.map_err(|_gone| stopping())
 }
 
 /// Takes streams of members for as long as the transport lives.
-async fn accept(listener: TcpListener, credentials: Credentials, requests: mpsc::Sender<Asked>) {
+async fn accept(listener: TcpListener, credentials: Credentials, tell: mpsc::Sender<News>) {
     let places = Places::default();
     let mut streams = JoinSet::new();
+    let mut number = 0;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -187,13 +235,16 @@ async fn accept(listener: TcpListener, credentials: Credentials, requests: mpsc:
             Ok((stream, source)) => {
                 // One that finds no place is closed without a word.
                 let Some(place) = places.take(source.ip()) else { continue };
-                let (common, requests) = (credentials.common(), requests.clone());
+                let (common, tell) = (credentials.common(), tell.clone());
+                number += 1;
+                let id = StreamId::Other(number);
                 streams.spawn(async move {
-                    let served = timeout(EXCHANGE, serve(stream, &common, &requests)).await;
+                    let served = timeout(CONVERSATION, serve(id, stream, &common, &tell)).await;
                     if let Err(error) = served.unwrap_or_else(|late| Err(late.into())) {
                         tracing::debug!("cluster: stream of {source}: {error}");
                     }
                     drop(place);
+                    drop(tell.send(News::Ended(id)).await);
                 });
             }
             Err(error) => {
@@ -204,19 +255,26 @@ async fn accept(listener: TcpListener, credentials: Credentials, requests: mpsc:
     }
 }
 
-async fn serve(stream: TcpStream, common: &Common, requests: &mpsc::Sender<Asked>) -> io::Result<()> {
+/// The side of a stream that was connected to.
+async fn serve(
+    id: StreamId,
+    stream: TcpStream,
+    common: &Common,
+    tell: &mpsc::Sender<News>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut channel = timeout(HANDSHAKE, Channel::accept(stream, common)).await??;
-    let Message { kind, bytes: request } = channel.receive(MAX_EXCHANGE).await?;
-    if kind != MEMBERSHIP {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("a message of kind {kind}")));
+    loop {
+        let Message { kind, bytes } = match timeout(EXCHANGE, channel.receive(MAX_EXCHANGE)).await? {
+            // The other side has nothing more to say.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return channel.finish().await,
+            message => message?,
+        };
+        let unknown = || io::Error::new(io::ErrorKind::Unsupported, format!("a message of kind {kind}"));
+        let known = Kind::read(kind).ok_or_else(unknown)?;
+        match hear(id, known, bytes, tell).await? {
+            Some(bytes) => timeout(EXCHANGE, channel.send(&Message { kind, bytes })).await??,
+            None => return channel.finish().await,
+        }
     }
-    let (answer, answered) = oneshot::channel();
-    let stopping = || io::Error::other("the agent is stopping");
-    requests.send(Asked { request, answer }).await.map_err(|_gone| stopping())?;
-    let answer = answered.await.map_err(|_gone| stopping())?;
-    if let Some(bytes) = answer {
-        channel.send(&Message { kind, bytes }).await?;
-    }
-    channel.finish().await
 }

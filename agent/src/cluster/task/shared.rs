@@ -1,0 +1,362 @@
+//! What members share, in the task: replication's core, the store that it rests on, and its streams.
+//!
+//! Whatever a step says to others, and the acknowledgement of a write, waits until the step's effects are stored.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use control::cluster::{
+    identity::NodeName,
+    log::{Change, Effects, Limits, Listener, Name},
+    membership::Membership,
+    records::{Facts, Record},
+    replication::{Action, Pace, Peers, Replication, StreamId as LogStream, Time, Turn},
+    state::{Identity, State, Wall},
+};
+use tokio::sync::oneshot;
+
+use super::{Settings, Task};
+use crate::cluster::{
+    keys::KeyOutcome,
+    store::{Store, StoredLog, Told},
+    transport::{Kind, Said, StreamId},
+};
+
+/// Payloads of the core's datagrams: what replication says.
+const LOGS: u8 = 1;
+/// From one comparison with a random member to the next: what a node missed it has as soon after it is back.
+const COMPARE: Duration = Duration::from_secs(5);
+/// From one attempt to open the store to the next.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What rests on a step that is to be stored.
+pub(super) enum Then {
+    Datagram(Name, Vec<u8>),
+    /// A stream to a member, with the first messages.
+    Open(LogStream, Name, Messages),
+    /// For the other side of a stream.
+    Answer(oneshot::Sender<Option<Vec<u8>>>, Option<Vec<u8>>),
+    /// For who has written.
+    Reply(oneshot::Sender<KeyOutcome>, KeyOutcome),
+}
+
+/// What one side of a stream says at a time.
+type Messages = Vec<Vec<u8>>;
+/// The same on the wire, with the name of who says it.
+type Saying = (String, Messages);
+
+/// A stream.
+pub(super) enum Talk {
+    Logs(LogStream),
+    /// Another node decides on a write.
+    Write(oneshot::Sender<KeyOutcome>),
+}
+
+/// Replication, its store, and what waits.
+pub(super) struct Shared {
+    pub(super) replication: Replication,
+    pub(super) store: Store,
+    pub(super) talks: BTreeMap<StreamId, Talk>,
+    /// Why nothing can be stored.
+    pub(super) failing: Option<String>,
+    /// The last step that was given to the store, and the last that is stored.
+    given: u64,
+    stored: u64,
+    waiting: VecDeque<(u64, Then)>,
+}
+
+/// The members for replication.
+pub(super) struct Members<'c>(pub(super) &'c mut Membership);
+
+impl Peers for Members<'_> {
+    fn random(&mut self, count: usize) -> Vec<Name> {
+        let picked = self.0.random_reachable(count);
+        picked.iter().map(|member| member.name().as_str().into()).collect()
+    }
+
+    fn all(&self) -> Vec<Listener> {
+        let own = self.0.identity().name();
+        let members = self.0.members();
+        let others = members.iter().filter(|member| member.identity.name() != own);
+        let listener = |member: &control::cluster::membership::Member| Listener {
+            name: member.identity.name().as_str().into(),
+            is_reachable: member.state.is_reachable(),
+        };
+        others.map(listener).collect()
+    }
+}
+
+impl Shared {
+    /// Opens the store and takes what is in it; gives what beginning with that did.
+    fn open(
+        settings: &Settings,
+        tag: u32,
+        time: Time,
+        core: &mut Membership,
+    ) -> Result<(Self, Turn), String> {
+        let (store, logs) = Store::open(&settings.config.data)?;
+        let identity = Identity {
+            cluster: settings.config.name.clone(),
+            name: settings.node.as_str().into(),
+            key: settings.key.clone(),
+            tag,
+        };
+        let mut state = State::new(identity, Limits::default());
+        let lost: Vec<Effects> = logs.into_iter().filter_map(|log| load(&mut state, log)).collect();
+        let started = state.start(time.wall).unwrap_or_else(|error| {
+            tracing::error!("cluster: {error}");
+            Default::default()
+        });
+        let pace = Pace { compare: COMPARE, ..Pace::default() };
+        let mut replication = Replication::new(state, pace, time.now);
+        let turn = replication.started(started, time, &mut Members(core));
+        let (talks, waiting) = Default::default();
+        let mut shared = Self { replication, store, talks, failing: None, given: 0, stored: 0, waiting };
+        lost.into_iter().for_each(|effects| shared.keep(effects));
+        Ok((shared, turn))
+    }
+
+    /// Has effects stored.
+    fn keep(&mut self, effects: Effects) {
+        if !effects.is_empty() {
+            self.given += 1;
+            self.store.write(self.given, effects);
+        }
+    }
+
+    /// What rests on nothing that is not stored.
+    fn released(&mut self) -> Option<Then> {
+        let is_stored = self.waiting.front().is_some_and(|(step, _)| *step <= self.stored);
+        if is_stored { self.waiting.pop_front().map(|(_, then)| then) } else { None }
+    }
+
+    pub(super) fn hear_store(&mut self, told: Told) {
+        match told {
+            Told::UpTo(step) => (self.stored, self.failing) = (step, None),
+            Told::Failing(why) => self.failing = Some(why),
+        }
+    }
+
+    /// What the store tells; never ends once it has ended.
+    pub(super) async fn told(&mut self) -> Told {
+        match self.store.told.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Duration {
+        self.replication.deadline()
+    }
+}
+
+/// Takes a log; one that is damaged leaves the store, and comes back from members.
+fn load(state: &mut State, (slot, head, entries): StoredLog) -> Option<Effects> {
+    let origin = head.head.origin.clone();
+    let keys: Vec<_> = entries.iter().map(|(key, _)| key.clone()).collect();
+    let error = state.load(slot, head, entries).err()?;
+    tracing::error!("cluster: {error}; it comes back from members");
+    let gone = |key| Change { origin: origin.clone(), slot, key, was: None, now: None };
+    let changes = keys.into_iter().map(gone).collect();
+    Some(Effects { changes, heads: vec![(origin.clone(), slot, None)] })
+}
+
+/// Takes out of a turn what it says on a stream.
+fn said_on(stream: LogStream, turn: &mut Turn) -> Messages {
+    let is_on = |action: &mut Action| matches!(action, Action::Send { stream: on, .. } if *on == stream);
+    let messages = turn.actions.extract_if(.., is_on);
+    let message = |action| if let Action::Send { message, .. } = action { Some(message) } else { None };
+    messages.filter_map(message).collect()
+}
+
+impl Task<'_> {
+    pub(super) fn time(&self) -> Time {
+        let at = self.moment();
+        Time { now: at.now, wall: Wall { own_ms: at.wall, median_ms: self.core.wall(at) } }
+    }
+
+    /// Opens the store, where that has not been done.
+    pub(super) fn open_shared(&mut self) {
+        let (mut tag, time) = ([0; 4], self.time());
+        let random = getrandom::fill(&mut tag).map_err(|error| format!("store: no random bytes: {error}"));
+        let tag = u32::from_le_bytes(tag);
+        match random.and_then(|()| Shared::open(&self.inbox.settings, tag, time, &mut self.core)) {
+            Ok((shared, turn)) => {
+                (self.shared, self.unstored) = (Some(shared), None);
+                self.done(turn, Vec::new());
+                self.take_over_former();
+                self.write_facts();
+            }
+            Err(why) => {
+                self.unstored = Some(why);
+                self.open_at = self.now() + OPEN_AGAIN;
+            }
+        }
+        self.view_soon();
+    }
+
+    /// Takes over what this node wrote under another name, which had the same key.
+    fn take_over_former(&mut self) {
+        let time = self.time();
+        let Some(shared) = &mut self.shared else { return };
+        let Some(former) = shared.replication.state().former_name().cloned() else { return };
+        match shared.replication.rename_from(&former, time, &mut Members(&mut self.core)) {
+            Ok(turn) => self.done(turn, Vec::new()),
+            Err(error) => tracing::warn!("cluster: the former name {former}: {error}"),
+        }
+    }
+
+    /// Says what this node is, where the logs say otherwise. A node that says nothing could not be forgotten everywhere.
+    fn write_facts(&mut self) {
+        let (address, time) = (*self.core.identity().address().ip(), self.time());
+        let Some(shared) = &mut self.shared else { return };
+        let state = shared.replication.state();
+        let former = state.view().facts_of(state.name()).cloned();
+        let facts = Facts {
+            addresses: vec![address.into()],
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..former.clone().unwrap_or_default()
+        };
+        if former.as_ref() == Some(&facts) {
+            return;
+        }
+        match shared.replication.write(vec![Record::Facts(facts)], time, &mut Members(&mut self.core)) {
+            Ok(turn) => self.done(turn, Vec::new()),
+            Err(error) => tracing::warn!("cluster: {error}"),
+        }
+    }
+
+    /// Has all members forget one, with what it has written for itself.
+    pub(super) fn forget_everywhere(&mut self, name: &NodeName) {
+        let time = self.time();
+        let Some(shared) = &mut self.shared else { return };
+        let name = name.as_str().into();
+        match shared.replication.forget(&name, time, &mut Members(&mut self.core)) {
+            Ok(turn) => self.done(turn, Vec::new()),
+            Err(error) => tracing::warn!("cluster: {error}"),
+        }
+    }
+
+    /// Follows a step: it is stored first, then what rests on it leaves.
+    pub(super) fn done(&mut self, mut turn: Turn, then: Vec<Then>) {
+        let (at, now) = (self.moment(), self.now());
+        let Some(shared) = &mut self.shared else { return };
+        shared.keep(std::mem::take(&mut turn.effects));
+        if let Some(error) = turn.held_back.take() {
+            self.troubles.note(format!("removals-wait: {error}"), now);
+        }
+        let mut leaves = Vec::new();
+        while let Some(place) = turn.actions.iter().position(|action| matches!(action, Action::Open { .. })) {
+            if let Action::Open { stream, to } = turn.actions.remove(place) {
+                leaves.push(Then::Open(stream, to, said_on(stream, &mut turn)));
+            }
+        }
+        leaves.extend(turn.actions.into_iter().filter_map(|action| match action {
+            Action::Datagram { to, bytes } => Some(Then::Datagram(to, bytes)),
+            // A stream ends when nothing is left to say, or by its time-outs.
+            _ => None,
+        }));
+        let step = shared.given;
+        shared.waiting.extend(leaves.into_iter().chain(then).map(|then| (step, then)));
+        for (_, refusal) in &turn.refusals {
+            self.troubles.refused_log(refusal, now);
+        }
+        for name in turn.touched.forgotten.iter().filter_map(|name| NodeName::new(name).ok()) {
+            // One that is alive has begun anew.
+            drop(self.core.forget(at, &name));
+            self.view_at = now;
+        }
+        if turn.was_forgotten {
+            self.write_facts();
+        }
+        self.release();
+    }
+
+    /// Lets leave what is stored.
+    pub(super) fn release(&mut self) {
+        while let Some(then) = self.shared.as_mut().and_then(Shared::released) {
+            // Whoever waited may have given up, and a member may have gone.
+            match then {
+                Then::Datagram(to, bytes) => self.say(&to, &bytes),
+                Then::Open(stream, to, messages) => self.open_stream(stream, &to, messages),
+                Then::Answer(answer, bytes) => drop(answer.send(bytes)),
+                Then::Reply(reply, outcome) => drop(reply.send(outcome)),
+            }
+        }
+    }
+
+    fn say(&mut self, to: &Name, bytes: &[u8]) {
+        let at = self.moment();
+        if let Ok(name) = NodeName::new(to) {
+            drop(self.core.send_payload(at, &name, LOGS, bytes));
+        }
+    }
+
+    fn open_stream(&mut self, stream: LogStream, to: &Name, messages: Messages) {
+        let member = NodeName::new(to).ok().and_then(|name| self.core.member(&name));
+        let Some(shared) = &mut self.shared else { return };
+        let saying: Saying = (shared.replication.state().name().to_string(), messages);
+        let (Some(member), Some(transport), Ok(bytes)) =
+            (member, &mut self.transport, postcard::to_allocvec(&saying))
+        else {
+            return shared.replication.closed(stream);
+        };
+        self.streams += 1;
+        shared.talks.insert(StreamId::Own(self.streams), Talk::Logs(stream));
+        transport.converse(self.streams, member.identity.address(), Kind::Logs, bytes);
+    }
+
+    /// What is due.
+    pub(super) fn tend_shared(&mut self) {
+        let time = self.time();
+        let Some(shared) = &mut self.shared else { return };
+        let turn = shared.replication.tick(time, &mut Members(&mut self.core));
+        self.done(turn, Vec::new());
+    }
+
+    /// Takes a payload of a member.
+    pub(super) fn payload(&mut self, from: &NodeName, protocol: u8, bytes: &[u8]) {
+        let time = self.time();
+        // Others are of a later version.
+        let Some(shared) = self.shared.as_mut().filter(|_| protocol == LOGS) else { return };
+        let from = from.as_str().into();
+        let turn = shared.replication.datagram(&from, bytes, time, &mut Members(&mut self.core));
+        self.done(turn, Vec::new());
+    }
+
+    /// Takes what the other side of a stream about logs says.
+    pub(super) fn hear_logs(&mut self, Said { stream, bytes, answer, .. }: Said) {
+        let time = self.time();
+        let Some((from, said)) = postcard::from_bytes::<Saying>(&bytes).ok() else {
+            return drop(answer.send(None));
+        };
+        let member = NodeName::new(&from).ok().and_then(|name| self.core.member(&name));
+        let is_member = member.is_some_and(|member| member.state.is_reachable());
+        let Some(shared) = self.shared.as_mut().filter(|_| is_member) else {
+            return drop(answer.send(None));
+        };
+        let logs = match (shared.talks.get(&stream), stream) {
+            (Some(Talk::Logs(logs)), _) => Some(*logs),
+            (None, StreamId::Other(_)) => shared.replication.accept(&from.as_str().into(), time),
+            _ => None,
+        };
+        let Some(logs) = logs else { return drop(answer.send(None)) };
+        shared.talks.insert(stream, Talk::Logs(logs));
+        let mut messages = Vec::new();
+        for message in said {
+            let Some(shared) = &mut self.shared else { break };
+            let mut turn = shared.replication.message(logs, &message, time, &mut Members(&mut self.core));
+            messages.append(&mut said_on(logs, &mut turn));
+            self.done(turn, Vec::new());
+        }
+        let Some(shared) = &self.shared else { return };
+        // Who has begun ends it, once there is nothing left to say.
+        let is_end = messages.is_empty() && matches!(stream, StreamId::Own(_));
+        let saying: Saying = (shared.replication.state().name().to_string(), messages);
+        let bytes = if is_end { None } else { postcard::to_allocvec(&saying).ok() };
+        self.done(Turn::default(), vec![Then::Answer(answer, bytes)]);
+    }
+}
