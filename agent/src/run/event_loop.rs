@@ -30,7 +30,7 @@ use super::{
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
-    node::writer::{Applied, Watched, Writer},
+    node::writer::{Applied, Writer},
     serve::{Answer, Refusal, Reloaded, Request, View},
     sources::{
         config::{self, FANS_FILE, Problem},
@@ -132,9 +132,8 @@ impl Agent {
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let files = files.sources;
-        let (watchers, watched) = mpsc::channel(WATCHED);
-        let writer =
-            Writer::start(Arc::clone(&state.desired), absent, watchers, faults.clone()).context("agent")?;
+        let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
+        let writer = Writer::start(desired, absent, watchers, faults.clone()).context("agent")?;
         let applied = writer.applied();
         // The writer gives up its own when it has begun.
         if let Err(error) = capabilities::drop_unused() {
@@ -147,7 +146,8 @@ impl Agent {
         api.move_to(&files.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
-        let shadowed = start_tasks(&faults, watched, &view, &api);
+        let shadowed = shadows::start(view.subscribe(), &faults);
+        Monitor::start(watched, view.subscribe(), api.events(), &faults);
         let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {
             options: options.clone(),
@@ -381,20 +381,6 @@ impl Agent {
         self.files = files;
         self.report_applied();
     }
-}
-
-/// Starts the tasks beside the loop; gives the channel of reasons for VIPs that other software translates.
-fn start_tasks(
-    faults: &Faults,
-    watched: mpsc::Receiver<Option<Watched>>,
-    view: &watch::Sender<View>,
-    api: &Api,
-) -> mpsc::Receiver<Vec<String>> {
-    let (reasons, shadowed) = mpsc::channel(1);
-    shadows::start(view.subscribe(), reasons, faults);
-    let (view, events, faults) = (view.subscribe(), api.events(), faults.clone());
-    Monitor { watched, current: None, view, events, faults }.start();
-    shadowed
 }
 
 fn writer_ended() -> anyhow::Error {

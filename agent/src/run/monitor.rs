@@ -29,21 +29,26 @@ const REST: Duration = Duration::from_secs(1);
 /// What it reads and where that goes.
 pub(super) struct Monitor {
     /// The programs to ask; others with each datapath.
-    pub(super) watched: mpsc::Receiver<Option<Watched>>,
+    watched: mpsc::Receiver<Option<Watched>>,
     /// Those that are asked.
-    pub(super) current: Option<Watched>,
+    current: Option<Watched>,
     /// The services' names.
-    pub(super) view: watch::Receiver<View>,
-    pub(super) events: Events,
+    view: watch::Receiver<View>,
+    events: Events,
     /// Where it is noted that the programs can't be heard.
-    pub(super) faults: Faults,
+    faults: Faults,
 }
 
 impl Monitor {
     /// Starts it; it ends when no datapath can come any more.
-    pub(super) fn start(self) {
-        let faults = self.faults.clone();
-        let monitor = Arc::new(Mutex::new(self));
+    pub(super) fn start(
+        watched: mpsc::Receiver<Option<Watched>>,
+        view: watch::Receiver<View>,
+        events: Events,
+        faults: &Faults,
+    ) {
+        let monitor = Self { watched, current: None, view, events, faults: faults.clone() };
+        let monitor = Arc::new(Mutex::new(monitor));
         drop(faults.keep(TASK, move || {
             let monitor = Arc::clone(&monitor);
             async move { monitor.lock().await.run().await }

@@ -42,8 +42,10 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// Finds other software that translates the services' VIPs, as long as the agent runs; reasons are sent whenever they differ
 /// from those before.
-pub(super) fn start(view: watch::Receiver<View>, reasons: mpsc::Sender<Vec<String>>, faults: &Faults) {
+pub(super) fn start(view: watch::Receiver<View>, faults: &Faults) -> mpsc::Receiver<Vec<String>> {
+    let (reasons, shadowed) = mpsc::channel(1);
     start_with(view, reasons, faults, find);
+    shadowed
 }
 
 fn start_with(
