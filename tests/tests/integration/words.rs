@@ -87,8 +87,9 @@ fn a_bad_configuration_is_named_by_file_line_and_key() {
         ("[[fan]]\noverlay = \"250.0.0.0/8\"\negress = \"maybe\"\n", "masquerade"),
         ("[[fan]]\noverlay = \"250.0.0.0/8\"\n[[fan]]\noverlay = \"250.1.0.0/16\"\n", "250.0.0.0/8"),
         ("[datapath]\nuplink-hook = \"ebpf\"\n", "use auto, xdp or tc"),
-        ("[cluster]\nname = \"prod\"\n", "not supported"),
-        ("[[source]]\nkind = \"directory\"\n", "not supported"),
+        ("[cluster]\nname = \"prod\"\n", "keys: is missing"),
+        ("[[source]]\nkind = \"directory\"\n", "path"),
+        ("[datapath]\nrewrite = \"packet\"\n", "not supported"),
         ("[node\n", "fanlight.toml:1"),
     ] {
         fleet[0].write("/etc/fanlight/fanlight.toml", text);

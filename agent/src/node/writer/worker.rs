@@ -210,14 +210,15 @@ impl Worker {
     async fn pass(&mut self) {
         let concern = std::mem::replace(&mut self.concern, Concern::Nothing);
         let now = Instant::now();
-        let is_due = self.pace.is_periodic(now) || self.endpoints.next_look.is_some_and(|next| next <= now);
+        let is_periodic = self.pace.is_periodic(now);
+        let is_due = is_periodic || self.endpoints.next_look.is_some_and(|next| next <= now);
         if concern == Concern::Nothing && self.is_unsettled && !is_due {
             self.settle();
             self.pace.skipped(Instant::now(), false);
             return;
         }
-        // The periodic pass is one over everything.
-        let concern = if concern == Concern::Nothing { Concern::Fans } else { concern };
+        // The periodic pass is one over everything, and so is the one after a failure, whatever else is to be looked at by then.
+        let concern = if concern == Concern::Nothing || is_periodic { Concern::Fans } else { concern };
         match self.held.attempt() {
             Ok(Some(lock)) => self.pass_under(&lock, concern).await,
             Ok(None) => {
