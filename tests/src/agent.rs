@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    command::{Output, Process, patience},
+    command::{Output, Process, eventually, patience},
     host::Host,
     lab,
 };
@@ -74,10 +74,12 @@ impl Agent {
         };
         let (before, _) = seen();
         self.reload();
-        let (after, reasons) = seen();
-        let said = reasons.as_array().into_iter().flatten().filter_map(|reason| reason.as_str());
-        let refusals = said.filter(|reason| reason.starts_with("config-invalid: ")).count();
-        assert_eq!(refusals, 1, "{reasons}");
+        // `status` reads what the agent writes when it has answered.
+        let after = eventually("status says what was refused", patience(READY), || {
+            let (after, reasons) = seen();
+            let said = reasons.as_array().into_iter().flatten().filter_map(|reason| reason.as_str());
+            (said.filter(|reason| reason.starts_with("config-invalid: ")).count() == 1).then_some(after)
+        });
         assert_eq!(after, before);
     }
 

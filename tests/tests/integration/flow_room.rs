@@ -151,15 +151,15 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
         }
         Greeted::connect(&client, WEB).unwrap_or_else(|error| panic!("{when}: a new connection: {error}"));
     };
+    // `status` reads what the agent writes when it has answered.
+    let is_told = |reason: &str| {
+        eventually(reason, SOON, || degraded(&fleet[0]).contains(reason).then_some(()));
+    };
     speak("before");
     // More than any memory holds.
     configure_flows(&fleet[0], 4_000_000_000, &named.backend());
     agent.reload();
-    let reasons = degraded(&fleet[0]);
-    assert!(
-        reasons.contains("config-invalid: datapath.flows: 4000000000 flows take 1173019 MiB"),
-        "{reasons}"
-    );
+    is_told("config-invalid: datapath.flows: 4000000000 flows take 1173019 MiB");
     assert_eq!(capacity(&fleet[0]), 70_000);
     speak("after a size that is refused");
     // Something is in the way of the new tables, after they were made.
@@ -168,8 +168,7 @@ fn tables_that_cannot_be_had_leave_the_present_ones_and_their_flows() {
     fleet[0].command("mkdir").arg(&obstacle).ok();
     configure_flows(&fleet[0], 80_000, &named.backend());
     agent.reload();
-    let reasons = degraded(&fleet[0]);
-    assert!(reasons.contains("flow-tables: they stay at 70000 flows"), "{reasons}");
+    is_told("flow-tables: they stay at 70000 flows");
     assert_eq!(capacity(&fleet[0]), 70_000);
     speak("after a change that failed half-way");
     // Every look since would have dropped them.

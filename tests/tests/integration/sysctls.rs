@@ -96,7 +96,8 @@ fn ports_that_the_host_needs_itself_are_refused_at_check_start_and_reload() {
     assert_ne!(reserved, before);
     configure(&fleet[0], "1024-65535");
     agent.reload();
-    assert!(fleet[0].json("status")["degraded"].to_string().contains(expected));
+    let is_told = || fleet[0].json("status")["degraded"].to_string().contains(expected).then_some(());
+    eventually("status tells of it", SOON, is_told);
     assert_eq!(read(&fleet[0], PORTS), reserved);
     assert!(agent.stop().status.success());
 }
