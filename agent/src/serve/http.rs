@@ -22,8 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     App, Refusal, paths,
     server::{
-        PAUSE, all_backends, connection, events, health, metrics, not_allowed, own_backends, service,
-        services, unknown,
+        accept, all_backends, events, health, metrics, not_allowed, own_backends, service, services, unknown,
     },
 };
 
@@ -83,23 +82,9 @@ impl Listener {
 
 async fn serve(listener: TcpListener, app: App) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (router, places) = (router(app), Arc::new(Semaphore::new(CONNECTIONS)));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    connection(stream, router).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("API: {error}");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    accept(async || Ok(listener.accept().await?.0), router(app), &places).await;
+    Ok(())
 }
 
 fn router(app: App) -> Router {

@@ -61,7 +61,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a server that is replaced goes on with what it was asked.
 const LINGER: Duration = ANSWER;
 /// Pause after a connection that could not be accepted: without descriptors, the next can't either.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the API is made of.
 #[derive(Clone, Debug)]
@@ -128,11 +128,20 @@ async fn serve(
     places: &Arc<Semaphore>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let router = router(app);
+    accept(async || Ok(listener.accept().await?.0), router(app), places).await;
+    Ok(())
+}
+
+/// Serves the connections that come by `next`, each of which holds a place.
+pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    next: impl AsyncFn() -> io::Result<S>,
+    router: Router,
+    places: &Arc<Semaphore>,
+) {
     loop {
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
+        match next().await {
+            Ok(stream) => {
                 let router = router.clone();
                 tokio::spawn(async move {
                     connection(stream, router).await;
@@ -148,7 +157,7 @@ async fn serve(
 }
 
 /// Serves what comes by one connection.
-pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
     let outcome = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
