@@ -3,10 +3,10 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{self, BufRead, BufReader, Read, Write as _},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +24,22 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A time for work whose length is no claim of a test: under emulation the verifier takes ten times as long.
 pub(crate) fn patience(usual: Duration) -> Duration {
     if tools::in_guest() { usual * 6 } else { usual }
+}
+
+/// Read while a process starts. Until it runs its program it holds a copy of everything that is open here.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Starts a process; it runs its program when this returns.
+pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Closes what is open, and awaits the end of the copies in processes that other tests were just starting: its port is
+/// free, its connection ended, its program detached when this returns.
+pub fn close<T>(open: T) {
+    drop(open);
+    drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// A command to run in some namespace.
@@ -99,7 +115,7 @@ impl Cmd {
             self.command.stdin(Stdio::piped());
         }
         let what = self.what();
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let mut child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
         if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
             // A command that ends without reading its input says so by its status.
             let _ = stdin.write_all(text.as_bytes());
@@ -140,7 +156,7 @@ impl Cmd {
         let what = self.what();
         let limit = self.limit;
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let mut child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
         let stdout = child.stdout.take().into_iter();
         let mut process = Process { child, output: None, what };
         let lines = stdout.flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
@@ -162,7 +178,7 @@ impl Cmd {
         }
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         let what = self.what();
-        let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
         Process { child, output: None, what }
     }
 
@@ -171,7 +187,7 @@ impl Cmd {
     pub fn spawn_heard(mut self) -> Process {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let what = self.what();
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+        let mut child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
         let output = [Drain::start(child.stdout.take()), Drain::start(child.stderr.take())];
         Process { child, output: Some(output), what }
     }

@@ -36,7 +36,7 @@ mod sys;
 pub mod tools;
 
 pub use agent::Agent;
-pub use command::{Cmd, Output, Process, eventually};
+pub use command::{Cmd, Output, Process, close, eventually};
 pub use container::Container;
 pub use counters::{Counters, assert_counted};
 pub use host::Host;

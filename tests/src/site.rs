@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    command::{Cmd, Output, eventually},
+    command::{self, Cmd, Output, eventually},
     lab,
     socket::RawSocket,
     sys::{self, Namespaces},
@@ -58,8 +58,8 @@ impl Site {
         };
         command.env(lab::MARK, lab::mark()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::in_new_namespaces(&mut command, hostname);
-        let holder =
-            command.spawn().unwrap_or_else(|error| panic!("cannot make namespaces for {name}: {error}"));
+        let holder = command::start(&mut command)
+            .unwrap_or_else(|error| panic!("cannot make namespaces for {name}: {error}"));
         let open = |kind: &str| open_namespace(&format!("/proc/{}/ns/{kind}", holder.id()));
         let own = hostname.map(|_| Arc::new((open("mnt"), open("uts"))));
         let namespaces = Namespaces { net: Arc::new(open("net")), own };

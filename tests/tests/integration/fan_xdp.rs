@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 use dataplane_common::{abi::LAYOUT, outcome::Hook};
 use fanlight::kernel::bpf::Datapath;
 use fanlight_tests::{
-    Counters, Host, assert_counted, eventually,
+    Counters, Host, assert_counted, close, eventually,
     fleet::{Fleet, OVERLAY, overlay, underlay},
     foreign::Foreign,
     host,
@@ -255,7 +255,7 @@ fn another_owners_program_stays_and_is_told_of_with_what_to_do() {
     let _agent = fleet[1].agent();
     eventually("the agent tells", PASS, || (!reasons(&fleet[1]).is_empty()).then_some(()));
     expect(true);
-    drop(theirs);
+    close(theirs);
     eventually("ours takes the place", PASS, || (way(&fleet[1]) == native()).then_some(()));
     eventually("nothing is wrong", PASS, || reasons(&fleet[1]).is_empty().then_some(()));
 }

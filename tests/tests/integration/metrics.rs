@@ -3,7 +3,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use fanlight_tests::{
-    Host, eventually,
+    Host, close, eventually,
     fleet::{Fleet, overlay},
     server::{Greeted, Named},
     services::{configure, service as table},
@@ -114,7 +114,7 @@ fn an_address_that_is_taken_is_told_until_it_is_free_and_refused_at_a_reload() {
     let mut agent = host.agent();
     let taken_reason = format!("api-listen {LISTEN}: Address already in use");
     eventually("it is told", SOON, || degraded(host).contains(&taken_reason).then_some(()));
-    drop(other);
+    close(other);
     eventually("it is answered", SOON, || (degraded(host) == "[]").then_some(()));
     assert_eq!(curl(host, "/healthz", &[]).0, "200");
 
@@ -124,7 +124,7 @@ fn an_address_that_is_taken_is_told_until_it_is_free_and_refused_at_a_reload() {
     agent.wait_for("READY=1", SOON);
     assert!(refused.contains("api-listen 127.0.0.1:7481: Address already in use"), "{refused}");
     assert_eq!(curl(host, "/healthz", &[]).0, "200", "the former goes on");
-    drop(other);
+    close(other);
     agent.reload();
     let there = host.command("curl").args(["-sS", "http://127.0.0.1:7481/healthz"]).ok();
     assert_eq!(there.trim(), "ok");

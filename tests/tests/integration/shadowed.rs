@@ -11,7 +11,7 @@ use fanlight::kernel::bpf::{Datapath, Mechanism};
 use fanlight_tests::{
     Host,
     capture::Capture,
-    eventually,
+    close, eventually,
     fleet::Fleet,
     foreign::{Foreign, Group},
     services::{configure, service},
@@ -56,7 +56,7 @@ fn a_program_of_another_owner_before_ours_is_reported_with_and_without_an_agent(
     assert!(told.contains(" (their_cls) of another owner runs before ours"), "{told}");
     let agent = host.agent();
     assert_eq!(reason(host), told);
-    drop(theirs);
+    close(theirs);
     assert_eq!(shadowed(host), Vec::<String>::new());
     drop(agent);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanlight_tests::{
-    Agent, Site, eventually,
+    Agent, Site, close, eventually,
     fleet::{Fleet, OUTSIDE, overlay},
     flows::age,
     server::{Named, ask},
@@ -65,7 +65,7 @@ fn a_client_that_writes_long_after_its_server_has_closed_hears_of_it_at_once() {
         let _agent = serve(&fleet, service("web", format!("{WEB}/tcp"), &[address.to_string()]));
         for client in [&*client, &*fleet[0]] {
             let [mut end, server] = connected(client, &listener);
-            drop(server);
+            close(server);
             assert_eq!(end.read(&mut [0]).expect("it was not reset"), 0, "the server has closed");
             age(&fleet[0], QUIET);
             let start = Instant::now();
