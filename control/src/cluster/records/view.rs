@@ -245,13 +245,12 @@ impl View {
         }
     }
 
-    /// Who needs a tombstone.
-    pub fn need(&self, key: &Key, tombstone: &Item) -> Need {
+    /// Who needs a tombstone of this stamp.
+    pub fn need(&self, key: &Key, stamp: Stamp) -> Need {
         fn has_older<T>(register: Option<&Register<T>>, stamp: Stamp) -> bool {
             let is_older = |found: &Found<T>| !found.is_removal() && found.stamp() <= stamp;
             register.is_some_and(|register| register.all().iter().any(is_older))
         }
-        let stamp = tombstone.stamp;
         let has_older = match RecordKey::decode(key) {
             Some(RecordKey::Definition(name)) => self
                 .services
