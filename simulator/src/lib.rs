@@ -10,6 +10,7 @@
 
 pub mod disk;
 mod host;
+pub mod messenger;
 pub mod network;
 pub mod node;
 mod queue;

@@ -94,6 +94,11 @@ fn jumps_of_wall_clocks_change_nothing() {
 }
 
 #[test]
+fn messages_reach_all_members_within_a_second() {
+    holds("messages", small(1));
+}
+
+#[test]
 fn links_that_pass_one_way_kill_nobody() {
     holds("asymmetric", small(1));
 }

@@ -4,6 +4,7 @@
 //! simulator run the same code.
 
 pub mod clock;
+pub mod events;
 pub mod identity;
 pub mod keyring;
 pub mod log;

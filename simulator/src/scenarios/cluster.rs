@@ -31,14 +31,18 @@ pub(super) fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
-/// Hosts whose nodes know the first one.
-pub(super) fn new(options: Options) -> Cluster {
-    let settings = MemberSettings {
+/// What nodes are told that know the first one.
+pub(super) fn settings() -> MemberSettings {
+    MemberSettings {
         keys: Some(format!("{}=", "A".repeat(43))),
         seeds: vec![address(0)],
         tuning: Tuning::default(),
-    };
-    World::new(options.seed, options.nodes, settings)
+    }
+}
+
+/// Hosts whose nodes know the first one.
+pub(super) fn new(options: Options) -> Cluster {
+    World::new(options.seed, options.nodes, settings())
 }
 
 /// Starts all nodes within a second, in any order.

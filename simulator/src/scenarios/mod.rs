@@ -3,6 +3,7 @@
 mod cluster;
 mod departures;
 mod faults;
+mod messages;
 mod partitions;
 mod steady;
 
@@ -33,7 +34,7 @@ impl Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 16] = [
     Scenario { name: "boot", about: "all nodes start within a second, knowing one", run: steady::boot },
     Scenario { name: "idle", about: "what an idle node sends", run: steady::idle },
     Scenario { name: "kills", about: "100 kills, one after the other", run: departures::kills },
@@ -66,6 +67,7 @@ pub const ALL: [Scenario; 15] = [
         run: faults::slow,
     },
     Scenario { name: "clocks", about: "wall clocks jump by a day", run: faults::clocks },
+    Scenario { name: "messages", about: "100 messages to all members", run: messages::messages },
     Scenario { name: "asymmetric", about: "links that pass one way only", run: partitions::asymmetric },
     Scenario { name: "split", about: "two halves for a minute, then one again", run: partitions::split },
     Scenario { name: "torture", about: "random kills, partitions and loss", run: partitions::torture },
