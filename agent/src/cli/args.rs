@@ -12,7 +12,7 @@ use dataplane_common::{
     wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
 
-use super::{kv::KvCommand, service::parse_backend};
+use super::{event::EventCommand, kv::KvCommand, service::parse_backend};
 use crate::sources::config::CONFIG_FILE;
 
 /// Container addresses that compute their host, carried in the kernel
@@ -52,6 +52,9 @@ pub(super) enum Command {
     /// Read and write keys that all members of the cluster share
     #[command(subcommand)]
     Kv(KvCommand),
+    /// Send messages to all members of the cluster, and show them
+    #[command(subcommand)]
+    Event(EventCommand),
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),

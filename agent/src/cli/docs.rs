@@ -85,6 +85,8 @@ fn the_page_of_the_api_has_every_path() {
         paths::NODE,
         paths::KEYS,
         paths::KEY,
+        paths::MESSAGES,
+        paths::MESSAGE,
         paths::METRICS,
         paths::HEALTH,
         paths::EVENTS,

@@ -5,12 +5,14 @@ mod args;
 mod backend;
 mod check_config;
 mod endpoint;
+mod event;
 mod explain;
 mod failure;
 mod fan;
 mod flow;
 mod generate;
 mod kv;
+mod lines;
 mod monitor;
 mod node;
 mod output;
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),
+        Command::Event(command) => event::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),

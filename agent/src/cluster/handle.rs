@@ -3,19 +3,22 @@
 use std::{io, net::SocketAddrV4, sync::Arc, time::Duration};
 
 use control::cluster::{
+    events::{Event, EventError},
     identity::{NameError, NodeName},
     keyring::KeyringError,
     membership::ForgetError,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::timeout,
 };
 
 use super::{
-    keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
+    keys::{KeyEvents, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
+    numbers::Numbers,
     task::{self, Command, Inbox, Settings},
+    transport::Traffic,
     view::View,
 };
 use crate::{
@@ -27,6 +30,9 @@ use crate::{
 const GOOD_BYE: Duration = Duration::from_secs(1);
 /// How long an answer may take: the task waits for nothing.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Messages that wait for a reader before the oldest are lost to it.
+const EVENTS: usize = 1_024;
 
 /// Why this node has no part in a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +62,23 @@ pub enum Unforgotten {
     NoAnswer,
 }
 
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// A bound.
+    #[error(transparent)]
+    Refused(#[from] EventError),
+    /// There is nobody to ask.
+    #[error("the agent's part of the cluster gives no answer; see 'fanlight status'")]
+    NoAnswer,
+}
+
 /// The running part of a cluster. Without a good-bye it ends when nobody has it or reads from it any more.
 #[derive(Debug)]
 pub struct Cluster {
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
+    events: broadcast::Sender<Arc<Event>>,
     settings: Settings,
 }
 
@@ -83,14 +101,21 @@ impl Cluster {
         let before =
             View { cluster: config.name.as_str().into(), members: Arc::default(), reasons: Vec::new() };
         let (output, view) = watch::channel(Arc::new(before));
-        let mut inbox = Inbox { settings: settings.clone(), commands: asked, view: output };
+        let events = broadcast::Sender::new(EVENTS);
+        let mut inbox = Inbox {
+            settings: settings.clone(),
+            commands: asked,
+            view: output,
+            traffic: Traffic::default(),
+            events: events.clone(),
+        };
         faults.keep_thread("cluster", move || task::run(&mut inbox))?;
-        Ok(Self { commands, view, settings })
+        Ok(Self { commands, view, events, settings })
     }
 
     /// For readers.
     pub fn reader(&self) -> Reader {
-        Reader { commands: self.commands.clone(), view: self.view.clone() }
+        Reader { commands: self.commands.clone(), view: self.view.clone(), events: self.events.clone() }
     }
 
     /// The latest view.
@@ -145,6 +170,7 @@ impl Cluster {
 pub struct Reader {
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
+    events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Reader {
@@ -180,6 +206,40 @@ impl Reader {
     /// A bound, another version, or nobody who could decide or store it.
     pub async fn write_key(&self, write: KeyWrite) -> Result<KeyWritten, KeyRefusal> {
         self.ask(|answer| Command::WriteKey(write, answer)).await
+    }
+
+    /// Follows the user keys that begin so: first all that are there.
+    ///
+    /// # Errors
+    /// The store is not open.
+    pub async fn watch_keys(&self, prefix: String) -> Result<KeyEvents, KeyRefusal> {
+        let batches = self.ask(|answer| Command::WatchKeys(prefix, answer)).await?;
+        Ok(KeyEvents { batches, commands: self.commands.clone() })
+    }
+
+    /// The cluster in numbers; none, when the task gives no answer.
+    pub async fn numbers(&self) -> Option<Numbers> {
+        let (answer, numbers) = oneshot::channel();
+        drop(self.commands.send(Command::Numbers(answer)));
+        timeout(ANSWER, numbers).await.ok()?.ok()
+    }
+
+    /// Sends a message to all members.
+    ///
+    /// # Errors
+    /// It is too long, there are too many, or the task gives no answer.
+    pub async fn send_event(&self, name: String, payload: Vec<u8>) -> Result<Arc<Event>, Unsent> {
+        let (answer, sent) = oneshot::channel();
+        drop(self.commands.send(Command::SendEvent(name, payload, answer)));
+        match timeout(ANSWER, sent).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) | Err(_) => Err(Unsent::NoAnswer),
+        }
+    }
+
+    /// Messages that come from now on.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
     }
 
     async fn ask<T>(

@@ -1,6 +1,10 @@
 //! User keys as they are asked for, read and written.
 
+use control::cluster::records::Event;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::task::{Batch, Command};
 
 /// A write of a user key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,4 +58,51 @@ pub struct KeyValue {
     pub node: String,
     /// When, in milliseconds since 1970 by its writer's clock.
     pub time_ms: u64,
+}
+
+/// What a reader that follows keys is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyEvent {
+    /// A key has a value.
+    Put(KeyValue),
+    /// A key is no more.
+    Delete(String),
+    /// Everything that was there has been told.
+    Ready,
+    /// Changes were lost: everything that is there follows.
+    Resync,
+}
+
+impl From<Event> for KeyEvent {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Put { key, value, version, node, time_ms } => Self::Put(KeyValue {
+                key: key.to_string(),
+                value: value.as_slice().to_vec(),
+                version,
+                node: node.to_string(),
+                time_ms,
+            }),
+            Event::Delete { key } => Self::Delete(key.to_string()),
+            Event::Ready => Self::Ready,
+            Event::Resync => Self::Resync,
+        }
+    }
+}
+
+/// Changes of keys, as they happen.
+#[derive(Debug)]
+pub struct KeyEvents {
+    pub(super) batches: mpsc::Receiver<Batch>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+}
+
+impl KeyEvents {
+    /// What happened next; none when nothing more is told. Dropping this loses nothing.
+    pub async fn next(&mut self) -> Option<Vec<KeyEvent>> {
+        let batch = self.batches.recv().await?;
+        // There is room for the next ones.
+        drop(self.commands.send(Command::TellKeys));
+        Some(batch)
+    }
 }

@@ -13,6 +13,7 @@
 mod handle;
 mod keys;
 mod node_key;
+mod numbers;
 mod seeds;
 mod store;
 mod task;
@@ -21,8 +22,9 @@ mod troubles;
 mod view;
 
 pub use self::{
-    handle::{Cluster, Reader, StartError, Unforgotten},
-    keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
+    handle::{Cluster, Reader, StartError, Unforgotten, Unsent},
+    keys::{KeyEvent, KeyEvents, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::KeyError,
+    numbers::{Numbers, Stored},
     view::{MemberView, View},
 };

@@ -33,11 +33,12 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
+    Answer, Applied, Contributed, Drained, Events, Followers, Refusal, Reloaded, Request, ServiceRow, Socket,
+    View,
     counts::Counts,
     events::READERS,
-    keys,
-    metrics::{Sample, TYPE},
+    keys, lines, messages,
+    metrics::{Cluster, Sample, TYPE},
     nodes, paths,
 };
 use crate::{
@@ -46,8 +47,9 @@ use crate::{
     sources::config::{Problem, format::Format, service::parse},
 };
 
-/// Connections at a time; further ones wait to be accepted. Those of readers of events stay: others have as many beside.
-const CONNECTIONS: usize = READERS + 64;
+/// Connections at a time; further ones wait to be accepted. Those of readers that follow something stay: others have their own
+/// beside.
+pub(super) const CONNECTIONS: usize = 2 * READERS + 64;
 /// How long a client may take for a request's head, and may stay without one.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
@@ -74,6 +76,8 @@ pub struct App {
     pub events: Events,
     /// What readers know of flows.
     pub counts: Counts,
+    /// Who follows what members share.
+    pub followers: Followers,
     /// The cluster, once this node takes part in one.
     pub cluster: watch::Receiver<Option<Reader>>,
     /// When the agent started.
@@ -177,7 +181,9 @@ fn router(app: App) -> Router {
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::KEYS, get(keys::list))
-        .route(paths::KEY, keys::one())
+        .route(paths::KEY, get(keys::show).put(keys::put).delete(keys::delete))
+        .route(paths::MESSAGES, get(messages::follow))
+        .route(paths::MESSAGE, post(messages::send))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .route(paths::METRICS, get(metrics))
@@ -330,16 +336,20 @@ pub(super) async fn events(State(app): State<App>) -> Result<Response, Refusal> 
         );
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    let lines = stream::unfold(reader, async |mut reader| {
+    Ok(lines::answer(stream::unfold(reader, async |mut reader| {
         let event = reader.next().await?;
-        Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
-    });
-    Ok(([(CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response())
+        Some((format!("{event}\n"), reader))
+    })))
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     let counts = app.counts.clone();
-    let text = app.read(move |view| Sample::take(view, &counts).map(|sample| sample.text())).await?;
+    let cluster = app.cluster.borrow().clone();
+    let cluster = match cluster {
+        Some(reader) => Cluster::take(&reader).await,
+        None => None,
+    };
+    let text = app.read(move |view| Ok(Sample::take(view, cluster, &counts)?.text())).await?;
     let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
 }

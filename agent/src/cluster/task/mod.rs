@@ -1,5 +1,9 @@
 //! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
 
+mod events;
+mod followers;
+mod lag;
+mod numbers;
 mod reasons;
 mod shared;
 mod wire;
@@ -14,24 +18,27 @@ use std::{
 
 use control::cluster::{
     Moment,
+    events::{Event, EventError, Events},
     identity::{Identity, NodeName},
     keyring::Keyring,
     membership::{ForgetError, Membership, Notice, Settings as CoreSettings, Tuning},
     state::SigningKey,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, sleep_until},
 };
 
+pub(super) use self::followers::Batch;
 use self::shared::Shared;
 use super::{
     keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
+    numbers::Numbers,
     seeds::{self, Seeds},
     store::Told,
-    transport::{Credentials, News, StreamId, Transport},
+    transport::{Credentials, News, StreamId, Traffic, Transport},
     troubles::Troubles,
     view::{MemberView, View},
 };
@@ -50,6 +57,13 @@ pub(super) enum Command {
     Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
     ReadKeys(KeyRead, oneshot::Sender<Result<Vec<KeyValue>, KeyRefusal>>),
     WriteKey(KeyWrite, oneshot::Sender<KeyOutcome>),
+    /// Somebody follows the keys that begin so.
+    WatchKeys(String, oneshot::Sender<Result<mpsc::Receiver<Batch>, KeyRefusal>>),
+    /// Somebody who does has taken what it was given.
+    TellKeys,
+    Numbers(oneshot::Sender<Numbers>),
+    /// A message to all members: name and payload.
+    SendEvent(String, Vec<u8>, oneshot::Sender<Result<Arc<Event>, EventError>>),
     /// Other members to join by, other keys.
     Reconfigure(Box<ClusterConfig>),
     Advertise(SocketAddrV4),
@@ -70,6 +84,9 @@ pub(super) struct Inbox {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) traffic: Traffic,
+    /// Messages that came, for this node's readers.
+    pub(super) events: broadcast::Sender<Arc<Event>>,
 }
 
 /// Takes part in the cluster until the node leaves or nobody asks any more.
@@ -110,6 +127,8 @@ struct Task<'i> {
     view_at: Duration,
     viewed_at: Duration,
     leaving: Option<oneshot::Sender<()>>,
+    /// Messages to all members.
+    events: Events,
     /// What members share, once the store is open.
     shared: Option<Shared>,
     /// Why the store is not open, and when it is tried again.
@@ -143,8 +162,10 @@ impl<'i> Task<'i> {
         };
         let credentials = Credentials::new(&config.name, ring(config));
         let (resolver, resolved) = resolver(config.join.clone());
+        let events = Events::new(node.as_str().into(), getrandom::u64().unwrap_or(generation));
         Self {
             core: Membership::new(identity, core, seed),
+            events,
             start: Instant::now(),
             credentials,
             transport: None,
@@ -196,6 +217,9 @@ impl<'i> Task<'i> {
             if self.shared.as_ref().is_some_and(|shared| shared.deadline() <= self.now()) {
                 self.tend_shared();
             }
+            if self.events.deadline() <= self.now() {
+                self.tend_events();
+            }
             if self.core.deadline() <= self.now() {
                 self.core.tick(self.moment());
             }
@@ -214,6 +238,7 @@ impl<'i> Task<'i> {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
         let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
         let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
+        let due = due.min(self.events.deadline());
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();
@@ -242,7 +267,8 @@ impl<'i> Task<'i> {
 
     async fn listen(&mut self) {
         let at = self.inbox.settings.config.listen;
-        match Transport::listen(at, self.credentials.clone()).await {
+        let (credentials, traffic) = (self.credentials.clone(), self.inbox.traffic.clone());
+        match Transport::listen(at, credentials, traffic).await {
             Ok(transport) => {
                 tracing::info!("cluster: listening at {at}");
                 (self.transport, self.unheard) = (Some(transport), None);
@@ -271,6 +297,10 @@ impl<'i> Task<'i> {
             }
             Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
             Command::WriteKey(write, answer) => self.write_key(write, answer),
+            Command::WatchKeys(prefix, answer) => self.watch_keys(&prefix, answer),
+            Command::TellKeys => self.tell_watchers(),
+            Command::Numbers(answer) => drop(answer.send(self.numbers())),
+            Command::SendEvent(name, payload, answer) => self.send_event(&name, &payload, answer),
             Command::Reconfigure(config) => {
                 self.core.set_keyring(ring(&config));
                 self.credentials.set_ring(ring(&config));

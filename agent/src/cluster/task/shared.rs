@@ -17,7 +17,7 @@ use control::cluster::{
 };
 use tokio::sync::oneshot;
 
-use super::{Settings, Task};
+use super::{Settings, Task, events::EVENTS, followers::Watches, lag::Lag};
 use crate::cluster::{
     keys::KeyOutcome,
     store::{Store, StoredLog, Told},
@@ -59,6 +59,10 @@ pub(super) struct Shared {
     pub(super) replication: Replication,
     pub(super) store: Store,
     pub(super) talks: BTreeMap<StreamId, Talk>,
+    /// Who follows user keys.
+    pub(super) watches: Watches,
+    /// How long records were on their way.
+    pub(super) lag: Lag,
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
     /// The last step that was given to the store, and the last that is stored.
@@ -112,8 +116,10 @@ impl Shared {
         let pace = Pace { compare: COMPARE, ..Pace::default() };
         let mut replication = Replication::new(state, pace, time.now);
         let turn = replication.started(started, time, &mut Members(core));
-        let (talks, waiting) = Default::default();
-        let mut shared = Self { replication, store, talks, failing: None, given: 0, stored: 0, waiting };
+        let (talks, watches, waiting) = Default::default();
+        let lag = Lag::new(time.wall);
+        let mut shared =
+            Self { replication, store, talks, watches, lag, failing: None, given: 0, stored: 0, waiting };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -242,8 +248,9 @@ impl Task<'_> {
 
     /// Follows a step: it is stored first, then what rests on it leaves.
     pub(super) fn done(&mut self, mut turn: Turn, then: Vec<Then>) {
-        let (at, now) = (self.moment(), self.now());
+        let (at, now, wall) = (self.moment(), self.now(), self.time().wall);
         let Some(shared) = &mut self.shared else { return };
+        shared.lag.follow(&turn.effects.changes, shared.replication.state().name(), now, wall);
         shared.keep(std::mem::take(&mut turn.effects));
         if let Some(error) = turn.held_back.take() {
             self.troubles.note(format!("removals-wait: {error}"), now);
@@ -268,6 +275,9 @@ impl Task<'_> {
             // One that is alive has begun anew.
             drop(self.core.forget(at, &name));
             self.view_at = now;
+        }
+        if !turn.touched.users.is_empty() {
+            self.keys_changed(&turn.touched.users);
         }
         if turn.was_forgotten {
             self.write_facts();
@@ -319,6 +329,9 @@ impl Task<'_> {
 
     /// Takes a payload of a member.
     pub(super) fn payload(&mut self, from: &NodeName, protocol: u8, bytes: &[u8]) {
+        if protocol == EVENTS {
+            return self.hear_event(from, bytes);
+        }
         let time = self.time();
         // Others are of a later version.
         let Some(shared) = self.shared.as_mut().filter(|_| protocol == LOGS) else { return };
