@@ -26,6 +26,7 @@ use super::{
     sources::{Door, Number, Opened},
     stage::{Ended, Loaded, Loading, Reply},
     state::{Files, State},
+    tunnels,
 };
 use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
@@ -81,6 +82,7 @@ pub(super) struct Agent {
     signals: Signals,
     faults: Faults,
     shadowed: mpsc::Receiver<Vec<String>>,
+    blocked: mpsc::Receiver<Vec<String>>,
     sole: Sole,
 }
 
@@ -90,7 +92,8 @@ enum Wake {
     Applied(bool),
     Changes(Result<Option<Ended>>),
     Request(Request),
-    Shadowed(Vec<String>),
+    /// What a task beside the loop has found.
+    Found(Topic, Vec<String>),
     News(Number, News),
     Cluster,
     Check,
@@ -147,6 +150,7 @@ impl Agent {
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
         let shadowed = shadows::start(view.subscribe(), &faults);
+        let blocked = tunnels::start(view.subscribe(), cluster.readers(), &faults);
         Monitor::start(watched, view.subscribe(), api.events(), &faults);
         let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {
@@ -169,6 +173,7 @@ impl Agent {
             signals,
             faults,
             shadowed,
+            blocked,
             sole,
             files: Arc::default(),
         };
@@ -208,7 +213,8 @@ impl Agent {
                 changed = self.applied.changed() => Wake::Applied(changed.is_ok()),
                 news = self.changes.news() => Wake::Changes(news),
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
-                Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
+                Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
+                Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 () = self.cluster.changed() => Wake::Cluster,
                 _ = checks.tick() => Wake::Check,
@@ -224,7 +230,7 @@ impl Agent {
                     None => self.report_applied(),
                 },
                 Wake::Request(request) => self.begin(request),
-                Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
+                Wake::Found(topic, reasons) => self.report.set(topic, reasons),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
                     self.is_pruning_due = true;

@@ -16,6 +16,7 @@
 //! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | the programs then stop telling |
 //! | shadows ([`shadows`]), with a blocking thread for each search | services that change, changes of the packet filter, a minute | `status` keeps what it said |
+//! | tunnels ([`tunnels`]), with a blocking thread for each probe | time: it probes members of the cluster through the fan | `status` keeps what it said |
 //! | flow tables ([`flows`](crate::node::flows)), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
@@ -43,6 +44,7 @@ mod signals;
 mod sources;
 mod stage;
 mod state;
+mod tunnels;
 
 use std::{io, path::PathBuf, time::Duration};
 
