@@ -20,10 +20,10 @@ use hyper::{StatusCode, header::HOST, http::uri::Authority};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    App, Refusal, keys, messages, nodes, paths,
+    App, Refusal, keys, messages, metrics, nodes, paths,
     server::{
-        CONNECTIONS, accept, all_backends, events, health, metrics, not_allowed, own_backends, service,
-        services, unknown,
+        CONNECTIONS, accept, all_backends, events, health, not_allowed, own_backends, service, services,
+        unknown,
     },
 };
 
@@ -97,7 +97,7 @@ fn router(app: App) -> Router {
         .route(paths::KEY, get(keys::show))
         .route(paths::MESSAGES, get(messages::follow))
         .route(paths::EVENTS, get(events))
-        .route(paths::METRICS, get(metrics))
+        .route(paths::METRICS, get(metrics::show))
         .route(paths::HEALTH, get(health))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

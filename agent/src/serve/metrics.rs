@@ -2,22 +2,27 @@
 
 use std::{fmt, sync::atomic::AtomicU64};
 
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use control::service::BackendLife;
 use dataplane_common::outcome::Outcome;
+use hyper::header::CONTENT_TYPE;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
-use super::{View, counts::Counts};
+use super::{App, Refusal, View, counts::Counts};
 use crate::{
     cluster::{self, Numbers},
     kernel::bpf::{self, Counters, Datapath, MapMemory, Runs},
 };
 
 /// The content type of what is written.
-pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// One label and its value.
 type Label = [(&'static str, &'static str); 1];
@@ -27,7 +32,7 @@ const STATES: [&str; 5] = ["alive", "suspect", "dead", "left", "maintenance"];
 
 /// The numbers of one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
+struct Sample {
     services: usize,
     up: usize,
     drained: usize,
@@ -42,7 +47,7 @@ pub(super) struct Sample {
 
 /// What the cluster tells.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cluster {
+struct Cluster {
     /// Members by state.
     members: Vec<(&'static str, u64)>,
     numbers: Numbers,
@@ -62,7 +67,7 @@ impl Sample {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(super) fn take(view: &View, cluster: Option<Cluster>, counts: &Counts) -> bpf::Result<Self> {
+    fn take(view: &View, cluster: Option<Cluster>, counts: &Counts) -> bpf::Result<Self> {
         let mut sample = Self { services: view.desired.len(), cluster, ..Self::default() };
         for entry in view.desired.entries() {
             for backend in &entry.defined.backends {
@@ -88,7 +93,7 @@ impl Sample {
     ///
     /// # Errors
     /// A number can't be written.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+    fn text(&self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("fanlight");
         registry.register("services", "Services that this node is to serve", gauge(self.services as u64));
         let states = [("up", self.up), ("drained", self.drained), ("down", self.down)];
@@ -114,7 +119,7 @@ impl Sample {
 
 impl Cluster {
     /// Takes the numbers of one; none, when it gives no answer.
-    pub(super) async fn take(reader: &cluster::Reader) -> Option<Self> {
+    async fn take(reader: &cluster::Reader) -> Option<Self> {
         let numbers = reader.numbers().await?;
         let counts = reader.view().counts();
         let count = |state: &str| counts.get(state).copied().unwrap_or_default() as u64;
@@ -143,6 +148,19 @@ impl Cluster {
             "The longest time within the last minute from a record's writing elsewhere to its arrival here";
         registry.register_with_unit("convergence_lag", help, Unit::Seconds, lag);
     }
+}
+
+/// The numbers of now.
+pub(super) async fn show(State(app): State<App>) -> Result<Response, Refusal> {
+    let counts = app.counts.clone();
+    let cluster = app.cluster.borrow().clone();
+    let cluster = match cluster {
+        Some(reader) => Cluster::take(&reader).await,
+        None => None,
+    };
+    let text = app.read(move |view| Ok(Sample::take(view, cluster, &counts)?.text())).await?;
+    let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
 }
 
 impl Kernel {

@@ -34,12 +34,7 @@ use tokio::{
 
 use super::{
     Answer, Applied, Contributed, Drained, Events, Followers, Refusal, Reloaded, Request, ServiceRow, Socket,
-    View,
-    counts::Counts,
-    events::READERS,
-    keys, lines, messages,
-    metrics::{Cluster, Sample, TYPE},
-    nodes, paths,
+    View, counts::Counts, events::READERS, keys, lines, messages, metrics, nodes, paths,
 };
 use crate::{
     cluster::Reader,
@@ -186,7 +181,7 @@ fn router(app: App) -> Router {
         .route(paths::MESSAGE, post(messages::send))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
-        .route(paths::METRICS, get(metrics))
+        .route(paths::METRICS, get(metrics::show))
         .route(paths::HEALTH, get(health))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -342,18 +337,6 @@ pub(super) async fn events(State(app): State<App>) -> Result<Response, Refusal> 
     })))
 }
 
-pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
-    let counts = app.counts.clone();
-    let cluster = app.cluster.borrow().clone();
-    let cluster = match cluster {
-        Some(reader) => Cluster::take(&reader).await,
-        None => None,
-    };
-    let text = app.read(move |view| Ok(Sample::take(view, cluster, &counts)?.text())).await?;
-    let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
-    Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
-}
-
 pub(super) async fn health() -> &'static str {
     "ok\n"
 }
@@ -373,7 +356,7 @@ pub(super) async fn not_allowed(request: HttpRequest) -> Refusal {
 
 impl App {
     /// Answers from the latest view, not on the thread that serves: an answer may wait for a count of the flows.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> bpf::Result<T> + Send + 'static,
     ) -> Result<T, Refusal> {

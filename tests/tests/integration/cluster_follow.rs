@@ -119,7 +119,8 @@ fn members_and_keys_are_read_by_tcp_and_not_written() {
         ("POST", "/v1/messages/a"),
         ("DELETE", "/v1/nodes/host-27"),
     ] {
-        assert_eq!(curl(&["-X", method], path).0, "405", "{method} {path}");
+        let (status, _) = curl(&["-X", method], path);
+        assert!(["404", "405"].contains(&&*status), "{status} to {method} {path}");
     }
     let (_, metrics) = curl(&[], "/metrics");
     for line in ["fanlight_members{state=\"alive\"} 1", "fanlight_records{kind=\"written\"} 2"] {

@@ -5,6 +5,7 @@
 mod addresses;
 mod backends;
 mod cluster;
+mod cluster_faults;
 mod cluster_follow;
 mod cluster_keys;
 mod datapath;

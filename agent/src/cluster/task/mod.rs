@@ -2,6 +2,7 @@
 
 mod events;
 mod followers;
+mod forget;
 mod lag;
 mod numbers;
 mod reasons;
@@ -361,6 +362,7 @@ impl<'i> Task<'i> {
 
     /// Makes another view, if there is anything new.
     fn show(&mut self) {
+        self.forget_marked();
         let now = self.now();
         (self.viewed_at, self.view_at) = (now, now + LATER);
         let own = &self.inbox.settings.node;

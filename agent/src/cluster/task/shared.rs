@@ -235,20 +235,9 @@ impl Task<'_> {
         }
     }
 
-    /// Has all members forget one, with what it has written for itself.
-    pub(super) fn forget_everywhere(&mut self, name: &NodeName) {
-        let time = self.time();
-        let Some(shared) = &mut self.shared else { return };
-        let name = name.as_str().into();
-        match shared.replication.forget(&name, time, &mut Members(&mut self.core)) {
-            Ok(turn) => self.done(turn, Vec::new()),
-            Err(error) => tracing::warn!("cluster: {error}"),
-        }
-    }
-
     /// Follows a step: it is stored first, then what rests on it leaves.
     pub(super) fn done(&mut self, mut turn: Turn, then: Vec<Then>) {
-        let (at, now, wall) = (self.moment(), self.now(), self.time().wall);
+        let Time { now, wall } = self.time();
         let Some(shared) = &mut self.shared else { return };
         shared.lag.follow(&turn.effects.changes, shared.replication.state().name(), now, wall);
         shared.keep(std::mem::take(&mut turn.effects));
@@ -271,9 +260,7 @@ impl Task<'_> {
         for (_, refusal) in &turn.refusals {
             self.troubles.refused_log(refusal, now);
         }
-        for name in turn.touched.forgotten.iter().filter_map(|name| NodeName::new(name).ok()) {
-            // One that is alive has begun anew.
-            drop(self.core.forget(at, &name));
+        if !turn.touched.forgotten.is_empty() {
             self.view_at = now;
         }
         if !turn.touched.users.is_empty() {
