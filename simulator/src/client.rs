@@ -72,7 +72,7 @@ impl Member {
     /// Writes a key, or has the member that decides do so; the answer is an event.
     pub fn write_key(&mut self, at: Moment, asked: Asked, write: KeyWrite) {
         let decider = match write.expected {
-            Some(_) => decider(&self.core, &write.key),
+            Some(_) => decider(&self.core, &write.key, at.now),
             None => Decider::Own,
         };
         match decider {
@@ -81,6 +81,7 @@ impl Member {
                 Err(why) => self.answer(asked, Outcome::Refused(why)),
             },
             Decider::Other(owner) => self.ask(asked, &owner, write),
+            Decider::OwnFrom(_) => self.answer(asked, Outcome::Refused("unsettled".to_owned())),
             Decider::Nobody => self.answer(asked, Outcome::Refused("minority".to_owned())),
         }
         self.carry_out(at);
@@ -122,7 +123,7 @@ impl Member {
         }
         let (key, value, expected) = postcard::from_bytes::<AskedWrite>(bytes).expect("what a node says");
         let write = KeyWrite { key, value, expected };
-        let written = match decider(&self.core, &write.key) {
+        let written = match decider(&self.core, &write.key, at.now) {
             Decider::Own => self.write_here(at, &write),
             other => Err(format!("{other:?} decides")),
         };

@@ -1,9 +1,11 @@
 //! The members as the protocols of what is shared see them: which there are, how they stand, which one decides.
 
+use std::time::Duration;
+
 use super::{
     identity::NodeName,
     log::{Listener, Name},
-    membership::{MemberState, Membership},
+    membership::{Member, MemberState, Membership},
     records::owner_of,
     replication::Peers,
     rotation::Standing,
@@ -22,7 +24,7 @@ impl Peers for Members<'_> {
         let own = self.0.identity().name();
         let members = self.0.members();
         let others = members.iter().filter(|member| member.identity.name() != own);
-        let listener = |member: &super::membership::Member| Listener {
+        let listener = |member: &Member| Listener {
             name: member.identity.name().as_str().into(),
             is_reachable: member.state.is_reachable(),
         };
@@ -46,26 +48,46 @@ pub fn standings(membership: &Membership) -> Vec<(Name, Standing)> {
 pub enum Decider {
     /// This node.
     Own,
+    /// This node, if nothing changes until then.
+    OwnFrom(Duration),
     /// Another one.
     Other(NodeName),
     /// None that this node may ask: it reaches no more than half of the members.
     Nobody,
 }
 
-/// The member that decides on a user key, as far as this node knows.
-pub fn decider(membership: &Membership, key: &str) -> Decider {
-    if membership.is_minority() {
+/// How long a member has to be the one that decides on a key before it does.
+///
+/// What the one before it has written is everywhere by then, a node that has come back has what it missed, and one that a
+/// partition left with a minority knows that.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The member that decides on a user key, as far as this node knows; `now` is the time since its start.
+pub fn decider(membership: &Membership, key: &str, now: Duration) -> Decider {
+    let members = membership.members();
+    let own = membership.identity().name();
+    let counted = members.iter().filter(|member| member.state != MemberState::Left).count();
+    let is_majority = |number: usize| counted <= 1 || number * 2 > counted;
+    let owner = |wanted: &dyn Fn(&Member) -> bool| {
+        let names: Vec<Name> = members
+            .iter()
+            .filter(|member| wanted(member))
+            .map(|member| member.identity.name().as_str().into())
+            .collect();
+        owner_of(key, &names).and_then(|owner| NodeName::new(owner).ok())
+    };
+    if !is_majority(members.iter().filter(|member| member.state.is_reachable()).count()) {
         return Decider::Nobody;
     }
-    let members = membership.members();
-    let reachable: Vec<Name> = members
-        .iter()
-        .filter(|member| member.state.is_reachable())
-        .map(|member| member.identity.name().as_str().into())
-        .collect();
-    let owner = owner_of(key, &reachable).and_then(|owner| NodeName::new(owner).ok());
-    match owner.filter(|owner| owner != membership.identity().name()) {
-        Some(owner) => Decider::Other(owner),
-        None => Decider::Own,
+    if let Some(other) = owner(&|member| member.state.is_reachable()).filter(|owner| owner != own) {
+        return Decider::Other(other);
     }
+    let is_recent = |member: &Member| now < member.since + SETTLED;
+    let answers = |member: &Member| matches!(member.state, MemberState::Alive | MemberState::Maintenance);
+    let steady = |member: &&Member| member.identity.name() == own || answers(member) && !is_recent(member);
+    let was_own = owner(&|member| member.state.is_reachable() || is_recent(member)).as_ref() == Some(own);
+    if now >= SETTLED && was_own && is_majority(members.iter().filter(steady).count()) {
+        return Decider::Own;
+    }
+    Decider::OwnFrom(SETTLED)
 }

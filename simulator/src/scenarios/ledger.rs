@@ -114,7 +114,8 @@ impl Ledger {
         let mut last: BTreeMap<&str, &Written> = BTreeMap::new();
         for written in self.written.iter().filter(|written| !written.is_excused) {
             let latest = last.entry(&written.key).or_insert(written);
-            if written.stamp > latest.stamp {
+            // Of one stamp the removal holds.
+            if (written.stamp, written.is_removal) > (latest.stamp, latest.is_removal) {
                 *latest = written;
             }
         }

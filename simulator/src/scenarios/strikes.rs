@@ -11,6 +11,8 @@ use super::cluster::{Cluster, seconds};
 pub(super) struct Strikes {
     dead: BTreeSet<usize>,
     split_until: Duration,
+    /// Whether the wire stays whole.
+    pub(super) never_splits: bool,
     pub(super) kills: usize,
     pub(super) splits: usize,
 }
@@ -37,7 +39,7 @@ impl Strikes {
                     self.kills += 1;
                 }
             }
-            1 if self.split_until <= now => {
+            1 if self.split_until <= now && !self.never_splits => {
                 let share = cluster.rng().random_range(0.05..0.5);
                 let sides: Vec<bool> = (0..cluster.len()).map(|_| cluster.rng().random_bool(share)).collect();
                 cluster.network.split(|host| usize::from(sides.get(host) == Some(&true)));
