@@ -134,7 +134,6 @@ impl Agent {
         state.set_absent(&absent);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
-        let files = files.sources;
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
         let writer = Writer::start(desired, absent, watchers, faults.clone()).context("agent")?;
         let applied = writer.applied();
@@ -146,7 +145,7 @@ impl Agent {
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
         let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
-        api.move_to(&files.config.api, Prepared::default());
+        api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
         let shadowed = shadows::start(view.subscribe(), &faults);
@@ -177,7 +176,7 @@ impl Agent {
             sole,
             files: Arc::default(),
         };
-        agent.follow_files(files);
+        agent.follow_files(files.sources);
         agent.sources.iter().for_each(Running::begin);
         agent.changes.drop_stale();
         Ok(agent)

@@ -8,6 +8,7 @@ mod cluster;
 mod cluster_faults;
 mod cluster_follow;
 mod cluster_keys;
+mod cluster_torture;
 mod datapath;
 mod engines;
 mod explain;

@@ -160,6 +160,7 @@ impl<'i> Task<'i> {
             keyring: ring(config),
             seeds: seeds.addresses.clone(),
             tuning: Tuning::default(),
+            pool: None,
         };
         let credentials = Credentials::new(&config.name, ring(config));
         let (resolver, resolved) = resolver(config.join.clone());
@@ -344,7 +345,11 @@ impl<'i> Task<'i> {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Up(identity) => {
-                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address())
+                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address());
+                let now = self.now();
+                if let Some(shared) = &mut self.shared {
+                    shared.replication.met(now);
+                }
             }
             Notice::Down { identity, left: true } => tracing::info!("cluster: {} has left", identity.name()),
             Notice::Down { identity, left: false } => tracing::warn!("cluster: {} is dead", identity.name()),
