@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    keys::{KeyEvents, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
+    keys::{Batch, KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
     numbers::Numbers,
     task::{self, Command, Inbox, Settings},
@@ -254,5 +254,22 @@ impl Reader {
                 Err(KeyRefusal::Unavailable("it was not stored in time; see 'fanlight status'".to_owned()))
             }
         }
+    }
+}
+
+/// Changes of user keys, as they happen.
+#[derive(Debug)]
+pub struct KeyEvents {
+    batches: mpsc::Receiver<Batch>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl KeyEvents {
+    /// What happened next; none when nothing more is told. Dropping this loses nothing.
+    pub async fn next(&mut self) -> Option<Vec<KeyEvent>> {
+        let batch = self.batches.recv().await?;
+        // There is room for the next ones.
+        drop(self.commands.send(Command::TellKeys));
+        Some(batch)
     }
 }

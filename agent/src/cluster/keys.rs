@@ -2,9 +2,6 @@
 
 use control::cluster::records::Event;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-
-use super::task::{Batch, Command};
 
 /// A write of a user key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,19 +87,5 @@ impl From<Event> for KeyEvent {
     }
 }
 
-/// Changes of keys, as they happen.
-#[derive(Debug)]
-pub struct KeyEvents {
-    pub(super) batches: mpsc::Receiver<Batch>,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
-}
-
-impl KeyEvents {
-    /// What happened next; none when nothing more is told. Dropping this loses nothing.
-    pub async fn next(&mut self) -> Option<Vec<KeyEvent>> {
-        let batch = self.batches.recv().await?;
-        // There is room for the next ones.
-        drop(self.commands.send(Command::TellKeys));
-        Some(batch)
-    }
-}
+/// What such a reader is given at a time.
+pub(super) type Batch = Vec<KeyEvent>;

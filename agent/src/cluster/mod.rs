@@ -22,8 +22,8 @@ mod troubles;
 mod view;
 
 pub use self::{
-    handle::{Cluster, Reader, StartError, Unforgotten, Unsent},
-    keys::{KeyEvent, KeyEvents, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
+    handle::{Cluster, KeyEvents, Reader, StartError, Unforgotten, Unsent},
+    keys::{KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::KeyError,
     numbers::{Numbers, Stored},
     view::{MemberView, View},

@@ -12,15 +12,12 @@ use control::cluster::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::Task;
-use crate::cluster::keys::{KeyEvent, KeyRefusal};
+use crate::cluster::keys::{Batch, KeyEvent, KeyRefusal};
 
 /// Changed keys that wait for one reader at most.
 const WAITING: usize = 4_096;
 /// Events that a reader is given at a time.
 const AT_A_TIME: usize = 32;
-
-/// What a reader is given.
-pub(in crate::cluster) type Batch = Vec<KeyEvent>;
 
 /// A reader.
 struct Watch {

@@ -31,10 +31,9 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-pub(super) use self::followers::Batch;
 use self::shared::Shared;
 use super::{
-    keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
+    keys::{Batch, KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
     numbers::Numbers,
     seeds::{self, Seeds},
@@ -265,24 +264,6 @@ impl<'i> Task<'i> {
             Ok(()) = self.resolved.changed() => Wake::Resolved,
             () = sleep_until(due.into()) => Wake::Time,
         }
-    }
-
-    async fn listen(&mut self) {
-        let at = self.inbox.settings.config.listen;
-        let (credentials, traffic) = (self.credentials.clone(), self.inbox.traffic.clone());
-        match Transport::listen(at, credentials, traffic).await {
-            Ok(transport) => {
-                tracing::info!("cluster: listening at {at}");
-                (self.transport, self.unheard) = (Some(transport), None);
-            }
-            Err(error) => {
-                self.listen_at = self.now() + LISTEN_AGAIN;
-                let text =
-                    format!("cluster-listen: {at}: {error}; free the address, or change cluster.listen");
-                self.unheard = Some(text);
-            }
-        }
-        self.view_soon();
     }
 
     fn command(&mut self, command: Command) {
