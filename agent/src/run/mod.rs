@@ -37,10 +37,12 @@ mod plan;
 mod planner;
 mod records;
 mod report;
+mod requests;
 mod reserved;
 mod shadows;
 mod signals;
 mod sources;
+mod speaker;
 mod stage;
 mod state;
 

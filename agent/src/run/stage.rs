@@ -13,15 +13,20 @@ use tokio::{
 use super::{
     log::{Damaged, Log, Writing, Written},
     planner::ENDED,
+    requests::{Asked, Planned},
     sources::Opened,
 };
 use crate::{
+    cluster::{ServiceOutcome, ServiceRefusal, ServicesChanged},
     serve::{Answer, Applied, Contributed, Drained, Refusal, Reloaded},
     sources::config,
 };
 
 /// How long an answer to a reload waits for the kernel: what a command with the lock holds up is followed later.
 const RELOADED: Duration = Duration::from_secs(2);
+
+/// How long a change of the cluster's records may take to be stored.
+const SHARED: Duration = Duration::from_secs(10);
 
 /// Files that were read, and the sources that they list.
 #[derive(Debug)]
@@ -75,7 +80,11 @@ pub(super) enum Stage {
         answer: Answer<Reloaded>,
     },
     /// It is found out which changes are asked for. A refusal was answered.
-    Planning(oneshot::Receiver<(Vec<Change>, Reply)>),
+    Planning(oneshot::Receiver<Planned>),
+    /// A change of the cluster's records is stored.
+    Sharing { outcome: oneshot::Receiver<ServiceOutcome>, end: Instant, asked: Asked },
+    /// What follows from it is brought to the kernel.
+    Serving { outcome: oneshot::Receiver<Vec<String>>, changed: ServicesChanged, asked: Asked },
     /// The log is put right.
     Mending(Writing),
     /// Changes are written to the log.
@@ -97,7 +106,9 @@ pub(super) enum Stage {
 pub(super) enum Ended {
     Loaded(Loading, Option<Damaged>, Answer<Reloaded>),
     Reloaded(Reloaded, Answer<Reloaded>),
-    Planned(Vec<Change>, Reply),
+    Planned(Planned),
+    Shared(ServiceOutcome, Asked),
+    Served { faults: Vec<String>, changed: ServicesChanged, asked: Asked },
     Mended(Written),
     Written(Written, Vec<Change>, Reply),
     Brought { faults: Vec<String>, inverse: Vec<Change>, reply: Reply },
@@ -115,6 +126,11 @@ impl Stage {
         Self::Reloading { outcome, end: Instant::now() + RELOADED, reloaded, answer }
     }
 
+    /// Begins to wait for the cluster's store.
+    pub(super) fn sharing(outcome: oneshot::Receiver<ServiceOutcome>, asked: Asked) -> Self {
+        Self::Sharing { outcome, end: Instant::now() + SHARED, asked }
+    }
+
     /// Waits for the end of a stage, for ever where there is none. Dropping this loses nothing.
     pub(super) async fn end(stage: &mut Option<Self>) -> Result<Ended> {
         let result = match stage {
@@ -128,7 +144,11 @@ impl Stage {
                 Ended::Loaded(loaded, damaged, answer)
             }
             (Self::Reloading { reloaded, answer, .. }, _) => Ended::Reloaded(reloaded, answer),
-            (Self::Planning(_), Outcome::Planned(changes, reply)) => Ended::Planned(changes, reply),
+            (Self::Planning(_), Outcome::Planned(planned)) => Ended::Planned(planned),
+            (Self::Sharing { asked, .. }, Outcome::Shared(outcome)) => Ended::Shared(outcome, asked),
+            (Self::Serving { changed, asked, .. }, Outcome::Faults(faults)) => {
+                Ended::Served { faults, changed, asked }
+            }
             (Self::Mending(_), Outcome::Written(Some(written))) => Ended::Mended(written),
             (Self::Writing { changes, reply, .. }, Outcome::Written(Some(written))) => {
                 Ended::Written(written, changes, reply)
@@ -158,9 +178,10 @@ impl Stage {
                 drop(timeout_at(*end, outcome).await);
                 Outcome::Faults(Vec::new())
             }
-            Self::Planning(planned) => {
-                let (changes, reply) = planned.await.context(ENDED)?;
-                Outcome::Planned(changes, reply)
+            Self::Planning(planned) => Outcome::Planned(planned.await.context(ENDED)?),
+            Self::Sharing { outcome, end, .. } => {
+                let outcome = timeout_at(*end, outcome).await.ok().and_then(Result::ok);
+                Outcome::Shared(outcome.unwrap_or_else(|| Err(ServiceRefusal::late())))
             }
             Self::Mending(writing) | Self::Writing { writing, .. } => {
                 Outcome::Written(Some(Log::end(writing).await?))
@@ -169,7 +190,9 @@ impl Stage {
             Self::Withdrawing { writing: Some(writing), .. } => {
                 Outcome::Written(Some(Log::end(writing).await?))
             }
-            Self::Bringing { outcome, .. } | Self::Undoing { outcome, .. } => {
+            Self::Bringing { outcome, .. }
+            | Self::Undoing { outcome, .. }
+            | Self::Serving { outcome, .. } => {
                 // Without a writer the loop ends.
                 Outcome::Faults(outcome.await.unwrap_or_else(|_gone| vec!["the writer has ended".to_owned()]))
             }
@@ -180,7 +203,8 @@ impl Stage {
 #[derive(Debug)]
 enum Outcome {
     Loaded(Loading, Option<Damaged>),
-    Planned(Vec<Change>, Reply),
+    Planned(Planned),
+    Shared(ServiceOutcome),
     Written(Option<Written>),
     Faults(Vec<String>),
 }

@@ -166,7 +166,7 @@ fn backends_that_are_down_weigh_nothing_until_they_are_back() {
     let mut node = Node::new(&[service("web", 1, &[2, 3]), service("db", 2, &[4])], &[]);
     assert_eq!(node.set_absent(&[2, 99]), ["web"]);
     assert_eq!((node.weights("web"), node.weights("db")), (vec![0, 1], vec![1]));
-    assert_eq!(node.desired.get("web").unwrap().down, BTreeMap::from([(socket(2), Down::EndpointGone)]));
+    assert_eq!(node.desired.get("web").unwrap().down, BTreeMap::from([(socket(2), Down::EndpointGone.into())]));
     assert!(node.set_absent(&[2, 99]).is_empty());
     node.make(&[set(&service("new", 3, &[2]))]);
     assert_eq!(node.weights("new"), [0], "also of services that come later");

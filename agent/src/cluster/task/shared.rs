@@ -11,7 +11,6 @@ use control::cluster::{
     identity::NodeName,
     log::{Change, Effects, Limits, Listener, Name},
     membership::Membership,
-    records::{Facts, Record},
     replication::{Action, Pace, Peers, Replication, StreamId as LogStream, Time, Turn},
     state::{Identity, State, Wall},
 };
@@ -20,6 +19,7 @@ use tokio::sync::oneshot;
 use super::{Settings, Task};
 use crate::cluster::{
     keys::KeyOutcome,
+    services::{ServiceOutcome, ServicesChanged, Word},
     store::{Store, StoredLog, Told},
     transport::{Kind, Said, StreamId},
 };
@@ -40,6 +40,10 @@ pub(super) enum Then {
     Answer(oneshot::Sender<Option<Vec<u8>>>, Option<Vec<u8>>),
     /// For who has written.
     Reply(oneshot::Sender<KeyOutcome>, KeyOutcome),
+    /// For who has changed services.
+    Changed(oneshot::Sender<ServiceOutcome>, ServicesChanged),
+    /// What was applied before the cluster spoke is in it.
+    Adopted,
 }
 
 /// What one side of a stream says at a time.
@@ -189,9 +193,11 @@ impl Task<'_> {
                 self.done(turn, Vec::new());
                 self.take_over_former();
                 self.write_facts();
+                self.begin_services();
             }
             Err(why) => {
                 self.unstored = Some(why);
+                self.inbox.outbox.say(Word::Silent);
                 self.open_at = self.now() + OPEN_AGAIN;
             }
         }
@@ -206,26 +212,6 @@ impl Task<'_> {
         match shared.replication.rename_from(&former, time, &mut Members(&mut self.core)) {
             Ok(turn) => self.done(turn, Vec::new()),
             Err(error) => tracing::warn!("cluster: the former name {former}: {error}"),
-        }
-    }
-
-    /// Says what this node is, where the logs say otherwise. A node that says nothing could not be forgotten everywhere.
-    fn write_facts(&mut self) {
-        let (address, time) = (*self.core.identity().address().ip(), self.time());
-        let Some(shared) = &mut self.shared else { return };
-        let state = shared.replication.state();
-        let former = state.view().facts_of(state.name()).cloned();
-        let facts = Facts {
-            addresses: vec![address.into()],
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..former.clone().unwrap_or_default()
-        };
-        if former.as_ref() == Some(&facts) {
-            return;
-        }
-        match shared.replication.write(vec![Record::Facts(facts)], time, &mut Members(&mut self.core)) {
-            Ok(turn) => self.done(turn, Vec::new()),
-            Err(error) => tracing::warn!("cluster: {error}"),
         }
     }
 
@@ -269,8 +255,10 @@ impl Task<'_> {
             drop(self.core.forget(at, &name));
             self.view_at = now;
         }
+        self.follow_services(&turn.touched);
         if turn.was_forgotten {
             self.write_facts();
+            self.begin_services();
         }
         self.release();
     }
@@ -284,6 +272,8 @@ impl Task<'_> {
                 Then::Open(stream, to, messages) => self.open_stream(stream, &to, messages),
                 Then::Answer(answer, bytes) => drop(answer.send(bytes)),
                 Then::Reply(reply, outcome) => drop(reply.send(outcome)),
+                Then::Changed(reply, changed) => drop(reply.send(Ok(changed))),
+                Then::Adopted => self.inbox.outbox.adopted(),
             }
         }
     }
