@@ -9,8 +9,8 @@ use tokio::{
 
 use super::{
     handle::{ANSWER, Cluster, Reader},
-    services::{Around, Local, Outbox, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal},
-    task::{Command, OwnOffer},
+    services::{Around, Local, Outbox, OwnOffer, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal},
+    task::Command,
 };
 
 /// Where this node's own sources say what they have; clones are one.

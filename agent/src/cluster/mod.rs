@@ -32,9 +32,8 @@ pub use self::{
     keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::KeyError,
     services::{
-        Around, Local, OtherBackend, Outbox, Said, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal,
-        ServicesChanged, Word,
+        Around, Local, OtherBackend, Outbox, OwnOffer, Said, ServiceChange, ServiceNews, ServiceOutcome,
+        ServiceRefusal, ServicesChanged, Word,
     },
-    task::OwnOffer,
     view::{MemberView, View},
 };

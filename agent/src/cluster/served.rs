@@ -13,7 +13,11 @@ use control::{
 };
 
 /// What is said of a service: by the records of it, and by what of that this node is to serve.
-pub(super) fn statement(own: &Name, parts: Option<&Parts>, placed: Option<&Placed>) -> Option<Arc<Statement>> {
+pub(super) fn statement(
+    own: &Name,
+    parts: Option<&Parts>,
+    placed: Option<&Placed>,
+) -> Option<Arc<Statement>> {
     let notes = notes(own, parts, placed);
     let statement = match placed.filter(|placed| placed.clash.is_none()) {
         Some(placed) => Statement { notes, ..served(placed) },

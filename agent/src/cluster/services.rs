@@ -42,7 +42,8 @@ impl Stated {
         let mut names = BTreeSet::new();
         if is_whole {
             self.applied = applied;
-            names.extend(self.said.extract_if(.., |name, _| !stated.contains_key(name)).map(|(name, _)| name));
+            names
+                .extend(self.said.extract_if(.., |name, _| !stated.contains_key(name)).map(|(name, _)| name));
         }
         for (name, said) in stated {
             if self.said.get(&name) != said.as_ref() {
@@ -71,6 +72,9 @@ pub enum ServiceChange {
     /// This node is to contribute a backend no more.
     Withdraw(String, SocketAddr),
 }
+
+/// A backend that this node contributes: service, address, weight.
+pub type OwnOffer = (String, SocketAddr, u32);
 
 /// A backend that another node contributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,7 +242,9 @@ mod tests {
         assert!(news.is_adopted && outbox.take().is_none());
         outbox.say(Word::Changes([(name("a"), Some(statement("3")))].into()));
         outbox.say(Word::Changes([(name("a"), None)].into()));
-        assert!(matches!(outbox.take().unwrap().word, Some(Word::Changes(all)) if all == [(name("a"), None)].into()));
+        assert!(
+            matches!(outbox.take().unwrap().word, Some(Word::Changes(all)) if all == [(name("a"), None)].into())
+        );
     }
 
     #[test]

@@ -209,7 +209,9 @@ impl Changes {
             }
             Ended::Served { faults, changed, asked } => {
                 let outcome = faults.into_iter().next().map_or(Ok(()), |fault| {
-                    Err(Refusal::failed(format!("{fault}; the cluster has the change, and this node tries again")))
+                    Err(Refusal::failed(format!(
+                        "{fault}; the cluster has the change, and this node tries again"
+                    )))
                 });
                 return Next::Answer(asked.reply(changed, &self.state.desired()), outcome);
             }

@@ -27,7 +27,7 @@ use super::{
     reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
-    stage::{Ended, Loaded, Loading, Reply},
+    stage::{Ended, Reply},
     state::{Files, State},
 };
 use crate::{
@@ -35,13 +35,8 @@ use crate::{
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
-    serve::{Answer, Refusal, Reloaded, Request, View},
-    sources::{
-        config::{self, FANS_FILE, Problem},
-        directory::Running,
-        followed::News,
-        presence,
-    },
+    serve::{Refusal, Request, View},
+    sources::{config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.

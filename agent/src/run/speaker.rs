@@ -66,7 +66,8 @@ impl State {
             Word::Whole(services) => {
                 self.speaker = Speaker::Cluster;
                 let input = Input { label: "the cluster".to_owned(), services, ..Input::default() };
-                let dirty = self.inputs.set_clustered(true).and(self.inputs.replace(SourceId::Cluster, input));
+                let dirty =
+                    self.inputs.set_clustered(true).and(self.inputs.replace(SourceId::Cluster, input));
                 let is_all = self.set_keeps_unknown();
                 let changed = self.follow(&dirty);
                 if is_all { Dirty::All } else { changed }

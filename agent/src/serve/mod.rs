@@ -31,7 +31,9 @@ pub use self::{
     keys::KeyRow,
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow},
+    rows::{
+        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow,
+    },
     server::{App, Server},
     socket::{Socket, SocketError},
 };

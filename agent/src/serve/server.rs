@@ -33,8 +33,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Contributed, Drained, Events, OwnBackend, Refusal, Reloaded, Request, ServiceRow, Socket,
-    View,
+    Answer, Applied, Contributed, Drained, Events, OwnBackend, Refusal, Reloaded, Request, ServiceRow,
+    Socket, View,
     counts::Counts,
     events::READERS,
     keys,

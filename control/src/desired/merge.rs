@@ -151,7 +151,8 @@ fn entry(
     let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
     let defined = Service { name: name.to_string(), vip, algorithm, backends };
     let provenance = inputs.get(origin, name).map(|own| Arc::clone(&own.provenance)).unwrap_or_default();
-    let is_conflict = statements.iter().any(|own| own.notes.iter().any(|(topic, _)| *topic == Topic::Conflict));
+    let is_conflict =
+        statements.iter().any(|own| own.notes.iter().any(|(topic, _)| *topic == Topic::Conflict));
     let mut entry = Entry { hashed, is_conflict, provenance, ..Entry::new(defined, origin) };
     entry.set_out(is_drained, |backend| {
         let absent = inputs.all_down().get(&backend.address).map(|why| Outage::from(*why));

@@ -8,8 +8,7 @@ use crate::service::ServiceLife;
 /// Services of one topic that are named; the rest is counted.
 const NAMED: usize = 10;
 
-const TOPICS: [Topic; 5] =
-    [Topic::Conflict, Topic::Clash, Topic::Overruled, Topic::AllDown, Topic::Kept];
+const TOPICS: [Topic; 5] = [Topic::Conflict, Topic::Clash, Topic::Overruled, Topic::AllDown, Topic::Kept];
 
 impl Desired {
     /// What there is to tell of services, some of each topic: `TOPIC: NAME: WHY`.
@@ -22,8 +21,7 @@ impl Desired {
         let mut of_topic = all.by_ref().take_while(|((own, _), _)| *own == topic);
         let word = topic.name();
         let named = of_topic.by_ref().take(NAMED);
-        let mut told: Vec<String> =
-            named.map(|((_, name), why)| format!("{word}: {name}: {why}")).collect();
+        let mut told: Vec<String> = named.map(|((_, name), why)| format!("{word}: {name}: {why}")).collect();
         match of_topic.count() {
             0 => {}
             more => told.push(format!("{word}: and {more} more services; see 'fanlight service list'")),

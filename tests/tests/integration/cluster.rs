@@ -43,14 +43,14 @@ fn write_keys(host: &Host, text: &str) {
 
 /// Writes a configuration with a cluster of these seeds.
 #[track_caller]
-fn configure(host: &Host, cluster: &str, join: &[String], more: &str) {
+pub(super) fn configure(host: &Host, cluster: &str, join: &[String], more: &str) {
     let join: Vec<String> = join.iter().map(|seed| format!("\"{seed}\"")).collect();
     let join = if join.is_empty() { String::new() } else { format!("join = [{}]\n", join.join(", ")) };
     write_keys(host, &key('A'));
     host.write(CONFIG, &format!("[cluster]\nname = \"{cluster}\"\nkeys = \"{KEYS}\"\n{join}{more}"));
 }
 
-fn seed(host: usize) -> String {
+pub(super) fn seed(host: usize) -> String {
     format!("{}:{PORT}", underlay(host))
 }
 
@@ -70,7 +70,7 @@ fn states(host: &Host) -> BTreeMap<String, String> {
     nodes.iter().map(|node| (text(&node["name"]), text(&node["state"]))).collect()
 }
 
-fn node(host: usize) -> String {
+pub(super) fn node(host: usize) -> String {
     format!("host-{}", 27 + host)
 }
 
@@ -110,7 +110,7 @@ pub(super) fn is_degraded(host: &Host, reason: &str) {
     });
 }
 
-fn reasons(host: &Host) -> Vec<String> {
+pub(super) fn reasons(host: &Host) -> Vec<String> {
     let status = host.json("status");
     let reasons = status["degraded"].as_array().into_iter().flatten();
     reasons.filter_map(|reason| Some(reason.as_str()?.to_owned())).collect()

@@ -5,7 +5,10 @@
 mod addresses;
 mod backends;
 mod cluster;
+mod cluster_files;
 mod cluster_keys;
+mod cluster_rotation;
+mod cluster_services;
 mod datapath;
 mod engines;
 mod explain;

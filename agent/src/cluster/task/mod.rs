@@ -27,13 +27,12 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-pub(super) use self::services::OwnOffer;
 use self::{services::Services, shared::Shared};
 use super::{
     keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
     seeds::{self, Seeds},
-    services::{Around, Local, Outbox, ServiceChange, ServiceOutcome, ServiceRefusal, Stated},
+    services::{Around, Local, Outbox, OwnOffer, ServiceChange, ServiceOutcome, ServiceRefusal, Stated},
     store::Told,
     transport::{Credentials, News, StreamId, Transport},
     troubles::Troubles,

@@ -27,7 +27,8 @@ use super::{
 use crate::cluster::{
     served::statement,
     services::{
-        Local, OtherBackend, ServiceChange, ServiceOutcome, ServiceRefusal, ServicesChanged, Stated, Word,
+        Local, OtherBackend, OwnOffer, ServiceChange, ServiceOutcome, ServiceRefusal, ServicesChanged,
+        Stated, Word,
     },
 };
 
@@ -137,7 +138,8 @@ impl Task<'_> {
             // A file's definition hides the applied one with its backends.
             let is_hidden = definition.is_some() && stated.said.contains_key(name);
             let definition = definition.as_ref().map(|own| (&own.vip, own.algorithm));
-            let (definition, backends) = if is_hidden { (None, &[][..]) } else { (definition, &backends[..]) };
+            let (definition, backends) =
+                if is_hidden { (None, &[][..]) } else { (definition, &backends[..]) };
             records::adopt(view, logs, own, name, Former { definition, backends, drained })
         });
         match shared.replication.write(records.collect(), time, &mut Members(&mut self.core)) {
@@ -226,7 +228,8 @@ impl Task<'_> {
         let mut changed = ServicesChanged::default();
         let records = match change {
             ServiceChange::Apply(services) => {
-                changed.others = services.iter().flat_map(|own| others(view, state.name(), &own.name)).collect();
+                changed.others =
+                    services.iter().flat_map(|own| others(view, state.name(), &own.name)).collect();
                 services.iter().flat_map(|service| records::apply(view, logs, own, service)).collect()
             }
             ServiceChange::Remove(name) => vec![records::remove(view, name).map_err(refusal)?],
@@ -275,9 +278,6 @@ impl Task<'_> {
         Ok(names.filter(|name| is_there(name)).flat_map(of).collect())
     }
 }
-
-/// A backend that this node contributes: service, address, weight.
-pub(in crate::cluster) type OwnOffer = (String, std::net::SocketAddr, u32);
 
 fn said<'s>(file: &'s Name, statement: &'s Statement) -> Option<Said<'s>> {
     let definition = statement.definition.as_ref()?;

@@ -152,15 +152,14 @@ pub fn withdraw(
     let service = name.to_owned();
     match former {
         None => {
-            let nodes: Vec<String> = parts.contributors(backend).into_iter().map(ToString::to_string).collect();
+            let nodes: Vec<String> =
+                parts.contributors(backend).into_iter().map(ToString::to_string).collect();
             Err(match nodes.is_empty() {
                 true => RequestError::NoBackend { service, backend },
                 false => RequestError::OfOthers { service, backend, nodes },
             })
         }
-        Some(BackendRecord { file: Some(file), .. }) => {
-            Err(RequestError::OfFile { service, backend, file })
-        }
+        Some(BackendRecord { file: Some(file), .. }) => Err(RequestError::OfFile { service, backend, file }),
         Some(BackendRecord { weight, file: None }) => {
             Ok((with_marks(view, own, vec![Record::Withdraw(name.into(), backend)]), weight))
         }

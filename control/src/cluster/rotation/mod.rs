@@ -191,7 +191,8 @@ impl Serving {
 
     fn placed(&self, view: &View, name: &Name, parts: &Parts, now: Duration) -> Option<Placed> {
         let (_, definition) = parts.definition()?;
-        let (vip, algorithm, age) = (definition.vip.clone(), definition.algorithm, definition.created.number());
+        let (vip, algorithm, age) =
+            (definition.vip.clone(), definition.algorithm, definition.created.number());
         let clash = view.holder(&vip, name).cloned();
         let is_live = |node: &str| self.standings.get(node).is_none_or(|standing| !standing.is_gone());
         let conflict = conflict(parts, is_live);

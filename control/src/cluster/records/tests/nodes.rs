@@ -114,7 +114,12 @@ impl Node {
         let names: std::collections::BTreeSet<Name> = stated.chain(claimed(view, &name)).collect();
         let said = |of: &Name| {
             let service = services.iter().find(|service| *service.name == **of)?;
-            Some(Said { file: &file, vip: &service.vip, algorithm: service.algorithm, backends: &service.backends })
+            Some(Said {
+                file: &file,
+                vip: &service.vip,
+                algorithm: service.algorithm,
+                backends: &service.backends,
+            })
         };
         let records: Vec<Record> =
             names.iter().flat_map(|of| state(view, logs, &name, of, said(of))).collect();
