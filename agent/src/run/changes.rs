@@ -11,12 +11,13 @@ use control::{
 use tokio::sync::oneshot;
 
 use super::{
+    answers::{Planned, Reply},
     files::load_all,
     log::{Damaged, Log},
     planner::{ENDED, Planner},
-    requests::{self, Planned},
+    requests,
     sources::{Door, Listed, Number},
-    stage::{Ended, Loading, Reply, Stage, unwritten},
+    stage::{Ended, Loading, Stage, unwritten},
     state::{Files, State},
 };
 use crate::{
@@ -151,10 +152,9 @@ impl Changes {
         drop(self.follow(|state| Some(state.lose_cluster()).filter(|dirty| !dirty.is_empty())));
     }
 
-    /// Follows what the cluster says.
-    pub(super) fn hear_cluster(&self, word: Word) {
-        // What fails is among the reasons of the next pass.
-        drop(self.follow(move |state| Some(state.hear_cluster(word)).filter(|dirty| !dirty.is_empty())));
+    /// Follows what the cluster says; what comes back comes when the kernel does. What fails is among the reasons of the next pass.
+    pub(super) fn hear_cluster(&self, word: Word) -> oneshot::Receiver<Vec<String>> {
+        self.follow(move |state| Some(state.hear_cluster(word)).filter(|dirty| !dirty.is_empty()))
     }
 
     /// Puts right what has come to be wrong with the log, when there is nothing else to do.

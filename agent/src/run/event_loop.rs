@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Options,
+    answers::Reply,
     api::{Api, Prepared, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
@@ -27,7 +28,7 @@ use super::{
     reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
-    stage::{Ended, Reply},
+    stage::Ended,
     state::{Files, State},
 };
 use crate::{
@@ -47,8 +48,6 @@ const WATCHED: usize = 4;
 const CHECK: Duration = Duration::from_secs(5);
 /// How long the first pass may take until the agent answers without it.
 const START: Duration = Duration::from_secs(30);
-/// How long the cluster's first word may take until the agent answers without it.
-const FIRST_WORD: Duration = Duration::from_secs(10);
 /// How long the writer may be at one thing until that is a reason to be degraded.
 const LONG: Duration = Duration::from_secs(10);
 /// How long taking everything down may take.
@@ -191,10 +190,7 @@ impl Agent {
             Err(_late) => tracing::warn!("the first pass over the kernel takes long; requests are answered"),
         }
         self.follow_applied();
-        // What it says first is what packets are to find.
-        if let Ok(Some(news)) = timeout(FIRST_WORD, self.cluster.first_word()).await {
-            self.hear_cluster(news);
-        }
+        self.wait_for_cluster().await;
         Ok(())
     }
 
@@ -240,7 +236,8 @@ impl Agent {
                     self.changes.hear(number, news);
                     self.is_pruning_due = true;
                 }
-                Wake::Cluster(Some(news)) => self.hear_cluster(news),
+                // What fails is among the reasons of the next pass.
+                Wake::Cluster(Some(news)) => drop(self.hear_cluster(news)),
                 Wake::Cluster(None) => self.cluster.tell(&mut self.report),
                 Wake::Check => self.check(),
                 Wake::Told => {}
@@ -322,7 +319,7 @@ impl Agent {
     fn go_on(&mut self, ended: Ended) {
         // What a change of the cluster's records led to is followed before it is answered.
         if let Some(news) = self.cluster.take_services() {
-            self.hear_cluster(news);
+            drop(self.hear_cluster(news));
         }
         match self.changes.go_on(ended) {
             Next::Follow(files, answer) => self.reload(files, answer),

@@ -25,6 +25,7 @@
 //! Nothing is flushed, at start neither: what is there is read, and what differs is changed. Programs are replaced in
 //! place, never detached first, so that a restart or an upgrade loses no packet.
 
+mod answers;
 mod api;
 mod changes;
 mod cluster;

@@ -1,64 +1,18 @@
-//! Requests: what they ask for as changes of this node's log, or of the cluster's records; and their answers.
+//! Requests: what they ask for, as changes of this node's log or of the cluster's records.
 
-use control::desired::{Change, Desired};
+use control::desired::Change;
 
-use super::{plan::Known, speaker::Speaker, stage::Reply, state::State};
-use crate::{
-    cluster::{ServiceChange, ServicesChanged},
-    node::writer::Applied as Held,
-    serve::{Answer, Applied, Contributed, Drained, Refusal, Request},
+use super::{
+    answers::{Asked, Planned, Reply},
+    plan::Known,
+    speaker::Speaker,
+    state::State,
 };
-
-/// What a request comes to.
-#[derive(Debug)]
-pub(super) enum Planned {
-    /// Changes of this node's own log.
-    Changes(Vec<Change>, Reply),
-    /// A change of the cluster's records.
-    Shared(ServiceChange, Asked),
-}
-
-/// A request for the cluster: where its answer goes.
-#[derive(Debug)]
-pub(super) enum Asked {
-    /// So many services are to be there.
-    Apply(usize, Answer<Applied>),
-    /// One is to go.
-    Remove(Answer<Applied>),
-    /// A backend is to be drained, or not.
-    Drain(Drained, Answer<Drained>),
-    /// A backend is to be contributed, or not.
-    Contribute(Contributed, Answer<Contributed>),
-}
-
-impl Asked {
-    /// The answer, after what has changed and what is desired now.
-    pub(super) fn reply(self, changed: ServicesChanged, desired: &Desired) -> Reply {
-        let ServicesChanged { names, others, weight } = changed;
-        match self {
-            Self::Apply(total, answer) => {
-                let applied = names.len();
-                let unchanged = total - applied.min(total);
-                Reply::Applied(answer, Applied { applied, unchanged, others, ..Applied::default() })
-            }
-            Self::Remove(answer) => {
-                Reply::Applied(answer, Applied { removed: names.len(), ..Applied::default() })
-            }
-            Self::Drain(drained, answer) => {
-                let entry = desired.get(&drained.service);
-                let backends = entry.iter().flat_map(|entry| &entry.defined.backends);
-                let backend = backends.clone().find(|backend| backend.socket() == drained.backend);
-                let life = entry.zip(backend).map(|(entry, backend)| entry.life(backend));
-                let state = life.unwrap_or(drained.state);
-                Reply::Drained(answer, Drained { state, changed: !names.is_empty(), ..drained })
-            }
-            Self::Contribute(contributed, answer) => {
-                let changed = !names.is_empty();
-                Reply::Contributed(answer, Contributed { weight, changed, ..contributed })
-            }
-        }
-    }
-}
+use crate::{
+    cluster::ServiceChange,
+    node::writer::Applied as Held,
+    serve::{Answer, Contributed, Drained, Refusal, Request},
+};
 
 /// What a request comes to; a refusal is answered at once. `held` is what the kernel holds.
 pub(super) fn plan(request: Request, state: &State, held: &Held) -> Planned {

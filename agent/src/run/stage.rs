@@ -11,14 +11,14 @@ use tokio::{
 };
 
 use super::{
+    answers::{Asked, Planned, Reply},
     log::{Damaged, Log, Writing, Written},
     planner::ENDED,
-    requests::{Asked, Planned},
     sources::Opened,
 };
 use crate::{
     cluster::{ServiceOutcome, ServiceRefusal, ServicesChanged},
-    serve::{Answer, Applied, Contributed, Drained, Refusal, Reloaded},
+    serve::{Answer, Refusal, Reloaded},
     sources::config,
 };
 
@@ -37,35 +37,6 @@ pub(super) struct Loaded {
 
 /// What reading the files came to, or all that is wrong with them.
 pub(super) type Loading = Result<Box<Loaded>, Vec<String>>;
-
-/// Where the outcome of changes goes.
-#[derive(Debug)]
-pub(super) enum Reply {
-    /// Services are applied or removed.
-    Applied(Answer<Applied>, Applied),
-    /// A backend is drained or undrained.
-    Drained(Answer<Drained>, Drained),
-    /// A backend is contributed, or no more.
-    Contributed(Answer<Contributed>, Contributed),
-    /// The agent itself asked.
-    Nobody,
-}
-
-impl Reply {
-    /// Answers; the client may have given up meanwhile.
-    pub(super) fn send(self, outcome: Result<(), Refusal>) {
-        match self {
-            Self::Applied(answer, applied) => drop(answer.send(outcome.map(|()| applied))),
-            Self::Drained(answer, drained) => drop(answer.send(outcome.map(|()| drained))),
-            Self::Contributed(answer, contributed) => drop(answer.send(outcome.map(|()| contributed))),
-            Self::Nobody => {
-                if let Err(refusal) = outcome {
-                    tracing::warn!("{refusal}");
-                }
-            }
-        }
-    }
-}
 
 /// How far a change is.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What the node is to be like, as the event loop holds it: what the sources say, and what follows from it.
 
+mod speaking;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,

@@ -43,7 +43,7 @@ fn a_later_change_overrules_a_file_until_the_file_changes_and_a_restart_does_not
     becomes(&fleet, &[0, 1], "web", &again, TOLD);
     tells(&fleet[0], "overruled: web: ", false);
 
-    // A removal holds, too.
+    // A removal holds, too, and when the file's node has lost its store.
     fleet[1].run("service remove web");
     becomes(&fleet, &[0, 1], "web", "", TOLD);
     tells(
@@ -52,9 +52,10 @@ fn a_later_change_overrules_a_file_until_the_file_changes_and_a_restart_does_not
         true,
     );
     agents.remove(0).kill9();
+    fleet[0].sh("rm /var/lib/fanlight/cluster.redb");
     agents.insert(0, fleet[0].agent());
     are_members(&fleet, &[0, 1], JOINED);
-    assert_eq!(shown(&fleet[0], "web"), None);
+    assert_eq!((shown(&fleet[0], "web"), shown(&fleet[1], "web")), (None, None));
     // The file says nothing of it any more: there is nothing to overrule.
     configure(&fleet[0], &[]);
     agents[0].reload();

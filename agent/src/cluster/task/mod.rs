@@ -217,6 +217,9 @@ impl<'i> Task<'i> {
                 self.core.tick(self.moment());
             }
             self.carry_out();
+            if self.begin_at() < Duration::MAX {
+                self.begin_services();
+            }
             if self.services.is_standing_due {
                 self.stand();
             }
@@ -237,7 +240,7 @@ impl<'i> Task<'i> {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
         let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
         let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
-        let due = due.min(self.services.deadline());
+        let due = due.min(self.services.deadline()).min(self.begin_at());
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();

@@ -32,6 +32,11 @@ use crate::cluster::{
     },
 };
 
+/// How long a node that has lost what it wrote, or is new, waits for a member that answers, and for one that answers to give it
+/// that back.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(50);
 /// From one attempt to write what this node's sources say to the next.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -39,6 +44,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Services {
     serving: Serving,
+    /// Since when the store is open.
+    pub(super) opened: Duration,
     /// Whether what is served was told as a whole.
     has_begun: bool,
     /// Members may stand otherwise than what is served follows from.
@@ -67,8 +74,32 @@ impl Task<'_> {
         }
     }
 
+    /// When [`Self::begin_services`] is tried again.
+    pub(super) fn begin_at(&self) -> Duration {
+        let is_waiting = !self.services.has_begun && self.shared.is_some() && self.inbox.stated.is_some();
+        if is_waiting { self.now() + LOOK } else { Duration::MAX }
+    }
+
+    /// Whether what this node wrote from its files last is known: members know when it was lost.
+    fn may_begin(&self) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let own = self.inbox.settings.advertise;
+        let has_seeds =
+            self.seeds.addresses.iter().any(|seed| *seed != own) || !self.seeds.unresolved.is_empty();
+        let is_alone = self.core.reachable() <= 1;
+        let over = |patience: Duration| self.now() >= self.services.opened + patience;
+        let [unanswered, given_back] = PATIENCE;
+        !shared.is_new
+            || shared.replication.state().has_compared()
+            || over(given_back)
+            || (is_alone && (!has_seeds || over(unanswered)))
+    }
+
     /// Begins to serve: all that sources say is written where it was not, and what follows from all records is told.
     pub(super) fn begin_services(&mut self) {
+        if !self.may_begin() {
+            return;
+        }
         let Some(shared) = &self.shared else { return };
         let Some(Stated { said, .. }) = &self.inbox.stated else { return };
         let state = shared.replication.state();
@@ -80,6 +111,7 @@ impl Task<'_> {
         let view = shared.replication.state().view();
         self.services = Services {
             serving: Serving::default(),
+            opened: self.services.opened,
             has_begun: true,
             is_standing_due: true,
             unwritten: self.services.unwritten.take(),

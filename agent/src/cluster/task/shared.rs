@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) replication: Replication,
     pub(super) store: Store,
     pub(super) talks: BTreeMap<StreamId, Talk>,
+    /// Nothing of this node's was in the store: it is new, or has lost what it wrote.
+    pub(super) is_new: bool,
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
     /// The last step that was given to the store, and the last that is stored.
@@ -109,6 +111,7 @@ impl Shared {
         };
         let mut state = State::new(identity, Limits::default());
         let lost: Vec<Effects> = logs.into_iter().filter_map(|log| load(&mut state, log)).collect();
+        let is_new = state.logs().heads(state.name()).next().is_none();
         let started = state.start(time.wall).unwrap_or_else(|error| {
             tracing::error!("cluster: {error}");
             Default::default()
@@ -117,7 +120,8 @@ impl Shared {
         let mut replication = Replication::new(state, pace, time.now);
         let turn = replication.started(started, time, &mut Members(core));
         let (talks, waiting) = Default::default();
-        let mut shared = Self { replication, store, talks, failing: None, given: 0, stored: 0, waiting };
+        let (failing, given, stored) = Default::default();
+        let mut shared = Self { replication, store, talks, is_new, failing, given, stored, waiting };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -193,6 +197,7 @@ impl Task<'_> {
                 self.done(turn, Vec::new());
                 self.take_over_former();
                 self.write_facts();
+                self.services.opened = self.now();
                 self.begin_services();
             }
             Err(why) => {
