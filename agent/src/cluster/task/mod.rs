@@ -359,6 +359,9 @@ impl<'i> Task<'i> {
             _ => {}
         }
         self.services.is_standing_due = true;
+        if matches!(notice, Notice::Up(_)) {
+            self.meet();
+        }
         self.troubles.hear(notice, self.now());
         self.view_soon();
     }

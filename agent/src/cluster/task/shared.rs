@@ -198,6 +198,7 @@ impl Task<'_> {
                 self.take_over_former();
                 self.write_facts();
                 self.services.opened = self.now();
+                self.meet();
                 self.begin_services();
             }
             Err(why) => {
@@ -207,6 +208,14 @@ impl Task<'_> {
             }
         }
         self.view_soon();
+    }
+
+    /// A member came up: what one of the two lacks is looked for soon.
+    pub(super) fn meet(&mut self) {
+        let now = self.now();
+        if let Some(shared) = &mut self.shared {
+            shared.replication.met(now);
+        }
     }
 
     /// Takes over what this node wrote under another name, which had the same key.
