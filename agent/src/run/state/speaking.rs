@@ -15,19 +15,19 @@ use crate::{
 
 impl State {
     /// Waits for the cluster to speak.
-    pub(super) fn await_cluster(&mut self) {
+    pub(in crate::run) fn await_cluster(&mut self) {
         self.speaker = Speaker::Awaited;
         self.inputs.set_clustered(true);
     }
 
     /// Says what this node's own sources have to a cluster, now and whenever it is something else.
-    pub(super) fn join(&mut self, stating: Stating) {
+    pub(in crate::run) fn join(&mut self, stating: Stating) {
         self.stating = Some(stating);
         self.say_all();
     }
 
     /// The cluster that was awaited can't speak; gives the services that changed by it.
-    pub(super) fn lose_cluster(&mut self) -> Dirty {
+    pub(in crate::run) fn lose_cluster(&mut self) -> Dirty {
         if self.speaker != Speaker::Awaited {
             return Dirty::default();
         }
@@ -37,7 +37,7 @@ impl State {
     }
 
     /// Follows what the cluster says; gives the services that changed by it.
-    pub(super) fn hear_cluster(&mut self, word: Word) -> Dirty {
+    pub(in crate::run) fn hear_cluster(&mut self, word: Word) -> Dirty {
         match word {
             Word::Silent => self.lose_cluster(),
             Word::Changes(changes) => {
@@ -58,7 +58,7 @@ impl State {
     }
 
     /// The changes that leave nothing of what was applied, once the cluster has it. What was applied since is said first.
-    pub(super) fn handed_over(&mut self) -> Vec<Change> {
+    pub(in crate::run) fn handed_over(&mut self) -> Vec<Change> {
         if self.applied() == self.handed {
             return none_left(&self.inputs);
         }
@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Says all that this node's own sources have.
-    pub(super) fn say_all(&mut self) {
+    pub(in crate::run) fn say_all(&mut self) {
         self.handed = self.applied();
         let files = self.inputs.files();
         let names: BTreeSet<Name> =
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Says what this node's files have of some services.
-    pub(super) fn say(&self, names: &BTreeSet<Name>) {
+    pub(in crate::run) fn say(&self, names: &BTreeSet<Name>) {
         if let Some(stating) = self.stating.as_ref().filter(|_| !names.is_empty()) {
             stating.say(Local { stated: self.stated(names), ..Local::default() });
         }
