@@ -1,6 +1,6 @@
 //! How code is written that becomes kernel programs, for the sake of LLVM and of the verifier. Comments elsewhere name the rule.
 //!
-//! 1. **Exits stand apart** ([`off_the_common_way`]). LLVM puts the stores of an exit's constants in front of the branch to it,
+//! 1. **Exits stand apart** ([`cold_path`]). LLVM puts the stores of an exit's constants in front of the branch to it,
 //!    where every packet pays for every exit.
 //! 2. **Every field is set**, also where it means nothing; no `Option` or enum with fields for what is moved as a whole. LLVM
 //!    moves all fields before it asks which are meant, and the verifier refuses a register that was never set.
@@ -21,7 +21,7 @@ use core::hint::black_box;
 
 /// Keeps what follows in a block of its own (rule 1).
 #[inline(always)]
-pub fn off_the_common_way() {
+pub fn cold_path() {
     black_box(());
 }
 

@@ -7,7 +7,7 @@
 
 use crate::{
     abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow},
-    codegen::off_the_common_way,
+    codegen::cold_path,
     lb::Services,
     packet::Packet,
     wire::Ipv4,
@@ -86,7 +86,7 @@ impl Translation {
 
     #[inline(always)]
     fn refused(refusal: Refusal) -> Self {
-        off_the_common_way();
+        cold_path();
         Self { rewrite: Tuple::KEPT, refusal: Some(refusal) }
     }
 }

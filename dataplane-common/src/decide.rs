@@ -4,7 +4,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     abi::{Config, EndpointRecord, FanRecord, FlowKey, MAX_FANS, PathRecord, TRACKED_MARK},
-    codegen::{off_the_common_way, unknown},
+    codegen::{cold_path, unknown},
     ct::{Flows, Tuple},
     fan, icmp,
     outcome::{Hook, Outcome},
@@ -200,14 +200,14 @@ impl Party {
 /// [`Verdict::pass`], off the common way.
 #[inline(always)]
 fn pass(outcome: Outcome) -> Verdict {
-    off_the_common_way();
+    cold_path();
     Verdict::pass(outcome)
 }
 
 /// [`Verdict::drop`], off the common way.
 #[inline(always)]
 fn drop(outcome: Outcome) -> Verdict {
-    off_the_common_way();
+    cold_path();
     Verdict::drop(outcome)
 }
 

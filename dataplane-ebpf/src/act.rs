@@ -9,7 +9,7 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    codegen::off_the_common_way,
+    codegen::cold_path,
     ct::Tuple,
     decide::{self, Context, Relayed, Tables},
     outcome::{Hook, Outcome, Stage},
@@ -66,7 +66,7 @@ pub fn unless_refused(frame: &Frame, hook: Hook, done: Result<(i32, Outcome), Re
     match done {
         Ok(done) => done,
         Err(Refused) => {
-            off_the_common_way();
+            cold_path();
             watch::end(frame, hook, Outcome::DropHelperFailed);
             (TC_ACT_SHOT, Outcome::DropHelperFailed)
         }
@@ -76,7 +76,7 @@ pub fn unless_refused(frame: &Frame, hook: Hook, done: Result<(i32, Outcome), Re
 /// Hands the packet over to a stage, which counts it. What is left to do here is only for the case that there is none.
 #[inline(always)]
 fn go_on(ctx: &TcContext, frame: &mut Frame, hook: Hook, stage: Stage, words: Words) -> (i32, Outcome) {
-    off_the_common_way();
+    cold_path();
     frame.hand_over(hook, words);
     maps::go_on(ctx, stage);
     watch::end(frame, hook, Outcome::DropStageMissing);
@@ -87,7 +87,7 @@ fn go_on(ctx: &TcContext, frame: &mut Frame, hook: Hook, stage: Stage, words: Wo
 fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i32, Outcome), Refused> {
     let Out { fan, host, endpoint, tos, is_routed, .. } = out;
     if !rewrite.is_kept() {
-        off_the_common_way();
+        cold_path();
         let offset = if out.way.is_carried() { tunnel::INNER } else { ETH_LEN };
         translate::apply(frame, offset, rewrite)?;
     }
@@ -203,7 +203,7 @@ fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<O
     // FIXED_GSO: the segments' size is right already, the decision compared it with the path.
     const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
     if frame.adjust_room(tunnel::OVERHEAD as i32, FLAGS).is_err() {
-        off_the_common_way();
+        cold_path();
         if frame.gso_size() != 0 {
             return Ok(None);
         }

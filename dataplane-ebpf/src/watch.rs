@@ -13,7 +13,7 @@ use dataplane_common::{
         FlowKey, FlowRecord, LiveFlow, TRACE_EVENTS_PER_SECOND, TRACE_HEAD, TRACE_RING_BYTES, TraceEvent,
         TracePace, Watch,
     },
-    codegen::off_the_common_way,
+    codegen::cold_path,
     ct::Flows as _,
     decide::Tag,
     outcome::{Hook, Outcome},
@@ -45,7 +45,7 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 #[inline(always)]
 pub fn new_flow(key: &FlowKey, forward: &LiveFlow) {
     if may_be_on() && forward.service.get() != FlowRecord::DIRECT {
-        off_the_common_way();
+        cold_path();
         tell_of_flow(key, forward);
     }
 }
@@ -54,7 +54,7 @@ pub fn new_flow(key: &FlowKey, forward: &LiveFlow) {
 #[inline(always)]
 pub fn end(frame: &Frame, hook: Hook, outcome: Outcome) {
     if may_be_on() {
-        off_the_common_way();
+        cold_path();
         tell_of_end(frame.as_ptr(), hook as u32, outcome as u32);
     }
 }
@@ -63,7 +63,7 @@ pub fn end(frame: &Frame, hook: Hook, outcome: Outcome) {
 #[inline(always)]
 pub fn early_end(frame: &EarlyFrame, hook: Hook, outcome: Outcome) {
     if may_be_on() {
-        off_the_common_way();
+        cold_path();
         tell_of_early_end(frame.as_ptr(), hook as u32, outcome as u32);
     }
 }
@@ -139,7 +139,7 @@ fn room() -> Option<(RingBufEntry<TraceEvent>, u64)> {
     }
     let room = if pace.told < TRACE_EVENTS_PER_SECOND { TRACE_EVENTS.reserve(0) } else { None };
     let Some(entry) = room else {
-        pace.untold += 1;
+        pace.missed += 1;
         return None;
     };
     pace.told += 1;

@@ -100,7 +100,7 @@ async fn tell_readers(watched: &mut Watched, events: &Events, view: &watch::Rece
             due = Instant::now() + ASK;
             watched.watcher.ask(ASKED)?;
             names = self::names(view)?;
-            match watched.watcher.untold()? {
+            match watched.watcher.missed()? {
                 0 => {}
                 lost => events.tell(&Lost::new(lost)),
             }

@@ -13,7 +13,7 @@ pub struct Watch {
     pub until: u32,
     /// Zero.
     pub pad: u32,
-    /// Entries that the agent has removed, by [`FlowTable`]: see [`Books`].
+    /// Entries that the agent has removed, by [`FlowTable`]: see [`EntryChange`].
     pub removed: [u64; FlowTable::ALL.len()],
     /// Zero.
     pub spare: [u8; 32],
@@ -42,7 +42,7 @@ pub struct TracePace {
     /// Trace events told of in it.
     pub told: u32,
     /// Trace events that were not told of, ever.
-    pub untold: u64,
+    pub missed: u64,
 }
 
 /// Bytes of a packet's network header and what follows it that a [`TraceEvent`] shows: up to the ports.
@@ -100,14 +100,14 @@ impl TraceEvent {
 /// more were evicted by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Books {
+pub enum EntryChange {
     /// Entries made.
     Made = 0,
     /// Entries that the programs removed.
     Removed = 1,
 }
 
-impl Books {
+impl EntryChange {
     /// Elements of the map.
     pub const COUNT: u32 = 2 * FlowTable::COUNT;
 

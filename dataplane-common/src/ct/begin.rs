@@ -3,7 +3,7 @@
 use super::{Flows, Place, Refusal, Segment, Source, Translation, Tuple, flow, fragment};
 use crate::{
     abi::{FLOW_LAYOUT, FlowKey, FlowRecord, LiveFlow, ServiceWord, State},
-    codegen::off_the_common_way,
+    codegen::cold_path,
     icmp, lb,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
@@ -29,7 +29,7 @@ pub fn begin<P: Packet + ?Sized, T: Flows>(
     };
     let begun = choose(&segment, &segment.key(ip), (place, another), tables.now(), tables);
     if ip.is_fragment() {
-        off_the_common_way();
+        cold_path();
         fragment::remember(ip, &begun.rewrite, tables);
     }
     begun
@@ -200,7 +200,7 @@ fn claim<T: Flows>(key: &FlowKey, draft: &LiveFlow, (takes, now): (bool, u32), t
     if confirmed.is_none() && begun.is_none() {
         return tables.enter_unconfirmed(&reply_key, &reply, false);
     }
-    off_the_common_way();
+    cold_path();
     tables.take_over(&reply_key, || {
         // Another processor may have had it meanwhile.
         if !may_be_had(tables.flow(&reply_key)) || !may_be_had(tables.unconfirmed(&reply_key)) {

@@ -1,7 +1,7 @@
 //! Fragments: the first alone has ports, the others follow it by what they have in common (RFC 791, section 3.2).
 
 use super::{Flows, Refusal, Translation, Tuple};
-use crate::{abi::FragmentKey, codegen::off_the_common_way, wire::Ipv4};
+use crate::{abi::FragmentKey, codegen::cold_path, wire::Ipv4};
 
 /// What the fragments of a packet have in common.
 #[inline(always)]
@@ -18,7 +18,7 @@ pub(super) fn key(ip: &Ipv4) -> FragmentKey {
 /// A fragment to a VIP that is not its packet's first.
 #[inline(always)]
 pub(super) fn later_to_vip<T: Flows>(ip: &Ipv4, tables: &T) -> Translation {
-    off_the_common_way();
+    cold_path();
     let addresses = tables.fragment(&key(ip));
     if addresses.is_kept() {
         Translation::refused(Refusal::FragmentEarly)

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::FlowKey,
-    codegen::off_the_common_way,
+    codegen::cold_path,
     icmp,
     packet::Packet,
     wire::{IPV4_LEN, Ipv4, PROTO_ICMP, PROTO_TCP},
@@ -42,7 +42,7 @@ pub fn established<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: 
     let Some(segment) = Segment::read(packet, ip, offset) else { return Known::NOTHING };
     let key = segment.key(ip);
     let Some(flow) = tables.flow(&key) else {
-        off_the_common_way();
+        cold_path();
         return Known { rewrite: Tuple::KEPT, is_open: segment.is_syn() && !tables.has_former() };
     };
     if !flow.is_steady(&segment, tables.now()) || flow.is_reply() {
@@ -60,7 +60,7 @@ pub fn established<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: 
 #[inline(always)]
 pub fn known_answer<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Known {
     if ip.is_fragment() {
-        off_the_common_way();
+        cold_path();
         return Known::OPEN;
     }
     match Segment::read(packet, ip, offset) {
@@ -80,7 +80,7 @@ pub fn known_between<P: Packet + ?Sized, T: Flows>(
     tables: &T,
 ) -> Known {
     if ip.is_fragment() {
-        off_the_common_way();
+        cold_path();
         return Known { rewrite: Tuple::KEPT, is_open: here };
     }
     let Some(segment) = Segment::read(packet, ip, offset) else {
@@ -99,7 +99,7 @@ pub fn known_between<P: Packet + ?Sized, T: Flows>(
 /// An ICMP error may be about a flow's packet.
 #[inline(always)]
 fn quoting<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Known {
-    off_the_common_way();
+    cold_path();
     if ip.header.proto != PROTO_ICMP || !ip.is_plain() {
         return Known::NOTHING;
     }
@@ -120,10 +120,10 @@ fn answer_of<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
             flow.count(segment);
             return Known::rewritten(flow.rewrite_of(key));
         }
-        off_the_common_way();
+        cold_path();
         return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
     }
-    off_the_common_way();
+    cold_path();
     Known { rewrite: Tuple::KEPT, is_open: tables.unconfirmed(key).is_some() || tables.has_former() }
 }
 
@@ -132,7 +132,7 @@ fn direct<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
     if !tables.may_be_backend(key.dst, key.dport, key.protocol) {
         return Known::NOTHING;
     }
-    off_the_common_way();
+    cold_path();
     if let Some(flow) = tables.flow(key) {
         if flow.is_steady(segment, tables.now()) && !flow.is_reply() {
             flow.count(segment);

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::{FlowKey, FlowRecord, LiveFlow, State},
-    codegen::off_the_common_way,
+    codegen::cold_path,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
 };
@@ -22,7 +22,7 @@ pub fn to_vip<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize
         None => quote::to_vip(packet, ip, offset, tables),
     };
     if ip.is_fragment() {
-        off_the_common_way();
+        cold_path();
         fragment::remember(ip, &found.rewrite, tables);
     }
     found
@@ -34,7 +34,7 @@ fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
     let now = tables.now();
     tables.migrate(&key);
     let Some(flow) = tables.flow(&key).filter(|flow| flow.lives(key.protocol, now)) else {
-        off_the_common_way();
+        cold_path();
         return unconfirmed(segment, &key, now, tables);
     };
     if flow.is_reply() {
@@ -73,7 +73,7 @@ fn continued<T: Flows>(
 ) -> bool {
     let reply_key = tuple.answered(key.protocol);
     if flow.state.get() < State::Established as u8 {
-        off_the_common_way();
+        cold_path();
         if segment.acknowledges(flow) {
             flow.settle(tables.flow(&reply_key), segment, now);
         }
@@ -102,7 +102,7 @@ fn other_half<'t, T: Flows>(
             return if is_it { Some(found) } else { None };
         }
     }
-    off_the_common_way();
+    cold_path();
     // A flow that begins may have claimed it.
     let is_claimed =
         tables.unconfirmed(key).is_some_and(|found| !found.is_half(record) && found.lives(key.protocol, now));
@@ -164,7 +164,7 @@ fn spoken<T: Flows>(
 #[inline(always)]
 pub fn from_backend<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
     if ip.is_later_fragment() {
-        off_the_common_way();
+        cold_path();
         return tables.fragment(&fragment::key(ip));
     }
     let tuple = match Segment::read(packet, ip, offset) {
@@ -172,7 +172,7 @@ pub fn from_backend<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset:
         None => quote::from_backend(packet, ip, offset, tables),
     };
     if ip.is_fragment() {
-        off_the_common_way();
+        cold_path();
         fragment::remember(ip, &tuple, tables);
     }
     tuple
@@ -192,7 +192,7 @@ fn answer<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
     {
         return replied(segment, &key, flow, now, tables);
     }
-    off_the_common_way();
+    cold_path();
     match tables.unconfirmed(&key) {
         Some(unconfirmed) if unconfirmed.lives(key.protocol, now) && unconfirmed.is_reply() => {
             answered(segment, &key, unconfirmed, now, tables)
@@ -244,7 +244,7 @@ fn replied<T: Flows>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u3
     let forward_key = reply.rewrite().answered(key.protocol);
     reply.count(segment);
     if reply.state.get() < State::Established as u8 {
-        off_the_common_way();
+        cold_path();
         if let Some(forward) = tables.flow(&forward_key)
             && !segment.is_reset()
         {
@@ -295,7 +295,7 @@ fn confirm<T: Flows>(
     let reply = FlowRecord { acknowledged: sequence, packets, bytes, ..flow::other_record(key, &forward) };
     let found = tables.flow(reply_key);
     if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
-        off_the_common_way();
+        cold_path();
         return;
     }
     tables.enter_flow(key, &forward, true);

@@ -4,7 +4,7 @@
 use super::{Flows, Refusal, Translation, Tuple};
 use crate::{
     abi::{FlowKey, LiveFlow},
-    codegen::off_the_common_way,
+    codegen::cold_path,
     icmp,
     packet::Packet,
     wire::{IPV4_LEN, IcmpHdr, Ipv4, Ipv4Ports, PROTO_ICMP, PROTO_TCP, PROTO_UDP},
@@ -57,7 +57,7 @@ pub(super) fn to_vip<P: Packet + ?Sized, T: Flows>(
     offset: usize,
     tables: &T,
 ) -> Translation {
-    off_the_common_way();
+    cold_path();
     let Some(key) = flow_key(packet, ip, offset) else { return Translation::refused(Refusal::NoService) };
     match entry(&key, tables) {
         Some(flow) => Translation::rewritten(flow.rewrite()),
@@ -73,14 +73,14 @@ pub(super) fn from_backend<P: Packet + ?Sized, T: Flows>(
     offset: usize,
     tables: &T,
 ) -> Tuple {
-    off_the_common_way();
+    cold_path();
     to_client(flow_key(packet, ip, offset), tables)
 }
 
 /// What answers the packet quoted at `offset`, which a client of this node sent to its VIP; [`Tuple::KEPT`] where it is of no flow.
 #[inline(always)]
 pub fn answering<P: Packet + ?Sized, T: Flows>(packet: &P, offset: usize, tables: &T) -> Tuple {
-    off_the_common_way();
+    cold_path();
     to_client(key_answering(packet, offset), tables)
 }
 

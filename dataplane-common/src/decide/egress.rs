@@ -1,9 +1,9 @@
 //! Packets from this host towards the overlay: from endpoints, from bridge ports, from the host's own stack.
 
 use super::{
-    Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, drop, fan_of,
-    filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, off_the_common_way,
-    own_fan_of, pass, service, silent, too_big, tracked, walls,
+    Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, cold_path, drop,
+    fan_of, filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, own_fan_of, pass,
+    service, silent, too_big, tracked, walls,
 };
 use crate::{
     abi::{FanRecord, PathRecord},
@@ -48,7 +48,7 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
     if input.config.services == 0 {
         return pass(Outcome::PassNotOurs);
     }
-    off_the_common_way();
+    cold_path();
     let Some(own) = own_fan_of(input.config, ip.src) else { return pass(Outcome::PassNotOurs) };
     let party = Party { fan: own.slot, is_outside: false };
     if input.tables.may_be_vip(ip.dst.to_be()) {
@@ -68,7 +68,7 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
         return verdict;
     }
     if is_open {
-        off_the_common_way();
+        cold_path();
         return Verdict::service(Case { kind: Kind::ToClient, fan: own.slot, party });
     }
     service::to_party(input, party, ip, rewrite)
@@ -99,7 +99,7 @@ fn from_own<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
 ) -> Verdict {
     if input.config.services != 0 || input.config.detours != 0 {
-        off_the_common_way();
+        cold_path();
         return with_services(input, (fan, own), ip);
     }
     match sent_by_endpoint(input, own, ip) {
@@ -133,7 +133,7 @@ fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
     }
     let Known { rewrite, is_open } = ct::known_between(input.packet, ip, ETH_LEN, here, input.tables);
     if is_open {
-        off_the_common_way();
+        cold_path();
         let kind = if is_switched { Kind::Switched } else { Kind::Between };
         let party = Party { fan: own.slot, is_outside: false };
         return Verdict::service(Case { kind, fan: fan.slot, party });
@@ -239,7 +239,7 @@ pub(super) fn towards<P: Packet + ?Sized, C: Context, T: Tables>(
         // The stack gets it by the device from which its routes make it fragment for any path: what it has sent itself, anew,
         // and a packet of a service translated, between two overlay addresses. Not translated, it would be counted and
         // translated once more in fragments, for which connection tracking may wait in vain: the last may be small enough.
-        off_the_common_way();
+        cold_path();
         return Verdict::forward(rewrite, Out::STACK);
     }
     Verdict::forward(rewrite, Out::tunnel(fan.slot, host, !by_stack))
@@ -264,7 +264,7 @@ pub(super) fn host_egress<P: Packet + ?Sized, T: Tables>(
     let own = if is_ours { Some(fan) } else { own_fan_of(config, ip.src) };
     let Some(own) = own else { return drop(Outcome::DropForeignSource) };
     if context.is_translated() {
-        off_the_common_way();
+        cold_path();
         tracked::note(packet, &ip, tables);
     }
     let verdict = towards(&input, (fan, own.gateway), &ip, ip.dst, Tuple::KEPT);
@@ -288,7 +288,7 @@ fn host_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
         Some(fan) => Party { fan: fan.slot, is_outside: false },
         None if fan_of(input.config, ip.src).is_some() => return drop(Outcome::DropForeignSource),
         None => {
-            off_the_common_way();
+            cold_path();
             let Some(fan) = any_fan(input.config) else { return drop(Outcome::DropNoFan) };
             Party { fan: fan.slot, is_outside: true }
         }

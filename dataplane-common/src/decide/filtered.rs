@@ -3,7 +3,7 @@
 use super::{Tables, Verdict};
 use crate::{
     abi::Config,
-    codegen::off_the_common_way,
+    codegen::cold_path,
     outcome::{Hook, Outcome},
     verdict::{Action, Out, Way},
 };
@@ -20,7 +20,7 @@ pub fn honoured<T: Tables>(hook: Hook, out: &Out, tables: &T) -> Way {
     if config.detours & Config::filtered(out.fan) == 0 {
         return out.way;
     }
-    off_the_common_way();
+    cold_path();
     match out.way {
         // From beyond the overlays it comes to a backend of another host's in the name of this one, which routes nothing of its own.
         Way::Tunnel if hook as u32 == Hook::UplinkIngress as u32 => Way::Tunnel,

@@ -1,8 +1,8 @@
 //! Packets from the underlay.
 
 use super::{
-    Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, drop, fan_of, host_of, in_slice,
-    ipv4_at, ipv4_frame, off_the_common_way, pass, service, tracked,
+    Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, cold_path, drop, fan_of, host_of,
+    in_slice, ipv4_at, ipv4_frame, pass, service, tracked,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
@@ -36,7 +36,7 @@ pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
     if config.services == 0 {
         return pass(Outcome::PassNotOurs);
     }
-    off_the_common_way();
+    cold_path();
     let input = Input { packet, context, tables, config, hook: Hook::UplinkIngress };
     bare(&input, &outer)
 }
@@ -62,7 +62,7 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T
     let party = Party { fan: fan.slot, is_outside: true };
     let Known { rewrite, is_open } = ct::known_answer(packet, ip, ETH_LEN, tables);
     if is_open {
-        off_the_common_way();
+        cold_path();
         return Verdict::service(Case { kind: Kind::ToClient, fan: fan.slot, party });
     }
     if rewrite.is_kept() {
@@ -92,14 +92,14 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
     if config.services == 0 && config.detours == 0 {
         return Verdict::forward(Tuple::KEPT, arrived(tables, to, dst, tos));
     }
-    off_the_common_way();
+    cold_path();
     let Some(inner) = ipv4_at(packet, INNER) else { return drop(Outcome::DropTruncated) };
     if tracked::is_answer(packet, &inner, INNER, (tables, config)) {
         return Verdict::forward(Tuple::KEPT, Out::decapsulated_tracked(to.slot, tos));
     }
     let Known { rewrite, is_open } = ct::known_answer(packet, &inner, INNER, tables);
     if is_open {
-        off_the_common_way();
+        cold_path();
         let party = Party { fan: from.slot, is_outside: false };
         return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party });
     }
@@ -139,7 +139,7 @@ pub(super) fn judge<'t, P: Packet + ?Sized>(
     let (from, to) = if holds(inner.src) && holds(inner.dst) {
         (local, local)
     } else {
-        off_the_common_way();
+        cold_path();
         match (fan_of(config, inner.src), fan_of(config, inner.dst)) {
             (Some(from), Some(to)) => (from, to),
             // The host that sent it speaks for itself.
@@ -172,7 +172,7 @@ pub(super) fn inner_tos(inner: &Ipv4, outer: &Ipv4) -> Option<u8> {
     if inner.header.tos == outer.header.tos {
         return Some(inner.header.tos);
     }
-    off_the_common_way();
+    cold_path();
     ecn::decapsulate(inner.header.tos, outer.header.tos)
 }
 
@@ -186,7 +186,7 @@ pub(super) fn answered<T: Tables>(
     rewrite: Tuple,
 ) -> Verdict {
     if !rewrite.is_kept() && rewrite.dst != inner.dst.to_be() {
-        off_the_common_way();
+        cold_path();
         // An answer to this host's gateway address, on behalf of a client outside the overlays: routed once more, but for
         // this host itself. To tell its sender that its TTL ran out would take a tunnel packet from here.
         if rewrite.dst != to.address.to_be() && inner.header.ttl <= 1 {

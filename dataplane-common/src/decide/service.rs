@@ -2,9 +2,8 @@
 //! [`bare_service`] in a program of its own, which the others call.
 
 use super::{
-    Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, drop, egress,
-    fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, largest_packet, off_the_common_way, pass,
-    too_big, tracked,
+    Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, cold_path, drop,
+    egress, fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, largest_packet, pass, too_big, tracked,
 };
 use crate::{
     abi::{BackendRecord, Config, Encapsulation, FlowKey, FlowRecord},
@@ -68,11 +67,11 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
 ) -> Verdict {
     let Known { rewrite, is_open } = ct::established(input.packet, ip, ETH_LEN, input.tables);
     if is_open {
-        off_the_common_way();
+        cold_path();
         return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
     }
     if rewrite.is_kept() {
-        off_the_common_way();
+        cold_path();
         return Verdict::service(Case { kind: Kind::ToVip, fan: client.fan, party: client });
     }
     to_party(input, client, ip, rewrite)
@@ -226,7 +225,7 @@ fn barred<P: Packet + ?Sized, C: Context, T: Tables>(
     if !is_spent && !is_nobodys && !is_icmp_fragment {
         return None;
     }
-    off_the_common_way();
+    cold_path();
     if !input.tables.is_vip(ip.dst.to_be()) {
         return Some(no_vip(input, client, ip));
     }
@@ -342,7 +341,7 @@ fn route<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
     rewrite: Tuple,
 ) -> Verdict {
-    off_the_common_way();
+    cold_path();
     let mtu = fan_in(input.config, sender.fan).mtu + Encapsulation::Ipip.overhead();
     if !ip.dont_fragment() || largest_packet(input.packet, input.context, ip) <= mtu {
         return Verdict::route(rewrite, sender);

@@ -7,7 +7,7 @@
 use super::{Context, Tables, fan_of, ipv4_frame, pass};
 use crate::{
     abi::{Config, FlowKey},
-    codegen::off_the_common_way,
+    codegen::cold_path,
     ct::{self, Segment},
     outcome::Outcome,
     packet::Packet,
@@ -74,7 +74,7 @@ pub(super) fn is_answer<P: Packet + ?Sized, T: Tables>(
     if config.detours & Config::TRANSLATED == 0 {
         return false;
     }
-    off_the_common_way();
+    cold_path();
     let key = match ct::flow_key(packet, ip, offset) {
         Some(key) if !ip.is_fragment() => key,
         _ => FlowKey::new(ip.src.to_be(), ip.dst.to_be(), 0, 0, ip.header.proto),

@@ -5,7 +5,7 @@
 
 use network_types::ip::Ipv4Hdr;
 
-use super::{Context, Tag, drop, find, off_the_common_way, pass};
+use super::{Context, Tag, cold_path, drop, find, pass};
 use crate::{
     abi::{Config, FanRecord},
     icmp,
@@ -31,7 +31,7 @@ pub(super) fn forged<P: Packet + ?Sized>(packet: &P, config: &Config, ip: &Ipv4)
     if !is_tunnel && ip.header.proto != PROTO_ICMP {
         return None;
     }
-    off_the_common_way();
+    cold_path();
     let fan = find(config, |fan| fan.in_use() && in_underlay(fan, ip.dst))?;
     if is_tunnel {
         return Some(drop(Outcome::DropEndpointTunnel));

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     checksum,
-    codegen::off_the_common_way,
+    codegen::cold_path,
     ct::Tuple,
     packet::Packet,
     wire::{IPV4_LEN, IcmpHdr, Ipv4Ports, Ipv4Words, PROTO_ICMP, PROTO_TCP},
@@ -21,13 +21,13 @@ const UDP_CHECK: usize = 6;
 #[inline(always)]
 pub fn apply(frame: &mut Frame, offset: usize, new: Tuple) -> Result<(), Refused> {
     if new.is_addresses() {
-        off_the_common_way();
+        cold_path();
         return addresses(frame, offset, new.src, new.dst);
     }
     let header = frame.word::<Ipv4Ports>(offset)?;
     let old = Tuple::of(&header.0);
     if header.0.protocol == PROTO_ICMP {
-        off_the_common_way();
+        cold_path();
         return error(frame, offset, old, new);
     }
     let tcp = header.0.protocol == PROTO_TCP;

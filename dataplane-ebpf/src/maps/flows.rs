@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray},
 };
 use dataplane_common::{
-    abi::{Books, FlowKey, FlowRecord, FlowTable, LiveFlow},
-    codegen::off_the_common_way,
+    abi::{EntryChange, FlowKey, FlowRecord, FlowTable, LiveFlow},
+    codegen::cold_path,
 };
 
 /// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.
@@ -44,7 +44,7 @@ const TAKEN_OVER_AT_ONCE: u32 = 1_024;
 
 /// What was made in and removed from them, per CPU. Written by the programs.
 #[map(name = "flow_books")]
-static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Books::COUNT, 0);
+static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EntryChange::COUNT, 0);
 
 /// No entry of the key may be there yet.
 pub(super) const BPF_NOEXIST: u64 = 1;
@@ -64,10 +64,10 @@ pub(super) fn enter(number: u32, key: &FlowKey, record: &FlowRecord, replaces: b
     let Some(record) = entry(record) else { return false };
     let record = words(record);
     if table.insert(key, record, BPF_NOEXIST).is_ok() {
-        note(Books::Made, number);
+        note(EntryChange::Made, number);
         return true;
     }
-    off_the_common_way();
+    cold_path();
     replaces && table.insert(key, record, 0).is_ok()
 }
 
@@ -94,7 +94,7 @@ pub(super) fn remove(number: u32, key: &FlowKey) {
     if let Some(table) = FLOW_TABLES.get(number)
         && table.remove(key).is_ok()
     {
-        note(Books::Removed, number);
+        note(EntryChange::Removed, number);
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) fn take_over(key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
 
 /// Counts in the flow tables' books.
 #[inline(always)]
-fn note(entry: Books, table: u32) {
+fn note(entry: EntryChange, table: u32) {
     if let Some(count) = BOOKS.get_ptr_mut(entry.of(table)) {
         // SAFETY: as in `count`.
         unsafe { *count += 1 }

@@ -3,7 +3,7 @@
 
 use dataplane_common::{
     abi::{FlowKey, FlowRecord, FlowTable, LiveFlow},
-    codegen::off_the_common_way,
+    codegen::cold_path,
 };
 
 use super::flows::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
@@ -13,7 +13,7 @@ use super::flows::{BPF_NOEXIST, FLOW_TABLES, FORMER_FLOW_TABLES, entry, words};
 pub(super) fn migrate(key: &FlowKey) -> bool {
     let are_there = are_there();
     if are_there {
-        off_the_common_way();
+        cold_path();
         from_either(key);
     }
     are_there

@@ -9,6 +9,7 @@ mod cluster_files;
 mod cluster_keys;
 mod cluster_rotation;
 mod cluster_services;
+mod cluster_torture;
 mod datapath;
 mod engines;
 mod explain;

@@ -156,6 +156,7 @@ impl<'i> Task<'i> {
             keyring: ring(config),
             seeds: seeds.addresses.clone(),
             tuning: Tuning::default(),
+            pool: None,
         };
         let credentials = Credentials::new(&config.name, ring(config));
         let (resolver, resolved) = resolver(config.join.clone());
@@ -350,7 +351,11 @@ impl<'i> Task<'i> {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Up(identity) => {
-                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address())
+                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address());
+                let now = self.now();
+                if let Some(shared) = &mut self.shared {
+                    shared.replication.met(now);
+                }
             }
             Notice::Down { identity, left: true } => tracing::info!("cluster: {} has left", identity.name()),
             Notice::Down { identity, left: false } => tracing::warn!("cluster: {} is dead", identity.name()),
@@ -359,9 +364,6 @@ impl<'i> Task<'i> {
             _ => {}
         }
         self.services.is_standing_due = true;
-        if matches!(notice, Notice::Up(_)) {
-            self.meet();
-        }
         self.troubles.hear(notice, self.now());
         self.view_soon();
     }

@@ -2,19 +2,18 @@
 //!
 //! Whatever a step says to others, and the acknowledgement of a write, waits until the step's effects are stored.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use control::cluster::{
     identity::NodeName,
-    log::{Change, Effects, Limits, Listener, Name},
+    log::{Change, Effects, Limits, Name},
     membership::Membership,
-    replication::{Action, Pace, Peers, Replication, StreamId as LogStream, Time, Turn},
+    replication::{Leaving, Messages, Pace, Replication, StreamId as LogStream, Time, Turn, Waiting},
     state::{Identity, State, Wall},
 };
 use tokio::sync::oneshot;
+
+pub(super) use control::cluster::members::Members;
 
 use super::{Settings, Task};
 use crate::cluster::{
@@ -26,16 +25,12 @@ use crate::cluster::{
 
 /// Payloads of the core's datagrams: what replication says.
 const LOGS: u8 = 1;
-/// From one comparison with a random member to the next: what a node missed it has as soon after it is back.
-const COMPARE: Duration = Duration::from_secs(5);
 /// From one attempt to open the store to the next.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What rests on a step that is to be stored.
 pub(super) enum Then {
-    Datagram(Name, Vec<u8>),
-    /// A stream to a member, with the first messages.
-    Open(LogStream, Name, Messages),
+    Leave(Leaving),
     /// For the other side of a stream.
     Answer(oneshot::Sender<Option<Vec<u8>>>, Option<Vec<u8>>),
     /// For who has written.
@@ -46,9 +41,7 @@ pub(super) enum Then {
     Adopted,
 }
 
-/// What one side of a stream says at a time.
-type Messages = Vec<Vec<u8>>;
-/// The same on the wire, with the name of who says it.
+/// What one side of a stream says at a time, on the wire: with the name of who says it.
 type Saying = (String, Messages);
 
 /// A stream.
@@ -67,31 +60,7 @@ pub(super) struct Shared {
     pub(super) is_new: bool,
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
-    /// The last step that was given to the store, and the last that is stored.
-    given: u64,
-    stored: u64,
-    waiting: VecDeque<(u64, Then)>,
-}
-
-/// The members for replication.
-pub(super) struct Members<'c>(pub(super) &'c mut Membership);
-
-impl Peers for Members<'_> {
-    fn random(&mut self, count: usize) -> Vec<Name> {
-        let picked = self.0.random_reachable(count);
-        picked.iter().map(|member| member.name().as_str().into()).collect()
-    }
-
-    fn all(&self) -> Vec<Listener> {
-        let own = self.0.identity().name();
-        let members = self.0.members();
-        let others = members.iter().filter(|member| member.identity.name() != own);
-        let listener = |member: &control::cluster::membership::Member| Listener {
-            name: member.identity.name().as_str().into(),
-            is_reachable: member.state.is_reachable(),
-        };
-        others.map(listener).collect()
-    }
+    waiting: Waiting<Then>,
 }
 
 impl Shared {
@@ -116,12 +85,10 @@ impl Shared {
             tracing::error!("cluster: {error}");
             Default::default()
         });
-        let pace = Pace { compare: COMPARE, ..Pace::default() };
-        let mut replication = Replication::new(state, pace, time.now);
+        let mut replication = Replication::new(state, Pace::default(), time.now);
         let turn = replication.started(started, time, &mut Members(core));
         let (talks, waiting) = Default::default();
-        let (failing, given, stored) = Default::default();
-        let mut shared = Self { replication, store, talks, is_new, failing, given, stored, waiting };
+        let mut shared = Self { replication, store, talks, is_new, failing: None, waiting };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -129,20 +96,16 @@ impl Shared {
     /// Has effects stored.
     fn keep(&mut self, effects: Effects) {
         if !effects.is_empty() {
-            self.given += 1;
-            self.store.write(self.given, effects);
+            self.store.write(self.waiting.give(), effects);
         }
-    }
-
-    /// What rests on nothing that is not stored.
-    fn released(&mut self) -> Option<Then> {
-        let is_stored = self.waiting.front().is_some_and(|(step, _)| *step <= self.stored);
-        if is_stored { self.waiting.pop_front().map(|(_, then)| then) } else { None }
     }
 
     pub(super) fn hear_store(&mut self, told: Told) {
         match told {
-            Told::UpTo(step) => (self.stored, self.failing) = (step, None),
+            Told::UpTo(step) => {
+                self.waiting.stored(step);
+                self.failing = None;
+            }
             Told::Failing(why) => self.failing = Some(why),
         }
     }
@@ -172,14 +135,6 @@ fn load(state: &mut State, (slot, head, entries): StoredLog) -> Option<Effects> 
     Some(Effects { changes, heads: vec![(origin.clone(), slot, None)] })
 }
 
-/// Takes out of a turn what it says on a stream.
-fn said_on(stream: LogStream, turn: &mut Turn) -> Messages {
-    let is_on = |action: &mut Action| matches!(action, Action::Send { stream: on, .. } if *on == stream);
-    let messages = turn.actions.extract_if(.., is_on);
-    let message = |action| if let Action::Send { message, .. } = action { Some(message) } else { None };
-    messages.filter_map(message).collect()
-}
-
 impl Task<'_> {
     pub(super) fn time(&self) -> Time {
         let at = self.moment();
@@ -198,7 +153,6 @@ impl Task<'_> {
                 self.take_over_former();
                 self.write_facts();
                 self.services.opened = self.now();
-                self.meet();
                 self.begin_services();
             }
             Err(why) => {
@@ -208,14 +162,6 @@ impl Task<'_> {
             }
         }
         self.view_soon();
-    }
-
-    /// A member came up: what one of the two lacks is looked for soon.
-    pub(super) fn meet(&mut self) {
-        let now = self.now();
-        if let Some(shared) = &mut self.shared {
-            shared.replication.met(now);
-        }
     }
 
     /// Takes over what this node wrote under another name, which had the same key.
@@ -248,19 +194,8 @@ impl Task<'_> {
         if let Some(error) = turn.held_back.take() {
             self.troubles.note(format!("removals-wait: {error}"), now);
         }
-        let mut leaves = Vec::new();
-        while let Some(place) = turn.actions.iter().position(|action| matches!(action, Action::Open { .. })) {
-            if let Action::Open { stream, to } = turn.actions.remove(place) {
-                leaves.push(Then::Open(stream, to, said_on(stream, &mut turn)));
-            }
-        }
-        leaves.extend(turn.actions.into_iter().filter_map(|action| match action {
-            Action::Datagram { to, bytes } => Some(Then::Datagram(to, bytes)),
-            // A stream ends when nothing is left to say, or by its time-outs.
-            _ => None,
-        }));
-        let step = shared.given;
-        shared.waiting.extend(leaves.into_iter().chain(then).map(|then| (step, then)));
+        let leaving = turn.take_leaving().into_iter().map(Then::Leave);
+        leaving.chain(then).for_each(|then| shared.waiting.hold(then));
         for (_, refusal) in &turn.refusals {
             self.troubles.refused_log(refusal, now);
         }
@@ -279,11 +214,11 @@ impl Task<'_> {
 
     /// Lets leave what is stored.
     pub(super) fn release(&mut self) {
-        while let Some(then) = self.shared.as_mut().and_then(Shared::released) {
+        while let Some(then) = self.shared.as_mut().and_then(|shared| shared.waiting.release()) {
             // Whoever waited may have given up, and a member may have gone.
             match then {
-                Then::Datagram(to, bytes) => self.say(&to, &bytes),
-                Then::Open(stream, to, messages) => self.open_stream(stream, &to, messages),
+                Then::Leave(Leaving::Datagram(to, bytes)) => self.say(&to, &bytes),
+                Then::Leave(Leaving::Open(stream, to, messages)) => self.open_stream(stream, &to, messages),
                 Then::Answer(answer, bytes) => drop(answer.send(bytes)),
                 Then::Reply(reply, outcome) => drop(reply.send(outcome)),
                 Then::Changed(reply, changed) => drop(reply.send(Ok(changed))),
@@ -349,18 +284,9 @@ impl Task<'_> {
         };
         let Some(logs) = logs else { return drop(answer.send(None)) };
         shared.talks.insert(stream, Talk::Logs(logs));
-        let mut messages = Vec::new();
-        for message in said {
-            let Some(shared) = &mut self.shared else { break };
-            let mut turn = shared.replication.message(logs, &message, time, &mut Members(&mut self.core));
-            messages.append(&mut said_on(logs, &mut turn));
-            self.done(turn, Vec::new());
-        }
-        let Some(shared) = &self.shared else { return };
-        // Who has begun ends it, once there is nothing left to say.
-        let is_end = messages.is_empty() && matches!(stream, StreamId::Own(_));
-        let saying: Saying = (shared.replication.state().name().to_string(), messages);
-        let bytes = if is_end { None } else { postcard::to_allocvec(&saying).ok() };
-        self.done(Turn::default(), vec![Then::Answer(answer, bytes)]);
+        let (turn, messages) = shared.replication.hear(logs, &said, time, &mut Members(&mut self.core));
+        let name = shared.replication.state().name().to_string();
+        let bytes = messages.and_then(|messages| postcard::to_allocvec::<Saying>(&(name, messages)).ok());
+        self.done(turn, vec![Then::Answer(answer, bytes)]);
     }
 }

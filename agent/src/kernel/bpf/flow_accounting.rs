@@ -4,7 +4,7 @@
 use std::{mem::offset_of, os::fd::AsFd as _, sync::atomic::Ordering};
 
 use aya::maps::{Map, MapData, PerCpuArray};
-use dataplane_common::abi::{Books, Watch};
+use dataplane_common::abi::{EntryChange, Watch};
 
 use super::{
     error::{Context as _, Error, Result},
@@ -44,12 +44,12 @@ impl FlowAccounting {
 
     /// The counts of a table.
     pub(super) fn read(&self, table: FlowTable) -> Result<EntryCounts> {
-        let sum = |entry: Books| -> Result<u64> {
+        let sum = |entry: EntryChange| -> Result<u64> {
             let counts = self.counts.get(&entry.of(table as u32), 0).map_err(Error::map(NAME))?;
             Ok(counts.iter().sum())
         };
         let by_agent = self.watch.u64(Self::removed_at(table)).load(Ordering::Relaxed);
-        Ok(EntryCounts { made: sum(Books::Made)?, removed: by_agent + sum(Books::Removed)? })
+        Ok(EntryCounts { made: sum(EntryChange::Made)?, removed: by_agent + sum(EntryChange::Removed)? })
     }
 
     /// Counts an entry that the agent has removed.

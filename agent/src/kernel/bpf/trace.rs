@@ -21,7 +21,7 @@ pub struct Watcher {
     ring: RingBuf<MapData>,
     watch: Mapping,
     pace: PerCpuArray<MapData, PaceBytes>,
-    untold: u64,
+    missed: u64,
 }
 
 impl Watcher {
@@ -31,8 +31,8 @@ impl Watcher {
         let pace = Map::from_map_data(source(PACE)?).and_then(PerCpuArray::try_from);
         let pace = pace.map_err(Error::map(PACE))?;
         let mut watcher =
-            Self { ring, watch: watch.during(|| "mapping map watch".to_owned())?, pace, untold: 0 };
-        watcher.untold = watcher.total_untold()?;
+            Self { ring, watch: watch.during(|| "mapping map watch".to_owned())?, pace, missed: 0 };
+        watcher.missed = watcher.total_missed()?;
         Ok(watcher)
     }
 
@@ -49,7 +49,7 @@ impl Watcher {
     pub fn rest(&mut self) -> Result<()> {
         self.watch.u32(offset_of!(Watch, until)).store(0, Ordering::Release);
         while self.take().is_some() {}
-        self.untold = self.total_untold()?;
+        self.missed = self.total_missed()?;
         Ok(())
     }
 
@@ -64,13 +64,13 @@ impl Watcher {
     }
 
     /// How many were not told of since this was asked last.
-    pub fn untold(&mut self) -> Result<u64> {
-        let total = self.total_untold()?;
-        Ok(total.saturating_sub(std::mem::replace(&mut self.untold, total)))
+    pub fn missed(&mut self) -> Result<u64> {
+        let total = self.total_missed()?;
+        Ok(total.saturating_sub(std::mem::replace(&mut self.missed, total)))
     }
 
-    fn total_untold(&self) -> Result<u64> {
+    fn total_missed(&self) -> Result<u64> {
         let values = self.pace.get(&0, 0).map_err(Error::map(PACE))?;
-        Ok(values.iter().map(|bytes| bytemuck::pod_read_unaligned::<TracePace>(bytes).untold).sum())
+        Ok(values.iter().map(|bytes| bytemuck::pod_read_unaligned::<TracePace>(bytes).missed).sum())
     }
 }
