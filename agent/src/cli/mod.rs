@@ -13,6 +13,7 @@ mod flow;
 mod generate;
 mod kv;
 mod lines;
+mod maintenance;
 mod monitor;
 mod node;
 mod output;
@@ -83,6 +84,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
+        Command::Maintenance(command) => maintenance::run(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),
         Command::Event(command) => event::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),

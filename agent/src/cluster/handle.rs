@@ -16,7 +16,8 @@ use tokio::{
 use super::{
     keys::{Batch, KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
-    numbers::Numbers,
+    numbers::{Numbers, Slices},
+    services::{Around, Outbox},
     task::{self, Command, Inbox, Settings},
     transport::Traffic,
     view::View,
@@ -29,7 +30,7 @@ use crate::{
 /// How long the good-bye may take.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 /// How long an answer may take: the task waits for nothing.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Messages that wait for a reader before the oldest are lost to it.
 const EVENTS: usize = 1_024;
@@ -76,10 +77,11 @@ pub enum Unsent {
 /// The running part of a cluster. Without a good-bye it ends when nobody has it or reads from it any more.
 #[derive(Debug)]
 pub struct Cluster {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
+    pub(super) settings: Settings,
+    pub(super) outbox: Arc<Outbox>,
     events: broadcast::Sender<Arc<Event>>,
-    settings: Settings,
 }
 
 impl Cluster {
@@ -96,21 +98,25 @@ impl Cluster {
         let node = NodeName::new(node)?;
         let key = node_key::signing_key(&config.data)?;
         config.keys.as_ref().map(SecretKeys::ring).transpose()?;
-        let settings = Settings { config: config.clone(), node, key, advertise };
+        let around = Around::default();
+        let settings = Settings { config: config.clone(), node, key, advertise, around };
         let (commands, asked) = mpsc::unbounded_channel();
         let before =
             View { cluster: config.name.as_str().into(), members: Arc::default(), reasons: Vec::new() };
         let (output, view) = watch::channel(Arc::new(before));
         let events = broadcast::Sender::new(EVENTS);
+        let outbox = Arc::<Outbox>::default();
         let mut inbox = Inbox {
             settings: settings.clone(),
             commands: asked,
             view: output,
+            stated: None,
+            outbox: Arc::clone(&outbox),
             traffic: Traffic::default(),
             events: events.clone(),
         };
         faults.keep_thread("cluster", move || task::run(&mut inbox))?;
-        Ok(Self { commands, view, events, settings })
+        Ok(Self { commands, view, settings, outbox, events })
     }
 
     /// For readers.
@@ -168,7 +174,7 @@ impl Cluster {
 /// What readers of the API have of the cluster; clones share it.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
     events: broadcast::Sender<Arc<Event>>,
 }
@@ -222,6 +228,13 @@ impl Reader {
         let (answer, numbers) = oneshot::channel();
         drop(self.commands.send(Command::Numbers(answer)));
         timeout(ANSWER, numbers).await.ok()?.ok()
+    }
+
+    /// The overlay networks of members, as far as they say; nothing, when the task gives no answer.
+    pub async fn slices(&self) -> Slices {
+        let (answer, slices) = oneshot::channel();
+        drop(self.commands.send(Command::Slices(answer)));
+        timeout(ANSWER, slices).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Sends a message to all members.

@@ -1,6 +1,11 @@
 //! The cluster in numbers, as this node counts them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use ipnet::IpNet;
+
+/// The overlay networks of members, by their names.
+pub type Slices = BTreeMap<String, Vec<IpNet>>;
 
 /// Numbers of one moment; counts are since the agent's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -35,11 +35,13 @@ pub use self::{
     messages::{EventRow, MessageRow},
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
+    rows::{
+        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow,
+    },
     server::{App, Server},
     socket::{Socket, SocketError},
 };
-pub use crate::cluster::KeyWritten;
+pub use crate::cluster::{KeyWritten, OtherBackend};
 use crate::{kernel::bpf::ServiceMap, sources::config::service::Placed};
 
 /// Paths of the API.
@@ -62,6 +64,8 @@ pub mod paths {
     pub const NODES: &str = "/v1/nodes";
     /// One of them; with DELETE one that is no more is forgotten.
     pub const NODE: &str = "/v1/nodes/{name}";
+    /// This node is in maintenance with PUT, and no more with DELETE.
+    pub const MAINTENANCE: &str = "/v1/maintenance";
     /// User keys; `?prefix=` lists those that begin so, and with `watch=true` what happens to them follows, a JSON line each, for
     /// as long as the client listens.
     pub const KEYS: &str = "/v1/kv";

@@ -1,11 +1,14 @@
 //! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
 
+mod command;
 mod events;
+mod facts;
 mod followers;
 mod forget;
 mod lag;
 mod numbers;
 mod reasons;
+mod services;
 mod shared;
 mod wire;
 mod write;
@@ -19,10 +22,10 @@ use std::{
 
 use control::cluster::{
     Moment,
-    events::{Event, EventError, Events},
+    events::{Event, Events},
     identity::{Identity, NodeName},
     keyring::Keyring,
-    membership::{ForgetError, Membership, Notice, Settings as CoreSettings, Tuning},
+    membership::{Membership, Notice, Settings as CoreSettings, Tuning},
     state::SigningKey,
 };
 use tokio::{
@@ -31,12 +34,12 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use self::shared::Shared;
+pub(super) use self::command::Command;
+use self::{services::Services, shared::Shared};
 use super::{
-    keys::{Batch, KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
-    numbers::Numbers,
     seeds::{self, Seeds},
+    services::{Around, Outbox, Stated},
     store::Told,
     transport::{Credentials, News, StreamId, Traffic, Transport},
     troubles::Troubles,
@@ -51,25 +54,6 @@ const SOON: Duration = Duration::from_millis(20);
 /// ..and else as often as this: suspicions are not told.
 const LATER: Duration = Duration::from_millis(500);
 
-/// What the task is asked for.
-#[derive(Debug)]
-pub(super) enum Command {
-    Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
-    ReadKeys(KeyRead, oneshot::Sender<Result<Vec<KeyValue>, KeyRefusal>>),
-    WriteKey(KeyWrite, oneshot::Sender<KeyOutcome>),
-    /// Somebody follows the keys that begin so.
-    WatchKeys(String, oneshot::Sender<Result<mpsc::Receiver<Batch>, KeyRefusal>>),
-    /// Somebody who does has taken what it was given.
-    TellKeys,
-    Numbers(oneshot::Sender<Numbers>),
-    /// A message to all members: name and payload.
-    SendEvent(String, Vec<u8>, oneshot::Sender<Result<Arc<Event>, EventError>>),
-    /// Other members to join by, other keys.
-    Reconfigure(Box<ClusterConfig>),
-    Advertise(SocketAddrV4),
-    Leave(oneshot::Sender<()>),
-}
-
 /// What the task is made of; parts of it change while it runs.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -77,6 +61,7 @@ pub(super) struct Settings {
     pub(super) node: NodeName,
     pub(super) key: SigningKey,
     pub(super) advertise: SocketAddrV4,
+    pub(super) around: Around,
 }
 
 /// What outlives a task that begins anew.
@@ -84,6 +69,10 @@ pub(super) struct Inbox {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) view: watch::Sender<Arc<View>>,
+    /// What this node's own sources say, once that was heard.
+    pub(super) stated: Option<Stated>,
+    /// Where what the cluster says of services goes.
+    pub(super) outbox: Arc<Outbox>,
     pub(super) traffic: Traffic,
     /// Messages that came, for this node's readers.
     pub(super) events: broadcast::Sender<Arc<Event>>,
@@ -131,6 +120,7 @@ struct Task<'i> {
     events: Events,
     /// What members share, once the store is open.
     shared: Option<Shared>,
+    services: Services,
     /// Why the store is not open, and when it is tried again.
     unstored: Option<String>,
     open_at: Duration,
@@ -149,7 +139,7 @@ enum Wake {
 
 impl<'i> Task<'i> {
     fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
-        let Settings { config, node, key, advertise } = &inbox.settings;
+        let Settings { config, node, key, advertise, .. } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let generation = node_key::next_generation(&config.data, seconds);
         let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
@@ -181,6 +171,7 @@ impl<'i> Task<'i> {
             viewed_at: Duration::ZERO,
             leaving: None,
             shared: None,
+            services: Services::default(),
             unstored: None,
             open_at: Duration::ZERO,
             streams: 0,
@@ -225,6 +216,15 @@ impl<'i> Task<'i> {
                 self.core.tick(self.moment());
             }
             self.carry_out();
+            if self.begin_at() < Duration::MAX {
+                self.begin_services();
+            }
+            if self.services.is_standing_due {
+                self.stand();
+            }
+            if self.services.deadline() <= self.now() {
+                self.tend_services();
+            }
             if self.now() >= self.view_at {
                 self.show();
             }
@@ -239,7 +239,7 @@ impl<'i> Task<'i> {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
         let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
         let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
-        let due = due.min(self.events.deadline());
+        let due = due.min(self.services.deadline()).min(self.begin_at()).min(self.events.deadline());
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();
@@ -274,15 +274,25 @@ impl<'i> Task<'i> {
                 if outcome.is_ok() {
                     self.forget_everywhere(&name);
                 }
+                self.stand();
                 self.show();
                 // The client may have given up meanwhile.
                 drop(answer.send(outcome));
             }
             Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
             Command::WriteKey(write, answer) => self.write_key(write, answer),
+            Command::State(local) => self.hear_local(local),
+            Command::Change(change, answer) => self.change_services(&change, answer),
+            Command::OwnBackends(service, answer) => drop(answer.send(self.own_backends(service.as_deref()))),
+            Command::Maintain(is_on, answer) => self.maintain(is_on, answer),
+            Command::Around(around) => {
+                self.inbox.settings.around = around;
+                self.write_facts();
+            }
             Command::WatchKeys(prefix, answer) => self.watch_keys(&prefix, answer),
             Command::TellKeys => self.tell_watchers(),
             Command::Numbers(answer) => drop(answer.send(self.numbers())),
+            Command::Slices(answer) => drop(answer.send(self.slices())),
             Command::SendEvent(name, payload, answer) => self.send_event(&name, &payload, answer),
             Command::Reconfigure(config) => {
                 self.core.set_keyring(ring(&config));
@@ -299,6 +309,7 @@ impl<'i> Task<'i> {
                 tracing::info!("cluster: reached at {address} from now on");
                 self.inbox.settings.advertise = address;
                 self.core.set_address(at, address);
+                self.write_facts();
             }
             Command::Leave(answer) => {
                 self.leaving = Some(answer);
@@ -338,6 +349,7 @@ impl<'i> Task<'i> {
             Notice::Renewed(identity) => tracing::info!("cluster: a new life as {identity:?}"),
             _ => {}
         }
+        self.services.is_standing_due = true;
         self.troubles.hear(notice, self.now());
         self.view_soon();
     }
@@ -351,6 +363,7 @@ impl<'i> Task<'i> {
         self.forget_marked();
         let now = self.now();
         (self.viewed_at, self.view_at) = (now, now + LATER);
+        self.stand();
         let own = &self.inbox.settings.node;
         let members: Vec<MemberView> =
             self.core.members().iter().map(|member| MemberView::new(member, self.start, own)).collect();

@@ -3,9 +3,16 @@
 use control::cluster::membership::Refusal;
 
 use super::Task;
-use crate::cluster::numbers::{Numbers, Stored};
+use crate::cluster::numbers::{Numbers, Slices, Stored};
 
 impl Task<'_> {
+    /// The overlay networks of members, as far as they say.
+    pub(super) fn slices(&self) -> Slices {
+        let Some(shared) = &self.shared else { return Slices::new() };
+        let facts = shared.replication.state().view().facts();
+        facts.map(|(node, facts)| (node.to_string(), facts.slices.clone())).collect()
+    }
+
     pub(super) fn numbers(&mut self) -> Numbers {
         let now = self.now();
         let traffic = &self.inbox.traffic;

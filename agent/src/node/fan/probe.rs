@@ -131,7 +131,7 @@ fn remote(mark: &Mark, host: Ipv4Addr) -> Option<Remote> {
 /// Neither passes its filter for what is meant for itself.
 fn forwards(from: Ipv4Addr, remote: &Remote, size: usize) -> Result<bool, Error> {
     let to = remote.last();
-    let answer = icmp::echo(reaches_beyond(from, to, size));
+    let answer = icmp::echo(beyond(from, to, size));
     Ok(match answer.map_err(|source| Fault::Echo { from, to, source })? {
         Answer::Reply(_) => true,
         Answer::Unreachable(by, _) => remote.slice.contains(&by),
@@ -140,7 +140,7 @@ fn forwards(from: Ipv4Addr, remote: &Remote, size: usize) -> Result<bool, Error>
 }
 
 /// Asks for an address of a host's containers: somebody there answers, or the host finds that nobody has it.
-pub(super) fn reaches_beyond(from: Ipv4Addr, to: Ipv4Addr, size: usize) -> Echo {
+pub(super) fn beyond(from: Ipv4Addr, to: Ipv4Addr, size: usize) -> Echo {
     Echo { from, to, size, patience: NOBODY }
 }
 

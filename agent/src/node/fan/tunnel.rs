@@ -3,8 +3,9 @@
 use std::{io, net::Ipv4Addr, time::Duration};
 
 use dataplane_common::abi::FanRecord;
+use ipnet::Ipv4Net;
 
-use super::probe::reaches_beyond;
+use super::probe::beyond;
 use crate::kernel::icmp::{self, Answer, Echo};
 
 /// How long an answer may take, a first address resolution included.
@@ -17,8 +18,8 @@ const SMALLEST: usize = 28;
 pub struct Tunnel {
     from: Ipv4Addr,
     to: Ipv4Addr,
-    /// The last address for a container there.
-    last: Ipv4Addr,
+    /// The overlay addresses there.
+    slice: Ipv4Net,
 }
 
 impl Tunnel {
@@ -28,22 +29,32 @@ impl Tunnel {
         if host & fan.underlay_mask != fan.underlay || host == fan.address {
             return None;
         }
-        let slice = fan.overlay | (host & !fan.underlay_mask) << (fan.shift & 31);
-        let last = slice | (!fan.slice_mask & !1);
-        Some(Self { from: fan.gateway.into(), to: (slice | 1).into(), last: last.into() })
+        let base = fan.overlay | (host & !fan.underlay_mask) << (fan.shift & 31);
+        let slice = Ipv4Net::with_netmask(base.into(), fan.slice_mask.into()).ok()?;
+        Some(Self { from: fan.gateway.into(), to: (base | 1).into(), slice })
     }
 
-    /// Whether nothing comes back, not even word that nobody is there. Takes up to some seconds.
+    /// The overlay addresses at its other end.
+    pub fn slice(&self) -> Ipv4Net {
+        self.slice
+    }
+
+    /// Whether something comes back from the other end. Takes up to some seconds.
     ///
     /// # Errors
     /// No packet could be sent.
-    pub fn is_silent(&self) -> io::Result<bool> {
+    pub fn passes(&self) -> io::Result<bool> {
         let request = Echo { from: self.from, to: self.to, size: SMALLEST, patience: PATIENCE };
-        if icmp::echo(request)? != Answer::Silence {
-            return Ok(false);
+        if matches!(icmp::echo(request)?, Answer::Reply(_)) {
+            return Ok(true);
         }
         // A host that drops what is meant for itself may carry its containers' packets all the same.
-        Ok(icmp::echo(reaches_beyond(self.from, self.last, SMALLEST))? == Answer::Silence)
+        let last = (self.slice.broadcast().to_bits() - 1).into();
+        Ok(match icmp::echo(beyond(self.from, last, SMALLEST))? {
+            Answer::Reply(_) => true,
+            Answer::Unreachable(by, _) => self.slice.contains(&by),
+            Answer::TooBig(_) | Answer::Silence => false,
+        })
     }
 }
 
@@ -69,7 +80,8 @@ mod tests {
         };
         let tunnel = Tunnel::to(&fan, [172, 30, 0, 27].into()).unwrap();
         assert_eq!(tunnel.from, Ipv4Addr::new(250, 0, 28, 1));
-        assert_eq!((tunnel.to, tunnel.last), ([250, 0, 27, 1].into(), [250, 0, 27, 254].into()));
+        assert_eq!(tunnel.to, Ipv4Addr::new(250, 0, 27, 1));
+        assert_eq!(tunnel.slice().to_string(), "250.0.27.0/24");
         assert_eq!(Tunnel::to(&fan, [172, 30, 0, 28].into()), None);
         assert_eq!(Tunnel::to(&fan, [172, 31, 0, 27].into()), None);
     }

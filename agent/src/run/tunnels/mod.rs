@@ -18,7 +18,7 @@ use tokio::{
 
 use self::pace::{Pace, STEP, Shown};
 use crate::{
-    cluster::Reader,
+    cluster::{Reader, Slices},
     kernel::tasks::Faults,
     node::fan::{self, Tunnel},
     serve::View,
@@ -68,7 +68,7 @@ async fn run(sight: Sight, reasons: mpsc::Sender<Vec<String>>, faults: Faults) {
             }
         }
         let fans = Arc::clone(&sight.view.borrow().fans);
-        pace.set(sight.members(&fans), start.elapsed());
+        pace.set(sight.members(&fans).await, start.elapsed());
         if probes.len() < AT_A_TIME
             && let Some((name, at)) = pace.due(start.elapsed())
         {
@@ -88,13 +88,23 @@ async fn run(sight: Sight, reasons: mpsc::Sender<Vec<String>>, faults: Faults) {
 }
 
 impl Sight {
-    /// Reachable members of a fan other than this node.
-    fn members(&self, fans: &[FanRecord]) -> BTreeMap<String, SocketAddrV4> {
-        let Some(cluster) = self.cluster.borrow().as_ref().map(Reader::view) else { return BTreeMap::new() };
+    /// Reachable members other than this node that say that they are in the same fan.
+    async fn members(&self, fans: &[FanRecord]) -> BTreeMap<String, SocketAddrV4> {
+        let reader = self.cluster.borrow().clone();
+        let Some(reader) = reader.filter(|_| fans.iter().any(FanRecord::in_use)) else {
+            return BTreeMap::new();
+        };
+        let (slices, cluster) = (reader.slices().await, reader.view());
         let others = cluster.members.iter().filter(|member| !member.is_own && member.state.is_reachable());
-        let in_fan = others.filter(|member| tunnel(fans, *member.address.ip()).is_some());
+        let in_fan =
+            others.filter(|member| is_in_fan(fans, *member.address.ip(), member.name.as_str(), &slices));
         in_fan.map(|member| (member.name.to_string(), member.address)).collect()
     }
+}
+
+fn is_in_fan(fans: &[FanRecord], host: Ipv4Addr, name: &str, slices: &Slices) -> bool {
+    let says = |tunnel: &Tunnel| slices.get(name).is_some_and(|own| own.contains(&tunnel.slice().into()));
+    tunnel(fans, host).as_ref().is_some_and(says)
 }
 
 /// The tunnel to a host, if it is in a fan.
@@ -105,15 +115,12 @@ fn tunnel(fans: &[FanRecord], host: Ipv4Addr) -> Option<Tunnel> {
 /// Probes a member: the tunnel first, and where that is silent, the underlay.
 fn probe(fans: &[FanRecord], at: SocketAddrV4) -> Shown {
     let Some(tunnel) = tunnel(fans, *at.ip()) else { return Shown::Passes };
-    let is_silent = match tunnel.is_silent() {
-        Ok(is_silent) => is_silent,
-        Err(error) => {
-            tracing::debug!("tunnel to {at}: {error}");
-            false
-        }
-    };
+    let passes = tunnel.passes().unwrap_or_else(|error| {
+        tracing::debug!("tunnel to {at}: {error}");
+        true
+    });
     let answers = || TcpStream::connect_timeout(&at.into(), PATIENCE).is_ok();
-    if is_silent && answers() { Shown::Silence } else { Shown::Passes }
+    if !passes && answers() { Shown::Silence } else { Shown::Passes }
 }
 
 /// What is wrong, one line a member.
