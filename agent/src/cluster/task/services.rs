@@ -44,6 +44,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Services {
     serving: Serving,
+    /// This node has never been in a cluster.
+    pub(super) is_first: bool,
     /// Since when the store is open.
     pub(super) opened: Duration,
     /// Whether what is served was told as a whole.
@@ -92,7 +94,7 @@ impl Task<'_> {
         !shared.is_new
             || shared.replication.state().has_compared()
             || over(given_back)
-            || (is_alone && (!has_seeds || over(unanswered)))
+            || (is_alone && (over(unanswered) || (self.services.is_first && !has_seeds)))
     }
 
     /// Begins to serve: all that sources say is written where it was not, and what follows from all records is told.
@@ -111,6 +113,7 @@ impl Task<'_> {
         let view = shared.replication.state().view();
         self.services = Services {
             serving: Serving::default(),
+            is_first: false,
             opened: self.services.opened,
             has_begun: true,
             is_standing_due: true,
