@@ -601,7 +601,7 @@ fn while_the_cluster_speaks_this_nodes_sources_do_not_and_they_come_back() {
 fn backends_that_are_kept_are_down_and_take_new_flows_all_the_same() {
     let mut node = Node::default();
     node.inputs.set_clustered(true);
-    let mut say = |node: &mut Node, backends: &[u8], down: &[u8], is_kept| {
+    let say = |node: &mut Node, backends: &[u8], down: &[u8], is_kept| {
         let down = down.iter().copied().collect();
         let said = shared(&[service("web", 1, backends).into()], &down, is_kept);
         let dirty = node.inputs.replace(SourceId::Cluster, said);

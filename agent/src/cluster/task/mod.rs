@@ -148,7 +148,7 @@ impl<'i> Task<'i> {
     fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
         let Settings { config, node, key, advertise, .. } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let services = Services { is_first: !node_key::has_started(&config.data), ..Services::default() };
+        let services = Services::new(!node_key::has_started(&config.data));
         let generation = node_key::next_generation(&config.data, seconds);
         let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
         let seeds = Seeds::literal(&config.join);

@@ -45,7 +45,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Services {
     serving: Serving,
     /// This node has never been in a cluster.
-    pub(super) is_first: bool,
+    is_first: bool,
     /// Since when the store is open.
     pub(super) opened: Duration,
     /// Whether what is served was told as a whole.
@@ -57,6 +57,11 @@ pub(super) struct Services {
 }
 
 impl Services {
+    /// Before the store is open; `is_first`: this node has never been in a cluster.
+    pub(super) fn new(is_first: bool) -> Self {
+        Self { is_first, ..Self::default() }
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
         let again = self.unwritten.as_ref().map(|(.., at)| *at);
