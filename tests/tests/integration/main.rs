@@ -7,6 +7,7 @@ mod backends;
 mod cluster;
 mod cluster_files;
 mod cluster_keys;
+mod cluster_rolling;
 mod cluster_rotation;
 mod cluster_services;
 mod cluster_torture;
