@@ -208,16 +208,18 @@ impl Task<'_> {
         let Some(shared) = self.shared.as_ref().filter(|_| self.services.has_begun) else { return };
         let view = shared.replication.state().view();
         let members = self.core.members();
+        let mut is_news = false;
         for member in &members {
             let name = member.identity.name();
             let is_on = view.facts_of(name.as_str()).is_some_and(|facts| facts.is_in_maintenance);
-            if self.core.set_maintenance(at, name, is_on) {
-                self.view_at = self.view_at.min(self.viewed_at + super::SOON);
-            }
+            is_news |= self.core.set_maintenance(at, name, is_on);
         }
         let standings = members.iter().map(|member| (name_of(member), standing(member)));
         let names = self.services.serving.stand(view, standings, is_minority(&members), at.now);
         self.tell(names);
+        if is_news {
+            self.view_soon();
+        }
     }
 
     /// What is due.
