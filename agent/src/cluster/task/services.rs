@@ -44,6 +44,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Services {
     serving: Serving,
+    /// This node has never been in a cluster.
+    is_first: bool,
     /// Since when the store is open.
     pub(super) opened: Duration,
     /// Whether what is served was told as a whole.
@@ -55,6 +57,11 @@ pub(super) struct Services {
 }
 
 impl Services {
+    /// Before the store is open; `is_first`: this node has never been in a cluster.
+    pub(super) fn new(is_first: bool) -> Self {
+        Self { is_first, ..Self::default() }
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
         let again = self.unwritten.as_ref().map(|(.., at)| *at);
@@ -92,7 +99,7 @@ impl Task<'_> {
         !shared.is_new
             || shared.replication.state().has_compared()
             || over(given_back)
-            || (is_alone && (!has_seeds || over(unanswered)))
+            || (is_alone && (over(unanswered) || (self.services.is_first && !has_seeds)))
     }
 
     /// Begins to serve: all that sources say is written where it was not, and what follows from all records is told.
@@ -111,6 +118,7 @@ impl Task<'_> {
         let view = shared.replication.state().view();
         self.services = Services {
             serving: Serving::default(),
+            is_first: false,
             opened: self.services.opened,
             has_begun: true,
             is_standing_due: true,
@@ -200,16 +208,18 @@ impl Task<'_> {
         let Some(shared) = self.shared.as_ref().filter(|_| self.services.has_begun) else { return };
         let view = shared.replication.state().view();
         let members = self.core.members();
+        let mut is_news = false;
         for member in &members {
             let name = member.identity.name();
             let is_on = view.facts_of(name.as_str()).is_some_and(|facts| facts.is_in_maintenance);
-            if self.core.set_maintenance(at, name, is_on) {
-                self.view_at = self.view_at.min(self.viewed_at + super::SOON);
-            }
+            is_news |= self.core.set_maintenance(at, name, is_on);
         }
         let standings = members.iter().map(|member| (name_of(member), standing(member)));
         let names = self.services.serving.stand(view, standings, is_minority(&members), at.now);
         self.tell(names);
+        if is_news {
+            self.view_soon();
+        }
     }
 
     /// What is due.

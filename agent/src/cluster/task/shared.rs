@@ -152,7 +152,9 @@ impl Task<'_> {
         let random = getrandom::fill(&mut tag).map_err(|error| format!("store: no random bytes: {error}"));
         let tag = u32::from_le_bytes(tag);
         match random.and_then(|()| Shared::open(&self.inbox.settings, tag, time, &mut self.core)) {
-            Ok((shared, turn)) => {
+            Ok((mut shared, turn)) => {
+                // Members may be known by now.
+                shared.replication.met(time.now);
                 (self.shared, self.unstored) = (Some(shared), None);
                 self.done(turn, Vec::new());
                 self.take_over_former();
