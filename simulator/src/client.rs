@@ -110,7 +110,7 @@ impl Member {
     /// Decides on a write now, or later, or has another member decide.
     pub(crate) fn decide(&mut self, at: Moment, held: Held) {
         let decider = match held.write.expected {
-            Some(_) => decider(&self.core, &held.write.key, at.now),
+            Some(_) => decider(&self.core, self.view(), &held.write.key, at.now),
             None => Decider::Own,
         };
         match (decider, held) {

@@ -6,7 +6,7 @@ use super::{
     identity::NodeName,
     log::{Listener, Name},
     membership::{Member, MemberState, Membership},
-    records::owner_of,
+    records::{View, owner_of},
     replication::Peers,
     rotation::Standing,
 };
@@ -60,16 +60,27 @@ pub enum Decider {
 /// partition left with a minority knows that.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Where so many members go at once, it may be this node that is cut off from them: the first sign of a partition, long before
+/// half of a thousand members are taken for dead.
+const MANY: usize = 3;
+
 /// From one look at members of which a suspicion lasts to the next.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// The member that decides on a user key, as far as this node knows; `now` is the time since its start.
-pub fn decider(membership: &Membership, key: &str, now: Duration) -> Decider {
-    decider_of(&membership.members(), membership.identity().name(), key, now)
+///
+/// Nodes that have logs are members, too: one that starts on the smaller side of a partition has heard of no others yet.
+pub fn decider(membership: &Membership, view: &View, key: &str, now: Duration) -> Decider {
+    let members = membership.members();
+    let is_unheard =
+        |name: &&str| members.binary_search_by(|one| one.identity.name().as_str().cmp(name)).is_err();
+    let unheard = view.facts().map(|(name, _)| &**name).filter(is_unheard).count();
+    decider_of(&members, unheard, membership.identity().name(), key, now)
 }
 
-fn decider_of(members: &[Member], own: &NodeName, key: &str, now: Duration) -> Decider {
-    let counted = members.iter().filter(|member| member.state != MemberState::Left).count();
+/// `unheard` are members of which nothing has been heard since this node's start.
+fn decider_of(members: &[Member], unheard: usize, own: &NodeName, key: &str, now: Duration) -> Decider {
+    let counted = unheard + members.iter().filter(|member| member.state != MemberState::Left).count();
     let is_majority = |wanted: &dyn Fn(&Member) -> bool| {
         counted <= 1 || members.iter().filter(|one| wanted(one)).count() * 2 > counted
     };
@@ -79,7 +90,8 @@ fn decider_of(members: &[Member], own: &NodeName, key: &str, now: Duration) -> D
     };
     let answers = |member: &Member| member.state.is_reachable();
     if !is_majority(&answers) {
-        return Decider::Nobody;
+        // It may be about to join.
+        return if now < SETTLED { Decider::OwnFrom(SETTLED) } else { Decider::Nobody };
     }
     if let Some(other) = owner(&answers).filter(|owner| owner != own) {
         return Decider::Other(other);
@@ -88,7 +100,11 @@ fn decider_of(members: &[Member], own: &NodeName, key: &str, now: Duration) -> D
     let is_steady =
         |member: &Member| answers(member) && member.state != MemberState::Suspect && !is_recent(member);
     let was_own = owner(&|member| answers(member) || is_recent(member)).as_ref() == Some(own);
-    if now >= SETTLED && was_own && is_majority(&is_steady) {
+    let is_going = |member: &&Member| {
+        is_recent(member) && matches!(member.state, MemberState::Suspect | MemberState::Dead)
+    };
+    let go_many = members.iter().filter(is_going).count() >= MANY;
+    if now >= SETTLED && was_own && !go_many && is_majority(&is_steady) {
         return Decider::Own;
     }
     let recent = members.iter().filter(|member| is_recent(member)).map(|member| member.since + SETTLED);
@@ -125,7 +141,7 @@ mod tests {
                 && owner_of(key, [&names[0], &names[2]]) == Some(&names[0])
         };
         let key = (0..).map(|number| format!("key-{number}")).find(is_wanted).unwrap();
-        decider_of(&members, members[0].identity.name(), &key, Duration::from_secs(now))
+        decider_of(&members, 0, members[0].identity.name(), &key, Duration::from_secs(now))
     }
 
     #[test]
@@ -148,7 +164,23 @@ mod tests {
         assert_eq!(of_two((Dead, 50), (Alive, 99), 100), Decider::OwnFrom(101 * SECOND));
         // A suspected member is none that a majority is made of.
         assert!(matches!(of_two((Dead, 50), (Suspect, 99), 100), Decider::OwnFrom(_)));
+        // Three of many.
+        let mut many = members(&[(Alive, 0); 100]);
+        let key = (0..).map(|number| format!("key-{number}"));
+        let own = many[0].identity.name().clone();
+        let key =
+            key.clone().find(|key| decider_of(&many, 0, &own, key, 100 * SECOND) == Decider::Own).unwrap();
+        let others = [1, 2, 3].map(|member: usize| (member, Duration::from_secs(99)));
+        for (member, since) in others {
+            assert_eq!(decider_of(&many, 0, &own, &key, 100 * SECOND), Decider::Own);
+            (many[member].state, many[member].since) = (Suspect, since);
+        }
+        assert_eq!(decider_of(&many, 0, &own, &key, 100 * SECOND), Decider::OwnFrom(101 * SECOND));
         let alone = members(&[(Alive, 0)]);
-        assert_eq!(decider_of(&alone, alone[0].identity.name(), "key", 5 * SECOND), Decider::Own);
+        let own = alone[0].identity.name();
+        assert_eq!(decider_of(&alone, 0, own, "key", 5 * SECOND), Decider::Own);
+        // It has the logs of others, of which it has heard nothing since its start.
+        assert_eq!(decider_of(&alone, 1, own, "key", SECOND), Decider::OwnFrom(2 * SECOND));
+        assert_eq!(decider_of(&alone, 1, own, "key", 5 * SECOND), Decider::Nobody);
     }
 }

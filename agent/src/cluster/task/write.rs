@@ -118,8 +118,9 @@ impl Task<'_> {
         let Some(shared) = self.shared.as_mut().filter(|shared| shared.failing.is_none()) else {
             return held.asker.refuse(self.why_not());
         };
+        let view = shared.replication.state().view();
         let decider = match held.write.expected {
-            Some(_) => decider(&self.core, &held.write.key, now),
+            Some(_) => decider(&self.core, view, &held.write.key, now),
             None => Decider::Own,
         };
         match (decider, held) {
