@@ -6,6 +6,7 @@ mod addresses;
 mod backends;
 mod cluster;
 mod cluster_keys;
+mod cluster_torture;
 mod datapath;
 mod engines;
 mod explain;
