@@ -83,6 +83,7 @@ fn the_page_of_the_api_has_every_path() {
         paths::OWN_BACKEND,
         paths::NODES,
         paths::NODE,
+        paths::MAINTENANCE,
         paths::KEYS,
         paths::KEY,
         paths::METRICS,

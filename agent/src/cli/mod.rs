@@ -11,6 +11,7 @@ mod fan;
 mod flow;
 mod generate;
 mod kv;
+mod maintenance;
 mod monitor;
 mod node;
 mod output;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
+        Command::Maintenance(command) => maintenance::run(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
+    services::{Around, Outbox},
     task::{self, Command, Inbox, Settings},
     view::View,
 };
@@ -26,7 +27,7 @@ use crate::{
 /// How long the good-bye may take.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 /// How long an answer may take: the task waits for nothing.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why this node has no part in a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +60,10 @@ pub enum Unforgotten {
 /// The running part of a cluster. Without a good-bye it ends when nobody has it or reads from it any more.
 #[derive(Debug)]
 pub struct Cluster {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
-    settings: Settings,
+    pub(super) settings: Settings,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Cluster {
@@ -78,14 +80,22 @@ impl Cluster {
         let node = NodeName::new(node)?;
         let key = node_key::signing_key(&config.data)?;
         config.keys.as_ref().map(SecretKeys::ring).transpose()?;
-        let settings = Settings { config: config.clone(), node, key, advertise };
+        let around = Around::default();
+        let settings = Settings { config: config.clone(), node, key, advertise, around };
         let (commands, asked) = mpsc::unbounded_channel();
         let before =
             View { cluster: config.name.as_str().into(), members: Arc::default(), reasons: Vec::new() };
         let (output, view) = watch::channel(Arc::new(before));
-        let mut inbox = Inbox { settings: settings.clone(), commands: asked, view: output };
+        let outbox = Arc::<Outbox>::default();
+        let mut inbox = Inbox {
+            settings: settings.clone(),
+            commands: asked,
+            view: output,
+            stated: None,
+            outbox: Arc::clone(&outbox),
+        };
         faults.keep_thread("cluster", move || task::run(&mut inbox))?;
-        Ok(Self { commands, view, settings })
+        Ok(Self { commands, view, settings, outbox })
     }
 
     /// For readers.
@@ -143,7 +153,7 @@ impl Cluster {
 /// What readers of the API have of the cluster; clones share it.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
 }
 

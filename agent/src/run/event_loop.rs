@@ -1,6 +1,9 @@
 //! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
 //! else.
 
+mod clustering;
+mod reload;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +16,7 @@ use tokio::{
 
 use super::{
     Options,
+    answers::Reply,
     api::{Api, Prepared, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
@@ -24,20 +28,16 @@ use super::{
     reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
-    stage::{Ended, Loaded, Loading, Reply},
+    stage::Ended,
     state::{Files, State},
 };
 use crate::{
+    cluster::ServiceNews,
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
-    serve::{Answer, Refusal, Reloaded, Request, View},
-    sources::{
-        config::{self, FANS_FILE, Problem},
-        directory::Running,
-        followed::News,
-        presence,
-    },
+    serve::{Refusal, Request, View},
+    sources::{config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -76,6 +76,8 @@ pub(super) struct Agent {
     is_reload_due: bool,
     /// What a source defines may be less.
     is_pruning_due: bool,
+    /// What was applied is in the cluster.
+    is_handover_due: bool,
     report: Report,
     records: Records,
     signals: Signals,
@@ -92,7 +94,7 @@ enum Wake {
     Request(Request),
     Shadowed(Vec<String>),
     News(Number, News),
-    Cluster,
+    Cluster(Option<ServiceNews>),
     Check,
     /// Systemd has read something.
     Told,
@@ -164,6 +166,7 @@ impl Agent {
             requests: asked,
             is_reload_due: false,
             is_pruning_due: false,
+            is_handover_due: false,
             report,
             records,
             signals,
@@ -187,6 +190,7 @@ impl Agent {
             Err(_late) => tracing::warn!("the first pass over the kernel takes long; requests are answered"),
         }
         self.follow_applied();
+        self.wait_for_cluster().await;
         Ok(())
     }
 
@@ -201,6 +205,9 @@ impl Agent {
             if self.changes.is_free() && std::mem::take(&mut self.is_pruning_due) {
                 self.changes.drop_stale();
             }
+            if self.changes.is_free() && std::mem::take(&mut self.is_handover_due) {
+                self.changes.hand_over();
+            }
             let is_free = self.changes.is_free();
             let wake = tokio::select! {
                 biased;
@@ -210,7 +217,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
-                () = self.cluster.changed() => Wake::Cluster,
+                news = self.cluster.changed() => Wake::Cluster(news),
                 _ = checks.tick() => Wake::Check,
                 () = self.report.say_rest() => Wake::Told,
             };
@@ -229,7 +236,9 @@ impl Agent {
                     self.changes.hear(number, news);
                     self.is_pruning_due = true;
                 }
-                Wake::Cluster => self.cluster.tell(&mut self.report),
+                // What fails is among the reasons of the next pass.
+                Wake::Cluster(Some(news)) => drop(self.hear_cluster(news)),
+                Wake::Cluster(None) => self.cluster.tell(&mut self.report),
                 Wake::Check => self.check(),
                 Wake::Told => {}
             }
@@ -266,13 +275,14 @@ impl Agent {
             self.reserved = reserved.clone();
             self.changes.set_reserved(reserved);
         }
-        self.cluster.follow(&applied.fans, &mut self.report);
+        self.follow_cluster(&applied);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 
     /// What nothing tells of.
     fn check(&mut self) {
-        self.cluster.follow(&self.applied.borrow().fans, &mut self.report);
+        let applied = self.applied.borrow().clone();
+        self.follow_cluster(&applied);
         self.report.set(Topic::Sole, self.sole.hold());
         self.report.set(Topic::Tasks, self.faults.reasons());
         self.report.set(Topic::Api, self.api.repair());
@@ -307,6 +317,10 @@ impl Agent {
 
     /// Goes on with a change when a stage of it has ended.
     fn go_on(&mut self, ended: Ended) {
+        // What a change of the cluster's records led to is followed before it is answered.
+        if let Some(news) = self.cluster.take_services() {
+            drop(self.hear_cluster(news));
+        }
         match self.changes.go_on(ended) {
             Next::Follow(files, answer) => self.reload(files, answer),
             Next::Reloaded(reloaded, answer) => {
@@ -326,60 +340,6 @@ impl Agent {
         self.follow_applied();
         self.report_applied();
         reply.send(outcome);
-    }
-
-    /// Follows files that were read, or nothing of them: what is wrong is told.
-    fn reload(&mut self, loaded: Loading, answer: Answer<Reloaded>) {
-        let taken = loaded.and_then(|loaded| {
-            let Loaded { sources, opened } = *loaded;
-            Ok((self.take_over(sources)?, opened))
-        });
-        match taken {
-            Ok((reloaded, opened)) => {
-                let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
-                let files = Files { path, sources, node: Arc::clone(&self.node) };
-                let (listed, running) = Opened::split(opened);
-                self.sources = running;
-                self.changes.bring_files(files, listed, reloaded, answer);
-                self.sources.iter().for_each(Running::begin);
-            }
-            Err(lines) => {
-                let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();
-                self.report.set(Topic::Config, reasons);
-                self.report.say(&[NotifyState::Ready]);
-                let problems = lines.into_iter().map(Problem::general).collect();
-                drop(answer.send(Err(Refusal::invalid(problems))));
-            }
-        }
-    }
-
-    /// Uses these files from now on, or none of what they say: whatever can fail comes first.
-    fn take_over(&mut self, files: config::Sources) -> Result<Reloaded, Vec<String>> {
-        let bad = config::bad_lines(Path::new(FANS_FILE), &files.lines);
-        if !bad.is_empty() {
-            return Err(bad.iter().map(ToString::to_string).collect());
-        }
-        let failed = |error: anyhow::Error| vec![format!("{error:#}")];
-        let node = name(&files).map_err(failed)?;
-        self.cluster.check(&self.options.config, &files, &node)?;
-        let prepared = self.api.prepare(&files.config.api).map_err(failed)?;
-        let changed = files != *self.files;
-        let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
-        self.api.move_to(&files.config.api, prepared);
-        self.node = node;
-        self.report.set_node(self.node.to_string());
-        self.follow_files(Arc::new(files));
-        Ok(reloaded)
-    }
-
-    /// Says what is wrong with files that are followed.
-    fn follow_files(&mut self, files: Arc<config::Sources>) {
-        let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
-        let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
-        self.report.set(Topic::Config, reasons);
-        self.cluster.set_files(&files, &self.node);
-        self.files = files;
-        self.report_applied();
     }
 }
 

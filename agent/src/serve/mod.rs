@@ -31,11 +31,13 @@ pub use self::{
     keys::KeyRow,
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
+    rows::{
+        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow,
+    },
     server::{App, Server},
     socket::{Socket, SocketError},
 };
-pub use crate::cluster::KeyWritten;
+pub use crate::cluster::{KeyWritten, OtherBackend};
 use crate::{kernel::bpf::ServiceMap, sources::config::service::Placed};
 
 /// Paths of the API.
@@ -58,6 +60,8 @@ pub mod paths {
     pub const NODES: &str = "/v1/nodes";
     /// One of them; with DELETE one that is no more is forgotten.
     pub const NODE: &str = "/v1/nodes/{name}";
+    /// This node is in maintenance with PUT, and no more with DELETE.
+    pub const MAINTENANCE: &str = "/v1/maintenance";
     /// User keys; `?prefix=` lists those that begin so.
     pub const KEYS: &str = "/v1/kv";
     /// One of them, with PUT and DELETE too; `?if=` writes only where the key has that version.

@@ -33,7 +33,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
+    Answer, Applied, Contributed, Drained, Events, OwnBackend, Refusal, Reloaded, Request, ServiceRow,
+    Socket, View,
     counts::Counts,
     events::READERS,
     keys,
@@ -176,6 +177,7 @@ fn router(app: App) -> Router {
         .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
+        .route(paths::MAINTENANCE, nodes::maintenance())
         .route(paths::KEYS, get(keys::list))
         .route(paths::KEY, keys::one())
         .route(paths::RELOAD, post(reload))
@@ -287,6 +289,12 @@ pub(super) async fn own_backends(
 
 async fn backends(app: &App, service: Option<String>) -> Result<Response, Refusal> {
     let view = app.view.borrow().clone();
+    let cluster = app.cluster.borrow().clone();
+    if let Some(cluster) = cluster.filter(|_| view.desired.is_clustered) {
+        let offers = cluster.own_backends(service).await?;
+        let rows: Vec<OwnBackend> = offers.into_iter().map(OwnBackend::from).collect();
+        return Ok(Json(rows).into_response());
+    }
     let sought = service.clone();
     let rows = tokio::task::spawn_blocking(move || view.own_backends(sought.as_deref())).await;
     let rows = rows.map_err(|error| Refusal::failed(error.to_string()))?;

@@ -33,9 +33,10 @@ impl Peers for Members<'_> {
 /// How the members stand, for what is to be served.
 pub fn standings(membership: &Membership) -> Vec<(Name, Standing)> {
     let standing = |state| match state {
-        MemberState::Alive | MemberState::Suspect => Standing::Alive,
-        MemberState::Maintenance => Standing::Maintenance,
-        MemberState::Dead | MemberState::Left => Standing::Gone,
+        MemberState::Dead => Standing::Gone,
+        MemberState::Left => Standing::Left,
+        // What a member says of its maintenance is among the records.
+        MemberState::Alive | MemberState::Suspect | MemberState::Maintenance => Standing::Alive,
     };
     let members = membership.members();
     members.iter().map(|member| (name(member), standing(member.state))).collect()

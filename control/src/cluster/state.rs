@@ -74,6 +74,7 @@ pub struct State {
     clock: Clock,
     collector: Collector,
     tidy: Tidy,
+    has_compared: bool,
 }
 
 impl State {
@@ -82,7 +83,7 @@ impl State {
         let logs = Logs::new(&identity.cluster, limits);
         let writer = Writer::new(identity.name.clone(), identity.key.clone(), identity.tag);
         let (view, clock, collector, tidy) = Default::default();
-        Self { identity, logs, view, writer, clock, collector, tidy }
+        Self { identity, logs, view, writer, clock, collector, tidy, has_compared: false }
     }
 
     /// Takes a log that was stored.
@@ -160,7 +161,14 @@ impl State {
 
     /// A member has what is here, or what was here at a count of steps, and nothing else.
     pub fn is_same(&mut self, member: &Name, steps: u64) {
+        self.has_compared = true;
         self.collector.heard(member, steps);
+    }
+
+    /// Whether this node has, since its start, all that some member had: what it had lost is here again, as far as that member
+    /// knew.
+    pub fn has_compared(&self) -> bool {
+        self.has_compared
     }
 
     /// Members that have not heard of everything that is here.
@@ -268,6 +276,7 @@ impl State {
         let mut outcome = Outcome { messages, refusals, ..Outcome::default() };
         self.follow(effects, wall, &mut outcome);
         if exchange.is_complete() {
+            self.has_compared = true;
             self.collector.heard(member, exchange.began);
         }
         outcome

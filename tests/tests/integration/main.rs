@@ -5,7 +5,11 @@
 mod addresses;
 mod backends;
 mod cluster;
+mod cluster_files;
 mod cluster_keys;
+mod cluster_rolling;
+mod cluster_rotation;
+mod cluster_services;
 mod cluster_torture;
 mod datapath;
 mod engines;

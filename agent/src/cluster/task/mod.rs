@@ -1,6 +1,8 @@
 //! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
 
+mod facts;
 mod reasons;
+mod services;
 mod shared;
 mod wire;
 mod write;
@@ -25,11 +27,12 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use self::shared::Shared;
+use self::{services::Services, shared::Shared};
 use super::{
     keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
     seeds::{self, Seeds},
+    services::{Around, Local, Outbox, OwnOffer, ServiceChange, ServiceOutcome, ServiceRefusal, Stated},
     store::Told,
     transport::{Credentials, News, StreamId, Transport},
     troubles::Troubles,
@@ -50,6 +53,13 @@ pub(super) enum Command {
     Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
     ReadKeys(KeyRead, oneshot::Sender<Result<Vec<KeyValue>, KeyRefusal>>),
     WriteKey(KeyWrite, oneshot::Sender<KeyOutcome>),
+    /// What this node's own sources say.
+    State(Local),
+    Change(ServiceChange, oneshot::Sender<ServiceOutcome>),
+    OwnBackends(Option<String>, oneshot::Sender<Result<Vec<OwnOffer>, ServiceRefusal>>),
+    Maintain(bool, oneshot::Sender<ServiceOutcome>),
+    /// Where this node is.
+    Around(Around),
     /// Other members to join by, other keys.
     Reconfigure(Box<ClusterConfig>),
     Advertise(SocketAddrV4),
@@ -63,6 +73,7 @@ pub(super) struct Settings {
     pub(super) node: NodeName,
     pub(super) key: SigningKey,
     pub(super) advertise: SocketAddrV4,
+    pub(super) around: Around,
 }
 
 /// What outlives a task that begins anew.
@@ -70,6 +81,10 @@ pub(super) struct Inbox {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) view: watch::Sender<Arc<View>>,
+    /// What this node's own sources say, once that was heard.
+    pub(super) stated: Option<Stated>,
+    /// Where what the cluster says of services goes.
+    pub(super) outbox: Arc<Outbox>,
 }
 
 /// Takes part in the cluster until the node leaves or nobody asks any more.
@@ -112,6 +127,7 @@ struct Task<'i> {
     leaving: Option<oneshot::Sender<()>>,
     /// What members share, once the store is open.
     shared: Option<Shared>,
+    services: Services,
     /// Why the store is not open, and when it is tried again.
     unstored: Option<String>,
     open_at: Duration,
@@ -130,7 +146,7 @@ enum Wake {
 
 impl<'i> Task<'i> {
     fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
-        let Settings { config, node, key, advertise } = &inbox.settings;
+        let Settings { config, node, key, advertise, .. } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let generation = node_key::next_generation(&config.data, seconds);
         let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
@@ -160,6 +176,7 @@ impl<'i> Task<'i> {
             viewed_at: Duration::ZERO,
             leaving: None,
             shared: None,
+            services: Services::default(),
             unstored: None,
             open_at: Duration::ZERO,
             streams: 0,
@@ -201,6 +218,15 @@ impl<'i> Task<'i> {
                 self.core.tick(self.moment());
             }
             self.carry_out();
+            if self.begin_at() < Duration::MAX {
+                self.begin_services();
+            }
+            if self.services.is_standing_due {
+                self.stand();
+            }
+            if self.services.deadline() <= self.now() {
+                self.tend_services();
+            }
             if self.now() >= self.view_at {
                 self.show();
             }
@@ -215,6 +241,7 @@ impl<'i> Task<'i> {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
         let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
         let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
+        let due = due.min(self.services.deadline()).min(self.begin_at());
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();
@@ -266,12 +293,21 @@ impl<'i> Task<'i> {
                 if outcome.is_ok() {
                     self.forget_everywhere(&name);
                 }
+                self.stand();
                 self.show();
                 // The client may have given up meanwhile.
                 drop(answer.send(outcome));
             }
             Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
             Command::WriteKey(write, answer) => self.write_key(write, answer),
+            Command::State(local) => self.hear_local(local),
+            Command::Change(change, answer) => self.change_services(&change, answer),
+            Command::OwnBackends(service, answer) => drop(answer.send(self.own_backends(service.as_deref()))),
+            Command::Maintain(is_on, answer) => self.maintain(is_on, answer),
+            Command::Around(around) => {
+                self.inbox.settings.around = around;
+                self.write_facts();
+            }
             Command::Reconfigure(config) => {
                 self.core.set_keyring(ring(&config));
                 self.credentials.set_ring(ring(&config));
@@ -287,6 +323,7 @@ impl<'i> Task<'i> {
                 tracing::info!("cluster: reached at {address} from now on");
                 self.inbox.settings.advertise = address;
                 self.core.set_address(at, address);
+                self.write_facts();
             }
             Command::Leave(answer) => {
                 self.leaving = Some(answer);
@@ -326,6 +363,7 @@ impl<'i> Task<'i> {
             Notice::Renewed(identity) => tracing::info!("cluster: a new life as {identity:?}"),
             _ => {}
         }
+        self.services.is_standing_due = true;
         self.troubles.hear(notice, self.now());
         self.view_soon();
     }
@@ -338,6 +376,7 @@ impl<'i> Task<'i> {
     fn show(&mut self) {
         let now = self.now();
         (self.viewed_at, self.view_at) = (now, now + LATER);
+        self.stand();
         let own = &self.inbox.settings.node;
         let members: Vec<MemberView> =
             self.core.members().iter().map(|member| MemberView::new(member, self.start, own)).collect();

@@ -9,7 +9,6 @@ use control::cluster::{
     identity::NodeName,
     log::{Change, Effects, Limits, Name},
     membership::Membership,
-    records::{Facts, Record},
     replication::{Leaving, Messages, Pace, Replication, StreamId as LogStream, Time, Turn, Waiting},
     state::{Identity, State, Wall},
 };
@@ -20,6 +19,7 @@ pub(super) use control::cluster::members::Members;
 use super::{Settings, Task, write::Held};
 use crate::cluster::{
     keys::KeyOutcome,
+    services::{ServiceOutcome, ServicesChanged, Word},
     store::{Store, StoredLog, Told},
     transport::{Kind, Said, StreamId},
 };
@@ -36,6 +36,10 @@ pub(super) enum Then {
     Answer(oneshot::Sender<Option<Vec<u8>>>, Option<Vec<u8>>),
     /// For who has written.
     Reply(oneshot::Sender<KeyOutcome>, KeyOutcome),
+    /// For who has changed services.
+    Changed(oneshot::Sender<ServiceOutcome>, ServicesChanged),
+    /// What was applied before the cluster spoke is in it.
+    Adopted,
 }
 
 /// What one side of a stream says at a time, on the wire: with the name of who says it.
@@ -53,6 +57,8 @@ pub(super) struct Shared {
     pub(super) replication: Replication,
     pub(super) store: Store,
     pub(super) talks: BTreeMap<StreamId, Talk>,
+    /// Nothing of this node's was in the store: it is new, or has lost what it wrote.
+    pub(super) is_new: bool,
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
     waiting: Waiting<Then>,
@@ -77,6 +83,7 @@ impl Shared {
         };
         let mut state = State::new(identity, Limits::default());
         let lost: Vec<Effects> = logs.into_iter().filter_map(|log| load(&mut state, log)).collect();
+        let is_new = state.logs().heads(state.name()).next().is_none();
         let started = state.start(time.wall).unwrap_or_else(|error| {
             tracing::error!("cluster: {error}");
             Default::default()
@@ -84,7 +91,7 @@ impl Shared {
         let mut replication = Replication::new(state, Pace::default(), time.now);
         let turn = replication.started(started, time, &mut Members(core));
         let (talks, waiting, held) = Default::default();
-        let mut shared = Self { replication, store, talks, failing: None, waiting, held };
+        let mut shared = Self { replication, store, talks, is_new, failing: None, waiting, held };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -149,9 +156,12 @@ impl Task<'_> {
                 self.done(turn, Vec::new());
                 self.take_over_former();
                 self.write_facts();
+                self.services.opened = self.now();
+                self.begin_services();
             }
             Err(why) => {
                 self.unstored = Some(why);
+                self.inbox.outbox.say(Word::Silent);
                 self.open_at = self.now() + OPEN_AGAIN;
             }
         }
@@ -166,26 +176,6 @@ impl Task<'_> {
         match shared.replication.rename_from(&former, time, &mut Members(&mut self.core)) {
             Ok(turn) => self.done(turn, Vec::new()),
             Err(error) => tracing::warn!("cluster: the former name {former}: {error}"),
-        }
-    }
-
-    /// Says what this node is, where the logs say otherwise. A node that says nothing could not be forgotten everywhere.
-    fn write_facts(&mut self) {
-        let (address, time) = (*self.core.identity().address().ip(), self.time());
-        let Some(shared) = &mut self.shared else { return };
-        let state = shared.replication.state();
-        let former = state.view().facts_of(state.name()).cloned();
-        let facts = Facts {
-            addresses: vec![address.into()],
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..former.clone().unwrap_or_default()
-        };
-        if former.as_ref() == Some(&facts) {
-            return;
-        }
-        match shared.replication.write(vec![Record::Facts(facts)], time, &mut Members(&mut self.core)) {
-            Ok(turn) => self.done(turn, Vec::new()),
-            Err(error) => tracing::warn!("cluster: {error}"),
         }
     }
 
@@ -218,8 +208,10 @@ impl Task<'_> {
             drop(self.core.forget(at, &name));
             self.view_at = now;
         }
+        self.follow_services(&turn.touched);
         if turn.was_forgotten {
             self.write_facts();
+            self.begin_services();
         }
         self.release();
     }
@@ -233,6 +225,8 @@ impl Task<'_> {
                 Then::Leave(Leaving::Open(stream, to, messages)) => self.open_stream(stream, &to, messages),
                 Then::Answer(answer, bytes) => drop(answer.send(bytes)),
                 Then::Reply(reply, outcome) => drop(reply.send(outcome)),
+                Then::Changed(reply, changed) => drop(reply.send(Ok(changed))),
+                Then::Adopted => self.inbox.outbox.adopted(),
             }
         }
     }

@@ -100,7 +100,7 @@ impl Task<'_> {
         })
     }
 
-    fn why_not(&self) -> String {
+    pub(super) fn why_not(&self) -> String {
         let failing = self.shared.as_ref().and_then(|shared| shared.failing.clone());
         failing
             .or_else(|| self.unstored.clone())

@@ -1,6 +1,7 @@
 //! Nodes that write records, and what all of them make of it.
 
 mod nodes;
+mod requests;
 mod services;
 mod users;
 mod whole;
