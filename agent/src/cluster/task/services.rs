@@ -9,12 +9,11 @@ use std::{
 
 use control::{
     cluster::{
-        identity::NodeName,
         log::Name,
-        membership::{Member, MemberState},
+        members::standings,
         records::{self, Former, RequestError, Said, Touched},
         replication::Turn,
-        rotation::{Serving, Standing},
+        rotation::Serving,
     },
     desired::Statement,
 };
@@ -214,8 +213,8 @@ impl Task<'_> {
             let is_on = view.facts_of(name.as_str()).is_some_and(|facts| facts.is_in_maintenance);
             is_news |= self.core.set_maintenance(at, name, is_on);
         }
-        let standings = members.iter().map(|member| (name_of(member), standing(member)));
-        let names = self.services.serving.stand(view, standings, is_minority(&members), at.now);
+        let (standings, is_minority) = (standings(&self.core), self.core.is_minority());
+        let names = self.services.serving.stand(view, standings, is_minority, at.now);
         self.tell(names);
         if is_news {
             self.view_soon();
@@ -347,25 +346,4 @@ fn refusal(error: RequestError) -> ServiceRefusal {
             ServiceRefusal::Refused(error.to_string())
         }
     }
-}
-
-fn name_of(member: &Member) -> Name {
-    let name: &NodeName = member.identity.name();
-    name.as_str().into()
-}
-
-fn standing(member: &Member) -> Standing {
-    match member.state {
-        MemberState::Dead => Standing::Gone,
-        MemberState::Left => Standing::Left,
-        // What a member says of its maintenance is among the records.
-        MemberState::Alive | MemberState::Suspect | MemberState::Maintenance => Standing::Alive,
-    }
-}
-
-/// Whether this node reaches no more than half of the members that it knows; those that have left do not count.
-fn is_minority(members: &[Member]) -> bool {
-    let counted = members.iter().filter(|member| member.state != MemberState::Left).count();
-    let reachable = members.iter().filter(|member| member.state.is_reachable()).count();
-    counted > 1 && reachable * 2 <= counted
 }

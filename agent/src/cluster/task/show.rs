@@ -17,6 +17,7 @@ impl Task<'_> {
 
     /// Makes another view, if there is anything new.
     pub(super) fn show(&mut self) {
+        self.forget_marked();
         let now = self.now();
         (self.viewed_at, self.view_at) = (now, now + LATER);
         self.stand();
