@@ -73,12 +73,8 @@ pub(super) struct Agent {
     view: watch::Sender<View>,
     api: Api,
     requests: mpsc::Receiver<Request>,
-    /// The files are to be read when that is done.
-    is_reload_due: bool,
-    /// What a source defines may be less.
-    is_pruning_due: bool,
-    /// What was applied is in the cluster.
-    is_handover_due: bool,
+    /// What is to be done when nothing else is.
+    due: Due,
     report: Report,
     records: Records,
     signals: Signals,
@@ -86,6 +82,17 @@ pub(super) struct Agent {
     shadowed: mpsc::Receiver<Vec<String>>,
     blocked: mpsc::Receiver<Vec<String>>,
     sole: Sole,
+}
+
+/// What is to be done once no change is on its way.
+#[derive(Debug, Default)]
+struct Due {
+    /// The files are to be read.
+    reload: bool,
+    /// What a source defines may be less.
+    pruning: bool,
+    /// What was applied is in the cluster.
+    handover: bool,
 }
 
 /// Why the loop woke up.
@@ -167,9 +174,7 @@ impl Agent {
             view,
             api,
             requests: asked,
-            is_reload_due: false,
-            is_pruning_due: false,
-            is_handover_due: false,
+            due: Due::default(),
             report,
             records,
             signals,
@@ -202,14 +207,14 @@ impl Agent {
         let mut checks = interval_at(Instant::now() + CHECK, CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if self.changes.is_free() && std::mem::take(&mut self.is_reload_due) {
+            if self.changes.is_free() && std::mem::take(&mut self.due.reload) {
                 // Nobody waits for the answer of a signal.
                 self.begin(Request::Reload(oneshot::channel().0));
             }
-            if self.changes.is_free() && std::mem::take(&mut self.is_pruning_due) {
+            if self.changes.is_free() && std::mem::take(&mut self.due.pruning) {
                 self.changes.drop_stale();
             }
-            if self.changes.is_free() && std::mem::take(&mut self.is_handover_due) {
+            if self.changes.is_free() && std::mem::take(&mut self.due.handover) {
                 self.changes.hand_over();
             }
             let is_free = self.changes.is_free();
@@ -228,7 +233,7 @@ impl Agent {
             };
             match wake {
                 Wake::Signal(Signal::Stop) => return Ok(()),
-                Wake::Signal(Signal::Reload) => self.is_reload_due = true,
+                Wake::Signal(Signal::Reload) => self.due.reload = true,
                 Wake::Applied(true) => self.follow_applied(),
                 Wake::Applied(false) => return Err(writer_ended()),
                 Wake::Changes(news) => match news? {
@@ -239,7 +244,7 @@ impl Agent {
                 Wake::Found(topic, reasons) => self.report.set(topic, reasons),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
-                    self.is_pruning_due = true;
+                    self.due.pruning = true;
                 }
                 // What fails is among the reasons of the next pass.
                 Wake::Cluster(Some(news)) => drop(self.hear_cluster(news)),

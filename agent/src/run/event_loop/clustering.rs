@@ -33,7 +33,7 @@ impl Agent {
     /// Follows what the cluster says of services; what comes back comes when the kernel does.
     pub(super) fn hear_cluster(&mut self, news: ServiceNews) -> Option<oneshot::Receiver<Vec<String>>> {
         let ServiceNews { word, is_adopted } = news;
-        self.is_handover_due |= is_adopted;
+        self.due.handover |= is_adopted;
         word.map(|word| self.changes.hear_cluster(word))
     }
 }
