@@ -1,6 +1,6 @@
 //! What clients ask of nodes: writes of user keys, of which one member decides those that compare.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use control::cluster::{
     Moment,
@@ -59,6 +59,38 @@ type AskedWrite = (String, Option<Vec<u8>>, Option<u64>);
 /// What became of it.
 type Decided = Result<(String, BTreeMap<Key, Stamp>), String>;
 
+/// How long a write may wait for the members to settle.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A write on which a node is to decide.
+pub(crate) struct Held {
+    write: KeyWrite,
+    asker: Asker,
+    since: Duration,
+}
+
+/// Who asks.
+enum Asker {
+    Client(Asked),
+    Member(Stream),
+}
+
+impl Asker {
+    /// What to do once what was written is stored.
+    fn then(self, outcome: Outcome) -> Then {
+        match self {
+            Self::Client(asked) => Then::Answer(Answer { asked, outcome }),
+            Self::Member(stream) => {
+                let decided: Decided = match outcome {
+                    Outcome::Written { by, stamps } => Ok((by, stamps)),
+                    Outcome::Refused(why) => Err(why),
+                };
+                Then::Say(stream, Some(postcard::to_allocvec(&decided).expect("it has a length")))
+            }
+        }
+    }
+}
+
 impl Member {
     /// What a step that this node took of its own has written.
     pub(crate) fn outcome(&self, turn: &Turn) -> Outcome {
@@ -71,24 +103,31 @@ impl Member {
 
     /// Writes a key, or has the member that decides do so; the answer is an event.
     pub fn write_key(&mut self, at: Moment, asked: Asked, write: KeyWrite) {
-        let decider = match write.expected {
-            Some(_) => decider(&self.core, &write.key, at.now),
-            None => Decider::Own,
-        };
-        match decider {
-            Decider::Own => match self.write_here(at, &write) {
-                Ok((turn, outcome)) => self.done(at, turn, [Then::Answer(Answer { asked, outcome })]),
-                Err(why) => self.answer(asked, Outcome::Refused(why)),
-            },
-            Decider::Other(owner) => self.ask(asked, &owner, write),
-            Decider::OwnFrom(_) => self.answer(asked, Outcome::Refused("unsettled".to_owned())),
-            Decider::Nobody => self.answer(asked, Outcome::Refused("minority".to_owned())),
-        }
+        self.decide(at, Held { write, asker: Asker::Client(asked), since: at.now });
         self.carry_out(at);
     }
 
-    fn answer(&mut self, asked: Asked, outcome: Outcome) {
-        self.tell(Event::Answered(Answer { asked, outcome }));
+    /// Decides on a write now, or later, or has another member decide.
+    pub(crate) fn decide(&mut self, at: Moment, held: Held) {
+        let decider = match held.write.expected {
+            Some(_) => decider(&self.core, self.view(), &held.write.key, at.now),
+            None => Decider::Own,
+        };
+        match (decider, held) {
+            (Decider::Own, Held { write, asker, .. }) => match self.write_here(at, &write) {
+                Ok((turn, outcome)) => self.done(at, turn, [asker.then(outcome)]),
+                Err(why) => self.refuse(at, asker, why),
+            },
+            (Decider::OwnFrom(then), held) if then <= held.since + PATIENCE => self.held.push(then, held),
+            (Decider::Other(owner), Held { write, asker: Asker::Client(asked), .. }) => {
+                self.ask(asked, &owner, write);
+            }
+            (decider, held) => self.refuse(at, held.asker, format!("{decider:?}")),
+        }
+    }
+
+    fn refuse(&mut self, at: Moment, asker: Asker, why: String) {
+        self.done(at, Turn::default(), [asker.then(Outcome::Refused(why))]);
     }
 
     fn ask(&mut self, asked: Asked, owner: &NodeName, KeyWrite { key, value, expected }: KeyWrite) {
@@ -118,21 +157,12 @@ impl Member {
         if let Some(Talk::Write(asked)) = self.talks.remove(&stream) {
             let decided = postcard::from_bytes::<Decided>(bytes).expect("what a node says");
             let written = |(by, stamps)| Outcome::Written { by, stamps };
-            self.answer(asked, decided.map_or_else(Outcome::Refused, written));
+            let outcome = decided.map_or_else(Outcome::Refused, written);
+            self.tell(Event::Answered(Answer { asked, outcome }));
             return self.done(at, Turn::default(), [Then::Say(stream, None)]);
         }
         let (key, value, expected) = postcard::from_bytes::<AskedWrite>(bytes).expect("what a node says");
         let write = KeyWrite { key, value, expected };
-        let written = match decider(&self.core, &write.key, at.now) {
-            Decider::Own => self.write_here(at, &write),
-            other => Err(format!("{other:?} decides")),
-        };
-        let (turn, decided): (Turn, Decided) = match written {
-            Ok((turn, Outcome::Written { by, stamps })) => (turn, Ok((by, stamps))),
-            Ok((turn, Outcome::Refused(why))) => (turn, Err(why)),
-            Err(why) => (Turn::default(), Err(why)),
-        };
-        let bytes = postcard::to_allocvec(&decided).expect("it has a length");
-        self.done(at, turn, [Then::Say(stream, Some(bytes))]);
+        self.decide(at, Held { write, asker: Asker::Member(stream), since: at.now });
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use control::cluster::{
     Moment,
+    agenda::Agenda,
     events::{Event as Message, Events},
     identity::{Identity, NodeName, Pool, PublicKey},
     keyring::Keyring,
@@ -21,7 +22,7 @@ use control::cluster::{
 };
 
 use crate::{
-    client::{Answer, Asked, Outcome},
+    client::{Answer, Asked, Held, Outcome},
     disk::Disk,
     messages::EVENTS,
     node::{Action, Node, Start},
@@ -80,6 +81,8 @@ pub struct Member {
     /// Whether members stand otherwise than what is served knows.
     stands_otherwise: bool,
     waiting: Waiting<Then>,
+    /// Writes that wait for the members to settle.
+    pub(crate) held: Agenda<Held>,
     pub(crate) talks: BTreeMap<Stream, Talk>,
     pub(crate) streams: u64,
     to_store: Vec<(u64, Effects)>,
@@ -296,6 +299,7 @@ impl Node for Member {
             serving: Serving::default(),
             stands_otherwise: true,
             waiting: Waiting::default(),
+            held: Agenda::default(),
             talks: BTreeMap::new(),
             streams: 0,
             to_store: Vec::new(),
@@ -330,13 +334,16 @@ impl Node for Member {
         if self.core.deadline() <= at.now {
             self.core.tick(at);
         }
+        while let Some((_, held)) = self.held.pop_until(at.now) {
+            self.decide(at, held);
+        }
         self.serve(at, Touched::default());
         self.carry_out(at);
     }
 
     fn deadline(&self) -> Duration {
         let own = self.core.deadline().min(self.replication.deadline()).min(self.events.deadline());
-        self.serving.deadline().map_or(own, |serving| own.min(serving))
+        [self.serving.deadline(), self.held.deadline()].into_iter().flatten().fold(own, Duration::min)
     }
 
     fn said(&mut self, at: Moment, stream: Stream, kind: Kind, bytes: &[u8]) {

@@ -11,7 +11,7 @@ use control::{
 use tokio::sync::oneshot;
 
 use super::{
-    answers::{Planned, Reply},
+    answers::{Asked, Planned, Reply},
     files::load_all,
     log::{Damaged, Log},
     planner::{ENDED, Planner},
@@ -21,7 +21,7 @@ use super::{
     state::{Files, State},
 };
 use crate::{
-    cluster::{Reader, ServicesChanged, Stating, Word},
+    cluster::{Reader, ServiceChange, ServiceOutcome, ServicesChanged, Stating, Word},
     node::writer::{Applied, Writer},
     serve::{Answer, Refusal, Reloaded, Request},
     sources::followed::News,
@@ -193,25 +193,12 @@ impl Changes {
                 return Next::Follow(files, answer);
             }
             Ended::Planned(Planned::Changes(changes, reply)) => self.write(changes, reply),
-            Ended::Planned(Planned::Shared(change, asked)) => {
-                // Who is told by a cluster has one.
-                let outcome = self.cluster.as_ref().map(|cluster| cluster.change(change));
-                self.stage = outcome.map(|outcome| Stage::sharing(outcome, asked));
-            }
-            Ended::Shared(Ok(changed), asked) => {
-                let names = Dirty::Names(changed.names.clone());
-                let outcome = self.follow(move |_followed| Some(names));
-                self.stage = Some(Stage::Serving { outcome, changed, asked });
-            }
-            Ended::Shared(Err(refusal), asked) => {
-                let reply = asked.reply(ServicesChanged::default(), &self.state.desired());
-                return Next::Answer(reply, Err(refusal.into()));
-            }
+            Ended::Planned(Planned::Shared(change, asked)) => self.share(change, asked),
+            Ended::Shared(outcome, asked) => return self.serve(outcome, asked),
             Ended::Served { faults, changed, asked } => {
-                let outcome = faults.into_iter().next().map_or(Ok(()), |fault| {
-                    Err(Refusal::failed(format!(
-                        "{fault}; the cluster has the change, and this node tries again"
-                    )))
+                let outcome = faults.first().map_or(Ok(()), |fault| {
+                    let why = "the cluster has the change, and this node tries again";
+                    Err(Refusal::failed(format!("{fault}; {why}")))
                 });
                 return Next::Answer(asked.reply(changed, &self.state.desired()), outcome);
             }
@@ -253,6 +240,29 @@ impl Changes {
             }
         }
         Next::Wait
+    }
+
+    /// Has the cluster's records changed.
+    fn share(&mut self, change: ServiceChange, asked: Asked) {
+        // Without a cluster nobody answers.
+        let outcome = self.cluster.as_ref().map(|cluster| cluster.change(change));
+        self.stage = outcome.map(|outcome| Stage::sharing(outcome, asked));
+    }
+
+    /// Waits until the kernel has what followed from a change of the cluster's records.
+    fn serve(&mut self, outcome: ServiceOutcome, asked: Asked) -> Next {
+        match outcome {
+            Ok(changed) => {
+                let names = Dirty::Names(changed.names.clone());
+                let outcome = self.follow(move |_followed| Some(names));
+                self.stage = Some(Stage::Serving { outcome, changed, asked });
+                Next::Wait
+            }
+            Err(refusal) => {
+                let reply = asked.reply(ServicesChanged::default(), &self.state.desired());
+                Next::Answer(reply, Err(refusal.into()))
+            }
+        }
     }
 
     /// Makes changes of what was applied; gives where comes what takes them back, and then the writer's outcome.

@@ -580,13 +580,10 @@ fn while_the_cluster_speaks_this_nodes_sources_do_not_and_they_come_back() {
     assert_eq!((node.lasts(), node.clashes().len()), (vec![("web", 7)], 0));
     assert!(node.desired.is_clustered && node.weights("web") == [1]);
     // A file is changed in the file all the same, and other services where the cluster is.
-    assert_eq!(
-        node.obstacles(&[&service("web", 7, &[]), &service("new", 7, &[])]),
-        [
-            format!("0: service web is of {FILE}; change it there"),
-            "1: 10.96.0.7:80/tcp is the VIP of service web; give each its own".to_owned(),
-        ]
-    );
+    let of_file = format!("0: service web is of {FILE}; change it there");
+    assert_eq!(node.obstacles(&[&service("web", 7, &[])]), [of_file]);
+    let taken = "0: 10.96.0.7:80/tcp is the VIP of service web; give each its own";
+    assert_eq!(node.obstacles(&[&service("new", 7, &[])]), [taken]);
     assert_eq!(node.inputs.stated("web").map(|(file, _)| file.to_string()).as_deref(), Some(FILE));
     assert_eq!(node.inputs.stated("db"), None, "no file has it");
     node.set_file(&[service("web", 4, &[])]);
@@ -601,7 +598,7 @@ fn while_the_cluster_speaks_this_nodes_sources_do_not_and_they_come_back() {
 fn backends_that_are_kept_are_down_and_take_new_flows_all_the_same() {
     let mut node = Node::default();
     node.inputs.set_clustered(true);
-    let mut say = |node: &mut Node, backends: &[u8], down: &[u8], is_kept| {
+    let say = |node: &mut Node, backends: &[u8], down: &[u8], is_kept| {
         let down = down.iter().copied().collect();
         let said = shared(&[service("web", 1, backends).into()], &down, is_kept);
         let dirty = node.inputs.replace(SourceId::Cluster, said);

@@ -32,7 +32,7 @@ pub(super) fn seconds(number: u64) -> Duration {
 }
 
 /// Up to so many nodes each has a log, of which every node holds all.
-const WITH_FACTS: usize = 2_000;
+const WITH_FACTS: usize = 1_000;
 
 /// Hosts whose nodes know the first one.
 pub(super) fn new(options: Options) -> Cluster {

@@ -106,7 +106,7 @@ fn write_service(cluster: &mut Cluster, host: usize) {
 type Decided = BTreeMap<(String, u64), Vec<String>>;
 
 /// For as long as it is given, all nodes write keys only where they have the version that is known there, while nodes are
-/// killed; then while wires are cut, too. Of two sides of a partition, both may decide until the smaller one knows that it is.
+/// killed; then while wires are cut, too, where both sides of a partition may decide until the smaller one notices it.
 pub(super) fn owners(options: Options, report: &mut Report) {
     let apart = decide(options, report, true);
     report.check("versions that two members replaced while nodes were killed", apart, "0", apart == 0);

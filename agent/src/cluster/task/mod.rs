@@ -10,6 +10,7 @@ mod numbers;
 mod reasons;
 mod services;
 mod shared;
+mod show;
 mod wire;
 mod write;
 
@@ -43,16 +44,12 @@ use super::{
     store::Told,
     transport::{Credentials, News, StreamId, Traffic, Transport},
     troubles::Troubles,
-    view::{MemberView, View},
+    view::View,
 };
 use crate::sources::config::{ClusterConfig, SecretKeys};
 
 /// From one attempt to listen to the next.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// Views are made at most this often when something was told..
-const SOON: Duration = Duration::from_millis(20);
-/// ..and else as often as this: suspicions are not told.
-const LATER: Duration = Duration::from_millis(500);
 
 /// What the task is made of; parts of it change while it runs.
 #[derive(Clone, Debug)]
@@ -141,6 +138,7 @@ impl<'i> Task<'i> {
     fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
         let Settings { config, node, key, advertise, .. } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let services = Services::new(!node_key::has_started(&config.data));
         let generation = node_key::next_generation(&config.data, seconds);
         let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
         let seeds = Seeds::literal(&config.join);
@@ -171,7 +169,7 @@ impl<'i> Task<'i> {
             viewed_at: Duration::ZERO,
             leaving: None,
             shared: None,
-            services: Services::default(),
+            services,
             unstored: None,
             open_at: Duration::ZERO,
             streams: 0,
@@ -352,31 +350,6 @@ impl<'i> Task<'i> {
         self.services.is_standing_due = true;
         self.troubles.hear(notice, self.now());
         self.view_soon();
-    }
-
-    fn view_soon(&mut self) {
-        self.view_at = self.view_at.min(self.viewed_at + SOON);
-    }
-
-    /// Makes another view, if there is anything new.
-    fn show(&mut self) {
-        self.forget_marked();
-        let now = self.now();
-        (self.viewed_at, self.view_at) = (now, now + LATER);
-        self.stand();
-        let own = &self.inbox.settings.node;
-        let members: Vec<MemberView> =
-            self.core.members().iter().map(|member| MemberView::new(member, self.start, own)).collect();
-        let reasons = self.reasons(&members, now);
-        let cluster = self.inbox.settings.config.name.as_str().into();
-        let view = View { cluster, members: members.into(), reasons };
-        self.inbox.view.send_if_modified(|former| {
-            let is_news = **former != view;
-            if is_news {
-                *former = Arc::new(view);
-            }
-            is_news
-        });
     }
 }
 

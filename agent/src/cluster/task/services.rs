@@ -9,12 +9,11 @@ use std::{
 
 use control::{
     cluster::{
-        identity::NodeName,
         log::Name,
-        membership::{Member, MemberState},
+        members::standings,
         records::{self, Former, RequestError, Said, Touched},
         replication::Turn,
-        rotation::{Serving, Standing},
+        rotation::Serving,
     },
     desired::Statement,
 };
@@ -44,6 +43,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Services {
     serving: Serving,
+    /// This node has never been in a cluster.
+    is_first: bool,
     /// Since when the store is open.
     pub(super) opened: Duration,
     /// Whether what is served was told as a whole.
@@ -55,6 +56,11 @@ pub(super) struct Services {
 }
 
 impl Services {
+    /// Before the store is open; `is_first`: this node has never been in a cluster.
+    pub(super) fn new(is_first: bool) -> Self {
+        Self { is_first, ..Self::default() }
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
         let again = self.unwritten.as_ref().map(|(.., at)| *at);
@@ -92,7 +98,7 @@ impl Task<'_> {
         !shared.is_new
             || shared.replication.state().has_compared()
             || over(given_back)
-            || (is_alone && (!has_seeds || over(unanswered)))
+            || (is_alone && (over(unanswered) || (self.services.is_first && !has_seeds)))
     }
 
     /// Begins to serve: all that sources say is written where it was not, and what follows from all records is told.
@@ -111,6 +117,7 @@ impl Task<'_> {
         let view = shared.replication.state().view();
         self.services = Services {
             serving: Serving::default(),
+            is_first: false,
             opened: self.services.opened,
             has_begun: true,
             is_standing_due: true,
@@ -200,16 +207,18 @@ impl Task<'_> {
         let Some(shared) = self.shared.as_ref().filter(|_| self.services.has_begun) else { return };
         let view = shared.replication.state().view();
         let members = self.core.members();
+        let mut is_news = false;
         for member in &members {
             let name = member.identity.name();
             let is_on = view.facts_of(name.as_str()).is_some_and(|facts| facts.is_in_maintenance);
-            if self.core.set_maintenance(at, name, is_on) {
-                self.view_at = self.view_at.min(self.viewed_at + super::SOON);
-            }
+            is_news |= self.core.set_maintenance(at, name, is_on);
         }
-        let standings = members.iter().map(|member| (name_of(member), standing(member)));
-        let names = self.services.serving.stand(view, standings, is_minority(&members), at.now);
+        let (standings, is_minority) = (standings(&self.core), self.core.is_minority());
+        let names = self.services.serving.stand(view, standings, is_minority, at.now);
         self.tell(names);
+        if is_news {
+            self.view_soon();
+        }
     }
 
     /// What is due.
@@ -337,25 +346,4 @@ fn refusal(error: RequestError) -> ServiceRefusal {
             ServiceRefusal::Refused(error.to_string())
         }
     }
-}
-
-fn name_of(member: &Member) -> Name {
-    let name: &NodeName = member.identity.name();
-    name.as_str().into()
-}
-
-fn standing(member: &Member) -> Standing {
-    match member.state {
-        MemberState::Dead => Standing::Gone,
-        MemberState::Left => Standing::Left,
-        // What a member says of its maintenance is among the records.
-        MemberState::Alive | MemberState::Suspect | MemberState::Maintenance => Standing::Alive,
-    }
-}
-
-/// Whether this node reaches no more than half of the members that it knows; those that have left do not count.
-fn is_minority(members: &[Member]) -> bool {
-    let counted = members.iter().filter(|member| member.state != MemberState::Left).count();
-    let reachable = members.iter().filter(|member| member.state.is_reachable()).count();
-    counted > 1 && reachable * 2 <= counted
 }

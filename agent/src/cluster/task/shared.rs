@@ -2,9 +2,10 @@
 //!
 //! Whatever a step says to others, and the acknowledgement of a write, waits until the step's effects are stored.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use control::cluster::{
+    agenda::Agenda,
     identity::NodeName,
     log::{Change, Effects, Limits, Name},
     membership::Membership,
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 pub(super) use control::cluster::members::Members;
 
-use super::{Settings, Task, events::EVENTS, followers::Watches, lag::Lag};
+use super::{Settings, Task, events::EVENTS, followers::Watches, lag::Lag, write::Held};
 use crate::cluster::{
     keys::KeyOutcome,
     services::{ServiceOutcome, ServicesChanged, Word},
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
     waiting: Waiting<Then>,
+    /// Writes that wait for the members to settle.
+    pub(super) held: Agenda<Held>,
 }
 
 impl Shared {
@@ -91,9 +94,10 @@ impl Shared {
         });
         let mut replication = Replication::new(state, Pace::default(), time.now);
         let turn = replication.started(started, time, &mut Members(core));
-        let (talks, watches, waiting) = Default::default();
+        let (talks, watches, waiting, held) = Default::default();
         let lag = Lag::new(time.wall);
-        let mut shared = Self { replication, store, talks, watches, lag, is_new, failing: None, waiting };
+        let mut shared =
+            Self { replication, store, talks, watches, lag, is_new, failing: None, waiting, held };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -125,7 +129,8 @@ impl Shared {
 
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
-        self.replication.deadline()
+        let replication = self.replication.deadline();
+        self.held.deadline().map_or(replication, |held| held.min(replication))
     }
 }
 
@@ -152,7 +157,9 @@ impl Task<'_> {
         let random = getrandom::fill(&mut tag).map_err(|error| format!("store: no random bytes: {error}"));
         let tag = u32::from_le_bytes(tag);
         match random.and_then(|()| Shared::open(&self.inbox.settings, tag, time, &mut self.core)) {
-            Ok((shared, turn)) => {
+            Ok((mut shared, turn)) => {
+                // Members may be known by now.
+                shared.replication.met(time.now);
                 (self.shared, self.unstored) = (Some(shared), None);
                 self.done(turn, Vec::new());
                 self.take_over_former();
@@ -249,7 +256,10 @@ impl Task<'_> {
         let time = self.time();
         let Some(shared) = &mut self.shared else { return };
         let turn = shared.replication.tick(time, &mut Members(&mut self.core));
+        let held: Vec<Held> =
+            iter::from_fn(|| shared.held.pop_until(time.now)).map(|(_, held)| held).collect();
         self.done(turn, Vec::new());
+        held.into_iter().for_each(|held| self.decide(held));
     }
 
     /// Takes a payload of a member.

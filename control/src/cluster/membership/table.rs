@@ -313,6 +313,11 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 32);
+    }
+
+    #[test]
     fn the_time_of_a_state_is_that_of_its_change() {
         let mut table = Table::default();
         let second = Duration::from_secs;
