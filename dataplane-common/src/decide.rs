@@ -242,7 +242,8 @@ fn any_fan(config: &Config) -> Option<&FanRecord> {
 #[inline(always)]
 fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
     // Rule 6 of `codegen`: the addresses of all slots would stay on the stack from one search to the next.
-    let fans = unknown(&config.fans);
+    // SAFETY: the address of a reference.
+    let fans = unsafe { &*unknown(&raw const config.fans) };
     for (index, fan) in fans.iter().enumerate() {
         if index as u32 >= config.fan_slots {
             return None;
@@ -294,7 +295,7 @@ pub fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip
     if gso_size == 0 {
         return ip.total_len;
     }
-    let transport = if ip.header.proto == PROTO_TCP {
+    let transport = if ip.proto == PROTO_TCP {
         // The data offset field counts 4-byte words: RFC 9293, section 3.1.
         let offset: Option<[u8; 1]> = packet.read(ETH_LEN + IPV4_LEN + 12);
         offset.map_or(20, |[byte]| u32::from(byte >> 4) * 4)

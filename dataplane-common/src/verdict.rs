@@ -353,6 +353,8 @@ pub struct Case {
     pub fan: u32,
     /// Who sent it.
     pub party: Party,
+    /// No confirmed flow has it, and no former table: neither need be looked into again.
+    pub is_absent: bool,
 }
 
 /// What is known of a packet that may have to do with a service.

@@ -48,7 +48,7 @@ pub fn uplink_xdp_skb(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn refuse_early(ctx: &XdpContext) -> u32 {
     let Some(frame) = EarlyFrame::new(ctx) else { return XDP_PASS };
-    match decide::early(&frame, &frame, &Maps) {
+    match decide::early(&frame, &frame, &Maps::new()) {
         Early::GoOn => XDP_PASS,
         Early::Refuse(outcome) => {
             watch::early_end(&frame, Hook::UplinkXdp, outcome);
@@ -100,7 +100,7 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_service(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
-    let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &Maps);
+    let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &frame.maps);
     end(&ctx, &mut frame, hook, verdict)
 }
 
@@ -109,7 +109,7 @@ pub fn stage_service(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_carried(ctx: TcContext) -> i32 {
     let (mut frame, _, words) = Frame::handed_over(&ctx);
-    let verdict = decide::carried_service(Case::of(words), &frame, &Maps);
+    let verdict = decide::carried_service(Case::of(words), &frame, &frame.maps);
     end(&ctx, &mut frame, Hook::UplinkIngress, verdict)
 }
 
@@ -118,7 +118,7 @@ pub fn stage_carried(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_begin(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
-    let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &Maps);
+    let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &frame.maps);
     end(&ctx, &mut frame, hook, verdict)
 }
 
@@ -166,7 +166,7 @@ pub fn stage_relay(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run(ctx: &TcContext, hook: Hook) -> i32 {
     let mut frame = Frame::new(ctx, hook);
-    let verdict = decide::decide(hook, &frame, &frame, &Maps);
+    let verdict = decide::decide(hook, &frame, &frame, &frame.maps);
     end(ctx, &mut frame, hook, verdict)
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     abi::{BackendRecord, Config, Encapsulation, FlowKey, FlowRecord},
-    ct::{self, Known, Place, Refusal, Segment, Source, Translation, Tuple},
+    ct::{self, Known, Place, Refusal, Segment, Source, Towards, Translation, Tuple},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
@@ -65,14 +65,15 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     client: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    let Known { rewrite, is_open } = ct::established(input.packet, ip, ETH_LEN, input.tables);
-    if is_open {
-        cold_path();
-        return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
-    }
+    let Known { rewrite, is_open, is_absent } = ct::established(input.packet, ip, ETH_LEN, input.tables);
     if rewrite.is_kept() {
         cold_path();
-        return Verdict::service(Case { kind: Kind::ToVip, fan: client.fan, party: client });
+        let case = Case { kind: Kind::ToVip, fan: client.fan, party: client, is_absent };
+        return if is_open {
+            Verdict::begin(Case { kind: Kind::Opening, ..case })
+        } else {
+            Verdict::service(case)
+        };
     }
     to_party(input, client, ip, rewrite)
 }
@@ -99,7 +100,7 @@ pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, ta
     let Some(inner) = ipv4_at(packet, tunnel::INNER) else { return drop(Outcome::DropTruncated) };
     let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
-    let rewrite = ct::from_backend(packet, &inner, tunnel::INNER, tables);
+    let rewrite = ct::from_backend(packet, &inner, (tunnel::INNER, case.is_absent), tables);
     ingress::answered(tables, fan_in(config, case.fan), &inner, tos, rewrite)
 }
 
@@ -116,7 +117,7 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
     let is_between = case.kind as u32 != Kind::ToClient as u32;
     let mut rewrite = Tuple::KEPT;
     if !is_between || in_slice(fan_in(config, case.fan), ip.dst) {
-        rewrite = ct::from_backend(packet, ip, ETH_LEN, tables);
+        rewrite = ct::from_backend(packet, ip, (ETH_LEN, case.is_absent), tables);
     }
     if is_between {
         if rewrite.is_kept() {
@@ -161,18 +162,29 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     let input = Input { packet, context, tables, config, hook };
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
-    if case.kind as u32 > Kind::ToOther as u32 {
-        return between(&input, case, &ip, ct::begin_direct(packet, &ip, ETH_LEN, tables));
-    }
-    if let Some(verdict) = barred(&input, case.party, &ip) {
-        return verdict;
-    }
-    if case.kind as u32 == Kind::Opening as u32 && ct::is_begun(packet, &ip, ETH_LEN, tables) {
-        return Verdict::service(Case { kind: Kind::ToVip, ..case });
+    let is_direct = case.kind as u32 > Kind::ToOther as u32;
+    if !is_direct {
+        if let Some(verdict) = barred(&input, case.party, &ip) {
+            return verdict;
+        }
+        if case.kind as u32 == Kind::Opening as u32 && ct::is_begun(packet, &ip, ETH_LEN, tables) {
+            return Verdict::service(Case { kind: Kind::ToVip, ..case });
+        }
     }
     let is_first = case.kind as u32 != Kind::ToOther as u32;
+    let towards = match case.kind {
+        Kind::ToVip | Kind::Opening => Towards::Service,
+        Kind::ToOther => Towards::Other,
+        _ => Towards::Addressed,
+    };
     let node = Node { config, tables, hook, client: case.party };
-    let Translation { rewrite, refusal } = ct::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
+    let Translation { rewrite, refusal } =
+        ct::begin(packet, &ip, (ETH_LEN, case.is_absent), (&node, towards), tables);
+    // Rule 8 of `codegen`.
+    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
+    if is_direct {
+        return between(&input, case, &ip, rewrite);
+    }
     match refusal {
         None => to_party(&input, case.party, &ip, rewrite),
         Some(Refusal::Collision) if is_first => Verdict::begin(Case { kind: Kind::ToOther, ..case }),
@@ -191,7 +203,8 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     if let Some(verdict) = barred(input, client, ip) {
         return verdict;
     }
-    let Translation { rewrite, refusal } = ct::to_vip(input.packet, ip, ETH_LEN, input.tables);
+    let Translation { rewrite, refusal } =
+        ct::to_vip(input.packet, ip, (ETH_LEN, case.is_absent), input.tables);
     match refusal {
         None => to_party(input, client, ip, rewrite),
         Some(_) if answers_publication(input, ip) => Verdict::track(client.fan),
@@ -219,9 +232,9 @@ fn barred<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
 ) -> Option<Verdict> {
     let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    let is_spent = !by_stack && ip.header.ttl <= 1;
+    let is_spent = !by_stack && ip.ttl <= 1;
     let is_nobodys = !icmp::names_a_host(ip.src) || ip.src == ip.dst;
-    let is_icmp_fragment = ip.is_fragment() && ip.header.proto == PROTO_ICMP;
+    let is_icmp_fragment = ip.is_fragment() && ip.proto == PROTO_ICMP;
     if !is_spent && !is_nobodys && !is_icmp_fragment {
         return None;
     }
@@ -254,7 +267,6 @@ fn refused<P: Packet + ?Sized, C: Context, T: Tables>(
         Refusal::NoService if input.hook as u32 == Hook::UplinkIngress as u32 => {
             return no_vip(input, client, ip);
         }
-        Refusal::BadSource => return drop(Outcome::DropBadSource),
         Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
         Refusal::NoService | Refusal::Unknown => Outcome::RefusedNoService,
         Refusal::NoBackend => Outcome::RefusedNoBackend,
@@ -283,7 +295,7 @@ fn expired<P: Packet + ?Sized, C: Context, T: Tables>(
     sender: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    if ip.header.ttl == 0 {
+    if ip.ttl == 0 {
         return drop(Outcome::DropTtlExceeded);
     }
     answer(input.packet, sender.host(input.config), ip, With::TtlExceeded, Outcome::DropTtlExceeded)
@@ -291,7 +303,7 @@ fn expired<P: Packet + ?Sized, C: Context, T: Tables>(
 
 #[inline(always)]
 fn is_echo_request<P: Packet + ?Sized>(packet: &P, ip: &Ipv4) -> bool {
-    if ip.header.proto != PROTO_ICMP || ip.is_fragment() || !ip.is_plain() {
+    if ip.proto != PROTO_ICMP || ip.is_fragment() || !ip.is_plain() {
         return false;
     }
     let kind: Option<[u8; 2]> = packet.read(ETH_LEN + IPV4_LEN);
@@ -315,7 +327,7 @@ pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
         return Verdict::forward(rewrite, Out::STACK);
     }
     let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    if !by_stack && ip.header.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
+    if !by_stack && ip.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
         return expired(input, sender, ip);
     }
     let Some(fan) = fan else { return route(input, sender, ip, rewrite) };
@@ -357,7 +369,7 @@ fn refuse<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
     outcome: Outcome,
 ) -> Verdict {
-    if ip.header.proto == PROTO_TCP {
+    if ip.proto == PROTO_TCP {
         return match Segment::read(input.packet, ip, ETH_LEN) {
             Some(segment) if !segment.is_reset() => Verdict::answer(Answer::with(With::Reset, outcome)),
             Some(_) => drop(outcome),

@@ -11,12 +11,17 @@ impl Case {
     /// As words.
     #[inline(always)]
     pub const fn words(self) -> Words {
-        [self.kind as u32, self.fan, self.party.fan, self.party.is_outside as u32]
+        [
+            self.kind as u32,
+            self.fan,
+            self.party.fan,
+            self.party.is_outside as u32 | (self.is_absent as u32) << 1,
+        ]
     }
 
     /// From [`words`](Self::words).
     #[inline(always)]
-    pub const fn of([kind, fan, party, is_outside]: Words) -> Self {
+    pub const fn of([kind, fan, party, is]: Words) -> Self {
         let kind = match kind {
             0 => Kind::ToVip,
             1 => Kind::Opening,
@@ -26,7 +31,7 @@ impl Case {
             5 => Kind::ToClient,
             _ => Kind::Carried,
         };
-        Self { kind, fan, party: Party { fan: party, is_outside: is_outside != 0 } }
+        Self { kind, fan, party: Party { fan: party, is_outside: is & 1 != 0 }, is_absent: is & 2 != 0 }
     }
 }
 
@@ -82,8 +87,8 @@ mod tests {
             Kind::Carried,
         ];
         for kind in kinds {
-            for is_outside in [false, true] {
-                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside } };
+            for (is_outside, is_absent) in [(false, true), (true, false)] {
+                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside }, is_absent };
                 assert_eq!(Case::of(case.words()), case);
                 let rewrite = Tuple { src: 1, dst: u32::MAX, sport: 0xfffe, dport: 0x8001 };
                 assert_eq!(route_of(route_words(rewrite, case.party)), (rewrite, case.party));
