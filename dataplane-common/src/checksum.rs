@@ -151,6 +151,19 @@ mod tests {
         }
 
         #[test]
+        fn one_difference_of_both_addresses_changes_the_field_as_a_sum_from_scratch(mut header: [u8; 20], new: [u32; 2]) {
+            header[0] = 0x45;
+            header[10..12].copy_from_slice(&[0, 0]);
+            let check = of_words(&words(&header));
+            prop_assert_eq!(check.to_ne_bytes(), finish(add(&header, 0)));
+            let Ipv4Words([.., src, dst]) = words(&header);
+            header[12..16].copy_from_slice(&new[0].to_ne_bytes());
+            header[16..].copy_from_slice(&new[1].to_ne_bytes());
+            let changed = change(check, difference([(src, new[0]), (dst, new[1])]));
+            prop_assert_eq!(changed, of_words(&words(&header)));
+        }
+
+        #[test]
         fn an_update_equals_a_sum_from_scratch(mut header: [u8; 20], at in 0usize..10, new: [u8; 2]) {
             prop_assume!(at != 5);
             header[0] = 0x45; // as in every IPv4 header: the sum is never all zeros

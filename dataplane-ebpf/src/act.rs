@@ -33,15 +33,21 @@ mod uplink;
 /// The action for the kernel and the outcome to count.
 #[inline(always)]
 pub fn act(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> (i32, Outcome) {
-    let Verdict { action, outcome, rewrite, out, words } = verdict;
+    if verdict.action as u32 != Action::Forward as u32 {
+        return leave(ctx, frame, hook, verdict);
+    }
+    let done = forward(frame, hook, verdict.rewrite, verdict.out);
+    unless_refused(frame, hook, done)
+}
+
+/// The same for a verdict that forwards nothing.
+#[inline(always)]
+pub fn leave(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> (i32, Outcome) {
+    let Verdict { action, outcome, words, .. } = verdict;
     if let Some(stage) = action.stage() {
         return go_on(ctx, frame, hook, stage, words);
     }
     match action {
-        Action::Forward => {
-            let done = forward(frame, hook, rewrite, out);
-            unless_refused(frame, hook, done)
-        }
         Action::Track => {
             let [fan, ..] = words;
             let done = have_tracked(frame, fan).map(|()| (TC_ACT_UNSPEC, outcome));

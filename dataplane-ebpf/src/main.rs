@@ -22,7 +22,7 @@ use aya_ebpf::{
 use dataplane_common::{
     decide::{self, Early},
     outcome::{Hook, Outcome},
-    verdict::{Answer, Case, Verdict, route_of},
+    verdict::{Answer, Case, Onward, Verdict, route_of},
 };
 
 use crate::{
@@ -101,7 +101,8 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
 pub fn stage_service(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
     let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &frame.maps);
-    end(&ctx, &mut frame, hook, verdict)
+    let done = act::leave(&ctx, &mut frame, hook, verdict);
+    count(&ctx, hook, done)
 }
 
 /// [`Stage::CarriedService`](dataplane_common::outcome::Stage::CarriedService).
@@ -119,6 +120,16 @@ pub fn stage_carried(ctx: TcContext) -> i32 {
 pub fn stage_begin(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
     let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &frame.maps);
+    let done = act::leave(&ctx, &mut frame, hook, verdict);
+    count(&ctx, hook, done)
+}
+
+/// [`Stage::Onward`](dataplane_common::outcome::Stage::Onward).
+#[classifier]
+#[inline(always)]
+pub fn stage_onward(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let verdict = decide::onward(hook, Onward::of(words), &frame, &frame, &frame.maps);
     end(&ctx, &mut frame, hook, verdict)
 }
 

@@ -2,8 +2,8 @@
 
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, cold_path, drop,
-    fan_of, filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, own_fan_of, pass,
-    service, silent, too_big, tracked, walls,
+    fan_of, filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, onward,
+    own_fan_of, pass, service, silent, too_big, tracked, walls,
 };
 use crate::{
     abi::{FanRecord, PathRecord},
@@ -71,7 +71,7 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
         cold_path();
         return Verdict::service(Case { kind: Kind::ToClient, fan: own.slot, party, is_absent });
     }
-    service::to_party(input, party, ip, rewrite)
+    onward::to_party(input, party, ip, rewrite)
 }
 
 /// From a source outside this host's slices: an endpoint may have other addresses and talk to the host from them, but

@@ -2,7 +2,7 @@
 
 use super::{
     Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, cold_path, drop, fan_of, host_of,
-    in_slice, ipv4_at, ipv4_frame, pass, service, tracked,
+    in_slice, ipv4_at, ipv4_frame, onward, pass, service, tracked,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
@@ -68,7 +68,7 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T
     if rewrite.is_kept() {
         return pass(Outcome::PassNotOurs);
     }
-    service::to_party(input, party, ip, rewrite)
+    onward::to_party(input, party, ip, rewrite)
 }
 
 /// The fan for which `address` is this host's in the underlay.
