@@ -5,14 +5,12 @@ use std::{
     time::Duration,
 };
 
-use control::cluster::{
-    Moment,
-    identity::{Identity, NodeName, PublicKey},
-    keyring::Keyring,
-    membership::{Membership, Notice, Output, Settings, Tuning},
-};
+use control::cluster::Moment;
 
-use crate::disk::Disk;
+use crate::{
+    disk::Disk,
+    streams::{Kind, Stream},
+};
 
 /// What a node asks its world to do.
 #[derive(Debug)]
@@ -21,10 +19,18 @@ pub enum Action<E> {
         to: SocketAddrV4,
         datagram: Vec<u8>,
     },
-    /// A request over a stream; its answer comes to [`Node::answered`].
-    Exchange {
+    /// Opens a stream with what is said first.
+    Open {
+        /// No other stream of this life has it.
+        number: u64,
         to: SocketAddrV4,
-        request: Vec<u8>,
+        kind: Kind,
+        bytes: Vec<u8>,
+    },
+    /// Says something on a stream, on which it is this node's turn; none: ends it.
+    Say {
+        stream: Stream,
+        bytes: Option<Vec<u8>>,
     },
     /// Something to be observed.
     Event(E),
@@ -50,95 +56,12 @@ pub trait Node: Sized {
     fn datagram(&mut self, at: Moment, source: SocketAddr, datagram: &[u8]);
     fn tick(&mut self, at: Moment);
     fn deadline(&self) -> Duration;
-    fn answer(&mut self, at: Moment, request: &[u8]) -> Option<Vec<u8>>;
-    fn answered(&mut self, at: Moment, from: SocketAddrV4, answer: Option<&[u8]>);
-    /// What is to be done since the last call; what has to last is written to the disk.
+    /// The other side of a stream has said something.
+    fn said(&mut self, at: Moment, stream: Stream, kind: Kind, bytes: &[u8]);
+    /// A stream is over, or could not be opened.
+    fn ended(&mut self, at: Moment, stream: Stream);
+    /// All steps up to one that were given to the disk are stored.
+    fn stored(&mut self, at: Moment, step: u64);
+    /// What is to be done since the last call; what is to be stored is given to the disk.
     fn take_actions(&mut self, disk: &mut Disk) -> Vec<Action<Self::Event>>;
-}
-
-/// A node that runs membership alone.
-pub struct Member {
-    pub core: Membership,
-}
-
-/// What members are told.
-#[derive(Clone)]
-pub struct MemberSettings {
-    /// The text of the key file; none: no keys.
-    pub keys: Option<String>,
-    pub seeds: Vec<SocketAddrV4>,
-    pub tuning: Tuning,
-}
-
-/// A node's name, of its address.
-pub fn name(address: SocketAddrV4) -> NodeName {
-    let number = u32::from(*address.ip()) & 0x00ff_ffff;
-    NodeName::new(&format!("node-{number}")).expect("a host name label")
-}
-
-const GENERATION: &str = "generation";
-
-fn stored_generation(disk: &Disk) -> u64 {
-    let bytes = disk.read(GENERATION).and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u64::from_le_bytes)
-}
-
-impl Node for Member {
-    type Settings = MemberSettings;
-    type Event = Notice;
-
-    fn start(start: Start<'_, MemberSettings>) -> Self {
-        let Start { address, settings, disk, wall, seed } = start;
-        let generation = (wall / 1_000).max(stored_generation(disk) + 1);
-        disk.write(GENERATION, generation.to_le_bytes().to_vec());
-        disk.sync();
-        let mut key = [0; 32];
-        key[..4].copy_from_slice(&address.ip().octets());
-        let identity = Identity::new(name(address), address, generation, PublicKey(key));
-        let keyring = settings.keys.as_deref().map(|text| Keyring::parse(text).expect("keys"));
-        let settings = Settings {
-            cluster: "simulated".to_owned(),
-            keyring,
-            seeds: settings.seeds.clone(),
-            tuning: settings.tuning.clone(),
-        };
-        Self { core: Membership::new(identity, settings, seed) }
-    }
-
-    fn datagram(&mut self, at: Moment, source: SocketAddr, datagram: &[u8]) {
-        self.core.datagram(at, source, datagram);
-    }
-
-    fn tick(&mut self, at: Moment) {
-        self.core.tick(at);
-    }
-
-    fn deadline(&self) -> Duration {
-        self.core.deadline()
-    }
-
-    fn answer(&mut self, at: Moment, request: &[u8]) -> Option<Vec<u8>> {
-        self.core.answer(at, request)
-    }
-
-    fn answered(&mut self, at: Moment, from: SocketAddrV4, answer: Option<&[u8]>) {
-        self.core.answered(at, from, answer);
-    }
-
-    fn take_actions(&mut self, disk: &mut Disk) -> Vec<Action<Notice>> {
-        let outputs = self.core.take_outputs().into_iter();
-        let actions = outputs.filter_map(|output| match output {
-            Output::Send { to, datagram } => Some(Action::Send { to, datagram }),
-            Output::Exchange { to, request } => Some(Action::Exchange { to, request }),
-            Output::Notice(notice) => {
-                if let Notice::Renewed(identity) = &notice {
-                    disk.write(GENERATION, identity.generation().to_le_bytes().to_vec());
-                }
-                Some(Action::Event(notice))
-            }
-            // No other protocol runs here.
-            Output::Payload { .. } => None,
-        });
-        actions.collect()
-    }
 }

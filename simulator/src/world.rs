@@ -5,24 +5,23 @@ use std::{
     time::Duration,
 };
 
-use control::cluster::Moment;
+use control::cluster::{Moment, agenda::Agenda};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
+    disk::Disk,
+    event::{Due, Event},
     host::Host,
     network::Network,
     node::{Action, Node, Start},
-    queue::{Due, Event, Queue},
+    streams::{CONNECT, CONNECTION, End, Kind, Place, SILENCE, Streams, said_bytes},
 };
 
 /// Bytes of the IPv4 and UDP headers.
 const DATAGRAM_HEADERS: usize = 28;
 
-/// Bytes of a connection beside what it carries, each way: opening, keys, acknowledgements, closing.
-const CONNECTION: usize = 1_500;
-
-/// How long a connection is tried.
-const CONNECT: Duration = Duration::from_secs(3);
+/// How long a disk takes to write a transaction, at least and at most.
+const WRITE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(10));
 
 /// Datagrams that wait for a node that does not run; more are lost.
 const SOCKET: usize = 256;
@@ -33,7 +32,8 @@ pub struct World<N: Node> {
     settings: N::Settings,
     pub network: Network,
     now: Duration,
-    queue: Queue,
+    agenda: Agenda<Due>,
+    streams: Streams,
     rng: StdRng,
     events: Vec<(Duration, usize, N::Event)>,
     /// Whether events are kept.
@@ -55,7 +55,8 @@ impl<N: Node> World<N> {
             settings,
             network: Network::new(hosts),
             now: Duration::ZERO,
-            queue: Queue::default(),
+            agenda: Agenda::default(),
+            streams: Streams::default(),
             rng: StdRng::seed_from_u64(seed),
             events: Vec::new(),
             observes: true,
@@ -121,12 +122,25 @@ impl<N: Node> World<N> {
         self.after(number);
     }
 
-    /// Ends a host's node at once; what its disk had not synced is lost.
+    /// Ends a host's node at once; what its disk had not written is lost.
     pub fn kill(&mut self, number: usize) {
-        if let Some(host) = self.hosts.get_mut(number) {
-            host.node = None;
-            host.disk.lose_unsynced();
+        let Some(host) = self.hosts.get_mut(number) else { return };
+        host.node = None;
+        host.disk.lose_unwritten();
+        let end = End { host: number, life: host.life };
+        for stream in self.streams.of(end) {
+            self.break_off(stream, end, CONNECT);
         }
+    }
+
+    /// A host's disk.
+    pub fn disk(&self, number: usize) -> Option<&Disk> {
+        self.hosts.get(number).map(|host| &host.disk)
+    }
+
+    /// The same, to be damaged while its node is down.
+    pub fn disk_mut(&mut self, number: usize) -> Option<&mut Disk> {
+        self.hosts.get_mut(number).map(|host| &mut host.disk)
     }
 
     /// Stops a host for a while; it finds what arrived meanwhile.
@@ -164,8 +178,8 @@ impl<N: Node> World<N> {
     /// Lets time pass.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(due) = self.queue.pop_until(end) {
-            self.now = due.at;
+        while let Some((at, due)) = self.agenda.pop_until(end) {
+            self.now = at;
             self.happen(due);
         }
         self.now = end;
@@ -190,41 +204,42 @@ impl<N: Node> World<N> {
 
     /// Puts off what a host is not there for; gives back what it does now.
     fn put_off(&mut self, mut due: Due) -> Option<Due> {
-        let host = self.hosts.get_mut(due.node)?;
+        let now = self.now;
+        let host = self.hosts.get_mut(due.host)?;
         let is_tick = matches!(due.event, Event::Tick { .. });
-        let later = if host.paused_until > due.at {
+        let is_paused = host.paused_until > now;
+        let later = if is_paused {
             // What has arrived is read before timers run.
             host.paused_until + Duration::from_micros(u64::from(is_tick))
         } else if host.delay > Duration::ZERO && !due.has_waited {
             due.has_waited = true;
-            due.at + host.delay
+            now + host.delay
         } else {
             return Some(due);
         };
-        if matches!(due.event, Event::Datagram { .. }) && host.paused_until > due.at {
+        if matches!(due.event, Event::Datagram { .. }) && is_paused {
             host.waiting += 1;
             if host.waiting > SOCKET {
                 return None;
             }
         }
-        due.at = later;
-        self.queue.put(due);
+        self.agenda.push(later, due);
         None
     }
 
     fn happen(&mut self, due: Due) {
-        let Some(host) = self.hosts.get(due.node) else { return };
-        let is_there = host.node.is_some() && host.life == due.life;
-        if !is_there {
-            if let Event::Request { from, from_life, .. } = due.event {
-                self.refuse(due.node, from, from_life);
+        let Some(host) = self.hosts.get(due.host) else { return };
+        let end = End { host: due.host, life: due.life };
+        if host.node.is_none() || host.life != due.life {
+            if let Event::Said { stream, .. } = due.event {
+                self.break_off(stream, end, CONNECT);
             }
             return;
         }
         let Some(due) = self.put_off(due) else { return };
-        self.trace = due.trace(self.trace);
+        self.trace = due.trace(self.now, self.trace);
         let now = self.now;
-        let Some(host) = self.hosts.get_mut(due.node) else { return };
+        let Some(host) = self.hosts.get_mut(due.host) else { return };
         let at = host.moment(now);
         let Some(node) = &mut host.node else { return };
         match due.event {
@@ -237,46 +252,43 @@ impl<N: Node> World<N> {
                 node.tick(at);
             }
             Event::Tick { .. } => return,
-            Event::Request { from, from_life, bytes } => {
-                let answer = node.answer(at, &bytes);
-                host.sent += answer.as_ref().map_or(0, |bytes| stream_bytes(bytes.len()));
-                self.answer(due.node, from, from_life, answer);
+            Event::Said { stream, bytes } => match self.streams.kind(stream) {
+                Some(kind) => node.said(at, Streams::name(stream, end), kind, &bytes),
+                None => return,
+            },
+            Event::Ended { stream } => node.ended(at, Streams::name(stream, end)),
+            Event::Written => {
+                if let Some(step) = host.disk.finish() {
+                    node.stored(at, step);
+                }
             }
-            Event::Answer { from, bytes } => node.answered(at, from, bytes.as_deref()),
         }
-        self.after(due.node);
-    }
-
-    /// Ends a connection that found no listener, or no way.
-    fn refuse(&mut self, from: usize, to: usize, life: u32) {
-        let answer = Event::Answer { from: address(from), bytes: None };
-        self.queue.push(self.now + CONNECT, to, life, answer);
-    }
-
-    fn answer(&mut self, from: usize, to: usize, life: u32, bytes: Option<Vec<u8>>) {
-        if !self.network.passes(from, to) {
-            return self.refuse(from, to, life);
-        }
-        let way = self.network.stream_way(&mut self.rng, bytes.as_ref().map_or(0, Vec::len));
-        self.queue.push(self.now + way, to, life, Event::Answer { from: address(from), bytes });
+        self.after(due.host);
     }
 
     /// Carries out what a node asks for, and sees to its next tick.
     fn after(&mut self, number: usize) {
         let Some(host) = self.hosts.get_mut(number) else { return };
         let Some(node) = &mut host.node else { return };
-        let (actions, life) = (node.take_actions(&mut host.disk), host.life);
+        let (actions, end) = (node.take_actions(&mut host.disk), End { host: number, life: host.life });
         let deadline = host.started.saturating_add(node.deadline()).max(self.now);
         if deadline < host.next_tick {
             host.next_tick = deadline;
             host.ticks += 1;
             let tick = Event::Tick { number: host.ticks };
-            self.queue.push(deadline, number, life, tick);
+            self.agenda.push(deadline, Due::new(number, end.life, tick));
+        }
+        if host.disk.begin() {
+            let time = self.rng.random_range(WRITE.0..WRITE.1);
+            self.agenda.push(self.now + time, Due::new(number, end.life, Event::Written));
         }
         for action in actions {
             match action {
                 Action::Send { to, datagram } => self.send(number, host_at(to), datagram),
-                Action::Exchange { to, request } => self.exchange(number, host_at(to), life, request),
+                Action::Open { number, to, kind, bytes } => {
+                    self.open(end, number, host_at(to), kind, bytes);
+                }
+                Action::Say { stream, bytes } => self.say(end, Streams::place(end, stream), bytes),
                 Action::Event(event) if self.observes => self.events.push((self.now, number, event)),
                 Action::Event(_) => {}
             }
@@ -284,28 +296,67 @@ impl<N: Node> World<N> {
     }
 
     fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
-        if let Some(host) = self.hosts.get_mut(from) {
-            host.sent += (bytes.len() + DATAGRAM_HEADERS) as u64;
-        }
+        self.count(from, (bytes.len() + DATAGRAM_HEADERS) as u64);
         let Some(life) = self.hosts.get(to).map(|host| host.life) else { return };
         if !self.network.passes(from, to) {
             return;
         }
         let source = SocketAddr::V4(address(from));
         for way in self.network.ways(&mut self.rng) {
-            self.queue.push(self.now + way, to, life, Event::Datagram { source, bytes: bytes.clone() });
+            let event = Event::Datagram { source, bytes: bytes.clone() };
+            self.agenda.push(self.now + way, Due::new(to, life, event));
         }
     }
 
-    fn exchange(&mut self, from: usize, to: usize, from_life: u32, bytes: Vec<u8>) {
-        if let Some(host) = self.hosts.get_mut(from) {
-            host.sent += stream_bytes(bytes.len());
+    fn count(&mut self, host: usize, bytes: u64) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.sent += bytes;
         }
-        let both = self.network.passes(from, to) && self.network.passes(to, from);
-        let life = self.hosts.get(to).filter(|host| both && host.node.is_some()).map(|host| host.life);
-        let Some(life) = life else { return self.refuse(to, from, from_life) };
+    }
+
+    fn open(&mut self, from: End, number: u64, to: usize, kind: Kind, bytes: Vec<u8>) {
+        let Some(life) = self.hosts.get(to).map(|host| host.life) else { return };
+        let stream = self.streams.open(from, number, End { host: to, life }, kind);
+        self.count(from.host, CONNECTION);
+        let is_there = self.hosts.get(to).is_some_and(|host| host.node.is_some());
+        if is_there && self.passes_both_ways(from.host, to) {
+            self.count(to, CONNECTION);
+            return self.say(from, stream, Some(bytes));
+        }
+        self.streams.close(stream);
+        self.end(stream, from, CONNECT);
+    }
+
+    fn passes_both_ways(&self, one: usize, other: usize) -> bool {
+        self.network.passes(one, other) && self.network.passes(other, one)
+    }
+
+    /// Carries what one end of a stream says to the other one; breaks the stream where no way is left.
+    fn say(&mut self, from: End, stream: Place, bytes: Option<Vec<u8>>) {
+        let Some(to) = self.streams.other(stream, from) else { return };
+        if !self.passes_both_ways(from.host, to.host) {
+            self.end(stream, from, SILENCE);
+            return self.break_off(stream, from, SILENCE);
+        }
+        let Some(bytes) = bytes else {
+            let way = self.network.stream_way(&mut self.rng, 0);
+            self.end(stream, from, Duration::ZERO);
+            return self.break_off(stream, from, way);
+        };
+        self.count(from.host, said_bytes(bytes.len()));
         let way = self.network.stream_way(&mut self.rng, bytes.len());
-        self.queue.push(self.now + way, to, life, Event::Request { from, from_life, bytes });
+        self.agenda.push(self.now + way, Due::new(to.host, to.life, Event::Said { stream, bytes }));
+    }
+
+    /// Closes a stream at one end; the other one hears of it later.
+    fn break_off(&mut self, stream: Place, end: End, later: Duration) {
+        let Some(other) = self.streams.other(stream, end) else { return };
+        self.streams.close(stream);
+        self.end(stream, other, later);
+    }
+
+    fn end(&mut self, stream: Place, end: End, later: Duration) {
+        self.agenda.push(self.now + later, Due::new(end.host, end.life, Event::Ended { stream }));
     }
 
     /// A host at random that satisfies a condition.
@@ -319,8 +370,4 @@ impl<N: Node> World<N> {
 
 fn host_at(address: SocketAddrV4) -> usize {
     (u32::from(*address.ip()) & 0x00ff_ffff) as usize
-}
-
-fn stream_bytes(bytes: usize) -> u64 {
-    (bytes + bytes / 1_400 * 40 + CONNECTION) as u64
 }

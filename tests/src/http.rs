@@ -1,8 +1,61 @@
-//! A real HTTP load generator: wrk(1).
+//! HTTP load: as much as there can be, by wrk(1), or requests at a steady pace.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{command::Process, site::Site};
+
+/// Longer than a request may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Between two requests.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Requests at a steady pace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paced {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// What became of the others, each with the time since the first one.
+    pub failed: Vec<(Duration, String)>,
+    /// The longest that an answered one took.
+    pub longest: Duration,
+}
+
+impl Paced {
+    /// Sends requests, one after the other, a connection each, until it is over.
+    pub fn run(from: &Site, to: SocketAddrV4, is_over: &AtomicBool) -> Self {
+        from.inside(|| {
+            let (mut paced, start) = (Self::default(), Instant::now());
+            while !is_over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                match request(to) {
+                    Ok(()) => paced.answered += 1,
+                    Err(error) => paced.failed.push((start.elapsed(), error.to_string())),
+                }
+                paced.longest = paced.longest.max(asked.elapsed());
+                thread::sleep(PACE);
+            }
+            paced
+        })
+    }
+}
+
+fn request(to: SocketAddrV4) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to.into(), LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(b"GET /name HTTP/1.0\r\nhost: x\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    match answer.starts_with(b"HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned())),
+    }
+}
 
 /// Requests, a connection each, in the background.
 pub struct HttpLoad {

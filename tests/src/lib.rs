@@ -9,6 +9,7 @@ pub mod agent;
 pub mod api;
 pub mod bench;
 pub mod capture;
+pub mod cluster;
 pub mod command;
 pub mod container;
 pub mod counters;

@@ -12,7 +12,7 @@ use dataplane_common::{
     wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
 
-use super::{kv::KvCommand, service::parse_backend};
+use super::{event::EventCommand, kv::KvCommand, maintenance::MaintenanceCommand, service::parse_backend};
 use crate::sources::config::CONFIG_FILE;
 
 /// Container addresses that compute their host, carried in the kernel
@@ -49,9 +49,15 @@ pub(super) enum Command {
     /// Show the members of the cluster, and forget those that are no more
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Take this node out of rotation, gracefully, and back
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Read and write keys that all members of the cluster share
     #[command(subcommand)]
     Kv(KvCommand),
+    /// Send messages to all members of the cluster, and show them
+    #[command(subcommand)]
+    Event(EventCommand),
     /// Look at the flows of services
     #[command(subcommand)]
     Flow(FlowCommand),

@@ -1,4 +1,4 @@
-//! `fanlight kv get | put | delete | list`
+//! `fanlight kv get | put | delete | list | watch`
 
 use std::{
     io::{self, Read as _},
@@ -12,8 +12,8 @@ use control::cluster::records::MAX_USER_VALUE;
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
-use super::{failure::Failure, output::Output, runtime};
-use crate::serve::{Client, KeyRow, KeyWritten, paths};
+use super::{failure::Failure, lines, output::Output, runtime};
+use crate::serve::{Client, KeyEventRow, KeyRow, KeyWritten, paths};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KvCommand {
@@ -25,6 +25,8 @@ pub(super) enum KvCommand {
     Delete(KvKeyArgs),
     /// List keys
     List(KvListArgs),
+    /// Show the keys that are there, and then what happens to them
+    Watch(KvListArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,9 +82,12 @@ pub(super) fn run(command: &KvCommand, output: &mut Output<'_>) -> Result<ExitCo
             output.print(&written, |written, out| writeln!(out.writer, "{} is not there", written.key))?;
         }
         KvCommand::List(args) => {
-            let path = format!("{}?prefix={}", paths::KEYS, runtime::encode(&args.prefix));
-            let rows: Vec<KeyRow> = ask("kv list", Method::GET, &path, None)?;
+            let rows: Vec<KeyRow> = ask("kv list", Method::GET, &path_of_all(args), None)?;
             output.print(rows.as_slice(), print_list)?;
+        }
+        KvCommand::Watch(args) => {
+            let path = format!("{}&watch=true", path_of_all(args));
+            return lines::follow("kv watch", &path, output, |_| true, print_event);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -91,6 +96,10 @@ pub(super) fn run(command: &KvCommand, output: &mut Output<'_>) -> Result<ExitCo
 fn path_of(key: &str, version: Option<u64>) -> String {
     let expected = version.map_or(String::new(), |version| format!("?if={version}"));
     format!("{}/{}{expected}", paths::KEYS, runtime::encode(key))
+}
+
+fn path_of_all(args: &KvListArgs) -> String {
+    format!("{}?prefix={}", paths::KEYS, runtime::encode(&args.prefix))
 }
 
 fn ask<T: DeserializeOwned>(
@@ -131,11 +140,32 @@ fn bytes(row: &KeyRow) -> io::Result<Vec<u8>> {
 
 fn print_list(rows: &[KeyRow], output: &mut Output<'_>) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
-        let size = row.value.as_ref().map_or(0, String::len);
-        let size = row.value64.as_ref().map_or(size, |text| text.len() / 4 * 3);
-        [row.key.clone(), size.to_string(), row.version.to_string(), row.node.clone(), row.time.clone()]
+        let size = size(row).to_string();
+        [row.key.clone(), size, row.version.to_string(), row.node.clone(), row.time.clone()]
     });
     output.table(["KEY", "BYTES", "VERSION", "NODE", "WRITTEN"], cells)
+}
+
+/// Bytes of a value.
+fn size(row: &KeyRow) -> usize {
+    let size = row.value.as_ref().map_or(0, String::len);
+    row.value64.as_ref().map_or(size, |text| {
+        let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+        text.len() / 4 * 3 - padding
+    })
+}
+
+fn print_event(event: &KeyEventRow, output: &mut Output<'_>) -> io::Result<()> {
+    match event {
+        KeyEventRow::Put(row) => {
+            let KeyRow { key, version, node, time, .. } = row;
+            let size = size(row);
+            writeln!(output.writer, "put     {key}  {size} bytes, version {version} by {node} at {time}")
+        }
+        KeyEventRow::Delete { key } => writeln!(output.writer, "delete  {key}"),
+        KeyEventRow::Ready => writeln!(output.writer, "ready   what follows are changes"),
+        KeyEventRow::Resync => writeln!(output.writer, "resync  changes were missed; all keys follow"),
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +187,7 @@ mod tests {
         };
         assert_eq!(bytes(&row(Some("x\n"), None)).unwrap(), b"x\n");
         assert_eq!(bytes(&row(None, Some("/wA="))).unwrap(), [255, 0]);
+        assert_eq!([row(Some("x\n"), None), row(None, Some("/wA="))].map(|row| size(&row)), [2, 2]);
         assert!(bytes(&row(None, Some("?"))).is_err());
     }
 }

@@ -5,12 +5,15 @@ mod args;
 mod backend;
 mod check_config;
 mod endpoint;
+mod event;
 mod explain;
 mod failure;
 mod fan;
 mod flow;
 mod generate;
 mod kv;
+mod lines;
+mod maintenance;
 mod monitor;
 mod node;
 mod output;
@@ -81,7 +84,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
+        Command::Maintenance(command) => maintenance::run(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),
+        Command::Event(command) => event::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),
         Command::Reload => reload::run(&mut output),
         Command::Status => status::run(&mut output),

@@ -2,13 +2,13 @@
 
 use std::{io, process::ExitCode};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde::Deserialize;
 
-use super::{args::MonitorArgs, failure::Failure, output::Output, runtime};
+use super::{args::MonitorArgs, failure::Failure, lines, output::Output, runtime};
 use crate::{
     inspect::monitor::{Event, Kind},
-    serve::{Client, Lines, paths},
+    serve::paths,
 };
 
 /// What a line of the agent's says.
@@ -20,26 +20,10 @@ enum Told {
 }
 
 pub(super) fn run(args: &MonitorArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
-    runtime::block_on(async {
-        if let Some(name) = &args.service {
-            runtime::service(name).await.context("monitor")?;
-        }
-        let client = Client::connect().await.context("monitor")?;
-        let lines = client.lines(paths::EVENTS).await.context("monitor")?;
-        follow(lines, args, output).await
-    })
-}
-
-async fn follow(mut lines: Lines, args: &MonitorArgs, output: &mut Output<'_>) -> anyhow::Result<ExitCode> {
-    while let Some(line) = lines.next().await.context("monitor")? {
-        let told: Told = serde_json::from_str(&line).context("monitor: an event can't be read")?;
-        if is_wanted(&told, args) {
-            let written =
-                if output.is_json() { writeln!(output.writer, "{line}") } else { print(&told, output) };
-            written.and_then(|()| output.writer.flush()).context("writing the result")?;
-        }
+    if let Some(name) = &args.service {
+        runtime::block_on(async { runtime::service(name).await.map(drop).context("monitor") })?;
     }
-    Err(anyhow!("monitor: the agent has stopped; start it again with 'fanlight agent'"))
+    lines::follow("monitor", paths::EVENTS, output, |told| is_wanted(told, args), print)
 }
 
 fn is_wanted(told: &Told, args: &MonitorArgs) -> bool {

@@ -37,7 +37,11 @@ fn path_of(args: &NodeNameArgs) -> String {
     format!("{}/{}", paths::NODES, runtime::encode(&args.name))
 }
 
-fn ask<T: DeserializeOwned>(command: &'static str, method: Method, path: &str) -> Result<T, Failure> {
+pub(super) fn ask<T: DeserializeOwned>(
+    command: &'static str,
+    method: Method,
+    path: &str,
+) -> Result<T, Failure> {
     let answer = async {
         let mut client = Client::connect().await?;
         client.call(method, path, None).await

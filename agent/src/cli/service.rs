@@ -20,7 +20,7 @@ use super::{
     runtime,
 };
 use crate::{
-    serve::{Applied, BackendRow, Client, ClientError, Drained, ServiceRow, paths},
+    serve::{Applied, BackendRow, Client, ClientError, Drained, OtherBackend, ServiceRow, paths},
     sources::config::{FileProblem, format::Format},
 };
 
@@ -113,8 +113,12 @@ pub(super) fn path_of(name: &str) -> String {
 }
 
 fn print_applied(applied: &Applied, output: &mut Output<'_>) -> io::Result<()> {
-    let Applied { applied, unchanged, removed, ms } = applied;
-    writeln!(output.writer, "{applied} applied, {unchanged} unchanged, {removed} removed in {ms} ms")
+    let Applied { applied, unchanged, removed, ms, others } = applied;
+    writeln!(output.writer, "{applied} applied, {unchanged} unchanged, {removed} removed in {ms} ms")?;
+    for OtherBackend { service, address, node } in others {
+        writeln!(output.writer, "service {service}: {address} stays, as node {node} contributes it")?;
+    }
+    Ok(())
 }
 
 fn print_drained(drained: &Drained, output: &mut Output<'_>) -> io::Result<()> {
@@ -122,7 +126,7 @@ fn print_drained(drained: &Drained, output: &mut Output<'_>) -> io::Result<()> {
     let what = match (state, changed) {
         (BackendLife::Drained, true) => "is drained: it keeps its flows and takes no new ones",
         (BackendLife::Drained, false) => "takes no new flows as it is",
-        (BackendLife::Down, _) => "takes no new flows until its endpoint is back",
+        (BackendLife::Down, _) => "takes no new flows until it is up again",
         (BackendLife::Up, true) => "takes new flows again",
         (BackendLife::Up, false) => "takes new flows as it is",
     };
@@ -159,20 +163,31 @@ fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
     }
     writeln!(output.writer)?;
     let cells = row.backends.iter().map(|backend: &BackendRow| {
-        let life = match backend.state {
-            BackendLife::Up => "up",
-            BackendLife::Drained => "drained",
-            BackendLife::Down => "down",
-        };
         [
             backend.address.to_string(),
             backend.weight.to_string(),
-            life.to_owned(),
+            life(backend).to_owned(),
             backend.node.clone().unwrap_or_else(|| "-".to_owned()),
             backend.flows.unwrap_or_default().to_string(),
         ]
     });
-    output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells)
+    if row.backends.iter().all(|backend| backend.contributors.is_empty()) {
+        return output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells);
+    }
+    let contributors = row.backends.iter().map(|backend| backend.contributors.join(","));
+    let cells = cells.zip(contributors).map(|([address, weight, state, node, flows], contributors)| {
+        [address, weight, state, node, contributors, flows]
+    });
+    output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "CONTRIBUTED BY", "FLOWS"], cells)
+}
+
+fn life(backend: &BackendRow) -> &'static str {
+    match backend.state {
+        BackendLife::Up => "up",
+        BackendLife::Drained => "drained",
+        BackendLife::Down if backend.kept => "down (kept)",
+        BackendLife::Down => "down",
+    }
 }
 
 /// What a service's state is called.
@@ -180,6 +195,9 @@ pub(super) fn state(life: ServiceLife) -> &'static str {
     match life {
         ServiceLife::Up => "up",
         ServiceLife::Down => "down",
+        ServiceLife::Kept => "kept",
+        ServiceLife::AllDown => "all-down",
+        ServiceLife::Conflict => "conflict",
         ServiceLife::Failed => "failed",
         ServiceLife::Missing => "missing",
     }
@@ -216,6 +234,8 @@ mod tests {
             weight: 1,
             state,
             reason: None,
+            kept: false,
+            contributors: Vec::new(),
             node: (last == 2).then(|| "host-28".to_owned()),
             flows: Some(flows),
         };

@@ -205,6 +205,7 @@ mod tests {
                 state: ServiceLife::Up,
                 backends: vec![BackendState {
                     reason: None,
+                    kept: false,
                     address: ([250, 0, 28, 2], 80).into(),
                     weight: 1,
                     state: BackendLife::Up,

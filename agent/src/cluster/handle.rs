@@ -3,19 +3,23 @@
 use std::{io, net::SocketAddrV4, sync::Arc, time::Duration};
 
 use control::cluster::{
+    events::{Event, EventError},
     identity::{NameError, NodeName},
     keyring::KeyringError,
     membership::ForgetError,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::timeout,
 };
 
 use super::{
-    keys::{KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
+    keys::{Batch, KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
+    numbers::{Numbers, Slices},
+    services::{Around, Outbox},
     task::{self, Command, Inbox, Settings},
+    transport::Traffic,
     view::View,
 };
 use crate::{
@@ -26,7 +30,10 @@ use crate::{
 /// How long the good-bye may take.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 /// How long an answer may take: the task waits for nothing.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// Messages that wait for a reader before the oldest are lost to it.
+const EVENTS: usize = 1_024;
 
 /// Why this node has no part in a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +63,25 @@ pub enum Unforgotten {
     NoAnswer,
 }
 
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// A bound.
+    #[error(transparent)]
+    Refused(#[from] EventError),
+    /// There is nobody to ask.
+    #[error("the agent's part of the cluster gives no answer; see 'fanlight status'")]
+    NoAnswer,
+}
+
 /// The running part of a cluster. Without a good-bye it ends when nobody has it or reads from it any more.
 #[derive(Debug)]
 pub struct Cluster {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
-    settings: Settings,
+    pub(super) settings: Settings,
+    pub(super) outbox: Arc<Outbox>,
+    events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Cluster {
@@ -78,19 +98,30 @@ impl Cluster {
         let node = NodeName::new(node)?;
         let key = node_key::signing_key(&config.data)?;
         config.keys.as_ref().map(SecretKeys::ring).transpose()?;
-        let settings = Settings { config: config.clone(), node, key, advertise };
+        let around = Around::default();
+        let settings = Settings { config: config.clone(), node, key, advertise, around };
         let (commands, asked) = mpsc::unbounded_channel();
         let before =
             View { cluster: config.name.as_str().into(), members: Arc::default(), reasons: Vec::new() };
         let (output, view) = watch::channel(Arc::new(before));
-        let mut inbox = Inbox { settings: settings.clone(), commands: asked, view: output };
+        let events = broadcast::Sender::new(EVENTS);
+        let outbox = Arc::<Outbox>::default();
+        let mut inbox = Inbox {
+            settings: settings.clone(),
+            commands: asked,
+            view: output,
+            stated: None,
+            outbox: Arc::clone(&outbox),
+            traffic: Traffic::default(),
+            events: events.clone(),
+        };
         faults.keep_thread("cluster", move || task::run(&mut inbox))?;
-        Ok(Self { commands, view, settings })
+        Ok(Self { commands, view, settings, outbox, events })
     }
 
     /// For readers.
     pub fn reader(&self) -> Reader {
-        Reader { commands: self.commands.clone(), view: self.view.clone() }
+        Reader { commands: self.commands.clone(), view: self.view.clone(), events: self.events.clone() }
     }
 
     /// The latest view.
@@ -143,8 +174,9 @@ impl Cluster {
 /// What readers of the API have of the cluster; clones share it.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
+    events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Reader {
@@ -182,6 +214,47 @@ impl Reader {
         self.ask(|answer| Command::WriteKey(write, answer)).await
     }
 
+    /// Follows the user keys that begin so: first all that are there.
+    ///
+    /// # Errors
+    /// The store is not open.
+    pub async fn watch_keys(&self, prefix: String) -> Result<KeyEvents, KeyRefusal> {
+        let batches = self.ask(|answer| Command::WatchKeys(prefix, answer)).await?;
+        Ok(KeyEvents { batches, commands: self.commands.clone() })
+    }
+
+    /// The cluster in numbers; none, when the task gives no answer.
+    pub async fn numbers(&self) -> Option<Numbers> {
+        let (answer, numbers) = oneshot::channel();
+        drop(self.commands.send(Command::Numbers(answer)));
+        timeout(ANSWER, numbers).await.ok()?.ok()
+    }
+
+    /// The overlay networks of members, as far as they say; nothing, when the task gives no answer.
+    pub async fn slices(&self) -> Slices {
+        let (answer, slices) = oneshot::channel();
+        drop(self.commands.send(Command::Slices(answer)));
+        timeout(ANSWER, slices).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Sends a message to all members.
+    ///
+    /// # Errors
+    /// It is too long, there are too many, or the task gives no answer.
+    pub async fn send_event(&self, name: String, payload: Vec<u8>) -> Result<Arc<Event>, Unsent> {
+        let (answer, sent) = oneshot::channel();
+        drop(self.commands.send(Command::SendEvent(name, payload, answer)));
+        match timeout(ANSWER, sent).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) | Err(_) => Err(Unsent::NoAnswer),
+        }
+    }
+
+    /// Messages that come from now on.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, KeyRefusal>>) -> Command,
@@ -194,5 +267,22 @@ impl Reader {
                 Err(KeyRefusal::Unavailable("it was not stored in time; see 'fanlight status'".to_owned()))
             }
         }
+    }
+}
+
+/// Changes of user keys, as they happen.
+#[derive(Debug)]
+pub struct KeyEvents {
+    batches: mpsc::Receiver<Batch>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl KeyEvents {
+    /// What happened next; none when nothing more is told. Dropping this loses nothing.
+    pub async fn next(&mut self) -> Option<Vec<KeyEvent>> {
+        let batch = self.batches.recv().await?;
+        // There is room for the next ones.
+        drop(self.commands.send(Command::TellKeys));
+        Some(batch)
     }
 }

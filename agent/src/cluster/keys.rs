@@ -1,5 +1,6 @@
 //! User keys as they are asked for, read and written.
 
+use control::cluster::records::Event;
 use serde::{Deserialize, Serialize};
 
 /// A write of a user key.
@@ -55,3 +56,36 @@ pub struct KeyValue {
     /// When, in milliseconds since 1970 by its writer's clock.
     pub time_ms: u64,
 }
+
+/// What a reader that follows keys is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyEvent {
+    /// A key has a value.
+    Put(KeyValue),
+    /// A key is no more.
+    Delete(String),
+    /// Everything that was there has been told.
+    Ready,
+    /// Changes were lost: everything that is there follows.
+    Resync,
+}
+
+impl From<Event> for KeyEvent {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Put { key, value, version, node, time_ms } => Self::Put(KeyValue {
+                key: key.to_string(),
+                value: value.as_slice().to_vec(),
+                version,
+                node: node.to_string(),
+                time_ms,
+            }),
+            Event::Delete { key } => Self::Delete(key.to_string()),
+            Event::Ready => Self::Ready,
+            Event::Resync => Self::Resync,
+        }
+    }
+}
+
+/// What such a reader is given at a time.
+pub(super) type Batch = Vec<KeyEvent>;

@@ -99,6 +99,11 @@ fn decode(text: &[u8]) -> Option<[u8; 32]> {
     (text.len() == 64).then_some(bytes)?.try_into().ok()
 }
 
+/// Whether this node has started before.
+pub(super) fn has_started(data: &Path) -> bool {
+    data.join(GENERATION_FILE).exists()
+}
+
 /// The generation of this start: above all former ones, and the seconds since 1970, should the file be lost. Where it can't be
 /// kept the clock alone makes the next one higher.
 pub(super) fn next_generation(data: &Path, seconds: u64) -> u64 {

@@ -46,6 +46,7 @@ pub(super) enum Told {
 pub(super) struct Store {
     steps: jobs::Sender<(u64, Effects)>,
     pub(super) told: mpsc::UnboundedReceiver<Told>,
+    path: PathBuf,
     /// Where a damaged store was put.
     pub(super) damaged: PathBuf,
 }
@@ -71,7 +72,12 @@ impl Store {
         let writer = Writer { path: path.clone(), database: Some(database), asked, tell };
         let thread = thread::Builder::new().name("cluster-store".to_owned()).spawn(move || writer.run());
         thread.map_err(|error| said(&path, &error.into()))?;
-        Ok((Self { steps, told, damaged }, logs))
+        Ok((Self { steps, told, path, damaged }, logs))
+    }
+
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
     /// Has a step stored; numbers grow.

@@ -14,7 +14,7 @@ use crate::{
     cluster::Reader,
     kernel::tasks::Faults,
     node::writer::Applied,
-    serve::{App, Counts, Events, ListenError, Listener, Request, Server, Socket, View},
+    serve::{App, Counts, Events, Followers, ListenError, Listener, Request, Server, Socket, View},
     sources::config::{ApiConfig, SOCKET},
 };
 
@@ -46,7 +46,8 @@ impl Api {
         faults: Faults,
     ) -> Self {
         let (events, counts) = (Events::default(), Counts::default());
-        let app = App { requests, view, cluster, events, counts, started: Instant::now() };
+        let followers = Followers::default();
+        let app = App { requests, view, cluster, events, counts, followers, started: Instant::now() };
         Self {
             app,
             wanted: PathBuf::from(SOCKET),

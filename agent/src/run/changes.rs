@@ -11,15 +11,17 @@ use control::{
 use tokio::sync::oneshot;
 
 use super::{
+    answers::{Asked, Planned, Reply},
     files::load_all,
     log::{Damaged, Log},
-    plan::Known,
     planner::{ENDED, Planner},
+    requests,
     sources::{Door, Listed, Number},
-    stage::{Ended, Loading, Reply, Stage, unwritten},
+    stage::{Ended, Loading, Stage, unwritten},
     state::{Files, State},
 };
 use crate::{
+    cluster::{Reader, ServiceChange, ServiceOutcome, ServicesChanged, Stating, Word},
     node::writer::{Applied, Writer},
     serve::{Answer, Refusal, Reloaded, Request},
     sources::followed::News,
@@ -31,6 +33,8 @@ pub(super) struct Changes {
     pub(super) writer: Writer,
     log: Log,
     door: Door,
+    /// The cluster, once this node takes part in one.
+    cluster: Option<Reader>,
     /// How far the present change is.
     stage: Option<Stage>,
 }
@@ -54,7 +58,7 @@ impl Changes {
     /// The kernel gives no thread.
     pub(super) fn new(state: State, writer: Writer, log: Log, door: Door) -> Result<Self> {
         let state = Planner::start(state).context("agent: the kernel gives no thread")?;
-        Ok(Self { state, writer, log, door, stage: None })
+        Ok(Self { state, writer, log, door, cluster: None, stage: None })
     }
 
     /// Waits until a stage has ended, or (`None`) something else is desired. Dropping this loses nothing.
@@ -77,34 +81,17 @@ impl Changes {
 
     /// Begins a change of services; `held` is what the kernel holds.
     pub(super) fn begin(&mut self, request: Request, held: &Applied, config: PathBuf) {
-        let held = held.clone();
         match request {
             Request::Reload(answer) => self.begin_reload(config, answer),
-            Request::Apply(services, answer) => self.plan(move |state| {
-                let planned = known(state, &held).apply(&services);
-                planned_for(planned, answer, Reply::Applied)
-            }),
-            Request::Remove(name, answer) => self.plan(move |state| {
-                let planned = known(state, &held).remove(&name);
-                planned_for(planned, answer, Reply::Applied)
-            }),
-            Request::Drain { service, backend, drain, answer } => self.plan(move |state| {
-                let planned = known(state, &held).drain(service, backend, drain);
-                planned_for(planned, answer, Reply::Drained)
-            }),
-            Request::Offer { service, backend, weight, answer } => self.plan(move |state| {
-                let planned = known(state, &held).offer(service, backend, weight);
-                planned_for(planned, answer, Reply::Contributed)
-            }),
-            Request::Withdraw { service, backend, answer } => self.plan(move |state| {
-                let planned = known(state, &held).withdraw(service, backend);
-                planned_for(planned, answer, Reply::Contributed)
-            }),
+            request => {
+                let held = held.clone();
+                self.plan(move |state| requests::plan(request, state, &held));
+            }
         }
     }
 
     /// Has it found out which changes are to be made, in the state's thread.
-    fn plan(&mut self, plan: impl FnOnce(&State) -> (Vec<Change>, Reply) + Send + 'static) {
+    fn plan(&mut self, plan: impl FnOnce(&mut State) -> Planned + Send + 'static) {
         self.stage = Some(Stage::Planning(self.state.ask(move |state| plan(state))));
     }
 
@@ -146,7 +133,28 @@ impl Changes {
     /// Drain marks whose backends are no more go, and what is contributed to services that are no more; what stays in the
     /// log is found again at the next start.
     pub(super) fn drop_stale(&mut self) {
-        self.plan(|state| (state.stale(), Reply::Nobody));
+        self.plan(|state| Planned::Changes(state.stale(), Reply::Nobody));
+    }
+
+    /// Takes what was applied out of this node's log: the cluster has it.
+    pub(super) fn hand_over(&mut self) {
+        self.plan(|state| Planned::Changes(state.handed_over(), Reply::Nobody));
+    }
+
+    /// Takes part in a cluster, once it speaks.
+    pub(super) fn join(&mut self, cluster: Reader, stating: Stating) {
+        self.cluster = Some(cluster);
+        drop(self.state.ask(move |state| state.join(stating)));
+    }
+
+    /// The cluster that is configured can't begin.
+    pub(super) fn lose_cluster(&self) {
+        drop(self.follow(|state| Some(state.lose_cluster()).filter(|dirty| !dirty.is_empty())));
+    }
+
+    /// Follows what the cluster says; what comes back comes when the kernel does. What fails is among the reasons of the next pass.
+    pub(super) fn hear_cluster(&self, word: Word) -> oneshot::Receiver<Vec<String>> {
+        self.follow(move |state| Some(state.hear_cluster(word)).filter(|dirty| !dirty.is_empty()))
     }
 
     /// Puts right what has come to be wrong with the log, when there is nothing else to do.
@@ -184,7 +192,16 @@ impl Changes {
                 damaged.into_iter().for_each(|damaged| self.log.set_damaged(damaged));
                 return Next::Follow(files, answer);
             }
-            Ended::Planned(changes, reply) => self.write(changes, reply),
+            Ended::Planned(Planned::Changes(changes, reply)) => self.write(changes, reply),
+            Ended::Planned(Planned::Shared(change, asked)) => self.share(change, asked),
+            Ended::Shared(outcome, asked) => return self.serve(outcome, asked),
+            Ended::Served { faults, changed, asked } => {
+                let outcome = faults.first().map_or(Ok(()), |fault| {
+                    let why = "the cluster has the change, and this node tries again";
+                    Err(Refusal::failed(format!("{fault}; {why}")))
+                });
+                return Next::Answer(asked.reply(changed, &self.state.desired()), outcome);
+            }
             Ended::Reloaded(reloaded, answer) => return Next::Reloaded(reloaded, answer),
             Ended::Mended(written) => {
                 if let Err(error) = self.log.take(written) {
@@ -225,6 +242,29 @@ impl Changes {
         Next::Wait
     }
 
+    /// Has the cluster's records changed.
+    fn share(&mut self, change: ServiceChange, asked: Asked) {
+        // Without a cluster nobody answers.
+        let outcome = self.cluster.as_ref().map(|cluster| cluster.change(change));
+        self.stage = outcome.map(|outcome| Stage::sharing(outcome, asked));
+    }
+
+    /// Waits until the kernel has what followed from a change of the cluster's records.
+    fn serve(&mut self, outcome: ServiceOutcome, asked: Asked) -> Next {
+        match outcome {
+            Ok(changed) => {
+                let names = Dirty::Names(changed.names.clone());
+                let outcome = self.follow(move |_followed| Some(names));
+                self.stage = Some(Stage::Serving { outcome, changed, asked });
+                Next::Wait
+            }
+            Err(refusal) => {
+                let reply = asked.reply(ServicesChanged::default(), &self.state.desired());
+                Next::Answer(reply, Err(refusal.into()))
+            }
+        }
+    }
+
     /// Makes changes of what was applied; gives where comes what takes them back, and then the writer's outcome.
     fn make(&self, changes: Vec<Change>) -> (oneshot::Receiver<Vec<Change>>, oneshot::Receiver<Vec<String>>) {
         let (answer, inverse) = oneshot::channel();
@@ -256,26 +296,7 @@ impl Changes {
     /// What is wrong with what was applied, and with its log.
     pub(super) fn reasons(&self) -> Vec<String> {
         let desired = self.state.desired();
-        desired.clashes().chain(desired.faults()).map(str::to_owned).chain(self.log.reasons()).collect()
-    }
-}
-
-fn known<'k>(state: &'k State, held: &'k Applied) -> Known<'k> {
-    Known { inputs: &state.inputs, desired: &state.desired, held }
-}
-
-/// The changes, and where their outcome goes; a refusal is answered at once.
-fn planned_for<T>(
-    planned: Result<(Vec<Change>, T), Refusal>,
-    answer: Answer<T>,
-    reply: impl FnOnce(Answer<T>, T) -> Reply,
-) -> (Vec<Change>, Reply) {
-    match planned {
-        Ok((changes, outcome)) => (changes, reply(answer, outcome)),
-        Err(refusal) => {
-            // The client may have given up meanwhile.
-            drop(answer.send(Err(refusal)));
-            (Vec::new(), Reply::Nobody)
-        }
+        let told = desired.clashes().chain(desired.faults()).map(str::to_owned);
+        told.chain(desired.notes()).chain(self.log.reasons()).collect()
     }
 }

@@ -1,19 +1,22 @@
 //! The cluster's place in the agent: when it starts, the address that it advertises, what it is told of other files.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     path::Path,
     sync::Arc,
 };
 
+use control::model::network;
 use dataplane_common::abi::FanRecord;
 use tokio::sync::watch;
 
 use super::report::{Report, Topic};
 use crate::{
-    cluster::{Cluster, Reader, View},
+    cluster::{Around, Cluster, Reader, ServiceNews, Stating, View},
     inspect::status::ClusterState,
     kernel::{own_address, tasks::Faults},
+    node::writer::Applied,
     sources::config::{self, ClusterConfig},
 };
 
@@ -69,10 +72,11 @@ impl Clustered {
         }
     }
 
-    /// Starts it where it is to run, and follows the node's address.
-    pub(super) fn follow(&mut self, fans: &[FanRecord], report: &mut Report) {
-        let Some(config) = self.files.config.cluster.clone() else { return };
-        let advertise = self.advertise(&config, fans);
+    /// Starts it where it is to run, and follows where the node is. Gives it when it has just started.
+    pub(super) fn follow(&mut self, applied: &Applied, report: &mut Report) -> Option<(Reader, Stating)> {
+        let config = self.files.config.cluster.clone()?;
+        let had_none = self.cluster.is_none();
+        let advertise = self.advertise(&config, &applied.fans);
         match (&mut self.cluster, advertise) {
             (Some(cluster), Some(address)) => cluster.advertise(address),
             // It goes on with the former one.
@@ -91,6 +95,26 @@ impl Clustered {
             }
         }
         self.tell(report);
+        let uplinks = &self.files.config.node.uplink;
+        let cluster = self.cluster.as_mut()?;
+        cluster.set_around(around(applied, uplinks));
+        had_none.then(|| (cluster.reader(), cluster.stating()))
+    }
+
+    /// Whether a cluster is configured and can't begin.
+    pub(super) fn is_lost(&self) -> bool {
+        self.files.config.cluster.is_some() && self.cluster.is_none()
+    }
+
+    /// Waits for what the cluster says of services at first; `None` where there is none.
+    pub(super) async fn first_word(&mut self) -> Option<ServiceNews> {
+        let outbox = self.cluster.as_ref()?.outbox();
+        Some(outbox.next().await)
+    }
+
+    /// What it has said of services by now.
+    pub(super) fn take_services(&self) -> Option<ServiceNews> {
+        self.cluster.as_ref()?.take_services()
     }
 
     fn advertise(&self, config: &ClusterConfig, fans: &[FanRecord]) -> Option<SocketAddrV4> {
@@ -106,11 +130,14 @@ impl Clustered {
         })
     }
 
-    /// Waits until there is something to tell. Dropping this loses nothing.
-    pub(super) async fn changed(&mut self) {
-        match &mut self.cluster {
-            Some(cluster) => cluster.changed().await,
-            None => std::future::pending().await,
+    /// Waits until there is something to tell, or something said of services. Dropping this loses nothing.
+    pub(super) async fn changed(&mut self) -> Option<ServiceNews> {
+        let Some(cluster) = &mut self.cluster else { return std::future::pending().await };
+        let outbox = cluster.outbox();
+        tokio::select! {
+            biased;
+            news = outbox.next() => Some(news),
+            () = cluster.changed() => None,
         }
     }
 
@@ -135,5 +162,21 @@ impl Clustered {
         if let Some(cluster) = self.cluster.take() {
             cluster.leave().await;
         }
+    }
+}
+
+/// Where this node is: its addresses on the uplinks, and its part of the fans.
+fn around(applied: &Applied, uplinks: &[String]) -> Around {
+    let fans = || applied.fans.iter().filter(|fan| fan.in_use());
+    let underlays: Vec<Ipv4Addr> = fans().map(|fan| Ipv4Addr::from_bits(fan.address)).collect();
+    let own = &applied.taken.own;
+    let devices: BTreeSet<&String> =
+        underlays.iter().filter_map(|address| own.get(address)).chain(uplinks).collect();
+    let on_uplinks = own.iter().filter(|(_, device)| devices.contains(device)).map(|(address, _)| *address);
+    let gateways = fans().map(|fan| Ipv4Addr::from_bits(fan.gateway));
+    let slices = fans().map(|fan| network(fan.slice, fan.slice_mask));
+    Around {
+        addresses: on_uplinks.chain(gateways).chain(underlays.iter().copied()).map(IpAddr::V4).collect(),
+        slices: slices.collect(),
     }
 }

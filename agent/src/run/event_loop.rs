@@ -1,6 +1,9 @@
 //! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
 //! else.
 
+mod clustering;
+mod reload;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +16,7 @@ use tokio::{
 
 use super::{
     Options,
+    answers::Reply,
     api::{Api, Prepared, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
@@ -24,20 +28,17 @@ use super::{
     reserved, shadows,
     signals::{Signal, Signals},
     sources::{Door, Number, Opened},
-    stage::{Ended, Loaded, Loading, Reply},
+    stage::Ended,
     state::{Files, State},
+    tunnels,
 };
 use crate::{
+    cluster::ServiceNews,
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
-    serve::{Answer, Refusal, Reloaded, Request, View},
-    sources::{
-        config::{self, FANS_FILE, Problem},
-        directory::Running,
-        followed::News,
-        presence,
-    },
+    serve::{Refusal, Request, View},
+    sources::{config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -76,11 +77,14 @@ pub(super) struct Agent {
     is_reload_due: bool,
     /// What a source defines may be less.
     is_pruning_due: bool,
+    /// What was applied is in the cluster.
+    is_handover_due: bool,
     report: Report,
     records: Records,
     signals: Signals,
     faults: Faults,
     shadowed: mpsc::Receiver<Vec<String>>,
+    blocked: mpsc::Receiver<Vec<String>>,
     sole: Sole,
 }
 
@@ -90,9 +94,10 @@ enum Wake {
     Applied(bool),
     Changes(Result<Option<Ended>>),
     Request(Request),
-    Shadowed(Vec<String>),
+    /// What a task beside the loop has found.
+    Found(Topic, Vec<String>),
     News(Number, News),
-    Cluster,
+    Cluster(Option<ServiceNews>),
     Check,
     /// Systemd has read something.
     Told,
@@ -131,7 +136,6 @@ impl Agent {
         state.set_absent(&absent);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
-        let files = files.sources;
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
         let writer = Writer::start(desired, absent, watchers, faults.clone()).context("agent")?;
         let applied = writer.applied();
@@ -143,10 +147,11 @@ impl Agent {
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
         let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
-        api.move_to(&files.config.api, Prepared::default());
+        api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
         let shadowed = shadows::start(view.subscribe(), &faults);
+        let blocked = tunnels::start(view.subscribe(), cluster.readers(), &faults);
         Monitor::start(watched, view.subscribe(), api.events(), &faults);
         let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {
@@ -164,15 +169,17 @@ impl Agent {
             requests: asked,
             is_reload_due: false,
             is_pruning_due: false,
+            is_handover_due: false,
             report,
             records,
             signals,
             faults,
             shadowed,
+            blocked,
             sole,
             files: Arc::default(),
         };
-        agent.follow_files(files);
+        agent.follow_files(files.sources);
         agent.sources.iter().for_each(Running::begin);
         agent.changes.drop_stale();
         Ok(agent)
@@ -187,6 +194,7 @@ impl Agent {
             Err(_late) => tracing::warn!("the first pass over the kernel takes long; requests are answered"),
         }
         self.follow_applied();
+        self.wait_for_cluster().await;
         Ok(())
     }
 
@@ -201,6 +209,9 @@ impl Agent {
             if self.changes.is_free() && std::mem::take(&mut self.is_pruning_due) {
                 self.changes.drop_stale();
             }
+            if self.changes.is_free() && std::mem::take(&mut self.is_handover_due) {
+                self.changes.hand_over();
+            }
             let is_free = self.changes.is_free();
             let wake = tokio::select! {
                 biased;
@@ -208,9 +219,10 @@ impl Agent {
                 changed = self.applied.changed() => Wake::Applied(changed.is_ok()),
                 news = self.changes.news() => Wake::Changes(news),
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
-                Some(reasons) = self.shadowed.recv() => Wake::Shadowed(reasons),
+                Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
+                Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
-                () = self.cluster.changed() => Wake::Cluster,
+                news = self.cluster.changed() => Wake::Cluster(news),
                 _ = checks.tick() => Wake::Check,
                 () = self.report.say_rest() => Wake::Told,
             };
@@ -224,12 +236,14 @@ impl Agent {
                     None => self.report_applied(),
                 },
                 Wake::Request(request) => self.begin(request),
-                Wake::Shadowed(reasons) => self.report.set(Topic::Shadows, reasons),
+                Wake::Found(topic, reasons) => self.report.set(topic, reasons),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
                     self.is_pruning_due = true;
                 }
-                Wake::Cluster => self.cluster.tell(&mut self.report),
+                // What fails is among the reasons of the next pass.
+                Wake::Cluster(Some(news)) => drop(self.hear_cluster(news)),
+                Wake::Cluster(None) => self.cluster.tell(&mut self.report),
                 Wake::Check => self.check(),
                 Wake::Told => {}
             }
@@ -266,13 +280,14 @@ impl Agent {
             self.reserved = reserved.clone();
             self.changes.set_reserved(reserved);
         }
-        self.cluster.follow(&applied.fans, &mut self.report);
+        self.follow_cluster(&applied);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 
     /// What nothing tells of.
     fn check(&mut self) {
-        self.cluster.follow(&self.applied.borrow().fans, &mut self.report);
+        let applied = self.applied.borrow().clone();
+        self.follow_cluster(&applied);
         self.report.set(Topic::Sole, self.sole.hold());
         self.report.set(Topic::Tasks, self.faults.reasons());
         self.report.set(Topic::Api, self.api.repair());
@@ -307,6 +322,10 @@ impl Agent {
 
     /// Goes on with a change when a stage of it has ended.
     fn go_on(&mut self, ended: Ended) {
+        // What a change of the cluster's records led to is followed before it is answered.
+        if let Some(news) = self.cluster.take_services() {
+            drop(self.hear_cluster(news));
+        }
         match self.changes.go_on(ended) {
             Next::Follow(files, answer) => self.reload(files, answer),
             Next::Reloaded(reloaded, answer) => {
@@ -326,60 +345,6 @@ impl Agent {
         self.follow_applied();
         self.report_applied();
         reply.send(outcome);
-    }
-
-    /// Follows files that were read, or nothing of them: what is wrong is told.
-    fn reload(&mut self, loaded: Loading, answer: Answer<Reloaded>) {
-        let taken = loaded.and_then(|loaded| {
-            let Loaded { sources, opened } = *loaded;
-            Ok((self.take_over(sources)?, opened))
-        });
-        match taken {
-            Ok((reloaded, opened)) => {
-                let (path, sources) = (self.options.config.clone(), Arc::clone(&self.files));
-                let files = Files { path, sources, node: Arc::clone(&self.node) };
-                let (listed, running) = Opened::split(opened);
-                self.sources = running;
-                self.changes.bring_files(files, listed, reloaded, answer);
-                self.sources.iter().for_each(Running::begin);
-            }
-            Err(lines) => {
-                let reasons = lines.iter().map(|line| format!("config-invalid: {line}")).collect();
-                self.report.set(Topic::Config, reasons);
-                self.report.say(&[NotifyState::Ready]);
-                let problems = lines.into_iter().map(Problem::general).collect();
-                drop(answer.send(Err(Refusal::invalid(problems))));
-            }
-        }
-    }
-
-    /// Uses these files from now on, or none of what they say: whatever can fail comes first.
-    fn take_over(&mut self, files: config::Sources) -> Result<Reloaded, Vec<String>> {
-        let bad = config::bad_lines(Path::new(FANS_FILE), &files.lines);
-        if !bad.is_empty() {
-            return Err(bad.iter().map(ToString::to_string).collect());
-        }
-        let failed = |error: anyhow::Error| vec![format!("{error:#}")];
-        let node = name(&files).map_err(failed)?;
-        self.cluster.check(&self.options.config, &files, &node)?;
-        let prepared = self.api.prepare(&files.config.api).map_err(failed)?;
-        let changed = files != *self.files;
-        let reloaded = Reloaded { changed, fans: files.fans().len(), services: files.config.services.len() };
-        self.api.move_to(&files.config.api, prepared);
-        self.node = node;
-        self.report.set_node(self.node.to_string());
-        self.follow_files(Arc::new(files));
-        Ok(reloaded)
-    }
-
-    /// Says what is wrong with files that are followed.
-    fn follow_files(&mut self, files: Arc<config::Sources>) {
-        let bad = files.lines.iter().filter_map(|line| line.fan.as_ref().err());
-        let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
-        self.report.set(Topic::Config, reasons);
-        self.cluster.set_files(&files, &self.node);
-        self.files = files;
-        self.report_applied();
     }
 }
 

@@ -9,13 +9,14 @@
 //! | state ([`planner`]), a thread of its own | what the event loop asks for: checks requests and brings the sources together, for the writer | ends with the process |
 //! | API ([`Server`](crate::serve::Server)), a thread of its own | clients; answers reads by itself, from the latest [`View`](crate::serve::View) | ends with the process |
 //! | source ([`directory`](crate::sources::directory)), a thread for each that the configuration lists | its directory; reads what is other there, and tells it | ends after what it reads; what it said last holds |
-//! | cluster ([`Cluster`](crate::cluster::Cluster)), a thread of its own, where one is configured | members, time, commands of the event loop and the API | members are told at a stop, else they find out |
+//! | cluster ([`Cluster`](crate::cluster::Cluster)), a thread of its own, where one is configured | members, time, commands of the event loop, the state and the API; tells the event loop what it says of services | members are told at a stop, else they find out |
 //! | store of the cluster, a thread beside that one | the disk; writes what members share, and says what is written | nobody was told that it is written |
 //! | API by TCP ([`Listener`](crate::serve::Listener)), a thread of its own where the configuration asks for it | readers; answers as the API does, metrics by blocking threads | ends at once |
 //! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |
 //! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | the programs then stop telling |
 //! | shadows ([`shadows`]), with a blocking thread for each search | services that change, changes of the packet filter, a minute | `status` keeps what it said |
+//! | tunnels ([`tunnels`]), with a blocking thread for each probe | time: it probes members of the cluster through the fan | `status` keeps what it said |
 //! | flow tables ([`flows`](crate::node::flows)), a thread of its own | backends that are gone, whose clients it tells, and the next step of its walk, which removes old entries | ends after the step under way, when the datapath goes that it works on; the programs need neither |
 //! | log lines, only of programs built with them | the programs | ends with the datapath it reads |
 //!
@@ -25,6 +26,7 @@
 //! Nothing is flushed, at start neither: what is there is read, and what differs is changed. Programs are replaced in
 //! place, never detached first, so that a restart or an upgrade loses no packet.
 
+mod answers;
 mod api;
 mod changes;
 mod cluster;
@@ -37,12 +39,15 @@ mod plan;
 mod planner;
 mod records;
 mod report;
+mod requests;
 mod reserved;
 mod shadows;
 mod signals;
 mod sources;
+mod speaker;
 mod stage;
 mod state;
+mod tunnels;
 
 use std::{io, path::PathBuf, time::Duration};
 

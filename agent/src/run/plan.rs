@@ -27,8 +27,8 @@ pub(super) struct Known<'k> {
 }
 
 impl Known<'_> {
-    /// Services are to be there, in place of former ones of their names.
-    pub(super) fn apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
+    /// Whether services may be there, in place of former ones of their names; gives the places of those that are others.
+    pub(super) fn check_apply(&self, placed: &[Placed]) -> Result<Vec<usize>, Refusal> {
         let mut problems = check_addresses(placed, &self.overlays());
         problems.extend(check_range(placed, self.desired.settings.vip_range));
         if !problems.is_empty() {
@@ -51,7 +51,7 @@ impl Known<'_> {
             return Err(Refusal::conflicts(problems));
         }
         let services: Vec<&Declared> = placed.iter().map(|placed| &placed.service).collect();
-        let changed = desired::check(self.inputs, self.desired, &services).map_err(|problems| {
+        desired::check(self.inputs, self.desired, &services).map_err(|problems| {
             let problem = |(place, error): (usize, ChangeError)| match error {
                 ChangeError::VipTaken { .. }
                 | ChangeError::Named { .. }
@@ -60,22 +60,41 @@ impl Known<'_> {
                 _ => placed[place].wrong_name(error.to_string()),
             };
             Refusal::conflicts(problems.into_iter().map(problem).collect())
-        })?;
+        })
+    }
+
+    /// Services are to be there, in place of former ones of their names.
+    pub(super) fn apply(&self, placed: &[Placed]) -> Result<(Vec<Change>, Applied), Refusal> {
+        let changed = self.check_apply(placed)?;
         let changes: Vec<Change> =
-            changed.iter().map(|&place| Change::Set(services[place].clone())).collect();
+            changed.iter().map(|&place| Change::Set(placed[place].service.clone())).collect();
         if self.held.services.is_none() && !changes.is_empty() {
             return Err(Refusal::conflict(
                 "no fan is up, so that no service can be served; bring one up first",
             ));
         }
         let applied = changes.len();
-        Ok((changes, Applied { applied, unchanged: services.len() - applied, ..Applied::default() }))
+        Ok((changes, Applied { applied, unchanged: placed.len() - applied, ..Applied::default() }))
     }
 
     /// An applied service is to go.
     pub(super) fn remove(&self, name: &str) -> Result<(Vec<Change>, Applied), Refusal> {
         let change = desired::remove(self.inputs, name).map_err(refuse)?;
         Ok((vec![change], Applied { removed: 1, ..Applied::default() }))
+    }
+
+    /// Whether a service may be removed: a file's is removed there.
+    pub(super) fn check_remove(&self, name: &str) -> Result<(), Refusal> {
+        let Some(source) = self.inputs.file_of(name) else { return Ok(()) };
+        let label = self.inputs.place(source, name).to_owned();
+        Err(refuse(ChangeError::OfSource { name: name.to_owned(), label }))
+    }
+
+    /// Whether an address can be a backend of a service.
+    pub(super) fn check_offer(&self, service: &str, backend: SocketAddr) -> Result<(), Refusal> {
+        let port = self.desired.get(service).map(|entry| entry.defined.vip.port);
+        check_backend(backend, port).map_err(|why| Refusal::invalid(vec![Problem::general(why)]))?;
+        desired::may_offer(self.inputs, self.desired, service, backend).map_err(refuse)
     }
 
     /// A backend is to take no new flows, or to take them again.

@@ -32,6 +32,8 @@ pub(super) enum Topic {
     Shadows,
     /// The cluster.
     Cluster,
+    /// Tunnels to members.
+    Tunnels,
 }
 
 /// What the agent says of itself.

@@ -11,17 +11,22 @@ use tokio::{
 };
 
 use super::{
+    answers::{Asked, Planned, Reply},
     log::{Damaged, Log, Writing, Written},
     planner::ENDED,
     sources::Opened,
 };
 use crate::{
-    serve::{Answer, Applied, Contributed, Drained, Refusal, Reloaded},
+    cluster::{ServiceOutcome, ServiceRefusal, ServicesChanged},
+    serve::{Answer, Refusal, Reloaded},
     sources::config,
 };
 
 /// How long an answer to a reload waits for the kernel: what a command with the lock holds up is followed later.
 const RELOADED: Duration = Duration::from_secs(2);
+
+/// How long a change of the cluster's records may take to be stored.
+const SHARED: Duration = Duration::from_secs(10);
 
 /// Files that were read, and the sources that they list.
 #[derive(Debug)]
@@ -32,35 +37,6 @@ pub(super) struct Loaded {
 
 /// What reading the files came to, or all that is wrong with them.
 pub(super) type Loading = Result<Box<Loaded>, Vec<String>>;
-
-/// Where the outcome of changes goes.
-#[derive(Debug)]
-pub(super) enum Reply {
-    /// Services are applied or removed.
-    Applied(Answer<Applied>, Applied),
-    /// A backend is drained or undrained.
-    Drained(Answer<Drained>, Drained),
-    /// A backend is contributed, or no more.
-    Contributed(Answer<Contributed>, Contributed),
-    /// The agent itself asked.
-    Nobody,
-}
-
-impl Reply {
-    /// Answers; the client may have given up meanwhile.
-    pub(super) fn send(self, outcome: Result<(), Refusal>) {
-        match self {
-            Self::Applied(answer, applied) => drop(answer.send(outcome.map(|()| applied))),
-            Self::Drained(answer, drained) => drop(answer.send(outcome.map(|()| drained))),
-            Self::Contributed(answer, contributed) => drop(answer.send(outcome.map(|()| contributed))),
-            Self::Nobody => {
-                if let Err(refusal) = outcome {
-                    tracing::warn!("{refusal}");
-                }
-            }
-        }
-    }
-}
 
 /// How far a change is.
 #[derive(Debug)]
@@ -75,7 +51,11 @@ pub(super) enum Stage {
         answer: Answer<Reloaded>,
     },
     /// It is found out which changes are asked for. A refusal was answered.
-    Planning(oneshot::Receiver<(Vec<Change>, Reply)>),
+    Planning(oneshot::Receiver<Planned>),
+    /// A change of the cluster's records is stored.
+    Sharing { outcome: oneshot::Receiver<ServiceOutcome>, end: Instant, asked: Asked },
+    /// What follows from it is brought to the kernel.
+    Serving { outcome: oneshot::Receiver<Vec<String>>, changed: ServicesChanged, asked: Asked },
     /// The log is put right.
     Mending(Writing),
     /// Changes are written to the log.
@@ -97,7 +77,9 @@ pub(super) enum Stage {
 pub(super) enum Ended {
     Loaded(Loading, Option<Damaged>, Answer<Reloaded>),
     Reloaded(Reloaded, Answer<Reloaded>),
-    Planned(Vec<Change>, Reply),
+    Planned(Planned),
+    Shared(ServiceOutcome, Asked),
+    Served { faults: Vec<String>, changed: ServicesChanged, asked: Asked },
     Mended(Written),
     Written(Written, Vec<Change>, Reply),
     Brought { faults: Vec<String>, inverse: Vec<Change>, reply: Reply },
@@ -115,6 +97,11 @@ impl Stage {
         Self::Reloading { outcome, end: Instant::now() + RELOADED, reloaded, answer }
     }
 
+    /// Begins to wait for the cluster's store.
+    pub(super) fn sharing(outcome: oneshot::Receiver<ServiceOutcome>, asked: Asked) -> Self {
+        Self::Sharing { outcome, end: Instant::now() + SHARED, asked }
+    }
+
     /// Waits for the end of a stage, for ever where there is none. Dropping this loses nothing.
     pub(super) async fn end(stage: &mut Option<Self>) -> Result<Ended> {
         let result = match stage {
@@ -128,7 +115,11 @@ impl Stage {
                 Ended::Loaded(loaded, damaged, answer)
             }
             (Self::Reloading { reloaded, answer, .. }, _) => Ended::Reloaded(reloaded, answer),
-            (Self::Planning(_), Outcome::Planned(changes, reply)) => Ended::Planned(changes, reply),
+            (Self::Planning(_), Outcome::Planned(planned)) => Ended::Planned(planned),
+            (Self::Sharing { asked, .. }, Outcome::Shared(outcome)) => Ended::Shared(outcome, asked),
+            (Self::Serving { changed, asked, .. }, Outcome::Faults(faults)) => {
+                Ended::Served { faults, changed, asked }
+            }
             (Self::Mending(_), Outcome::Written(Some(written))) => Ended::Mended(written),
             (Self::Writing { changes, reply, .. }, Outcome::Written(Some(written))) => {
                 Ended::Written(written, changes, reply)
@@ -158,9 +149,10 @@ impl Stage {
                 drop(timeout_at(*end, outcome).await);
                 Outcome::Faults(Vec::new())
             }
-            Self::Planning(planned) => {
-                let (changes, reply) = planned.await.context(ENDED)?;
-                Outcome::Planned(changes, reply)
+            Self::Planning(planned) => Outcome::Planned(planned.await.context(ENDED)?),
+            Self::Sharing { outcome, end, .. } => {
+                let outcome = timeout_at(*end, outcome).await.ok().and_then(Result::ok);
+                Outcome::Shared(outcome.unwrap_or_else(|| Err(ServiceRefusal::late())))
             }
             Self::Mending(writing) | Self::Writing { writing, .. } => {
                 Outcome::Written(Some(Log::end(writing).await?))
@@ -169,7 +161,9 @@ impl Stage {
             Self::Withdrawing { writing: Some(writing), .. } => {
                 Outcome::Written(Some(Log::end(writing).await?))
             }
-            Self::Bringing { outcome, .. } | Self::Undoing { outcome, .. } => {
+            Self::Bringing { outcome, .. }
+            | Self::Undoing { outcome, .. }
+            | Self::Serving { outcome, .. } => {
                 // Without a writer the loop ends.
                 Outcome::Faults(outcome.await.unwrap_or_else(|_gone| vec!["the writer has ended".to_owned()]))
             }
@@ -180,7 +174,8 @@ impl Stage {
 #[derive(Debug)]
 enum Outcome {
     Loaded(Loading, Option<Damaged>),
-    Planned(Vec<Change>, Reply),
+    Planned(Planned),
+    Shared(ServiceOutcome),
     Written(Option<Written>),
     Faults(Vec<String>),
 }

@@ -1,6 +1,13 @@
 //! What the node is to be like, as the event loop holds it: what the sources say, and what follows from it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
+mod speaking;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use control::{
     desired::{
@@ -11,11 +18,17 @@ use control::{
 };
 use ipnet::Ipv4Net;
 
-use super::sources::{Listed, Number};
-use crate::sources::{
-    config,
-    followed::{Followed, News},
-    presence,
+use super::{
+    sources::{Listed, Number},
+    speaker::Speaker,
+};
+use crate::{
+    cluster::Stating,
+    sources::{
+        config,
+        followed::{Followed, News},
+        presence,
+    },
 };
 
 /// Files that are to be followed.
@@ -31,6 +44,12 @@ pub(super) struct Files {
 pub(super) struct State {
     pub(super) inputs: Inputs,
     pub(super) desired: Arc<Desired>,
+    /// Who speaks of services.
+    pub(super) speaker: Speaker,
+    /// Where this node's own sources say to a cluster what they have.
+    pub(super) stating: Option<Stating>,
+    /// What was applied, as it was said to the cluster last.
+    pub(super) handed: Vec<(Name, Arc<Statement>)>,
     /// The sources that the files list, in their order.
     listed: Vec<(Number, Followed)>,
     /// Addresses that no named VIP may have.
@@ -46,6 +65,9 @@ impl State {
         let Files { path, sources, node } = files;
         let config = &sources.config;
         self.has_lost = has_lost;
+        if !self.has_begun && config.cluster.is_some() {
+            self.await_cluster();
+        }
         self.inputs.set_settings(Settings {
             fans: sources.fans(),
             uplinks: config.node.uplink.clone(),
@@ -65,6 +87,7 @@ impl State {
         self.set_keeps_unknown();
         self.follow(&Dirty::All);
         self.has_begun = true;
+        self.say_all();
     }
 
     /// Follows these sources instead of the former ones. One that was followed already goes on from what it said last.
@@ -94,8 +117,9 @@ impl State {
         let (_, followed) = &mut self.listed[place];
         let names = followed.follow(news, &overlays);
         let said = |name: Name| self.inputs.state(source(place), &name, followed.statement(&name));
-        let names = names.into_iter().flat_map(said).collect();
+        let names: BTreeSet<Name> = names.into_iter().flat_map(said).collect();
         self.inputs.set_faults(source(place), followed.faults());
+        self.say(&names);
         let is_all = self.set_keeps_unknown();
         let changed = self.follow(&Dirty::Names(names));
         if is_all { Dirty::All } else { changed }
@@ -108,11 +132,13 @@ impl State {
 
     /// Whether the kernel may hold services that a source has, and that nobody can name.
     fn is_unsure(&self) -> bool {
-        self.has_lost || self.listed.iter().any(|(_, followed)| followed.is_unsure())
+        self.has_lost
+            || self.speaker.is_unheard()
+            || self.listed.iter().any(|(_, followed)| followed.is_unsure())
     }
 
     /// Whether services that no source names stay in the kernel; says whether that is news.
-    fn set_keeps_unknown(&mut self) -> bool {
+    pub(super) fn set_keeps_unknown(&mut self) -> bool {
         let keeps_unknown = self.is_unsure();
         let settings = self.inputs.settings();
         if settings.keeps_unknown == keeps_unknown {
@@ -159,7 +185,7 @@ impl State {
 
     /// The changes that take away what is about nothing any more; none while that is not known.
     pub(super) fn stale(&self) -> Vec<Change> {
-        if self.is_unsure() { Vec::new() } else { stale(&self.inputs) }
+        if self.is_unsure() || self.inputs.is_clustered() { Vec::new() } else { stale(&self.inputs) }
     }
 
     /// All that was applied.
@@ -168,7 +194,7 @@ impl State {
         stated.map(|(name, own)| (Arc::clone(name), Arc::clone(own))).collect()
     }
 
-    fn follow(&mut self, dirty: &Dirty) -> Dirty {
+    pub(super) fn follow(&mut self, dirty: &Dirty) -> Dirty {
         let (desired, changed) = desired(&self.inputs, &self.desired, dirty);
         self.desired = desired;
         Dirty::Names(changed)

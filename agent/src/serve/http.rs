@@ -20,14 +20,12 @@ use hyper::{StatusCode, header::HOST, http::uri::Authority};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    App, Refusal, paths,
+    App, Refusal, keys, messages, metrics, nodes, paths,
     server::{
-        accept, all_backends, events, health, metrics, not_allowed, own_backends, service, services, unknown,
+        CONNECTIONS, accept, all_backends, events, health, not_allowed, own_backends, service, services,
+        unknown,
     },
 };
-
-/// Connections at a time; further ones wait to be accepted.
-const CONNECTIONS: usize = 64;
 
 /// Why nobody can read by TCP.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +91,13 @@ fn router(app: App) -> Router {
         .route(paths::SERVICE, get(service))
         .route(paths::BACKENDS, get(all_backends))
         .route(paths::OWN_BACKENDS, get(own_backends))
+        .route(paths::NODES, get(nodes::list))
+        .route(paths::NODE, get(nodes::show))
+        .route(paths::KEYS, get(keys::list))
+        .route(paths::KEY, get(keys::show))
+        .route(paths::MESSAGES, get(messages::follow))
         .route(paths::EVENTS, get(events))
-        .route(paths::METRICS, get(metrics))
+        .route(paths::METRICS, get(metrics::show))
         .route(paths::HEALTH, get(health))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

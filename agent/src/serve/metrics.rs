@@ -2,26 +2,37 @@
 
 use std::{fmt, sync::atomic::AtomicU64};
 
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use control::service::BackendLife;
 use dataplane_common::outcome::Outcome;
+use hyper::header::CONTENT_TYPE;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
-use super::{View, counts::Counts};
-use crate::kernel::bpf::{self, Counters, Datapath, MapMemory, Runs};
+use super::{App, Refusal, View, counts::Counts};
+use crate::{
+    cluster::{self, Numbers},
+    kernel::bpf::{self, Counters, Datapath, MapMemory, Runs},
+};
 
 /// The content type of what is written.
-pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// One label and its value.
 type Label = [(&'static str, &'static str); 1];
 
+/// States of members.
+const STATES: [&str; 5] = ["alive", "suspect", "dead", "left", "maintenance"];
+
 /// The numbers of one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
+struct Sample {
     services: usize,
     up: usize,
     drained: usize,
@@ -30,6 +41,16 @@ pub(super) struct Sample {
     flows: u64,
     /// What is there only with a datapath.
     kernel: Option<Kernel>,
+    /// What is there only with a cluster.
+    cluster: Option<Cluster>,
+}
+
+/// What the cluster tells.
+#[derive(Clone, Debug, Default)]
+struct Cluster {
+    /// Members by state.
+    members: Vec<(&'static str, u64)>,
+    numbers: Numbers,
 }
 
 /// What the kernel tells.
@@ -46,8 +67,8 @@ impl Sample {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(super) fn take(view: &View, counts: &Counts) -> bpf::Result<Self> {
-        let mut sample = Self { services: view.desired.len(), ..Self::default() };
+    fn take(view: &View, cluster: Option<Cluster>, counts: &Counts) -> bpf::Result<Self> {
+        let mut sample = Self { services: view.desired.len(), cluster, ..Self::default() };
         for entry in view.desired.entries() {
             for backend in &entry.defined.backends {
                 match entry.life(backend) {
@@ -72,7 +93,7 @@ impl Sample {
     ///
     /// # Errors
     /// A number can't be written.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+    fn text(&self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("fanlight");
         registry.register("services", "Services that this node is to serve", gauge(self.services as u64));
         let states = [("up", self.up), ("drained", self.drained), ("down", self.down)];
@@ -87,10 +108,59 @@ impl Sample {
         if let Some(kernel) = &self.kernel {
             kernel.register(&mut registry);
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.register(&mut registry);
+        }
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
     }
+}
+
+impl Cluster {
+    /// Takes the numbers of one; none, when it gives no answer.
+    async fn take(reader: &cluster::Reader) -> Option<Self> {
+        let numbers = reader.numbers().await?;
+        let counts = reader.view().counts();
+        let count = |state: &str| counts.get(state).copied().unwrap_or_default() as u64;
+        Some(Self { members: STATES.map(|state| (state, count(state))).to_vec(), numbers })
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let Self { members, numbers: Numbers { sent, received, refused, stored } } = self;
+        let members = members.iter().map(|(state, count)| ([("state", *state)], *count));
+        registry.register("members", "Members of the cluster, this node included", gauges(members));
+        let bytes = counters("direction", [("sent", *sent), ("received", *received)]);
+        let help = "Between members, by datagrams and streams, without headers of IP, UDP and TCP";
+        registry.register_with_unit("gossip", help, Unit::Bytes, bytes);
+        let help = "Datagrams that were refused, by reason";
+        registry.register("refused_datagrams", help, counters("reason", refused.iter().copied()));
+        let Some(stored) = stored else { return };
+        let records = [("written", stored.records), ("removed", stored.removals)];
+        let help = "Records of all nodes, and removals that some member has not heard of";
+        registry.register("records", help, gauges(records.map(|(kind, count)| ([("kind", kind)], count))));
+        let help = "Memory of the records";
+        registry.register_with_unit("records_memory", help, Unit::Bytes, gauge(stored.memory));
+        registry.register_with_unit("store", "The store on disk", Unit::Bytes, gauge(stored.file));
+        let lag = Gauge::<f64, AtomicU64>::default();
+        lag.set(stored.lag.as_secs_f64());
+        let help =
+            "The longest time within the last minute from a record's writing elsewhere to its arrival here";
+        registry.register_with_unit("convergence_lag", help, Unit::Seconds, lag);
+    }
+}
+
+/// The numbers of now.
+pub(super) async fn show(State(app): State<App>) -> Result<Response, Refusal> {
+    let counts = app.counts.clone();
+    let cluster = app.cluster.borrow().clone();
+    let cluster = match cluster {
+        Some(reader) => Cluster::take(&reader).await,
+        None => None,
+    };
+    let text = app.read(move |view| Ok(Sample::take(view, cluster, &counts)?.text())).await?;
+    let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
 }
 
 impl Kernel {
@@ -124,6 +194,17 @@ impl Kernel {
     }
 }
 
+fn counters(
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'static str, u64)>,
+) -> Family<Label, Counter> {
+    let family = Family::<Label, Counter>::default();
+    for (value, count) in values {
+        family.get_or_create(&[(label, value)]).inc_by(count);
+    }
+    family
+}
+
 fn gauge(value: u64) -> Gauge {
     let gauge = Gauge::default();
     gauge.set(value.try_into().unwrap_or(i64::MAX));
@@ -144,12 +225,18 @@ mod tests {
     use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
     use super::*;
+    use crate::cluster::Stored;
 
     fn full() -> Sample {
         let runs = Runs { count: 7, time: Duration::from_millis(1500) };
         let memory = MapMemory { maps: 100, flows: 50, services: 20 };
         let kernel = Kernel { memory, runs: vec![("uplink-ingress", runs)], ..Kernel::default() };
-        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel) }
+        let stored =
+            Stored { records: 12, file: 1 << 20, lag: Duration::from_millis(70), ..Stored::default() };
+        let numbers =
+            Numbers { sent: 300, refused: vec![("replayed", 4)], stored: Some(stored), ..Numbers::default() };
+        let cluster = Some(Cluster { members: vec![("alive", 3)], numbers });
+        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel), cluster }
     }
 
     #[test]
@@ -163,12 +250,18 @@ mod tests {
             "fanlight_map_memory_bytes{tables=\"other\"} 30",
             "fanlight_program_runs_total{hook=\"uplink-ingress\"} 7",
             "fanlight_program_run_seconds_total{hook=\"uplink-ingress\"} 1.5",
+            "fanlight_members{state=\"alive\"} 3",
+            "fanlight_gossip_bytes_total{direction=\"sent\"} 300",
+            "fanlight_refused_datagrams_total{reason=\"replayed\"} 4",
+            "fanlight_records{kind=\"written\"} 12",
+            "fanlight_store_bytes 1048576",
+            "fanlight_convergence_lag_seconds 0.07",
             "# EOF",
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is missing:\n{text}");
         }
         let bare = Sample::default().text().unwrap();
-        assert!(!bare.contains("packets") && !bare.contains("program"), "{bare}");
+        assert!(!["packets", "program", "members"].iter().any(|name| bare.contains(name)), "{bare}");
     }
 
     /// Metrics of a text: name, with the end of counters, and labels → type and help.

@@ -10,6 +10,8 @@ mod counts;
 mod events;
 mod http;
 mod keys;
+mod lines;
+mod messages;
 mod metrics;
 mod nodes;
 mod refusal;
@@ -28,14 +30,18 @@ pub use self::{
     counts::Counts,
     events::{Event, Events, Lost, Reader},
     http::{ListenError, Listener},
-    keys::KeyRow,
+    keys::{KeyEventRow, KeyRow},
+    lines::Followers,
+    messages::{EventRow, MessageRow},
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
-    rows::{Affinity, Applied, BackendRow, Contributed, Drained, OwnBackend, Reloaded, ServiceRow},
+    rows::{
+        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow,
+    },
     server::{App, Server},
     socket::{Socket, SocketError},
 };
-pub use crate::cluster::KeyWritten;
+pub use crate::cluster::{KeyWritten, OtherBackend};
 use crate::{kernel::bpf::ServiceMap, sources::config::service::Placed};
 
 /// Paths of the API.
@@ -58,10 +64,17 @@ pub mod paths {
     pub const NODES: &str = "/v1/nodes";
     /// One of them; with DELETE one that is no more is forgotten.
     pub const NODE: &str = "/v1/nodes/{name}";
-    /// User keys; `?prefix=` lists those that begin so.
+    /// This node is in maintenance with PUT, and no more with DELETE.
+    pub const MAINTENANCE: &str = "/v1/maintenance";
+    /// User keys; `?prefix=` lists those that begin so, and with `watch=true` what happens to them follows, a JSON line each, for
+    /// as long as the client listens.
     pub const KEYS: &str = "/v1/kv";
     /// One of them, with PUT and DELETE too; `?if=` writes only where the key has that version.
     pub const KEY: &str = "/v1/kv/{key}";
+    /// Messages to all members that come in, a JSON line each, for as long as the client listens; `?name=` only those of a name.
+    pub const MESSAGES: &str = "/v1/messages";
+    /// With POST one is sent.
+    pub const MESSAGE: &str = "/v1/messages/{name}";
     /// The node in numbers, for Prometheus.
     pub const METRICS: &str = "/metrics";
     /// Whether the agent answers.

@@ -5,11 +5,12 @@ use std::time::Instant;
 use axum::{
     Json,
     extract::{Path, State},
+    routing::{MethodRouter, put},
 };
 use control::cluster::{identity::NodeName, membership::ForgetError};
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, server::App};
+use super::{Maintained, Refusal, server::App};
 use crate::cluster::{MemberView, Reader, Unforgotten};
 
 /// A member as `node list` gives it.
@@ -105,6 +106,17 @@ pub(super) async fn forget(
         Err(Unforgotten::Refused(alive @ ForgetError::Alive(_))) => Err(Refusal::conflict(alive.to_string())),
         Err(error @ Unforgotten::NoAnswer) => Err(Refusal::failed(error.to_string())),
     }
+}
+
+/// Has this node leave rotation, or come back.
+pub(super) fn maintenance() -> MethodRouter<App> {
+    put(async |app| maintain(app, true).await).delete(async |app| maintain(app, false).await)
+}
+
+async fn maintain(State(app): State<App>, is_on: bool) -> Result<Json<Maintained>, Refusal> {
+    let changed = app.cluster()?.maintain(is_on).await.map_err(Refusal::from)?;
+    let node = app.view.borrow().node.to_string();
+    Ok(Json(Maintained { node, maintenance: is_on, changed }))
 }
 
 fn unknown(name: &str) -> Refusal {

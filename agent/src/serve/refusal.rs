@@ -9,7 +9,7 @@ use axum::{
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::sources::config::Problem;
+use crate::{cluster::ServiceRefusal, sources::config::Problem};
 
 /// Why a request was not fulfilled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,16 @@ impl Refusal {
 
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, problems: vec![Problem::general(message)] }
+    }
+}
+
+impl From<ServiceRefusal> for Refusal {
+    fn from(refusal: ServiceRefusal) -> Self {
+        match refusal {
+            ServiceRefusal::NotFound(why) => Self::not_found(why),
+            ServiceRefusal::Refused(why) => Self::conflict(why),
+            ServiceRefusal::Unavailable(why) => Self::unavailable(why),
+        }
     }
 }
 

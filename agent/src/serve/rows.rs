@@ -7,9 +7,9 @@ use std::{
 };
 
 use control::{
-    desired::Entry,
+    desired::{Entry, Provenance},
     service::{
-        Algorithm, Backend, BackendLife, BackendState, Down, Forward, Service, ServiceLife, ServiceState, Vip,
+        Algorithm, Backend, BackendLife, BackendState, Down, Forward, Service, ServiceLife, ServiceState,
     },
 };
 use dataplane_common::{abi::FanRecord, fan::host_of};
@@ -19,13 +19,16 @@ use super::{
     View,
     counts::{Counts, Flows},
 };
-use crate::kernel::bpf;
+use crate::{
+    cluster::{OtherBackend, OwnOffer},
+    kernel::bpf,
+};
 
 /// Services that are written at once, in a fraction of a millisecond.
 const PART: usize = 64;
 
 /// What `service apply` and `service remove` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     /// Services that are new or were changed.
     pub applied: usize,
@@ -35,6 +38,9 @@ pub struct Applied {
     pub removed: usize,
     /// Milliseconds from the request to the last service in the kernel.
     pub ms: f64,
+    /// Backends of the services that other nodes contribute: they stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherBackend>,
 }
 
 /// What `service drain` and `service undrain` did.
@@ -50,6 +56,14 @@ pub struct Drained {
     pub changed: bool,
 }
 
+impl Drained {
+    /// Before it is known whether that was a change.
+    pub(crate) fn new(service: String, backend: SocketAddr, drain: bool) -> Self {
+        let state = if drain { BackendLife::Drained } else { BackendLife::Up };
+        Self { service, backend, state, changed: false }
+    }
+}
+
 /// What `backend add` and `backend remove` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contributed {
@@ -63,6 +77,13 @@ pub struct Contributed {
     pub changed: bool,
 }
 
+impl Contributed {
+    /// Before its weight is known, and whether that was a change.
+    pub(crate) fn new(service: String, address: SocketAddr) -> Self {
+        Self { service, address, weight: 0, changed: false }
+    }
+}
+
 /// A backend that this node contributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnBackend {
@@ -72,6 +93,23 @@ pub struct OwnBackend {
     pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u32,
+}
+
+impl From<OwnOffer> for OwnBackend {
+    fn from((service, address, weight): OwnOffer) -> Self {
+        Self { service, address, weight }
+    }
+}
+
+/// What `maintenance on` and `maintenance off` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintained {
+    /// This node's name.
+    pub node: String,
+    /// Whether it is in maintenance.
+    pub maintenance: bool,
+    /// Whether it was something else before.
+    pub changed: bool,
 }
 
 /// What a reload did.
@@ -127,8 +165,15 @@ pub struct BackendRow {
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Down>,
-    /// The node that it is on: this one's name, or another's address in the underlay; none outside the fans.
+    /// It is down and takes new flows all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// The node that it is on. In a cluster the member that has its address; else this node's name, or another's address in
+    /// the underlay, and none outside the fans.
     pub node: Option<String>,
+    /// The members that contribute it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributors: Vec<String>,
     /// Established flows of this node's clients, where they were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows: Option<u64>,
@@ -158,8 +203,8 @@ impl View {
         Ok(Some(self.row(entry, Some(&flows))))
     }
 
-    /// The backends that this node contributes, as JSON; `None` where there is no service of that name. As long as a node
-    /// is alone, these are all.
+    /// The backends that this node contributes, as JSON; `None` where there is no service of that name. Of a
+    /// node without a cluster these are all.
     pub(super) fn own_backends(&self, service: Option<&str>) -> serde_json::Result<Option<Vec<u8>>> {
         let entries: Vec<&Arc<Entry>> = match service {
             None => self.desired.entries().collect(),
@@ -188,20 +233,27 @@ impl View {
     fn row(&self, entry: &Entry, flows: Option<&Flows>) -> ServiceRow {
         let vip = entry.wanted.vip;
         let ServiceState { name, forward, algorithm, state, backends, .. } = entry.state(self.is_held(entry));
-        let backends = backends.into_iter().map(|backend| self.backend(vip, backend, flows)).collect();
+        let backends = backends.into_iter().map(|backend| self.backend(entry, backend, flows)).collect();
         let affinity = Affinity::default();
         let (vip, hashed) = (vip.to_string(), entry.hashed);
         ServiceRow { name, vip, hashed, forward, algorithm, affinity, state, backends }
     }
 
-    fn backend(&self, vip: Vip, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
-        let BackendState { address, weight, state, reason } = backend;
+    fn backend(&self, entry: &Entry, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
+        let BackendState { address, weight, state, reason, kept } = backend;
         let counted = |flows: &Flows| match address {
-            SocketAddr::V4(address) => flows.get(&(vip, address)).copied().unwrap_or_default(),
+            SocketAddr::V4(address) => flows.get(&(entry.wanted.vip, address)).copied().unwrap_or_default(),
             SocketAddr::V6(_) => 0,
         };
-        let node = node_of(&self.fans, address.ip(), &self.node);
-        BackendRow { address, weight, state, reason, node, flows: flows.map(counted) }
+        let (node, contributors) = match entry.provenance(address) {
+            Some(Provenance { node, contributors, .. }) => (
+                node.as_ref().map(ToString::to_string),
+                contributors.iter().map(ToString::to_string).collect(),
+            ),
+            None => (node_of(&self.fans, address.ip(), &self.node), Vec::new()),
+        };
+        let flows = flows.map(counted);
+        BackendRow { address, weight, state, reason, kept, node, contributors, flows }
     }
 }
 

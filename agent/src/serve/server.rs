@@ -33,12 +33,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Applied, Contributed, Drained, Events, Refusal, Reloaded, Request, ServiceRow, Socket, View,
-    counts::Counts,
-    events::READERS,
-    keys,
-    metrics::{Sample, TYPE},
-    nodes, paths,
+    Answer, Applied, Contributed, Drained, Events, Followers, OwnBackend, Refusal, Reloaded, Request,
+    ServiceRow, Socket, View, counts::Counts, events::READERS, keys, lines, messages, metrics, nodes, paths,
 };
 use crate::{
     cluster::Reader,
@@ -46,8 +42,9 @@ use crate::{
     sources::config::{Problem, format::Format, service::parse},
 };
 
-/// Connections at a time; further ones wait to be accepted. Those of readers of events stay: others have as many beside.
-const CONNECTIONS: usize = READERS + 64;
+/// Connections at a time; further ones wait to be accepted. Those of readers that follow something stay: others have their own
+/// beside.
+pub(super) const CONNECTIONS: usize = 2 * READERS + 64;
 /// How long a client may take for a request's head, and may stay without one.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
@@ -74,6 +71,8 @@ pub struct App {
     pub events: Events,
     /// What readers know of flows.
     pub counts: Counts,
+    /// Who follows what members share.
+    pub followers: Followers,
     /// The cluster, once this node takes part in one.
     pub cluster: watch::Receiver<Option<Reader>>,
     /// When the agent started.
@@ -176,11 +175,14 @@ fn router(app: App) -> Router {
         .route(paths::OWN_BACKEND, put(offer).delete(withdraw))
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
+        .route(paths::MAINTENANCE, nodes::maintenance())
         .route(paths::KEYS, get(keys::list))
-        .route(paths::KEY, keys::one())
+        .route(paths::KEY, get(keys::show).put(keys::put).delete(keys::delete))
+        .route(paths::MESSAGES, get(messages::follow))
+        .route(paths::MESSAGE, post(messages::send))
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
-        .route(paths::METRICS, get(metrics))
+        .route(paths::METRICS, get(metrics::show))
         .route(paths::HEALTH, get(health))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -287,6 +289,12 @@ pub(super) async fn own_backends(
 
 async fn backends(app: &App, service: Option<String>) -> Result<Response, Refusal> {
     let view = app.view.borrow().clone();
+    let cluster = app.cluster.borrow().clone();
+    if let Some(cluster) = cluster.filter(|_| view.desired.is_clustered) {
+        let offers = cluster.own_backends(service).await?;
+        let rows: Vec<OwnBackend> = offers.into_iter().map(OwnBackend::from).collect();
+        return Ok(Json(rows).into_response());
+    }
     let sought = service.clone();
     let rows = tokio::task::spawn_blocking(move || view.own_backends(sought.as_deref())).await;
     let rows = rows.map_err(|error| Refusal::failed(error.to_string()))?;
@@ -330,18 +338,10 @@ pub(super) async fn events(State(app): State<App>) -> Result<Response, Refusal> 
         );
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    let lines = stream::unfold(reader, async |mut reader| {
+    Ok(lines::answer(stream::unfold(reader, async |mut reader| {
         let event = reader.next().await?;
-        Some((Ok::<_, Infallible>(format!("{event}\n")), reader))
-    });
-    Ok(([(CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response())
-}
-
-pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
-    let counts = app.counts.clone();
-    let text = app.read(move |view| Sample::take(view, &counts).map(|sample| sample.text())).await?;
-    let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
-    Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
+        Some((format!("{event}\n"), reader))
+    })))
 }
 
 pub(super) async fn health() -> &'static str {
@@ -363,7 +363,7 @@ pub(super) async fn not_allowed(request: HttpRequest) -> Refusal {
 
 impl App {
     /// Answers from the latest view, not on the thread that serves: an answer may wait for a count of the flows.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> bpf::Result<T> + Send + 'static,
     ) -> Result<T, Refusal> {

@@ -7,7 +7,7 @@ use std::{
 
 use control::{
     desired::Input,
-    service::{BackendLife, Down, ServiceState},
+    service::{BackendLife, BackendState, Down, ServiceState},
 };
 
 /// What this source says while these endpoints are absent.
@@ -19,7 +19,10 @@ pub(crate) fn input(absent: &BTreeMap<Ipv4Addr, Down>) -> Input {
 /// The endpoints that were absent when an agent left these services.
 pub(crate) fn absent(services: &[ServiceState]) -> BTreeMap<Ipv4Addr, Down> {
     let backends = services.iter().flat_map(|service| &service.backends);
-    let down = backends.filter(|backend| backend.state == BackendLife::Down);
+    let is_absent = |backend: &&BackendState| {
+        backend.state == BackendLife::Down && backend.reason.is_none_or(Down::is_of_endpoint)
+    };
+    let down = backends.filter(is_absent);
     let absent = down.filter_map(|backend| match backend.address.ip() {
         IpAddr::V4(address) => Some((address, backend.reason.unwrap_or(Down::EndpointGone))),
         IpAddr::V6(_) => None,

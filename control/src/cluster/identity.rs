@@ -1,9 +1,10 @@
 //! Names and identities of nodes.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -132,6 +133,10 @@ impl Identity {
         self.place
     }
 
+    pub(super) fn place_ref(&self) -> &NamePlace {
+        &self.place
+    }
+
     /// 64 bits that stand for the whole identity.
     pub(super) fn digest(&self) -> u64 {
         self.parts.digest
@@ -145,6 +150,22 @@ impl Identity {
     /// The order of lives. That of address and key only makes it total.
     fn rank(&self) -> (u64, SocketAddrV4, PublicKey) {
         (self.generation(), self.address(), self.key())
+    }
+}
+
+/// Identities that are held once, for all nodes of a process: ten thousand simulated ones would else hold each as often.
+#[derive(Clone, Default)]
+pub struct Pool(Arc<Mutex<BTreeMap<u64, Identity>>>);
+
+impl Pool {
+    /// The one that is held of equal ones.
+    pub(super) fn held(&self, identity: Identity) -> Identity {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get(&identity.digest()) {
+            Some(other) if *other == identity => other.clone(),
+            Some(_) => identity,
+            None => held.entry(identity.digest()).or_insert(identity).clone(),
+        }
     }
 }
 

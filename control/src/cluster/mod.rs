@@ -3,10 +3,13 @@
 //! What is here opens no socket, reads no clock and draws on no randomness but the seed that it was given. The agent and the
 //! simulator run the same code.
 
+pub mod agenda;
 pub mod clock;
+pub mod events;
 pub mod identity;
 pub mod keyring;
 pub mod log;
+pub mod members;
 pub mod membership;
 pub mod records;
 pub mod replication;

@@ -1,7 +1,10 @@
 //! The cluster's state as one node holds it: all logs, the view of them, and what this node writes.
 
+mod fresh;
+
 pub use ed25519_dalek::SigningKey;
 
+use self::fresh::{Fresh, is_missing};
 use super::{
     clock::{Clock, Stamp},
     log::{
@@ -47,7 +50,7 @@ pub struct Outcome {
     pub touched: Touched,
     /// What was refused.
     pub refusals: Vec<Refusal>,
-    /// This node was forgotten: what it had written is gone, and it states its facts and files anew.
+    /// This node was forgotten: what it had written before its start is gone, and it states its facts and files anew.
     pub was_forgotten: bool,
     /// What was to be taken out of this node's log and could not.
     pub held_back: Option<WriteError>,
@@ -71,9 +74,11 @@ pub struct State {
     logs: Logs,
     view: View,
     writer: Writer,
+    fresh: Fresh,
     clock: Clock,
     collector: Collector,
     tidy: Tidy,
+    has_compared: bool,
 }
 
 impl State {
@@ -81,8 +86,8 @@ impl State {
     pub fn new(identity: Identity, limits: Limits) -> Self {
         let logs = Logs::new(&identity.cluster, limits);
         let writer = Writer::new(identity.name.clone(), identity.key.clone(), identity.tag);
-        let (view, clock, collector, tidy) = Default::default();
-        Self { identity, logs, view, writer, clock, collector, tidy }
+        let (view, fresh, clock, collector, tidy) = Default::default();
+        Self { identity, logs, view, writer, fresh, clock, collector, tidy, has_compared: false }
     }
 
     /// Takes a log that was stored.
@@ -129,7 +134,7 @@ impl State {
                 Put { key, stamp, writer, value }
             })
             .collect();
-        self.put(puts, wall, &mut outcome)?;
+        self.edit(puts, wall, &mut outcome)?;
         Ok(outcome)
     }
 
@@ -160,7 +165,14 @@ impl State {
 
     /// A member has what is here, or what was here at a count of steps, and nothing else.
     pub fn is_same(&mut self, member: &Name, steps: u64) {
+        self.has_compared = true;
         self.collector.heard(member, steps);
+    }
+
+    /// Whether this node has, since its start, all that some member had: what it had lost is here again, as far as that member
+    /// knew.
+    pub fn has_compared(&self) -> bool {
+        self.has_compared
     }
 
     /// Members that have not heard of everything that is here.
@@ -216,7 +228,25 @@ impl State {
         Ok(outcome)
     }
 
+    /// How much is known to be written since the start.
+    #[cfg(test)]
+    pub(super) fn fresh(&self) -> usize {
+        self.fresh.count()
+    }
+
+    /// Writes what outlives the log that it stands in.
     fn put(&mut self, puts: Vec<Put>, wall: Wall, outcome: &mut Outcome) -> Result<(), WriteError> {
+        if !puts.is_empty() {
+            let written: Vec<_> = puts.iter().map(|put| (put.key.clone(), put.stamp)).collect();
+            let commit = self.writer.write(&mut self.logs, puts)?;
+            self.fresh.wrote(written);
+            self.committed(commit, wall, outcome);
+        }
+        Ok(())
+    }
+
+    /// Changes what was written before.
+    fn edit(&mut self, puts: Vec<Put>, wall: Wall, outcome: &mut Outcome) -> Result<(), WriteError> {
         if !puts.is_empty() {
             let commit = self.writer.write(&mut self.logs, puts)?;
             self.committed(commit, wall, outcome);
@@ -268,6 +298,7 @@ impl State {
         let mut outcome = Outcome { messages, refusals, ..Outcome::default() };
         self.follow(effects, wall, &mut outcome);
         if exchange.is_complete() {
+            self.has_compared = true;
             self.collector.heard(member, exchange.began);
         }
         outcome
@@ -275,9 +306,12 @@ impl State {
 
     /// Follows what was done to the logs: the view, marks of forgotten nodes, and logs of this node's that were lost.
     fn follow(&mut self, effects: Effects, wall: Wall, outcome: &mut Outcome) {
-        let own = &self.identity.name;
-        for change in effects.changes.iter().filter(|change| change.origin != *own) {
-            self.collector.touch(&change.key);
+        for change in &effects.changes {
+            if change.origin == self.identity.name {
+                self.fresh.follow(change);
+            } else {
+                self.collector.touch(&change.key);
+            }
         }
         let touched = self.view.follow(&effects.changes);
         outcome.effects.extend(effects);
@@ -299,10 +333,7 @@ impl State {
             return;
         }
         if *name == self.identity.name {
-            outcome.was_forgotten = true;
-            let effects = self.writer.begin_anew(&mut self.logs, born);
-            self.follow(effects, wall, outcome);
-            return;
+            return self.begin_anew(born, wall, outcome);
         }
         let puts = records::taken_over(&self.view, name);
         let effects = self.logs.forget(name, born);
@@ -311,13 +342,24 @@ impl State {
         self.follow(effects, wall, outcome);
     }
 
+    /// Begins another log, because this node was forgotten, with what it has written since its start.
+    fn begin_anew(&mut self, born: u32, wall: Wall, outcome: &mut Outcome) {
+        outcome.was_forgotten = true;
+        let mut written = self.fresh.take(&self.logs, &self.identity.name);
+        let effects = self.writer.begin_anew(&mut self.logs, born);
+        self.follow(effects, wall, outcome);
+        written.retain(|put| is_missing(&self.view, put));
+        // It had room in the former log.
+        outcome.held_back = self.put(written, wall, outcome).err().or(outcome.held_back.take());
+    }
+
     /// Takes out of this node's log tombstones that nobody needs, what has ended, and what others' records cover.
     ///
     /// `members` are all others, dead ones too, as long as they are not forgotten. To be called now and then.
     pub fn tend(&mut self, members: &[Listener], wall: Wall) -> Outcome {
         let mut outcome = Outcome::default();
         let view = &self.view;
-        let need = |key: &Key, item: &Item| view.need(key, item);
+        let need = |key: &Key, item: &Item| view.need(key, item.stamp);
         if let Some(commit) = self.collector.collect(&mut self.writer, &mut self.logs, members, need) {
             self.committed(commit, wall, &mut outcome);
         }
@@ -330,7 +372,7 @@ impl State {
         puts.extend(self.tidy.covered(&self.view, &self.logs, &self.identity.name, all_heard));
         // What finds no room waits for the next time.
         puts.truncate(self.logs.room_for_removals(&self.identity.name));
-        outcome.held_back = self.put(puts, wall, &mut outcome).err();
+        outcome.held_back = self.edit(puts, wall, &mut outcome).err();
         outcome
     }
 }

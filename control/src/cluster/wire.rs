@@ -110,6 +110,44 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All reasons.
+    pub const ALL: [Self; 14] = [
+        Self::Shape,
+        Self::UnknownKey,
+        Self::OtherClusterOrAltered,
+        Self::OtherCluster,
+        Self::Unsealed,
+        Self::Sealed,
+        Self::Malformed,
+        Self::Own,
+        Self::UnknownSender,
+        Self::Stale,
+        Self::Replayed,
+        Self::NameTaken,
+        Self::Misaddressed,
+        Self::Full,
+    ];
+
+    /// Its name for scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shape => "shape",
+            Self::UnknownKey => "unknown-key",
+            Self::OtherClusterOrAltered => "other-cluster-or-altered",
+            Self::OtherCluster => "other-cluster",
+            Self::Unsealed => "unsealed",
+            Self::Sealed => "sealed",
+            Self::Malformed => "malformed",
+            Self::Own => "own",
+            Self::UnknownSender => "unknown-sender",
+            Self::Stale => "stale",
+            Self::Replayed => "replayed",
+            Self::NameTaken => "name-taken",
+            Self::Misaddressed => "misaddressed",
+            Self::Full => "full",
+        }
+    }
+
     /// Whether somebody ought to look: keys, the cluster's name, or a strange program. The rest comes with any change.
     pub fn is_trouble(self) -> bool {
         match self {

@@ -54,7 +54,7 @@ pub fn make(inputs: &mut Inputs, changes: &[Change]) -> (Vec<Change>, Dirty) {
     for change in changes {
         let name = Name::from(change.name());
         let mut statement = inputs.get(OWN, &name).map_or_else(Statement::default, |own| (**own).clone());
-        note(&mut statement, change, inputs.defined_before(OWN, &name).is_some());
+        note(&mut statement, change, inputs.file_of(&name).is_some());
         if let Change::Withdraw(_, backend) = change
             && !inputs.has_other(OWN, &name, *backend)
         {
@@ -165,6 +165,11 @@ pub fn all_changes<'s>(
         .into_iter()
         .flat_map(|(name, own)| own.drained.iter().map(|&backend| Change::Drain(name.to_string(), backend)));
     services.chain(marks).collect()
+}
+
+/// The changes that leave nothing of what is applied.
+pub fn none_left(inputs: &Inputs) -> Vec<Change> {
+    inputs.services(OWN).flat_map(|(name, own)| way(name, Some(own), None)).collect()
 }
 
 /// The changes that take away what is about nothing any more: marks whose backends are no more, and contributions to

@@ -3,10 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
-use super::SourceId;
-use crate::service::{Backend, BackendLife, BackendState, Down, Forward, Service, ServiceLife, ServiceState};
+use super::{Provenance, SourceId};
+use crate::service::{
+    Backend, BackendLife, BackendState, Forward, Outage, Service, ServiceLife, ServiceState,
+};
 
 /// A service that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,34 +22,71 @@ pub struct Entry {
     pub hashed: Option<Ipv4Addr>,
     /// Those of its backends that take no new flows until they are undrained.
     pub drained: BTreeSet<SocketAddr>,
-    /// Those of its backends that can't be reached, and why.
-    pub down: BTreeMap<SocketAddr, Down>,
-    /// As the kernel is to hold it: drained backends and those that can't be reached weigh nothing.
+    /// Those of its backends that are down.
+    pub down: BTreeMap<SocketAddr, Outage>,
+    /// Where its backends come from, by address, where that is known.
+    pub provenance: Arc<[Provenance]>,
+    /// Files of several nodes define it in different ways.
+    pub is_conflict: bool,
+    /// As the kernel is to hold it: drained backends and those that are down weigh nothing.
     pub wanted: Service,
 }
 
 impl Entry {
-    pub(super) fn new(
-        defined: Service,
-        origin: SourceId,
-        hashed: Option<Ipv4Addr>,
+    /// A service whose backends all take new flows.
+    pub(super) fn new(defined: Service, origin: SourceId) -> Self {
+        let (hashed, drained, down, provenance, is_conflict) = Default::default();
+        let wanted = defined.clone();
+        Self { defined, origin, hashed, drained, down, provenance, is_conflict, wanted }
+    }
+
+    /// Takes backends out of rotation.
+    pub(super) fn set_out(
+        &mut self,
         is_drained: impl Fn(SocketAddr) -> bool,
-        why_down: impl Fn(&Backend) -> Option<Down>,
-    ) -> Self {
-        let mut wanted = defined.clone();
-        let (mut drained, mut down) = (BTreeSet::new(), BTreeMap::new());
-        for backend in &mut wanted.backends {
+        outage: impl Fn(&Backend) -> Option<Outage>,
+    ) {
+        for backend in &mut self.wanted.backends {
             let socket = backend.socket();
-            if is_drained(socket) {
-                drained.insert(socket);
-                backend.weight = 0;
+            if let Some(outage) = outage(backend) {
+                self.down.insert(socket, outage);
+                if !outage.is_kept {
+                    backend.weight = 0;
+                }
             }
-            if let Some(why) = why_down(backend) {
-                down.insert(socket, why);
+            if is_drained(socket) {
+                self.drained.insert(socket);
                 backend.weight = 0;
             }
         }
-        Self { defined, origin, hashed, drained, down, wanted }
+    }
+
+    /// Where a backend comes from.
+    pub fn provenance(&self, backend: SocketAddr) -> Option<&Provenance> {
+        let place = self.provenance.binary_search_by_key(&backend, |own| own.socket).ok()?;
+        self.provenance.get(place)
+    }
+
+    /// How many backends are down and take new flows all the same.
+    pub(super) fn kept(&self) -> usize {
+        self.defined.backends.iter().filter(|backend| self.is_kept(backend)).count()
+    }
+
+    fn is_kept(&self, backend: &Backend) -> bool {
+        let address = backend.socket();
+        let is_kept = self.down.get(&address).is_some_and(|outage| outage.is_kept);
+        is_kept && backend.weight > 0 && !self.drained.contains(&address)
+    }
+
+    /// Whether new flows find a backend, and by which right.
+    pub(super) fn rotation(&self) -> ServiceLife {
+        let has_up = self.defined.backends.iter().any(|backend| self.life(backend) == BackendLife::Up);
+        match (self.kept() > 0, has_up) {
+            (true, true) => ServiceLife::Kept,
+            (true, false) => ServiceLife::AllDown,
+            (false, true) => ServiceLife::Up,
+            (false, false) => ServiceLife::Down,
+        }
     }
 
     /// What is said of it; `is_held`: the kernel holds it as it is wanted.
@@ -54,22 +94,21 @@ impl Entry {
         let service = &self.defined;
         let backends: Vec<BackendState> =
             service.backends.iter().map(|backend| self.backend_state(backend)).collect();
-        let has_usable = backends.iter().any(|backend| backend.state == BackendLife::Up);
         ServiceState {
             name: service.name.clone(),
             vip: service.vip.to_string(),
             forward: Forward::Nat,
             algorithm: service.algorithm,
-            state: match (is_held, has_usable) {
-                (false, _) => ServiceLife::Failed,
-                (true, true) => ServiceLife::Up,
-                (true, false) => ServiceLife::Down,
+            state: match is_held {
+                false => ServiceLife::Failed,
+                true if self.is_conflict => ServiceLife::Conflict,
+                true => self.rotation(),
             },
             backends,
         }
     }
 
-    /// Whether one of its backends takes new flows.
+    /// How one of its backends is; one that is down may be kept.
     pub fn life(&self, backend: &Backend) -> BackendLife {
         let address = backend.socket();
         match backend.weight {
@@ -81,7 +120,8 @@ impl Entry {
 
     fn backend_state(&self, backend: &Backend) -> BackendState {
         let address = backend.socket();
-        let reason = self.down.get(&address).copied();
-        BackendState { address, weight: backend.weight, state: self.life(backend), reason }
+        let reason = self.down.get(&address).map(|outage| outage.why);
+        let (state, kept) = (self.life(backend), self.is_kept(backend));
+        BackendState { address, weight: backend.weight, state, reason, kept }
     }
 }

@@ -1,4 +1,4 @@
-//! What sources say.
+//! What all sources say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,100 +8,11 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::{Desired, Dirty, Entry, Name, Reserved, index::Index};
+use super::{Desired, Dirty, Entry, Input, Name, Reserved, SourceId, Statement, index::Index};
 use crate::{
     model::{FanSpec, HostFilters, Origin, PortRange, UplinkHook},
-    service::{Algorithm, Backend, Declared, Down, Service, Vip, VipSpec},
+    service::{Backend, Down, Service, Vip, VipSpec},
 };
-
-/// The sources, in the order of their precedence.
-///
-/// A further one is a line here, a module that makes its [`Input`] (in the agent's room `sources`), and its wiring in the
-/// event loop: [`Inputs::replace`] whenever it says something else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourceId {
-    /// The configuration file.
-    File,
-    /// A source that the configuration lists, by its place there.
-    Listed(u8),
-    /// What was applied by request.
-    Applied,
-    /// Which endpoints of this node are there.
-    Presence,
-}
-
-/// What a service is, beside its backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// Where clients find it.
-    pub vip: VipSpec,
-    /// How a flow's backend is chosen.
-    pub algorithm: Algorithm,
-}
-
-/// What a source says of one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Statement {
-    /// What the service is.
-    pub definition: Option<Definition>,
-    /// Backends that the source's node contributes.
-    pub backends: Vec<Backend>,
-    /// Backends that take no new flows.
-    pub drained: BTreeSet<SocketAddr>,
-    /// Where it is changed, for messages: `None` where the source's label says it.
-    pub place: Option<Arc<str>>,
-    /// When its VIP's name came, where the source knows: of two the smaller one is older.
-    pub age: u64,
-}
-
-impl Statement {
-    /// A service with its backends.
-    pub fn of<V: Clone + Into<VipSpec>>(service: &Service<V>) -> Self {
-        let definition = Definition { vip: service.vip.clone().into(), algorithm: service.algorithm };
-        Self { definition: Some(definition), backends: service.backends.clone(), ..Self::default() }
-    }
-
-    /// The service that it defines.
-    pub fn service(&self, name: &str) -> Option<Declared> {
-        let Definition { vip, algorithm } = self.definition.clone()?;
-        Some(Service { name: name.to_owned(), vip, algorithm, backends: self.backends.clone() })
-    }
-
-    /// Whether it names a backend.
-    pub fn has(&self, backend: SocketAddr) -> bool {
-        self.backends.iter().any(|own| own.socket() == backend)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.definition.is_none() && self.backends.is_empty() && self.drained.is_empty()
-    }
-}
-
-/// All that one source says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Input {
-    /// Where its services are changed, for messages.
-    pub label: String,
-    /// The node that contributes its backends.
-    pub node: Name,
-    /// Its part of each service.
-    pub services: BTreeMap<Name, Arc<Statement>>,
-    /// Backends' addresses that can't be reached, and why.
-    pub down: BTreeMap<IpAddr, Down>,
-}
-
-impl Input {
-    /// A source that defines these services.
-    pub fn defining<'s, V: Clone + Into<VipSpec> + 's>(
-        label: &str,
-        services: impl IntoIterator<Item = &'s Service<V>>,
-    ) -> Self {
-        let stated = services
-            .into_iter()
-            .map(|service| (Name::from(service.name.as_str()), Arc::new(Statement::of(service))));
-        Self { label: label.to_owned(), services: stated.collect(), ..Self::default() }
-    }
-}
 
 /// What does not concern single services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +42,8 @@ pub struct Inputs {
     settings: Arc<Settings>,
     reserved: Reserved,
     inputs: BTreeMap<SourceId, Input>,
+    /// Whether the cluster speaks, and not this node's own sources.
+    pub(super) is_clustered: bool,
     /// Of all sources together.
     down: Arc<BTreeMap<IpAddr, Down>>,
     /// What can't be followed of a source, for people.
@@ -171,9 +84,9 @@ impl Inputs {
         Dirty::All
     }
 
-    fn index_anew(&mut self) {
+    pub(super) fn index_anew(&mut self) {
         let mut index = Index::new(self.settings.vip_range, self.reserved.clone());
-        for (source, input) in &self.inputs {
+        for (source, input) in self.inputs.iter().filter(|(source, _)| self.speaks(**source)) {
             for (name, statement) in &input.services {
                 index.add(*source, name, statement);
             }
@@ -229,24 +142,28 @@ impl Inputs {
         }
     }
 
-    /// Replaces what a source says of one service; gives the services that it concerns: none where it is as before.
+    /// Replaces what a source says of one service; gives the services that it concerns: none where it is as before. Where
+    /// the source does not count, the service is told all the same.
     pub fn state(
         &mut self,
         source: SourceId,
         name: &Name,
         statement: Option<Arc<Statement>>,
     ) -> BTreeSet<Name> {
+        let speaks = self.speaks(source);
         let own = &mut self.inputs.entry(source).or_default().services;
         let statement = statement.filter(|statement| !statement.is_empty());
         if own.get(name) == statement.as_ref() {
             return BTreeSet::new();
         }
         let mut names = BTreeSet::from([Arc::clone(name)]);
-        if let Some(former) = own.remove(name) {
+        if let Some(former) = own.remove(name).filter(|_| speaks) {
             names.extend(self.index.remove(source, name, &former));
         }
         if let Some(statement) = statement {
-            names.extend(self.index.add(source, name, &statement));
+            if speaks {
+                names.extend(self.index.add(source, name, &statement));
+            }
             own.insert(Arc::clone(name), statement);
         }
         names
@@ -309,8 +226,13 @@ impl Inputs {
         self.inputs.get(&source).into_iter().flat_map(|input| &input.services)
     }
 
-    /// The sources that say anything, in the order of their precedence.
+    /// The sources that count, in the order of their precedence.
     pub fn sources(&self) -> impl Iterator<Item = SourceId> + Clone {
+        self.all_sources().filter(|source| self.speaks(*source))
+    }
+
+    /// Those too that do not count.
+    pub(super) fn all_sources(&self) -> impl Iterator<Item = SourceId> + Clone {
         self.inputs.keys().copied()
     }
 
@@ -322,12 +244,6 @@ impl Inputs {
 
     pub(super) fn faults(&self) -> &Arc<BTreeMap<SourceId, Vec<String>>> {
         &self.faults
-    }
-
-    /// The source before `source` that defines a service of a name.
-    pub fn defined_before(&self, source: SourceId, name: &str) -> Option<SourceId> {
-        let defines = |source: &SourceId| self.get(*source, name).is_some_and(|own| own.definition.is_some());
-        self.sources().take_while(|other| *other < source).find(defines)
     }
 
     /// Whether another source than this one names a backend of a service.
@@ -352,8 +268,8 @@ impl Inputs {
 
     /// How many definitions there are, hidden ones too.
     pub fn definitions(&self) -> usize {
-        let statements = self.inputs.values().flat_map(|input| input.services.values());
-        statements.filter(|statement| statement.definition.is_some()).count()
+        let statements = self.sources().flat_map(|source| self.services(source));
+        statements.filter(|(_, statement)| statement.definition.is_some()).count()
     }
 
     /// The services of `desired` that have a VIP of an address.
@@ -384,8 +300,9 @@ impl Inputs {
 
     /// The sources, in the order of the nodes that contribute.
     pub(super) fn contributors(&self) -> Vec<SourceId> {
+        let speaking = self.inputs.iter().filter(|(source, _)| self.speaks(**source));
         let mut sources: Vec<(&Name, SourceId)> =
-            self.inputs.iter().map(|(source, input)| (&input.node, *source)).collect();
+            speaking.map(|(source, input)| (&input.node, *source)).collect();
         sources.sort_unstable();
         sources.into_iter().map(|(_, source)| source).collect()
     }

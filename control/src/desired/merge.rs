@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    Desired, Dirty, Entry, Inputs, Name, SourceId, Statement,
+    Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, Topic,
     clash::{homeless, obstacle},
 };
-use crate::service::{Algorithm, Backend, Service, Vip};
+use crate::service::{Algorithm, Backend, Outage, Service, Vip};
 
 /// What a node is to be like by what its sources say, and the names of the services that differ from `former`.
 ///
@@ -23,6 +23,7 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
     };
     let mut next = former.clone();
     next.generation += 1;
+    next.is_clustered = inputs.is_clustered();
     next.settings = Arc::clone(inputs.settings());
     next.down = Arc::clone(inputs.all_down());
     next.faults = Arc::clone(inputs.faults());
@@ -30,12 +31,13 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
         next.forget(name, inputs);
     }
     if *dirty == Dirty::All {
-        next.clashes = Default::default();
+        (next.clashes, next.notes) = Default::default();
     }
     let contributors = inputs.contributors();
     for source in inputs.sources() {
         for name in &names {
             let Some(statement) = inputs.get(source, name) else { continue };
+            next.note(name, &statement.notes);
             let Some(definition) = &statement.definition else { continue };
             let why = match inputs.resolve(&definition.vip) {
                 None => Some(homeless(inputs, name, &definition.vip)),
@@ -53,6 +55,7 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
             }
         }
     }
+    names.iter().for_each(|name| next.note_kept(name));
     let changed = names.into_iter().filter(|name| !is_same(next.get(name), former.get(name)));
     let changed = changed.collect();
     (Arc::new(next), changed)
@@ -92,6 +95,7 @@ impl Desired {
         for source in inputs.sources() {
             self.clashes.remove_mut(&(Arc::clone(name), source));
         }
+        self.forget_notes(name);
     }
 
     /// An entry that is as before stays the same one.
@@ -146,7 +150,15 @@ fn entry(
         inputs.sources().filter_map(|source| inputs.get(source, name)).collect();
     let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
     let defined = Service { name: name.to_string(), vip, algorithm, backends };
-    Entry::new(defined, origin, hashed, is_drained, |backend| {
-        inputs.all_down().get(&backend.address).copied()
-    })
+    let provenance = inputs.get(origin, name).map(|own| Arc::clone(&own.provenance)).unwrap_or_default();
+    let is_conflict =
+        statements.iter().any(|own| own.notes.iter().any(|(topic, _)| *topic == Topic::Conflict));
+    let mut entry = Entry { hashed, is_conflict, provenance, ..Entry::new(defined, origin) };
+    entry.set_out(is_drained, |backend| {
+        let absent = inputs.all_down().get(&backend.address).map(|why| Outage::from(*why));
+        let stated = statements.iter().filter_map(|own| own.down.get(&backend.socket()).copied());
+        let both = |one: Outage, other: Outage| Outage { is_kept: one.is_kept && other.is_kept, ..one };
+        absent.into_iter().chain(stated).reduce(both)
+    });
+    entry
 }

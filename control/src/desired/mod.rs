@@ -11,13 +11,15 @@
 //! 3. An address that several nodes contribute is one backend, with the weight that the node of the smallest name gives it,
 //!    and of one node's sources the first.
 //! 4. A backend is drained where any source has a mark for it.
-//! 5. Health takes backends out of rotation and never brings one in.
+//! 5. A backend is down where any source says so. It takes no new flows, unless all that say so have it kept.
 //! 6. A named VIP has the address that its name hashes to, and the next that is free where an older name or anything else
 //!    has that (`named.rs`). The order of age is that of the sources; of what was applied, that in which it was, and else
-//!    that of the names. Such a VIP is told, too.
+//!    that of the names; in the cluster, that of the services' creation. Such a VIP is told, too.
+//! 7. While the cluster speaks, this node's own sources do not (`authority.rs`): what they say is among its records.
 //!
 //! One change of ten thousand services costs what it changes: entries and maps are shared with the former value.
 
+mod authority;
 mod changes;
 mod clash;
 mod entry;
@@ -25,7 +27,9 @@ mod index;
 mod input;
 mod merge;
 mod named;
+mod notes;
 mod requests;
+mod statement;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,13 +40,14 @@ use std::{
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use self::{
-    changes::{Change, all_changes, make, stale},
+    changes::{Change, all_changes, make, none_left, stale},
     clash::NO_RANGE,
     entry::Entry,
-    input::{Definition, Input, Inputs, Settings, SourceId, Statement},
+    input::{Inputs, Settings},
     merge::desired,
     named::Reserved,
-    requests::{ChangeError, check, drain, offer, remove, withdraw},
+    requests::{ChangeError, check, drain, may_offer, offer, remove, withdraw},
+    statement::{Definition, Input, Provenance, SourceId, Statement, Topic},
 };
 use crate::service::{Down, Vip};
 
@@ -88,6 +93,8 @@ impl Dirty {
 pub struct Desired {
     /// Counts the values that were made.
     pub generation: u64,
+    /// Whether the cluster speaks, and not this node's own sources.
+    pub is_clustered: bool,
     /// What does not concern single services.
     pub settings: Arc<Settings>,
     /// All addresses that can't be reached, and why.
@@ -97,6 +104,8 @@ pub struct Desired {
     faults: Arc<BTreeMap<SourceId, Vec<String>>>,
     /// Why definitions are hidden, or have another VIP than they ask for.
     clashes: RedBlackTreeMapSync<(Name, SourceId), String>,
+    /// What there is to tell of services.
+    notes: RedBlackTreeMapSync<(Topic, Name), Arc<str>>,
 }
 
 impl Desired {

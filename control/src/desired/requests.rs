@@ -120,8 +120,9 @@ pub fn check(
     for (place, service) in services.iter().enumerate() {
         problems.extend(obstacle(inputs, desired, service, &named).map(|error| (place, error)));
     }
+    let own = inputs.own();
     let applied =
-        |service: &Declared| inputs.get(OWN, &service.name).and_then(|own| own.service(&service.name));
+        |service: &Declared| inputs.get(own, &service.name).and_then(|own| own.service(&service.name));
     let new = services.iter().filter(|service| applied(service).is_none()).count();
     if new > 0 && inputs.definitions() + new > MAX_SERVICES as usize {
         problems.push((0, ChangeError::TooMany));
@@ -139,7 +140,7 @@ fn obstacle(
     service: &Declared,
     named: &HashSet<&str>,
 ) -> Option<ChangeError> {
-    if let Some(source) = inputs.defined_before(OWN, &service.name) {
+    if let Some(source) = inputs.file_of(&service.name) {
         let label = inputs.place(source, &service.name).to_owned();
         return Some(ChangeError::OfSource { name: service.name.clone(), label });
     }
@@ -157,7 +158,7 @@ fn obstacle(
     }
     let entry = desired.at(vip)?;
     let other = &entry.defined.name;
-    let label = (entry.origin < OWN).then(|| inputs.place(entry.origin, other).to_owned());
+    let label = (entry.origin < inputs.own()).then(|| inputs.place(entry.origin, other).to_owned());
     // Its own, or one that is replaced as well and was compared with this one.
     if label.is_none() && named.contains(other.as_str()) {
         return None;
@@ -173,7 +174,7 @@ pub fn remove(inputs: &Inputs, name: &str) -> Result<Change, ChangeError> {
     if inputs.get(OWN, name).is_some_and(|own| own.definition.is_some()) {
         return Ok(Change::Remove(name.to_owned()));
     }
-    Err(match inputs.defined_before(OWN, name) {
+    Err(match inputs.file_of(name) {
         Some(source) => {
             ChangeError::OfSource { name: name.to_owned(), label: inputs.place(source, name).to_owned() }
         }
@@ -233,13 +234,28 @@ pub fn offer(
         let change = (!is_as_asked(own)).then(|| Change::Offer(name.to_owned(), wanted));
         return Ok((change.clone(), if change.is_some() { wanted } else { *own }));
     }
+    may_offer(inputs, desired, name, socket)?;
+    Ok((Some(Change::Offer(name.to_owned(), wanted)), wanted))
+}
+
+/// Whether an address can be another backend of a service.
+///
+/// # Errors
+/// It can't, or there is no such service.
+pub fn may_offer(
+    inputs: &Inputs,
+    desired: &Desired,
+    name: &str,
+    socket: SocketAddr,
+) -> Result<(), ChangeError> {
+    let entry = desired.get(name).ok_or_else(|| ChangeError::NoService(name.to_owned()))?;
     if let Some(other) = inputs.with_vip_address(desired, socket.ip()).next() {
         return Err(ChangeError::BackendIsVip { address: socket.ip(), other: other.name.clone() });
     }
     if entry.defined.backends.len() >= MAX_SERVICE_BACKENDS as usize && !entry.defined.has(socket) {
         return Err(ChangeError::TooManyBackends(name.to_owned()));
     }
-    Ok((Some(Change::Offer(name.to_owned(), wanted)), wanted))
+    Ok(())
 }
 
 /// The change that ends a contribution of a backend, and the backend.

@@ -6,7 +6,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::service::{Algorithm, Backend, BackendLife, Declared, Down, Service, ServiceLife, VipSpec};
+use crate::service::{
+    Algorithm, Backend, BackendLife, Declared, Down, Outage, Service, ServiceLife, VipSpec,
+};
 
 const FILE: &str = "/etc/fanlight/fanlight.toml";
 
@@ -166,7 +168,10 @@ fn backends_that_are_down_weigh_nothing_until_they_are_back() {
     let mut node = Node::new(&[service("web", 1, &[2, 3]), service("db", 2, &[4])], &[]);
     assert_eq!(node.set_absent(&[2, 99]), ["web"]);
     assert_eq!((node.weights("web"), node.weights("db")), (vec![0, 1], vec![1]));
-    assert_eq!(node.desired.get("web").unwrap().down, BTreeMap::from([(socket(2), Down::EndpointGone)]));
+    assert_eq!(
+        node.desired.get("web").unwrap().down,
+        BTreeMap::from([(socket(2), Down::EndpointGone.into())])
+    );
     assert!(node.set_absent(&[2, 99]).is_empty());
     node.make(&[set(&service("new", 3, &[2]))]);
     assert_eq!(node.weights("new"), [0], "also of services that come later");
@@ -564,6 +569,71 @@ fn vips_of_one_name_have_one_address_and_none_that_is_another_s() {
     assert_eq!(node.lasts(), [("a", hashed + 1), ("b", hashed + 1), ("literal", hashed)]);
 }
 
+#[test]
+fn while_the_cluster_speaks_this_nodes_sources_do_not_and_they_come_back() {
+    let mut node = Node::new(&[service("web", 1, &[2])], &[service("db", 2, &[3])]);
+    node.inputs.replace(SourceId::Cluster, Input::defining("", &[service("web", 7, &[9])]));
+    node.follow(&Dirty::All);
+    assert_eq!(node.lasts(), [("db", 2), ("web", 1)]);
+    let dirty = node.inputs.set_clustered(true);
+    assert_eq!(node.follow(&dirty), ["db", "web"]);
+    assert_eq!((node.lasts(), node.clashes().len()), (vec![("web", 7)], 0));
+    assert!(node.desired.is_clustered && node.weights("web") == [1]);
+    // A file is changed in the file all the same, and other services where the cluster is.
+    let of_file = format!("0: service web is of {FILE}; change it there");
+    assert_eq!(node.obstacles(&[&service("web", 7, &[])]), [of_file]);
+    let taken = "0: 10.96.0.7:80/tcp is the VIP of service web; give each its own";
+    assert_eq!(node.obstacles(&[&service("new", 7, &[])]), [taken]);
+    assert_eq!(node.inputs.stated("web").map(|(file, _)| file.to_string()).as_deref(), Some(FILE));
+    assert_eq!(node.inputs.stated("db"), None, "no file has it");
+    node.set_file(&[service("web", 4, &[])]);
+    assert_eq!(node.lasts(), [("web", 7)]);
+    let dirty = node.inputs.set_clustered(false);
+    node.follow(&dirty);
+    assert_eq!(node.lasts(), [("db", 2), ("web", 4)]);
+    assert_eq!(none_left(&node.inputs), [Change::Remove("db".to_owned())]);
+}
+
+#[test]
+fn backends_that_are_kept_are_down_and_take_new_flows_all_the_same() {
+    let mut node = Node::default();
+    node.inputs.set_clustered(true);
+    let say = |node: &mut Node, backends: &[u8], down: &[u8], is_kept| {
+        let down = down.iter().copied().collect();
+        let said = shared(&[service("web", 1, backends).into()], &down, is_kept);
+        let dirty = node.inputs.replace(SourceId::Cluster, said);
+        node.follow(&dirty);
+        node.desired.get("web").unwrap().state(true).state
+    };
+    assert_eq!(say(&mut node, &[2, 3], &[3], false), ServiceLife::Up);
+    assert_eq!((node.weights("web"), node.desired.notes()), (vec![1, 0], vec![]));
+    assert_eq!(say(&mut node, &[2, 3], &[3], true), ServiceLife::Kept);
+    let state = node.desired.get("web").unwrap().state(true).backends[1];
+    assert_eq!((node.weights("web"), state.state, state.kept), (vec![1, 1], BackendLife::Down, true));
+    let kept = "kept: web: 1 of 2 backends are down and take new flows all the same: too few would be left";
+    assert_eq!(node.desired.notes(), [kept]);
+    assert_eq!(say(&mut node, &[2, 3], &[2, 3], true), ServiceLife::AllDown);
+    assert_eq!(node.desired.notes(), ["all-down: web: none of 2 backends is up, so that all take new flows"]);
+    // What this node sees of its own endpoints counts all the same.
+    node.set_absent(&[3]);
+    assert_eq!(node.weights("web"), [1, 0]);
+    assert_eq!(say(&mut node, &[], &[], false), ServiceLife::Conflict);
+    assert_eq!(node.desired.notes(), ["conflict: web: of files"]);
+}
+
+#[test]
+fn of_many_services_that_there_is_something_to_tell_of_some_are_named() {
+    let mut node = Node::default();
+    node.inputs.set_clustered(true);
+    let services: Vec<Declared> =
+        (0..30).map(|number| service(&format!("s{number:02}"), number, &[]).into()).collect();
+    let dirty = node.inputs.replace(SourceId::Cluster, shared(&services, &BTreeSet::new(), false));
+    node.follow(&dirty);
+    let notes = node.desired.notes();
+    assert_eq!((notes.len(), notes[0].as_str()), (11, "conflict: s00: of files"));
+    assert_eq!(notes[10], "conflict: and 20 more services; see 'fanlight service list'");
+}
+
 /// Any change among few names, VIPs and backends.
 fn any_change() -> impl Strategy<Value = Change> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);
@@ -619,6 +689,22 @@ enum Step {
     Listed(u8, Vec<Declared>),
     Applied(Vec<Change>),
     Down(BTreeSet<u8>),
+    /// What the cluster says, with backends that are down, and whether these are kept.
+    Cluster(Vec<Declared>, BTreeSet<u8>, bool),
+    /// Whether the cluster speaks.
+    Clustered(bool),
+}
+
+/// What a cluster says of services.
+fn shared(services: &[Declared], down: &BTreeSet<u8>, is_kept: bool) -> Input {
+    let of = |service: &Declared| {
+        let down = down.iter().map(|&last| (socket(last), Outage { why: Down::NodeDead, is_kept }));
+        let notes = vec![(Topic::Conflict, Arc::from("of files"))];
+        let notes = if service.backends.is_empty() { notes } else { Vec::new() };
+        let statement = Statement { down: down.collect(), notes, age: 7, ..Statement::of(service) };
+        (Name::from(service.name.as_str()), Arc::new(statement))
+    };
+    Input { services: services.iter().map(of).collect(), ..Input::default() }
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -627,6 +713,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..2_u8, prop::collection::vec(any_declared(), 0..3)).prop_map(|(place, all)| Step::Listed(place, all)),
         4 => prop::collection::vec(any_change(), 1..4).prop_map(Step::Applied),
         1 => prop::collection::btree_set(1..4_u8, 0..3).prop_map(Step::Down),
+        2 => (prop::collection::vec(any_declared(), 0..3), prop::collection::btree_set(1..4_u8, 0..3), any::<bool>())
+            .prop_map(|(services, down, is_kept)| Step::Cluster(services, down, is_kept)),
+        1 => any::<bool>().prop_map(Step::Clustered),
     ]
 }
 
@@ -641,6 +730,14 @@ proptest! {
                 Step::Listed(place, services) => drop(node.set_listed(place, &services)),
                 Step::Applied(changes) => drop(node.make(&changes)),
                 Step::Down(lasts) => drop(node.set_absent(&lasts.into_iter().collect::<Vec<_>>())),
+                Step::Cluster(services, down, is_kept) => {
+                    let dirty = node.inputs.replace(SourceId::Cluster, shared(&services, &down, is_kept));
+                    node.follow(&dirty);
+                }
+                Step::Clustered(is_clustered) => {
+                    let dirty = node.inputs.set_clustered(is_clustered);
+                    node.follow(&dirty);
+                }
             }
             let (anew, _) = desired(&node.inputs, &Desired::default(), &Dirty::All);
             prop_assert_eq!(node.state().1, Desired { generation: 0, ..(*anew).clone() });
@@ -664,6 +761,10 @@ proptest! {
                     node.inputs.replace(SourceId::Listed(place), listed(&services))
                 }
                 Step::Applied(changes) => make(&mut node.inputs, &changes).1,
+                Step::Cluster(services, down, is_kept) => {
+                    node.inputs.replace(SourceId::Cluster, shared(&services, &down, is_kept))
+                }
+                Step::Clustered(is_clustered) => node.inputs.set_clustered(is_clustered),
                 Step::Down(_) => Dirty::All,
             };
             let told: BTreeSet<String> = node.follow(&dirty).into_iter().collect();

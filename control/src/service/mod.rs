@@ -5,4 +5,4 @@ pub mod ring;
 mod state;
 
 pub use model::{Algorithm, Backend, Declared, Forward, Protocol, Service, Vip, VipError, VipSpec};
-pub use state::{BackendLife, BackendState, Down, ServiceLife, ServiceState, against};
+pub use state::{BackendLife, BackendState, Down, Outage, ServiceLife, ServiceState, against};

@@ -192,7 +192,7 @@ impl From<Vip> for String {
 }
 
 /// Where clients find a service, as it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum VipSpec {
     /// At this address.

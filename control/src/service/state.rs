@@ -25,9 +25,8 @@ pub struct ServiceState {
 impl ServiceState {
     /// The service as the kernel holds it: with the backends that take new flows. `None` where it does not.
     pub fn held(&self) -> Option<Service> {
-        let is_held = matches!(self.state, ServiceLife::Up | ServiceLife::Down);
-        let vip = self.vip.parse().ok().filter(|_| is_held)?;
-        let usable = self.backends.iter().filter(|backend| backend.state == BackendLife::Up);
+        let vip = self.vip.parse().ok().filter(|_| self.state.is_held())?;
+        let usable = self.backends.iter().filter(|backend| backend.state == BackendLife::Up || backend.kept);
         let backends = usable.map(|backend| Backend {
             address: backend.address.ip(),
             port: backend.address.port(),
@@ -44,16 +43,29 @@ impl ServiceState {
 
 /// Whether a service works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ServiceLife {
     /// New flows find a backend.
     Up,
     /// No backend takes new flows: they are refused.
     Down,
+    /// Too many backends are down at once: some of these take new flows all the same.
+    Kept,
+    /// All backends are down, and take new flows all the same.
+    AllDown,
+    /// Files of several nodes define it in different ways; the last change is followed.
+    Conflict,
     /// The kernel does not hold it as it is wanted.
     Failed,
     /// It was to be there, and the kernel has no such VIP.
     Missing,
+}
+
+impl ServiceLife {
+    /// Whether the kernel holds it as it is wanted.
+    pub fn is_held(self) -> bool {
+        !matches!(self, Self::Failed | Self::Missing)
+    }
 }
 
 /// A backend.
@@ -68,6 +80,9 @@ pub struct BackendState {
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Down>,
+    /// It is down and takes new flows all the same: too few others could.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 /// Whether a backend takes new flows.
@@ -82,7 +97,7 @@ pub enum BackendLife {
     Down,
 }
 
-/// Why a backend can't be reached.
+/// Why a backend is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Down {
@@ -90,6 +105,32 @@ pub enum Down {
     EndpointGone,
     /// Nothing answers for its address in this node's slice, or its device has no carrier.
     NoAnswer,
+    /// The member that has its address is dead.
+    NodeDead,
+    /// The member that has its address has said good-bye.
+    NodeLeft,
+}
+
+impl Down {
+    /// Whether it is this node's own finding about an endpoint of its own.
+    pub fn is_of_endpoint(self) -> bool {
+        matches!(self, Self::EndpointGone | Self::NoAnswer)
+    }
+}
+
+/// A backend that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Why.
+    pub why: Down,
+    /// It takes new flows all the same: too few others could.
+    pub is_kept: bool,
+}
+
+impl From<Down> for Outage {
+    fn from(why: Down) -> Self {
+        Self { why, is_kept: false }
+    }
 }
 
 /// What an agent said of services, against the VIPs that packets find now.
@@ -114,6 +155,7 @@ mod tests {
             weight,
             state,
             reason,
+            kept: false,
         };
         ServiceState {
             name: "web".to_owned(),
@@ -142,6 +184,9 @@ mod tests {
         let up = Backend { address: [250, 0, 28, 2].into(), port: 80, weight: 3 };
         assert_eq!(backends(ServiceLife::Up), Some(vec![up]));
         assert_eq!(backends(ServiceLife::Failed), None);
+        let mut kept = service(ServiceLife::Kept);
+        kept.backends[2].kept = true;
+        assert_eq!(kept.held().map(|service| service.backends.len()), Some(2));
     }
 
     #[test]

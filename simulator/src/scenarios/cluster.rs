@@ -6,14 +6,14 @@ use std::{
 };
 
 use control::cluster::{
-    identity::NodeName,
+    identity::{NodeName, Pool},
     membership::{Notice, Tuning},
 };
 use rand::RngExt as _;
 
 use super::Options;
 use crate::{
-    node::{Member, MemberSettings, name},
+    member::{Event, Member, MemberSettings, name},
     report::Report,
     world::{World, address},
 };
@@ -31,12 +31,17 @@ pub(super) fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
+/// Up to so many nodes each has a log, of which every node holds all.
+const WITH_FACTS: usize = 1_000;
+
 /// Hosts whose nodes know the first one.
 pub(super) fn new(options: Options) -> Cluster {
     let settings = MemberSettings {
         keys: Some(format!("{}=", "A".repeat(43))),
         seeds: vec![address(0)],
         tuning: Tuning::default(),
+        pool: Pool::default(),
+        has_facts: options.nodes <= WITH_FACTS,
     };
     World::new(options.seed, options.nodes, settings)
 }
@@ -63,12 +68,27 @@ pub(super) fn agree(cluster: &Cluster) -> bool {
         && cluster.running().all(|(_, node)| node.core.reachable() == count)
 }
 
+/// Whether all running nodes have the same logs.
+pub(super) fn is_one(cluster: &Cluster) -> bool {
+    let mut digests = cluster.running().map(|(_, node)| node.digest());
+    let first = digests.next();
+    digests.all(|digest| Some(digest) == first)
+}
+
+/// Whether all running nodes serve the same.
+pub(super) fn serve_alike(cluster: &Cluster) -> bool {
+    let mut nodes = cluster.running().map(|(_, node)| node.serving());
+    let Some(first) = nodes.next() else { return true };
+    nodes.all(|serving| serving.services().eq(first.services()))
+}
+
 /// A cluster that is up, settled, and whose events so far are forgotten.
 pub(super) fn settled(options: Options, report: &mut Report) -> Cluster {
     let mut cluster = new(options);
     cluster.observes = false;
     start_all(&mut cluster);
-    let time = cluster.wait(seconds(120), milliseconds(100), agree);
+    let is_up = |cluster: &Cluster| agree(cluster) && is_one(cluster);
+    let time = cluster.wait(seconds(120), milliseconds(100), is_up);
     if time.is_none() {
         report.check("start: all know all", "never", "120 s", false);
     }
@@ -89,14 +109,14 @@ pub(super) struct FalseDeaths {
 impl FalseDeaths {
     /// Takes what was observed; `is_alive` says of a name whether its node lived all the time.
     pub(super) fn watch(&mut self, cluster: &mut Cluster, is_alive: impl Fn(&NodeName) -> bool) {
-        for (at, host, notice) in cluster.take_events() {
-            match notice {
-                Notice::Down { identity, .. } if is_alive(identity.name()) => {
+        for (at, host, event) in cluster.take_events() {
+            match event {
+                Event::Notice(Notice::Down { identity, .. }) if is_alive(identity.name()) => {
                     let (_, believers) =
                         self.open.entry(identity.name().clone()).or_insert((at, BTreeSet::new()));
                     believers.insert(host);
                 }
-                Notice::Up(identity) => {
+                Event::Notice(Notice::Up(identity)) => {
                     let Some((since, believers)) = self.open.get_mut(identity.name()) else { continue };
                     believers.remove(&host);
                     if believers.is_empty() {

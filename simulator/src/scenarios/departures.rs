@@ -7,9 +7,12 @@ use control::cluster::membership::{MemberState, Notice};
 use super::{
     Options,
     cluster::{Cluster, FalseDeaths, STEP, agree, milliseconds, name_of, new, seconds, settled},
-    steady,
+    spread, steady,
 };
-use crate::report::{Report, quantile};
+use crate::{
+    member::Event,
+    report::{Report, quantile},
+};
 
 const KILLS: usize = 100;
 
@@ -26,9 +29,11 @@ fn departure(cluster: &mut Cluster, host: usize, left: bool, longest: Duration) 
     let mut known: BTreeMap<usize, Duration> = BTreeMap::new();
     while known.len() < others && cluster.now() < since + longest {
         cluster.run(STEP);
-        for (at, other, notice) in cluster.take_events() {
-            match notice {
-                Notice::Down { identity, left: is_left } if *identity.name() == name && left == is_left => {
+        for (at, other, event) in cluster.take_events() {
+            match event {
+                Event::Notice(Notice::Down { identity, left: is_left })
+                    if *identity.name() == name && left == is_left =>
+                {
                     known.entry(other).or_insert(at - since);
                 }
                 _ => {}
@@ -73,6 +78,7 @@ pub(super) fn large(options: Options, report: &mut Report) {
     steady::start(&mut cluster, report);
     steady::rest(&mut cluster, 1, report);
     cluster.observes = true;
+    spread::write_keys(&mut cluster, 5, report);
     kill_some(&mut cluster, 10, report);
 }
 
@@ -91,9 +97,8 @@ fn kill_some(cluster: &mut Cluster, kills: usize, report: &mut Report) {
         all.push(known.all);
         cluster.start(host);
         back.push(cluster.wait(seconds(30), milliseconds(100), agree));
-        let died = cluster.take_events().into_iter().filter(
-            |(_, _, notice)| matches!(notice, Notice::Down { identity, .. } if *identity.name() != name_of(host)),
-        );
+        let is_other = |event: &Event| matches!(event, Event::Notice(Notice::Down { identity, .. }) if *identity.name() != name_of(host));
+        let died = cluster.take_events().into_iter().filter(|(_, _, event)| is_other(event));
         others += died.count();
     }
     check_times(report, "nine tenths know, median", &most, 0.5, milliseconds(1_000));
@@ -108,7 +113,7 @@ pub(super) fn leave(options: Options, report: &mut Report) {
     let mut all = Vec::new();
     for host in 1..options.nodes.min(11) {
         cluster.take_events();
-        cluster.act(host, |node, at| node.core.leave(at));
+        cluster.act(host, |node, at| node.leave(at));
         all.push(departure(&mut cluster, host, true, seconds(6)).all);
         cluster.kill(host);
     }

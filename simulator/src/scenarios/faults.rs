@@ -4,7 +4,7 @@ use super::{
     Options,
     cluster::{FalseDeaths, agree, milliseconds, name_of, seconds, settled},
 };
-use crate::{node::Member, report::Report};
+use crate::{member::Member, report::Report};
 
 fn loss(options: Options, report: &mut Report, part: f64) -> FalseDeaths {
     let mut cluster = settled(options, report);

@@ -3,8 +3,13 @@
 mod cluster;
 mod departures;
 mod faults;
+mod ledger;
+mod messages;
 mod partitions;
+mod records;
+mod spread;
 mod steady;
+mod strikes;
 
 use crate::report::Report;
 
@@ -33,7 +38,7 @@ impl Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 20] = [
     Scenario { name: "boot", about: "all nodes start within a second, knowing one", run: steady::boot },
     Scenario { name: "idle", about: "what an idle node sends", run: steady::idle },
     Scenario { name: "kills", about: "100 kills, one after the other", run: departures::kills },
@@ -44,7 +49,7 @@ pub const ALL: [Scenario; 15] = [
     },
     Scenario {
         name: "large",
-        about: "start, a minute of rest and ten kills in one world",
+        about: "start, a minute of rest, keys and ten kills in one world",
         run: departures::large,
     },
     Scenario { name: "leave", about: "nodes say good-bye", run: departures::leave },
@@ -69,4 +74,17 @@ pub const ALL: [Scenario; 15] = [
     Scenario { name: "asymmetric", about: "links that pass one way only", run: partitions::asymmetric },
     Scenario { name: "split", about: "two halves for a minute, then one again", run: partitions::split },
     Scenario { name: "torture", about: "random kills, partitions and loss", run: partitions::torture },
+    Scenario { name: "spread", about: "keys that are written at one node each", run: spread::spread },
+    Scenario { name: "messages", about: "100 messages to all members", run: messages::messages },
+    Scenario { name: "rings", about: "kills of nodes that have backends of a service", run: spread::rings },
+    Scenario {
+        name: "records",
+        about: "writes of keys and services while nodes are killed, disks lose what they held, and wires are cut",
+        run: records::records,
+    },
+    Scenario {
+        name: "owners",
+        about: "writes of keys that compare, while nodes are killed and wires are cut",
+        run: records::owners,
+    },
 ];

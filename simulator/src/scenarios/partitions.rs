@@ -1,12 +1,9 @@
 //! Wires that are cut.
 
-use std::collections::BTreeSet;
-
-use rand::RngExt as _;
-
 use super::{
     Options,
     cluster::{Cluster, FalseDeaths, agree, milliseconds, seconds, settled},
+    strikes::Strikes,
 };
 use crate::report::Report;
 
@@ -62,45 +59,16 @@ pub(super) fn split(options: Options, report: &mut Report) {
 pub(super) fn torture(options: Options, report: &mut Report) {
     let mut cluster = settled(options, report);
     (cluster.network.duplicated, cluster.network.reordered) = (0.05, 0.05);
-    let (mut kills, mut splits) = (0, 0);
-    let mut dead: BTreeSet<usize> = BTreeSet::new();
-    let mut split_until = seconds(0);
+    let mut strikes = Strikes::default();
     let end = cluster.now() + seconds(60 * options.minutes.max(1));
     while cluster.now() < end {
-        let now = cluster.now();
-        if split_until <= now {
-            cluster.network.mend();
-        }
-        match cluster.rng().random_range(0..4) {
-            0 => {
-                let count = cluster.rng().random_range(1..=options.nodes.div_ceil(10));
-                for _ in 0..count {
-                    let Some(host) = cluster.choose(|cluster, host| cluster.node(host).is_some()) else {
-                        break;
-                    };
-                    cluster.kill(host);
-                    dead.insert(host);
-                    kills += 1;
-                }
-            }
-            1 if split_until <= now => {
-                let share = cluster.rng().random_range(0.05..0.5);
-                let sides: Vec<bool> = (0..options.nodes).map(|_| cluster.rng().random_bool(share)).collect();
-                cluster.network.split(|host| usize::from(sides.get(host) == Some(&true)));
-                let time = cluster.rng().random_range(5..40);
-                split_until = now + seconds(time);
-                splits += 1;
-            }
-            2 => cluster.network.loss = cluster.rng().random_range(0.0..0.2),
-            _ => std::mem::take(&mut dead).into_iter().for_each(|host| cluster.start(host)),
-        }
+        strikes.strike(&mut cluster, |_, _| {});
         cluster.run(seconds(5));
         cluster.network.loss = 0.0;
         cluster.take_events();
     }
-    dead.into_iter().for_each(|host| cluster.start(host));
-    cluster.network.mend();
-    report.note("kills, partitions", format!("{kills}, {splits}"));
+    strikes.end(&mut cluster);
+    report.note("kills, partitions", format!("{}, {}", strikes.kills, strikes.splits));
     let time = cluster.wait(seconds(60), milliseconds(100), agree);
     report.time("all agree once it is quiet", time, seconds(15));
 }

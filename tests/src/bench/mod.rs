@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod fan;
 pub mod flood;
 mod floor;

@@ -17,7 +17,7 @@ use control::{
         rotation::Serving,
         state::{Identity, SigningKey, State, Wall},
     },
-    service::{Algorithm, Protocol, Vip},
+    service::{Algorithm, Protocol, Vip, VipSpec},
 };
 
 use super::{report::Summary, services::Row};
@@ -95,11 +95,11 @@ fn logs(plan: Plan) -> Result<Vec<Segment>> {
         if node == 0 {
             records.extend((0..plan.services).map(|number| Record::Define {
                 name: name(number),
-                vip: Vip {
+                vip: VipSpec::At(Vip {
                     address: Ipv4Addr::from(u32::from_be_bytes([10, 97, 0, 0]) + number).into(),
                     port: 80,
                     protocol: Protocol::Tcp,
-                },
+                }),
                 algorithm: Algorithm::Maglev,
             }));
         }

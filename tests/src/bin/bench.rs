@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::{
     bench::{
-        api, clock, fan, flood, flows,
+        api, clock, cluster, fan, flood, flows,
         load::{self, Load},
         processors::Processors,
         program, refuse,
@@ -117,6 +117,14 @@ enum Command {
     State {
         #[command(flatten)]
         plan: state::Plan,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Members of one cluster: how fast a service and a death reach every node, processor time, memory
+    Cluster {
+        #[command(flatten)]
+        plan: cluster::Plan,
         /// Write the rows as JSON here
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -232,6 +240,9 @@ fn main() -> Result<()> {
             show(&services::measure(count, backends)?, print, json)
         }
         Command::State { plan, json } => hold(plan, json),
+        Command::Cluster { plan, json } => {
+            show(&cluster::measure(plan)?, |rows| cluster::print(plan, rows), json)
+        }
         Command::Api { services, backends, pause, json } => {
             let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };
             show(&api::measure(plan)?, |report| api::print(plan, report), json)

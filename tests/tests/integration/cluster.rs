@@ -1,13 +1,16 @@
 //! Agents that find each other and notice who is gone, on the wire.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     time::{Duration, Instant},
 };
 
+pub(super) use fanlight_tests::cluster::{
+    CONFIG, DEAD, JOINED, KEYS, LOOK, PORT, TOLD, are_members, becomes, cluster, configure, is_degraded, key,
+    node, reasons, seed, started, state, states, write_keys,
+};
 use fanlight_tests::{
-    Agent, Host, api, eventually,
+    eventually,
     fleet::{ELSEWHERE, Fleet, underlay},
 };
 use nix::{
@@ -15,112 +18,10 @@ use nix::{
     unistd::Pid,
 };
 
-const CONFIG: &str = "/etc/fanlight/fanlight.toml";
-const KEYS: &str = "/etc/fanlight/cluster.keys";
-const PORT: u16 = 7481;
 /// What says which address is told to members, where neither a fan nor a seed does.
 const UPLINK: &str = "[node]\nuplink = \"eth0\"\n";
-/// A node that can join has joined 15 s after the first seed is there; a partition is healed as long after the wire is.
-pub(super) const JOINED: Duration = Duration::from_secs(15);
-/// A killed agent is dead for everybody.
-pub(super) const DEAD: Duration = Duration::from_millis(1_500);
 /// A stopped agent has left for everybody.
 const LEFT: Duration = Duration::from_secs(1);
-/// What an answer of the API and a look every 20 ms add to that on a loaded machine.
-pub(super) const LOOK: Duration = Duration::from_millis(300);
-/// What is told at most every ten seconds, or looked for every few.
-pub(super) const TOLD: Duration = Duration::from_secs(20);
-
-/// A file of one key, of this letter.
-fn key(letter: char) -> String {
-    format!("{}=\n", letter.to_string().repeat(43))
-}
-
-fn write_keys(host: &Host, text: &str) {
-    host.write(KEYS, text);
-    host.sh(&format!("chmod 600 {KEYS}"));
-}
-
-/// Writes a configuration with a cluster of these seeds.
-#[track_caller]
-fn configure(host: &Host, cluster: &str, join: &[String], more: &str) {
-    let join: Vec<String> = join.iter().map(|seed| format!("\"{seed}\"")).collect();
-    let join = if join.is_empty() { String::new() } else { format!("join = [{}]\n", join.join(", ")) };
-    write_keys(host, &key('A'));
-    host.write(CONFIG, &format!("[cluster]\nname = \"{cluster}\"\nkeys = \"{KEYS}\"\n{join}{more}"));
-}
-
-fn seed(host: usize) -> String {
-    format!("{}:{PORT}", underlay(host))
-}
-
-/// So many hosts that join by the first one.
-pub(super) fn cluster(hosts: usize) -> Fleet {
-    let fleet = Fleet::bare(hosts);
-    fleet.hosts().iter().for_each(|host| configure(host, "prod", &[seed(0)], ""));
-    fleet
-}
-
-/// Members with their states, as a host's agent knows them.
-fn states(host: &Host) -> BTreeMap<String, String> {
-    let answer = api::ask(host, "GET", "/v1/nodes", "").expect("the agent answers");
-    let nodes: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
-    let nodes = nodes.as_array().expect("a list");
-    nodes.iter().map(|node| (text(&node["name"]), text(&node["state"]))).collect()
-}
-
-fn node(host: usize) -> String {
-    format!("host-{}", 27 + host)
-}
-
-pub(super) fn state(host: &Host, of: usize) -> Option<String> {
-    states(host).remove(&node(of))
-}
-
-/// Waits until these hosts know exactly each other, alive.
-#[track_caller]
-pub(super) fn are_members(fleet: &Fleet, hosts: &[usize], limit: Duration) {
-    let want: BTreeMap<String, String> = hosts.iter().map(|&host| (node(host), "alive".to_owned())).collect();
-    let mut seen = BTreeMap::new();
-    let deadline = Instant::now() + limit;
-    while !hosts.iter().all(|&host| {
-        seen = states(&fleet[host]);
-        seen == want
-    }) {
-        assert!(Instant::now() < deadline, "{seen:?} instead of {want:?} after {limit:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Waits until all these hosts say so of a member.
-#[track_caller]
-pub(super) fn becomes(fleet: &Fleet, hosts: &[usize], of: usize, want: &str, limit: Duration) {
-    for &host in hosts {
-        let what = format!("{} is {want} for {}", node(of), node(host));
-        eventually(&what, limit, || (state(&fleet[host], of).as_deref() == Some(want)).then_some(()));
-    }
-}
-
-/// Waits for a reason to be degraded that begins so.
-#[track_caller]
-pub(super) fn is_degraded(host: &Host, reason: &str) {
-    eventually(&format!("{}: {reason}", host.name()), TOLD, || {
-        reasons(host).iter().find(|own| own.starts_with(reason)).map(|_| ())
-    });
-}
-
-fn reasons(host: &Host) -> Vec<String> {
-    let status = host.json("status");
-    let reasons = status["degraded"].as_array().into_iter().flatten();
-    reasons.filter_map(|reason| Some(reason.as_str()?.to_owned())).collect()
-}
-
-pub(super) fn started(fleet: &Fleet) -> Vec<Agent> {
-    let agents = fleet.hosts().iter().map(Host::agent).collect();
-    are_members(fleet, &(0..fleet.hosts().len()).collect::<Vec<_>>(), JOINED);
-    agents
-}
 
 #[test]
 fn three_agents_find_each_other_by_a_seed_that_starts_last() {

@@ -5,7 +5,14 @@
 mod addresses;
 mod backends;
 mod cluster;
+mod cluster_faults;
+mod cluster_files;
+mod cluster_follow;
 mod cluster_keys;
+mod cluster_rolling;
+mod cluster_rotation;
+mod cluster_services;
+mod cluster_torture;
 mod datapath;
 mod engines;
 mod explain;

@@ -1,7 +1,16 @@
 //! The core, its sockets and its clock: one task, which does what the core asks for and tells it what has come.
 
+mod command;
+mod events;
+mod facts;
+mod followers;
+mod forget;
+mod lag;
+mod numbers;
 mod reasons;
+mod services;
 mod shared;
+mod show;
 mod wire;
 mod write;
 
@@ -14,47 +23,33 @@ use std::{
 
 use control::cluster::{
     Moment,
+    events::{Event, Events},
     identity::{Identity, NodeName},
     keyring::Keyring,
-    membership::{ForgetError, Membership, Notice, Settings as CoreSettings, Tuning},
+    membership::{Membership, Notice, Settings as CoreSettings, Tuning},
     state::SigningKey,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, sleep_until},
 };
 
-use self::shared::Shared;
+pub(super) use self::command::Command;
+use self::{services::Services, shared::Shared};
 use super::{
-    keys::{KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
     node_key,
     seeds::{self, Seeds},
+    services::{Around, Outbox, Stated},
     store::Told,
-    transport::{Credentials, News, StreamId, Transport},
+    transport::{Credentials, News, StreamId, Traffic, Transport},
     troubles::Troubles,
-    view::{MemberView, View},
+    view::View,
 };
 use crate::sources::config::{ClusterConfig, SecretKeys};
 
 /// From one attempt to listen to the next.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// Views are made at most this often when something was told..
-const SOON: Duration = Duration::from_millis(20);
-/// ..and else as often as this: suspicions are not told.
-const LATER: Duration = Duration::from_millis(500);
-
-/// What the task is asked for.
-#[derive(Debug)]
-pub(super) enum Command {
-    Forget(NodeName, oneshot::Sender<Result<(), ForgetError>>),
-    ReadKeys(KeyRead, oneshot::Sender<Result<Vec<KeyValue>, KeyRefusal>>),
-    WriteKey(KeyWrite, oneshot::Sender<KeyOutcome>),
-    /// Other members to join by, other keys.
-    Reconfigure(Box<ClusterConfig>),
-    Advertise(SocketAddrV4),
-    Leave(oneshot::Sender<()>),
-}
 
 /// What the task is made of; parts of it change while it runs.
 #[derive(Clone, Debug)]
@@ -63,6 +58,7 @@ pub(super) struct Settings {
     pub(super) node: NodeName,
     pub(super) key: SigningKey,
     pub(super) advertise: SocketAddrV4,
+    pub(super) around: Around,
 }
 
 /// What outlives a task that begins anew.
@@ -70,6 +66,13 @@ pub(super) struct Inbox {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) view: watch::Sender<Arc<View>>,
+    /// What this node's own sources say, once that was heard.
+    pub(super) stated: Option<Stated>,
+    /// Where what the cluster says of services goes.
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) traffic: Traffic,
+    /// Messages that came, for this node's readers.
+    pub(super) events: broadcast::Sender<Arc<Event>>,
 }
 
 /// Takes part in the cluster until the node leaves or nobody asks any more.
@@ -110,8 +113,11 @@ struct Task<'i> {
     view_at: Duration,
     viewed_at: Duration,
     leaving: Option<oneshot::Sender<()>>,
+    /// Messages to all members.
+    events: Events,
     /// What members share, once the store is open.
     shared: Option<Shared>,
+    services: Services,
     /// Why the store is not open, and when it is tried again.
     unstored: Option<String>,
     open_at: Duration,
@@ -130,8 +136,9 @@ enum Wake {
 
 impl<'i> Task<'i> {
     fn new(inbox: &'i mut Inbox, seed: [u8; 32]) -> Self {
-        let Settings { config, node, key, advertise } = &inbox.settings;
+        let Settings { config, node, key, advertise, .. } = &inbox.settings;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let services = Services::new(!node_key::has_started(&config.data));
         let generation = node_key::next_generation(&config.data, seconds);
         let identity = Identity::new(node.clone(), *advertise, generation, node_key::public(key));
         let seeds = Seeds::literal(&config.join);
@@ -140,11 +147,14 @@ impl<'i> Task<'i> {
             keyring: ring(config),
             seeds: seeds.addresses.clone(),
             tuning: Tuning::default(),
+            pool: None,
         };
         let credentials = Credentials::new(&config.name, ring(config));
         let (resolver, resolved) = resolver(config.join.clone());
+        let events = Events::new(node.as_str().into(), getrandom::u64().unwrap_or(generation));
         Self {
             core: Membership::new(identity, core, seed),
+            events,
             start: Instant::now(),
             credentials,
             transport: None,
@@ -159,6 +169,7 @@ impl<'i> Task<'i> {
             viewed_at: Duration::ZERO,
             leaving: None,
             shared: None,
+            services,
             unstored: None,
             open_at: Duration::ZERO,
             streams: 0,
@@ -196,10 +207,22 @@ impl<'i> Task<'i> {
             if self.shared.as_ref().is_some_and(|shared| shared.deadline() <= self.now()) {
                 self.tend_shared();
             }
+            if self.events.deadline() <= self.now() {
+                self.tend_events();
+            }
             if self.core.deadline() <= self.now() {
                 self.core.tick(self.moment());
             }
             self.carry_out();
+            if self.begin_at() < Duration::MAX {
+                self.begin_services();
+            }
+            if self.services.is_standing_due {
+                self.stand();
+            }
+            if self.services.deadline() <= self.now() {
+                self.tend_services();
+            }
             if self.now() >= self.view_at {
                 self.show();
             }
@@ -214,6 +237,7 @@ impl<'i> Task<'i> {
         let listen_at = if self.transport.is_none() { self.listen_at } else { Duration::MAX };
         let shared = self.shared.as_ref().map_or(self.open_at, Shared::deadline);
         let due = self.core.deadline().min(self.view_at).min(listen_at).min(shared);
+        let due = due.min(self.services.deadline()).min(self.begin_at()).min(self.events.deadline());
         // Further ahead than a day nothing is due.
         let due = self.start + due.min(self.now() + Duration::from_secs(86_400));
         let transport = self.transport.as_mut();
@@ -240,23 +264,6 @@ impl<'i> Task<'i> {
         }
     }
 
-    async fn listen(&mut self) {
-        let at = self.inbox.settings.config.listen;
-        match Transport::listen(at, self.credentials.clone()).await {
-            Ok(transport) => {
-                tracing::info!("cluster: listening at {at}");
-                (self.transport, self.unheard) = (Some(transport), None);
-            }
-            Err(error) => {
-                self.listen_at = self.now() + LISTEN_AGAIN;
-                let text =
-                    format!("cluster-listen: {at}: {error}; free the address, or change cluster.listen");
-                self.unheard = Some(text);
-            }
-        }
-        self.view_soon();
-    }
-
     fn command(&mut self, command: Command) {
         let at = self.moment();
         match command {
@@ -265,12 +272,26 @@ impl<'i> Task<'i> {
                 if outcome.is_ok() {
                     self.forget_everywhere(&name);
                 }
+                self.stand();
                 self.show();
                 // The client may have given up meanwhile.
                 drop(answer.send(outcome));
             }
             Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
             Command::WriteKey(write, answer) => self.write_key(write, answer),
+            Command::State(local) => self.hear_local(local),
+            Command::Change(change, answer) => self.change_services(&change, answer),
+            Command::OwnBackends(service, answer) => drop(answer.send(self.own_backends(service.as_deref()))),
+            Command::Maintain(is_on, answer) => self.maintain(is_on, answer),
+            Command::Around(around) => {
+                self.inbox.settings.around = around;
+                self.write_facts();
+            }
+            Command::WatchKeys(prefix, answer) => self.watch_keys(&prefix, answer),
+            Command::TellKeys => self.tell_watchers(),
+            Command::Numbers(answer) => drop(answer.send(self.numbers())),
+            Command::Slices(answer) => drop(answer.send(self.slices())),
+            Command::SendEvent(name, payload, answer) => self.send_event(&name, &payload, answer),
             Command::Reconfigure(config) => {
                 self.core.set_keyring(ring(&config));
                 self.credentials.set_ring(ring(&config));
@@ -286,6 +307,7 @@ impl<'i> Task<'i> {
                 tracing::info!("cluster: reached at {address} from now on");
                 self.inbox.settings.advertise = address;
                 self.core.set_address(at, address);
+                self.write_facts();
             }
             Command::Leave(answer) => {
                 self.leaving = Some(answer);
@@ -313,7 +335,11 @@ impl<'i> Task<'i> {
     fn notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Up(identity) => {
-                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address())
+                tracing::info!("cluster: {} at {} is a member", identity.name(), identity.address());
+                let now = self.now();
+                if let Some(shared) = &mut self.shared {
+                    shared.replication.met(now);
+                }
             }
             Notice::Down { identity, left: true } => tracing::info!("cluster: {} has left", identity.name()),
             Notice::Down { identity, left: false } => tracing::warn!("cluster: {} is dead", identity.name()),
@@ -321,31 +347,9 @@ impl<'i> Task<'i> {
             Notice::Renewed(identity) => tracing::info!("cluster: a new life as {identity:?}"),
             _ => {}
         }
+        self.services.is_standing_due = true;
         self.troubles.hear(notice, self.now());
         self.view_soon();
-    }
-
-    fn view_soon(&mut self) {
-        self.view_at = self.view_at.min(self.viewed_at + SOON);
-    }
-
-    /// Makes another view, if there is anything new.
-    fn show(&mut self) {
-        let now = self.now();
-        (self.viewed_at, self.view_at) = (now, now + LATER);
-        let own = &self.inbox.settings.node;
-        let members: Vec<MemberView> =
-            self.core.members().iter().map(|member| MemberView::new(member, self.start, own)).collect();
-        let reasons = self.reasons(&members, now);
-        let cluster = self.inbox.settings.config.name.as_str().into();
-        let view = View { cluster, members: members.into(), reasons };
-        self.inbox.view.send_if_modified(|former| {
-            let is_news = **former != view;
-            if is_news {
-                *former = Arc::new(view);
-            }
-            is_news
-        });
     }
 }
 

@@ -29,6 +29,7 @@ impl Task<'_> {
         }));
         reasons.extend(self.troubles.reasons(now));
         reasons.extend(self.unstored.clone());
+        reasons.extend(self.services.unwritten.as_ref().map(|(why, ..)| why.clone()));
         if let Some(shared) = &self.shared {
             reasons.extend(shared.failing.clone());
             let damaged = &shared.store.damaged;

@@ -2,49 +2,47 @@
 //!
 //! Whatever a step says to others, and the acknowledgement of a write, waits until the step's effects are stored.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use control::cluster::{
+    agenda::Agenda,
     identity::NodeName,
-    log::{Change, Effects, Limits, Listener, Name},
+    log::{Change, Effects, Limits, Name},
     membership::Membership,
-    records::{Facts, Record},
-    replication::{Action, Pace, Peers, Replication, StreamId as LogStream, Time, Turn},
+    replication::{Leaving, Messages, Pace, Replication, StreamId as LogStream, Time, Turn, Waiting},
     state::{Identity, State, Wall},
 };
 use tokio::sync::oneshot;
 
-use super::{Settings, Task};
+pub(super) use control::cluster::members::Members;
+
+use super::{Settings, Task, events::EVENTS, followers::Watches, lag::Lag, write::Held};
 use crate::cluster::{
     keys::KeyOutcome,
+    services::{ServiceOutcome, ServicesChanged, Word},
     store::{Store, StoredLog, Told},
     transport::{Kind, Said, StreamId},
 };
 
 /// Payloads of the core's datagrams: what replication says.
 const LOGS: u8 = 1;
-/// From one comparison with a random member to the next: what a node missed it has as soon after it is back.
-const COMPARE: Duration = Duration::from_secs(5);
 /// From one attempt to open the store to the next.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What rests on a step that is to be stored.
 pub(super) enum Then {
-    Datagram(Name, Vec<u8>),
-    /// A stream to a member, with the first messages.
-    Open(LogStream, Name, Messages),
+    Leave(Leaving),
     /// For the other side of a stream.
     Answer(oneshot::Sender<Option<Vec<u8>>>, Option<Vec<u8>>),
     /// For who has written.
     Reply(oneshot::Sender<KeyOutcome>, KeyOutcome),
+    /// For who has changed services.
+    Changed(oneshot::Sender<ServiceOutcome>, ServicesChanged),
+    /// What was applied before the cluster spoke is in it.
+    Adopted,
 }
 
-/// What one side of a stream says at a time.
-type Messages = Vec<Vec<u8>>;
-/// The same on the wire, with the name of who says it.
+/// What one side of a stream says at a time, on the wire: with the name of who says it.
 type Saying = (String, Messages);
 
 /// A stream.
@@ -59,33 +57,17 @@ pub(super) struct Shared {
     pub(super) replication: Replication,
     pub(super) store: Store,
     pub(super) talks: BTreeMap<StreamId, Talk>,
+    /// Nothing of this node's was in the store: it is new, or has lost what it wrote.
+    pub(super) is_new: bool,
+    /// Who follows user keys.
+    pub(super) watches: Watches,
+    /// How long records were on their way.
+    pub(super) lag: Lag,
     /// Why nothing can be stored.
     pub(super) failing: Option<String>,
-    /// The last step that was given to the store, and the last that is stored.
-    given: u64,
-    stored: u64,
-    waiting: VecDeque<(u64, Then)>,
-}
-
-/// The members for replication.
-pub(super) struct Members<'c>(pub(super) &'c mut Membership);
-
-impl Peers for Members<'_> {
-    fn random(&mut self, count: usize) -> Vec<Name> {
-        let picked = self.0.random_reachable(count);
-        picked.iter().map(|member| member.name().as_str().into()).collect()
-    }
-
-    fn all(&self) -> Vec<Listener> {
-        let own = self.0.identity().name();
-        let members = self.0.members();
-        let others = members.iter().filter(|member| member.identity.name() != own);
-        let listener = |member: &control::cluster::membership::Member| Listener {
-            name: member.identity.name().as_str().into(),
-            is_reachable: member.state.is_reachable(),
-        };
-        others.map(listener).collect()
-    }
+    waiting: Waiting<Then>,
+    /// Writes that wait for the members to settle.
+    pub(super) held: Agenda<Held>,
 }
 
 impl Shared {
@@ -105,15 +87,17 @@ impl Shared {
         };
         let mut state = State::new(identity, Limits::default());
         let lost: Vec<Effects> = logs.into_iter().filter_map(|log| load(&mut state, log)).collect();
+        let is_new = state.logs().heads(state.name()).next().is_none();
         let started = state.start(time.wall).unwrap_or_else(|error| {
             tracing::error!("cluster: {error}");
             Default::default()
         });
-        let pace = Pace { compare: COMPARE, ..Pace::default() };
-        let mut replication = Replication::new(state, pace, time.now);
+        let mut replication = Replication::new(state, Pace::default(), time.now);
         let turn = replication.started(started, time, &mut Members(core));
-        let (talks, waiting) = Default::default();
-        let mut shared = Self { replication, store, talks, failing: None, given: 0, stored: 0, waiting };
+        let (talks, watches, waiting, held) = Default::default();
+        let lag = Lag::new(time.wall);
+        let mut shared =
+            Self { replication, store, talks, watches, lag, is_new, failing: None, waiting, held };
         lost.into_iter().for_each(|effects| shared.keep(effects));
         Ok((shared, turn))
     }
@@ -121,20 +105,16 @@ impl Shared {
     /// Has effects stored.
     fn keep(&mut self, effects: Effects) {
         if !effects.is_empty() {
-            self.given += 1;
-            self.store.write(self.given, effects);
+            self.store.write(self.waiting.give(), effects);
         }
-    }
-
-    /// What rests on nothing that is not stored.
-    fn released(&mut self) -> Option<Then> {
-        let is_stored = self.waiting.front().is_some_and(|(step, _)| *step <= self.stored);
-        if is_stored { self.waiting.pop_front().map(|(_, then)| then) } else { None }
     }
 
     pub(super) fn hear_store(&mut self, told: Told) {
         match told {
-            Told::UpTo(step) => (self.stored, self.failing) = (step, None),
+            Told::UpTo(step) => {
+                self.waiting.stored(step);
+                self.failing = None;
+            }
             Told::Failing(why) => self.failing = Some(why),
         }
     }
@@ -149,7 +129,8 @@ impl Shared {
 
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
-        self.replication.deadline()
+        let replication = self.replication.deadline();
+        self.held.deadline().map_or(replication, |held| held.min(replication))
     }
 }
 
@@ -164,14 +145,6 @@ fn load(state: &mut State, (slot, head, entries): StoredLog) -> Option<Effects> 
     Some(Effects { changes, heads: vec![(origin.clone(), slot, None)] })
 }
 
-/// Takes out of a turn what it says on a stream.
-fn said_on(stream: LogStream, turn: &mut Turn) -> Messages {
-    let is_on = |action: &mut Action| matches!(action, Action::Send { stream: on, .. } if *on == stream);
-    let messages = turn.actions.extract_if(.., is_on);
-    let message = |action| if let Action::Send { message, .. } = action { Some(message) } else { None };
-    messages.filter_map(message).collect()
-}
-
 impl Task<'_> {
     pub(super) fn time(&self) -> Time {
         let at = self.moment();
@@ -184,14 +157,19 @@ impl Task<'_> {
         let random = getrandom::fill(&mut tag).map_err(|error| format!("store: no random bytes: {error}"));
         let tag = u32::from_le_bytes(tag);
         match random.and_then(|()| Shared::open(&self.inbox.settings, tag, time, &mut self.core)) {
-            Ok((shared, turn)) => {
+            Ok((mut shared, turn)) => {
+                // Members may be known by now.
+                shared.replication.met(time.now);
                 (self.shared, self.unstored) = (Some(shared), None);
                 self.done(turn, Vec::new());
                 self.take_over_former();
                 self.write_facts();
+                self.services.opened = self.now();
+                self.begin_services();
             }
             Err(why) => {
                 self.unstored = Some(why);
+                self.inbox.outbox.say(Word::Silent);
                 self.open_at = self.now() + OPEN_AGAIN;
             }
         }
@@ -209,81 +187,45 @@ impl Task<'_> {
         }
     }
 
-    /// Says what this node is, where the logs say otherwise. A node that says nothing could not be forgotten everywhere.
-    fn write_facts(&mut self) {
-        let (address, time) = (*self.core.identity().address().ip(), self.time());
-        let Some(shared) = &mut self.shared else { return };
-        let state = shared.replication.state();
-        let former = state.view().facts_of(state.name()).cloned();
-        let facts = Facts {
-            addresses: vec![address.into()],
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..former.clone().unwrap_or_default()
-        };
-        if former.as_ref() == Some(&facts) {
-            return;
-        }
-        match shared.replication.write(vec![Record::Facts(facts)], time, &mut Members(&mut self.core)) {
-            Ok(turn) => self.done(turn, Vec::new()),
-            Err(error) => tracing::warn!("cluster: {error}"),
-        }
-    }
-
-    /// Has all members forget one, with what it has written for itself.
-    pub(super) fn forget_everywhere(&mut self, name: &NodeName) {
-        let time = self.time();
-        let Some(shared) = &mut self.shared else { return };
-        let name = name.as_str().into();
-        match shared.replication.forget(&name, time, &mut Members(&mut self.core)) {
-            Ok(turn) => self.done(turn, Vec::new()),
-            Err(error) => tracing::warn!("cluster: {error}"),
-        }
-    }
-
     /// Follows a step: it is stored first, then what rests on it leaves.
     pub(super) fn done(&mut self, mut turn: Turn, then: Vec<Then>) {
-        let (at, now) = (self.moment(), self.now());
+        let Time { now, wall } = self.time();
         let Some(shared) = &mut self.shared else { return };
+        shared.lag.follow(&turn.effects.changes, shared.replication.state().name(), now, wall);
         shared.keep(std::mem::take(&mut turn.effects));
         if let Some(error) = turn.held_back.take() {
             self.troubles.note(format!("removals-wait: {error}"), now);
         }
-        let mut leaves = Vec::new();
-        while let Some(place) = turn.actions.iter().position(|action| matches!(action, Action::Open { .. })) {
-            if let Action::Open { stream, to } = turn.actions.remove(place) {
-                leaves.push(Then::Open(stream, to, said_on(stream, &mut turn)));
-            }
-        }
-        leaves.extend(turn.actions.into_iter().filter_map(|action| match action {
-            Action::Datagram { to, bytes } => Some(Then::Datagram(to, bytes)),
-            // A stream ends when nothing is left to say, or by its time-outs.
-            _ => None,
-        }));
-        let step = shared.given;
-        shared.waiting.extend(leaves.into_iter().chain(then).map(|then| (step, then)));
+        let leaving = turn.take_leaving().into_iter().map(Then::Leave);
+        leaving.chain(then).for_each(|then| shared.waiting.hold(then));
         for (_, refusal) in &turn.refusals {
             self.troubles.refused_log(refusal, now);
         }
-        for name in turn.touched.forgotten.iter().filter_map(|name| NodeName::new(name).ok()) {
-            // One that is alive has begun anew.
-            drop(self.core.forget(at, &name));
+        if !turn.touched.forgotten.is_empty() {
             self.view_at = now;
         }
+        if !turn.touched.users.is_empty() {
+            self.keys_changed(&turn.touched.users);
+        }
+        self.follow_services(&turn.touched);
         if turn.was_forgotten {
             self.write_facts();
+            self.begin_services();
         }
         self.release();
     }
 
     /// Lets leave what is stored.
     pub(super) fn release(&mut self) {
-        while let Some(then) = self.shared.as_mut().and_then(Shared::released) {
+        while let Some(then) = self.shared.as_mut().and_then(|shared| shared.waiting.release()) {
             // Whoever waited may have given up, and a member may have gone.
             match then {
-                Then::Datagram(to, bytes) => self.say(&to, &bytes),
-                Then::Open(stream, to, messages) => self.open_stream(stream, &to, messages),
+                Then::Leave(Leaving::Datagram(to, bytes)) => self.say(&to, &bytes),
+                Then::Leave(Leaving::Open(stream, to, messages)) => self.open_stream(stream, &to, messages),
                 Then::Answer(answer, bytes) => drop(answer.send(bytes)),
                 Then::Reply(reply, outcome) => drop(reply.send(outcome)),
+                Then::Changed(reply, changed) => drop(reply.send(Ok(changed))),
+                Then::Adopted => self.inbox.outbox.adopted(),
             }
         }
     }
@@ -314,11 +256,17 @@ impl Task<'_> {
         let time = self.time();
         let Some(shared) = &mut self.shared else { return };
         let turn = shared.replication.tick(time, &mut Members(&mut self.core));
+        let held: Vec<Held> =
+            iter::from_fn(|| shared.held.pop_until(time.now)).map(|(_, held)| held).collect();
         self.done(turn, Vec::new());
+        held.into_iter().for_each(|held| self.decide(held));
     }
 
     /// Takes a payload of a member.
     pub(super) fn payload(&mut self, from: &NodeName, protocol: u8, bytes: &[u8]) {
+        if protocol == EVENTS {
+            return self.hear_event(from, bytes);
+        }
         let time = self.time();
         // Others are of a later version.
         let Some(shared) = self.shared.as_mut().filter(|_| protocol == LOGS) else { return };
@@ -345,18 +293,9 @@ impl Task<'_> {
         };
         let Some(logs) = logs else { return drop(answer.send(None)) };
         shared.talks.insert(stream, Talk::Logs(logs));
-        let mut messages = Vec::new();
-        for message in said {
-            let Some(shared) = &mut self.shared else { break };
-            let mut turn = shared.replication.message(logs, &message, time, &mut Members(&mut self.core));
-            messages.append(&mut said_on(logs, &mut turn));
-            self.done(turn, Vec::new());
-        }
-        let Some(shared) = &self.shared else { return };
-        // Who has begun ends it, once there is nothing left to say.
-        let is_end = messages.is_empty() && matches!(stream, StreamId::Own(_));
-        let saying: Saying = (shared.replication.state().name().to_string(), messages);
-        let bytes = if is_end { None } else { postcard::to_allocvec(&saying).ok() };
-        self.done(Turn::default(), vec![Then::Answer(answer, bytes)]);
+        let (turn, messages) = shared.replication.hear(logs, &said, time, &mut Members(&mut self.core));
+        let name = shared.replication.state().name().to_string();
+        let bytes = messages.and_then(|messages| postcard::to_allocvec::<Saying>(&(name, messages)).ok());
+        self.done(turn, vec![Then::Answer(answer, bytes)]);
     }
 }

@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use control::cluster::{Moment, membership::Output};
 
-use super::Task;
-use crate::cluster::transport::{Kind, News, Said, StreamId};
+use super::{LISTEN_AGAIN, Task};
+use crate::cluster::transport::{Kind, News, Said, StreamId, Transport};
 
 /// Largest datagram that is read whole; none of the core's is larger.
 const DATAGRAM: usize = 2048;
@@ -13,6 +13,25 @@ const DATAGRAM: usize = 2048;
 const AT_A_TIME: usize = 256;
 
 impl Task<'_> {
+    /// Listens, or says why not.
+    pub(super) async fn listen(&mut self) {
+        let at = self.inbox.settings.config.listen;
+        let (credentials, traffic) = (self.credentials.clone(), self.inbox.traffic.clone());
+        match Transport::listen(at, credentials, traffic).await {
+            Ok(transport) => {
+                tracing::info!("cluster: listening at {at}");
+                (self.transport, self.unheard) = (Some(transport), None);
+            }
+            Err(error) => {
+                self.listen_at = self.now() + LISTEN_AGAIN;
+                let text =
+                    format!("cluster-listen: {at}: {error}; free the address, or change cluster.listen");
+                self.unheard = Some(text);
+            }
+        }
+        self.view_soon();
+    }
+
     pub(super) fn hear(&mut self, news: News) {
         let at = self.moment();
         match news {

@@ -1,10 +1,11 @@
 //! User keys: reads of what is here, and writes, of which one key's owner decides those that compare.
 
+use std::time::Duration;
+
 use control::cluster::{
     identity::NodeName,
-    log::Name,
-    membership::MemberState,
-    records::{self, UserValue, owner_of},
+    members::{Decider, decider},
+    records::{self, UserValue},
     replication::Turn,
 };
 use tokio::sync::oneshot;
@@ -36,11 +37,51 @@ fn read(user: UserValue<'_>) -> KeyValue {
     }
 }
 
+/// How long a write may wait for the members to settle.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A write on which this node is to decide.
+pub(super) struct Held {
+    write: KeyWrite,
+    asker: Asker,
+    asked: Duration,
+}
+
+/// Who asks: the answer goes there. It may have given up meanwhile.
+enum Asker {
+    Client(oneshot::Sender<KeyOutcome>),
+    /// By a stream.
+    Member(oneshot::Sender<Option<Vec<u8>>>),
+}
+
+impl Asker {
+    /// What to do once what was written is stored.
+    fn then(self, outcome: KeyOutcome) -> Then {
+        match self {
+            Self::Client(reply) => Then::Reply(reply, outcome),
+            Self::Member(answer) => Then::Answer(answer, postcard::to_allocvec(&outcome).ok()),
+        }
+    }
+
+    fn answer(self, outcome: KeyOutcome) {
+        match self {
+            Self::Client(reply) => drop(reply.send(outcome)),
+            Self::Member(answer) => drop(answer.send(postcard::to_allocvec(&outcome).ok())),
+        }
+    }
+
+    fn refuse(self, why: impl Into<String>) {
+        self.answer(unavailable(why));
+    }
+}
+
 impl Task<'_> {
     /// Has a member decide on a write.
-    fn ask_owner(&mut self, owner: &NodeName, bytes: Vec<u8>, reply: oneshot::Sender<KeyOutcome>) {
+    fn ask_owner(&mut self, owner: &NodeName, write: &KeyWrite, reply: oneshot::Sender<KeyOutcome>) {
         let address = self.core.member(owner).map(|member| member.identity.address());
-        let (Some(address), Some(shared), Some(transport)) = (address, &mut self.shared, &mut self.transport)
+        let bytes = postcard::to_allocvec(write);
+        let (Some(address), Some(shared), Some(transport), Ok(bytes)) =
+            (address, &mut self.shared, &mut self.transport, bytes)
         else {
             return;
         };
@@ -59,59 +100,58 @@ impl Task<'_> {
         })
     }
 
-    fn why_not(&self) -> String {
+    pub(super) fn why_not(&self) -> String {
         let failing = self.shared.as_ref().and_then(|shared| shared.failing.clone());
         failing
             .or_else(|| self.unstored.clone())
             .unwrap_or_else(|| "the store is not open yet; try again".to_owned())
     }
 
-    /// Writes a key, or has its owner do so.
+    /// Writes a key, or has the member that decides do so.
     pub(super) fn write_key(&mut self, write: KeyWrite, reply: oneshot::Sender<KeyOutcome>) {
-        let owner = match self.decider(&write) {
-            Ok(owner) => owner,
-            // The client may have given up.
-            Err(refusal) => return drop(reply.send(Err(refusal))),
+        self.decide(Held { write, asker: Asker::Client(reply), asked: self.now() });
+    }
+
+    /// Decides on a write now, or later, or has another member decide.
+    pub(super) fn decide(&mut self, held: Held) {
+        let now = self.now();
+        let Some(shared) = self.shared.as_mut().filter(|shared| shared.failing.is_none()) else {
+            return held.asker.refuse(self.why_not());
         };
-        match (owner, postcard::to_allocvec(&write)) {
-            (Some(owner), Ok(bytes)) => self.ask_owner(&owner, bytes, reply),
-            _ => match self.write_here(write) {
-                Ok((outcome, written)) => self.done(outcome, vec![Then::Reply(reply, Ok(written))]),
-                Err(refusal) => drop(reply.send(Err(refusal))),
-            },
-        }
-    }
-
-    /// The other member that decides on a write; none: this node.
-    fn decider(&self, write: &KeyWrite) -> Result<Option<NodeName>, KeyRefusal> {
-        if self.shared.as_ref().is_none_or(|shared| shared.failing.is_some()) {
-            return unavailable(self.why_not());
-        }
-        if write.expected.is_none() {
-            return Ok(None);
-        }
-        let members = self.core.members();
-        let counted = members.iter().filter(|member| member.state != MemberState::Left).count();
-        let reachable: Vec<Name> = members
-            .iter()
-            .filter(|member| member.state.is_reachable())
-            .map(|member| member.identity.name().as_str().into())
-            .collect();
-        if counted > 1 && reachable.len() * 2 <= counted {
-            return unavailable(
+        let view = shared.replication.state().view();
+        let decider = match held.write.expected {
+            Some(_) => decider(&self.core, view, &held.write.key, now),
+            None => Decider::Own,
+        };
+        match (decider, held) {
+            (Decider::Own, Held { write, asker, .. }) => self.write_here(write, asker),
+            (Decider::OwnFrom(then), held) if then <= held.asked + PATIENCE => shared.held.push(then, held),
+            (Decider::OwnFrom(_), held) => held.asker.refuse("members come and go; try again"),
+            (Decider::Other(owner), Held { write, asker: Asker::Client(reply), .. }) => {
+                self.ask_owner(&owner, &write, reply);
+            }
+            (Decider::Other(owner), held) => {
+                held.asker.refuse(format!("{owner} decides on this key for one of two members; try again"));
+            }
+            (Decider::Nobody, held) => held.asker.refuse(
                 "minority: this node reaches no more than half of the members; try again once it does",
-            );
+            ),
         }
-        let own = self.core.identity().name();
-        let owner = owner_of(&write.key, &reachable).and_then(|owner| NodeName::new(owner).ok());
-        Ok(owner.filter(|owner| owner != own))
     }
 
-    /// Writes a key by this node's word.
-    fn write_here(
-        &mut self,
-        KeyWrite { key, value, expected }: KeyWrite,
-    ) -> Result<(Turn, KeyWritten), KeyRefusal> {
+    /// Writes a key by this node's word, and answers once it is stored.
+    fn write_here(&mut self, write: KeyWrite, asker: Asker) {
+        match self.written(write) {
+            Ok((turn, written)) => {
+                let then = asker.then(Ok(written));
+                self.done(turn, vec![then]);
+            }
+            Err(refusal) => asker.answer(Err(refusal)),
+        }
+    }
+
+    fn written(&mut self, write: KeyWrite) -> Result<(Turn, KeyWritten), KeyRefusal> {
+        let KeyWrite { key, value, expected } = write;
         let (time, why_not) = (self.time(), self.why_not());
         let Some(shared) = &mut self.shared else { return unavailable(why_not) };
         let view = shared.replication.state().view();
@@ -119,15 +159,15 @@ impl Task<'_> {
             Some(value) => Some(records::put(view, &key, &value, expected).map_err(refused)?),
             None => records::delete(view, &key, expected).map_err(refused)?,
         };
-        let outcome = match record {
+        let turn = match record {
             Some(record) => {
                 let mut members = Members(&mut self.core);
                 shared.replication.write(vec![record], time, &mut members).map_err(refused)?
             }
-            None => Default::default(),
+            None => Turn::default(),
         };
         let version = shared.replication.state().view().user(&key).map_or(0, |user| user.version);
-        Ok((outcome, KeyWritten { key, version }))
+        Ok((turn, KeyWritten { key, version }))
     }
 
     /// A member asks this node to decide on a write, or has decided.
@@ -141,23 +181,10 @@ impl Task<'_> {
             }
             return drop(answer.send(None));
         }
-        let Ok(write) = postcard::from_bytes::<KeyWrite>(&bytes) else { return drop(answer.send(None)) };
-        let written = match self.decider(&write) {
-            Ok(None) => self.write_here(write),
-            Ok(Some(owner)) => {
-                unavailable(format!("{owner} decides on this key for one of two members; try again"))
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let (outcome, written) = match written {
-            Ok((outcome, written)) => (outcome, Ok(written)),
-            Err(refusal) => (Default::default(), Err(refusal)),
-        };
-        let bytes = postcard::to_allocvec::<KeyOutcome>(&written).ok();
-        if self.shared.is_none() {
-            return drop(answer.send(bytes));
+        match postcard::from_bytes::<KeyWrite>(&bytes) {
+            Ok(write) => self.decide(Held { write, asker: Asker::Member(answer), asked: self.now() }),
+            Err(_) => drop(answer.send(None)),
         }
-        self.done(outcome, vec![Then::Answer(answer, bytes)]);
     }
 
     /// A conversation is over.

@@ -5,6 +5,7 @@
 
 mod channel;
 mod places;
+mod traffic;
 
 use std::{
     io,
@@ -22,9 +23,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(super) use self::traffic::Traffic;
 use self::{
     channel::{Channel, Common, Message},
     places::Places,
+    traffic::Counted,
 };
 
 /// Datagrams that wait in the kernel, in bytes: those of a second in a large cluster.
@@ -101,6 +104,7 @@ pub(super) struct Said {
 pub(super) struct Transport {
     pub(super) datagrams: UdpSocket,
     credentials: Credentials,
+    traffic: Traffic,
     news: mpsc::Receiver<News>,
     tell: mpsc::Sender<News>,
     slots: Arc<Semaphore>,
@@ -112,7 +116,11 @@ impl Transport {
     ///
     /// # Errors
     /// The address is not this host's, or in use.
-    pub(super) async fn listen(at: SocketAddrV4, credentials: Credentials) -> io::Result<Self> {
+    pub(super) async fn listen(
+        at: SocketAddrV4,
+        credentials: Credentials,
+        traffic: Traffic,
+    ) -> io::Result<Self> {
         let datagrams = UdpSocket::bind(at).await?;
         // The kernel gives as much as its limit allows.
         if let Err(error) = setsockopt(&datagrams, sockopt::RcvBuf, &RECEIVE_BUFFER) {
@@ -121,21 +129,24 @@ impl Transport {
         let listener = TcpListener::bind(at).await?;
         let (tell, news) = mpsc::channel(NEWS);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, credentials.clone(), tell.clone()));
+        tasks.spawn(accept(listener, credentials.clone(), traffic.clone(), tell.clone()));
         let slots = Arc::new(Semaphore::new(OWN_EXCHANGES));
-        Ok(Self { datagrams, credentials, news, tell, slots, tasks })
+        Ok(Self { datagrams, credentials, traffic, news, tell, slots, tasks })
     }
 
     /// Begins a conversation with a member; [`Self::news`] tells what it says, and the end. Without a free slot it ends at
     /// once.
     pub(super) fn converse(&mut self, number: u64, with: SocketAddrV4, kind: Kind, first: Vec<u8>) {
         while self.tasks.try_join_next().is_some() {}
-        let (common, tell) = (self.credentials.common(), self.tell.clone());
+        let (common, traffic, tell) = (self.credentials.common(), self.traffic.clone(), self.tell.clone());
         let slot = Arc::clone(&self.slots).try_acquire_owned();
         let stream = StreamId::Own(number);
         self.tasks.spawn(async move {
             let ended = match &slot {
-                Ok(_slot) => timeout(CONVERSATION, speak(stream, with, &common, (kind, first), &tell)).await,
+                Ok(_slot) => {
+                    let spoken = speak(stream, with, (&common, traffic), (kind, first), &tell);
+                    timeout(CONVERSATION, spoken).await
+                }
                 Err(_none) => Ok(Err(io::Error::other("too many streams at a time"))),
             };
             if let Err(error) = ended.unwrap_or_else(|late| Err(late.into())) {
@@ -161,7 +172,10 @@ impl Transport {
     pub(super) fn datagram<'b>(&self, buffer: &'b mut [u8]) -> Option<(&'b [u8], SocketAddr)> {
         loop {
             match self.datagrams.try_recv_from(buffer) {
-                Ok((length, source)) => return Some((buffer.get(..length)?, source)),
+                Ok((length, source)) => {
+                    self.traffic.add_received(length);
+                    return Some((buffer.get(..length)?, source));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // What the network says of a datagram that was sent.
                 Err(error) => tracing::debug!("cluster: {error}"),
@@ -171,8 +185,9 @@ impl Transport {
 
     /// Sends a datagram; one that can't leave is lost as on the way.
     pub(super) fn send(&self, to: SocketAddrV4, datagram: &[u8]) {
-        if let Err(error) = self.datagrams.try_send_to(datagram, to.into()) {
-            tracing::debug!("cluster: datagram to {to}: {error}");
+        match self.datagrams.try_send_to(datagram, to.into()) {
+            Ok(sent) => self.traffic.add_sent(sent),
+            Err(error) => tracing::debug!("cluster: datagram to {to}: {error}"),
         }
     }
 }
@@ -190,12 +205,13 @@ pub(super) enum News {
 async fn speak(
     stream: StreamId,
     with: SocketAddrV4,
-    common: &Common,
+    (common, traffic): (&Common, Traffic),
     (kind, first): (Kind, Vec<u8>),
     tell: &mpsc::Sender<News>,
 ) -> io::Result<()> {
     let connection = timeout(EXCHANGE, TcpStream::connect(with)).await??;
     connection.set_nodelay(true)?;
+    let connection = Counted::new(connection, traffic);
     let mut channel = timeout(HANDSHAKE, Channel::open(connection, common)).await??;
     let mut bytes = first;
     loop {
@@ -222,7 +238,7 @@ async fn hear(
 }
 
 /// Takes streams of members for as long as the transport lives.
-async fn accept(listener: TcpListener, credentials: Credentials, tell: mpsc::Sender<News>) {
+async fn accept(listener: TcpListener, credentials: Credentials, traffic: Traffic, tell: mpsc::Sender<News>) {
     let places = Places::default();
     let mut streams = JoinSet::new();
     let mut number = 0;
@@ -235,11 +251,11 @@ async fn accept(listener: TcpListener, credentials: Credentials, tell: mpsc::Sen
             Ok((stream, source)) => {
                 // One that finds no place is closed without a word.
                 let Some(place) = places.take(source.ip()) else { continue };
-                let (common, tell) = (credentials.common(), tell.clone());
+                let (common, traffic, tell) = (credentials.common(), traffic.clone(), tell.clone());
                 number += 1;
                 let id = StreamId::Other(number);
                 streams.spawn(async move {
-                    let served = timeout(CONVERSATION, serve(id, stream, &common, &tell)).await;
+                    let served = timeout(CONVERSATION, serve(id, stream, (&common, traffic), &tell)).await;
                     if let Err(error) = served.unwrap_or_else(|late| Err(late.into())) {
                         tracing::debug!("cluster: stream of {source}: {error}");
                     }
@@ -259,10 +275,11 @@ async fn accept(listener: TcpListener, credentials: Credentials, tell: mpsc::Sen
 async fn serve(
     id: StreamId,
     stream: TcpStream,
-    common: &Common,
+    (common, traffic): (&Common, Traffic),
     tell: &mpsc::Sender<News>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let stream = Counted::new(stream, traffic);
     let mut channel = timeout(HANDSHAKE, Channel::accept(stream, common)).await??;
     loop {
         let Message { kind, bytes } = match timeout(EXCHANGE, channel.receive(MAX_EXCHANGE)).await? {

@@ -17,6 +17,7 @@ mod pieces;
 mod probe;
 mod show;
 mod take_down;
+mod tunnel;
 mod uplinks;
 
 use std::time::Duration;
@@ -24,8 +25,9 @@ use std::time::Duration;
 pub use error::{Error, Fault};
 pub use identity::Identities;
 pub use node::{Node, Repair, Up};
-pub use probe::Step;
+pub use probe::{LET_THROUGH, Step};
 pub use show::FanState;
+pub use tunnel::Tunnel;
 pub use uplinks::{UplinkWay, hindered, ways};
 
 /// Folder of what lives until the next boot.

@@ -20,6 +20,9 @@ const NOBODY: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 2;
 /// What is said of silence.
 const NO_ANSWER: &str = "no answer";
+/// What to do where a tunnel is closed and the underlay is not.
+pub const LET_THROUGH: &str = "check that the same fan is up there, and that firewalls and the cloud's security groups between \
+                               the hosts let IP protocol 4 (ipip) through";
 /// Bytes of a small echo request, as `ping` sends it.
 const SMALL: usize = 84;
 
@@ -128,12 +131,17 @@ fn remote(mark: &Mark, host: Ipv4Addr) -> Option<Remote> {
 /// Neither passes its filter for what is meant for itself.
 fn forwards(from: Ipv4Addr, remote: &Remote, size: usize) -> Result<bool, Error> {
     let to = remote.last();
-    let answer = icmp::echo(Echo { from, to, size, patience: NOBODY });
+    let answer = icmp::echo(beyond(from, to, size));
     Ok(match answer.map_err(|source| Fault::Echo { from, to, source })? {
         Answer::Reply(_) => true,
         Answer::Unreachable(by, _) => remote.slice.contains(&by),
         Answer::TooBig(_) | Answer::Silence => false,
     })
+}
+
+/// Asks for an address of a host's containers: somebody there answers, or the host finds that nobody has it.
+pub(super) fn beyond(from: Ipv4Addr, to: Ipv4Addr, size: usize) -> Echo {
+    Echo { from, to, size, patience: NOBODY }
 }
 
 fn attempt(echo: Echo) -> Result<Answer, Error> {
@@ -173,11 +181,7 @@ fn step(
 fn remedy(name: &str, to: Ipv4Addr, reached: bool) -> String {
     match (name, reached) {
         ("underlay", _) => format!("check that {to} is up, the route to it, and that it answers ping"),
-        ("tunnel", true) => {
-            "check that the same fan is up there, and that firewalls and the cloud's security groups \
-                             between the hosts let IP protocol 4 (ipip) through"
-                .to_owned()
-        }
+        ("tunnel", true) => LET_THROUGH.to_owned(),
         ("tunnel", false) => "get the underlay to work first".to_owned(),
         _ => {
             "the underlay between the hosts carries less than the uplink's MTU: raise it there, or lower the \

@@ -1,6 +1,6 @@
 use control::{
     desired::{Dirty, Input, Inputs, SourceId, desired},
-    service::Service,
+    service::{Service, Vip},
 };
 
 use super::*;

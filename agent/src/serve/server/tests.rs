@@ -25,6 +25,7 @@ async fn case() -> Case {
             events: events.clone(),
             cluster: watch::channel(None).1,
             counts: Counts::default(),
+            followers: Followers::default(),
             started: Instant::now(),
         },
     );

@@ -47,9 +47,10 @@ pub enum Message {
         /// What was asked for and found no room: to be asked for again.
         rest: Vec<Want>,
     },
-    /// The sender lacks nothing of what was told; or it does, because it has refused something.
+    /// The sender lacks nothing of what was told; or it does, because it has refused something. One that was forgotten meanwhile
+    /// has begun another log, of which the receiver may know nothing yet.
     Done {
-        /// Whether it has everything.
+        /// Whether it has everything, and has told of everything.
         has_all: bool,
     },
 }
@@ -130,7 +131,7 @@ impl Exchange {
         match message {
             Message::Digest(digest) if digest == logs.digest() => {
                 self.other = Some(true);
-                self.end(&mut step);
+                self.end(logs, &mut step);
             }
             Message::Digest(_) => step.messages.push(Message::Branches(tree::branches(&logs.leaves()))),
             Message::Branches(theirs) => {
@@ -146,7 +147,7 @@ impl Exchange {
                     step.messages.push(versions(logs, leaves, true));
                 }
                 let wants = origins.iter().flat_map(|(origin, theirs)| logs.wants(origin, theirs)).collect();
-                self.ask(wants, &mut step);
+                self.ask(logs, wants, &mut step);
             }
             Message::Wants(wants) => step.messages.push(parts(logs, wants)),
             Message::Parts { segments, rest } => {
@@ -156,20 +157,21 @@ impl Exchange {
                 self.other = Some(has_all);
                 // The answer to a digest: both are equal.
                 if !self.has_compared && !self.is_done {
-                    self.end(&mut step);
+                    self.end(logs, &mut step);
                 }
             }
         }
         step
     }
 
-    fn end(&mut self, step: &mut Step) {
+    fn end(&mut self, logs: &Logs, step: &mut Step) {
         self.is_done = true;
-        step.messages.push(Message::Done { has_all: !self.has_refused });
+        let has_all = !self.has_refused && self.began >= logs.begun_anew;
+        step.messages.push(Message::Done { has_all });
     }
 
-    fn ask(&mut self, wants: Vec<Want>, step: &mut Step) {
-        if wants.is_empty() { self.end(step) } else { step.messages.push(Message::Wants(wants)) }
+    fn ask(&mut self, logs: &Logs, wants: Vec<Want>, step: &mut Step) {
+        if wants.is_empty() { self.end(logs, step) } else { step.messages.push(Message::Wants(wants)) }
     }
 
     fn take(
@@ -203,7 +205,7 @@ impl Exchange {
             }
         }
         wants.extend(rest.iter().flat_map(|want| logs.wants(&want.origin, &[want.version])));
-        self.ask(wants, step);
+        self.ask(logs, wants, step);
     }
 }
 

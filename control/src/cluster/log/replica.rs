@@ -45,6 +45,8 @@ pub struct Logs {
     pub(super) forgotten: BTreeMap<Name, u32>,
     /// The name of this node, and the start in which it writes.
     pub(super) own: Option<(Name, Epoch)>,
+    /// [`Self::steps`] when this node began another log because it was forgotten.
+    pub(super) begun_anew: u64,
 }
 
 /// The place of an origin.
@@ -65,6 +67,7 @@ impl Logs {
             steps: 0,
             forgotten: BTreeMap::new(),
             own: None,
+            begun_anew: 0,
         }
     }
 

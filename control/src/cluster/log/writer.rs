@@ -135,14 +135,17 @@ impl Writer {
 
     /// Drops everything that this node has written, because it was forgotten; what it writes next is a new log.
     ///
-    /// `born` is the last start that was forgotten.
+    /// `born` is the last start that was forgotten. What it writes again may be older than removals that members have seen all
+    /// of, so that exchanges under way are not enough to have heard of everything.
     pub fn begin_anew(&mut self, logs: &mut Logs, born: u32) -> Effects {
         if let Some(former) = self.epoch.take() {
             self.leave(former);
         }
         self.recent = Recent::default();
         logs.own = None;
-        logs.forget(&self.name, born)
+        let effects = logs.forget(&self.name, born);
+        logs.begun_anew = logs.steps();
+        effects
     }
 
     /// Removes tombstones, and moves those that stay above the floor that this makes.

@@ -10,18 +10,28 @@ use crate::cluster::{
 /// How far a clock may be from the median of the members'.
 pub(super) const MAX_SKEW_MS: i64 = 60_000;
 
-/// How long a word of a member's clock counts.
-const FRESH: Duration = Duration::from_secs(120);
+/// How long a word of a member's clock counts, in seconds.
+const FRESH_S: u32 = 120;
 
 /// How much older than the newest word of its sender a datagram may be, in milliseconds.
 const REPLAY_MS: u64 = 60_000;
 
+/// What was heard of a member last: 24 bytes, because a node hears thousands.
 struct Heard {
-    /// The life that was heard.
-    digest: u64,
     uptime: u64,
     base: i64,
-    at: Duration,
+    /// The life that was heard: half of its digest.
+    life: u32,
+    /// When, in seconds.
+    at: u32,
+}
+
+fn life(sender: &Identity) -> u32 {
+    sender.digest() as u32
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// A clock's *base* is what it showed when this node started, in milliseconds since 1970: the wall time less the time since
@@ -78,14 +88,14 @@ impl Clocks {
 
     /// Whether a datagram was sent long before the newest one of its sender.
     pub(super) fn is_replay(&self, sender: &Identity, uptime: u64) -> bool {
-        let heard = self.heard.get(&sender.place()).filter(|heard| heard.digest == sender.digest());
+        let heard = self.heard.get(&sender.place()).filter(|heard| heard.life == life(sender));
         heard.is_some_and(|heard| uptime.saturating_add(REPLAY_MS) < heard.uptime)
     }
 
     pub(super) fn hear(&mut self, at: Moment, sender: &Identity, uptime: u64, wall: u64) {
-        let newest = self.heard.get(&sender.place()).filter(|heard| heard.digest == sender.digest());
+        let newest = self.heard.get(&sender.place()).filter(|heard| heard.life == life(sender));
         let uptime = newest.map_or(uptime, |heard| heard.uptime.max(uptime));
-        let heard = Heard { digest: sender.digest(), uptime, base: base(wall, at.now), at: at.now };
+        let heard = Heard { uptime, base: base(wall, at.now), life: life(sender), at: seconds(at.now) };
         self.heard.insert(sender.place(), heard);
     }
 
@@ -100,7 +110,8 @@ impl Clocks {
 
     /// Takes the median anew, and says what changed.
     pub(super) fn refresh(&mut self, at: Moment) -> Vec<SkewChange> {
-        let fresh = self.heard.iter().filter(|(_, heard)| heard.at + FRESH >= at.now);
+        let fresh =
+            self.heard.iter().filter(|(_, heard)| heard.at.saturating_add(FRESH_S) >= seconds(at.now));
         let fresh: Vec<(NamePlace, i64)> = fresh.map(|(place, heard)| (*place, heard.base)).collect();
         let mut bases: Vec<i64> = fresh.iter().map(|(_, base)| *base).collect();
         bases.push(base(at.wall, at.now));

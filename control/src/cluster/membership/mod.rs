@@ -55,7 +55,7 @@ pub use self::{
 pub use super::wire::Refusal;
 use super::{
     Moment,
-    identity::{Identity, NamePlace, NodeName, PublicKey},
+    identity::{Identity, NamePlace, NodeName, Pool, PublicKey},
     keyring::Keyring,
     wire::{Envelope, MAX_BODY, Message, Seal, Sender},
 };
@@ -69,6 +69,7 @@ pub struct Membership {
     watch: Watch,
     /// Every known member, this node included.
     table: Table,
+    pool: Option<Pool>,
     clocks: Clocks,
     greetings: Greetings,
     exchanges: Exchanges,
@@ -104,6 +105,7 @@ impl Membership {
             rng,
             tuning: settings.tuning,
             table,
+            pool: settings.pool,
             clocks: Clocks::default(),
             troubles: Troubles::default(),
             refused: BTreeMap::new(),
@@ -177,6 +179,12 @@ impl Membership {
     /// Members that are reachable, this node included.
     pub fn reachable(&self) -> usize {
         self.table.active()
+    }
+
+    /// Whether no more than half of the members are reachable, this node included. Those that have left do not count.
+    pub fn is_minority(&self) -> bool {
+        let counted = self.table.entries().filter(|entry| entry.claim != Claim::Left).count();
+        counted > 1 && self.table.active() * 2 <= counted
     }
 
     /// A sum of which members there are and which are reachable: equal on nodes that know the same.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use crate::cluster::keyring::Keyring;
+use crate::cluster::{identity::Pool, keyring::Keyring};
 
 /// What a node is told of its cluster.
 pub struct Settings {
@@ -13,6 +13,8 @@ pub struct Settings {
     /// Addresses of members to be found at first.
     pub seeds: Vec<SocketAddrV4>,
     pub tuning: Tuning,
+    /// Where many nodes are in one process: the identities that they know.
+    pub pool: Option<Pool>,
 }
 
 /// Times of the protocol. The default finds a death within a second.

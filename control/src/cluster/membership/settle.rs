@@ -85,7 +85,7 @@ impl Membership {
     pub(super) fn learn(&mut self, at: Moment, updates: Vec<Update>, spread: bool) {
         let own = self.identity().place();
         let mut news = Vec::new();
-        for update in updates {
+        for mut update in updates {
             if update.identity.place() == own {
                 self.learn_of_itself(at, &update);
                 continue;
@@ -93,6 +93,7 @@ impl Membership {
             match self.table.standing(&update) {
                 Standing::New if !self.make_room(at) => self.refuse_full(),
                 Standing::New | Standing::Newer => {
+                    update.identity = self.held(update.identity);
                     self.put(at, &update);
                     news.push(update);
                 }
@@ -105,6 +106,15 @@ impl Membership {
         if !news.is_empty() {
             self.swim.apply(at.now, &news, spread);
             self.settle(at);
+        }
+    }
+
+    /// The identity that is held already, of equal ones.
+    fn held(&self, identity: Identity) -> Identity {
+        match (self.table.get(identity.place()), &self.pool) {
+            (Some(entry), _) if entry.identity == identity => entry.identity.clone(),
+            (_, Some(pool)) => pool.held(identity),
+            (_, None) => identity,
         }
     }
 

@@ -4,8 +4,6 @@
 //! changes and a deadline come out.
 
 use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
     num::{NonZeroU8, NonZeroUsize},
     time::Duration,
 };
@@ -21,7 +19,7 @@ use super::{
     settings::Tuning,
     table::{Claim, Update},
 };
-use crate::cluster::{identity::Identity, wire::MAX_BODY};
+use crate::cluster::{agenda::Agenda, identity::Identity, wire::MAX_BODY};
 
 /// A timer that comes later than this says that the node did not run.
 const LATE: Duration = Duration::from_millis(100);
@@ -50,42 +48,18 @@ pub(super) struct Swim {
     effects: Vec<Effect>,
 }
 
-/// Timers in the order of their times; those of one time in the order in which they were set.
 #[derive(Default)]
 struct Timers {
-    heap: BinaryHeap<Reverse<Due>>,
-    sequence: u64,
+    agenda: Agenda<Due>,
     /// What foca marks the timers of this life with.
     token: TimerToken,
     health: Health,
 }
 
 struct Due {
-    at: Duration,
-    sequence: u64,
+    timer: Timer<Identity>,
     /// Whether it was put off because the node had not run.
     is_put_off: bool,
-    timer: Timer<Identity>,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
 }
 
 /// Whether a timer leads to a verdict on another member.
@@ -98,20 +72,17 @@ fn judges(timer: &Timer<Identity>) -> bool {
 
 impl Timers {
     fn set(&mut self, at: Duration, timer: Timer<Identity>) {
-        self.sequence += 1;
-        self.heap.push(Reverse(Due { at, sequence: self.sequence, is_put_off: false, timer }));
+        self.agenda.push(at, Due { timer, is_put_off: false });
     }
 
     /// Puts off the verdicts: what others answered while this node did not run is read first.
     fn put_off(&mut self, by: Duration) {
-        let timers = std::mem::take(&mut self.heap).into_iter();
-        let later = |Reverse(mut due): Reverse<Due>| {
+        self.agenda.put_off(|at, due| {
             if judges(&due.timer) && !due.is_put_off {
-                (due.at, due.is_put_off) = (due.at + by, true);
+                *at += by;
+                due.is_put_off = true;
             }
-            Reverse(due)
-        };
-        self.heap = timers.map(later).collect();
+        });
     }
 }
 
@@ -197,7 +168,7 @@ impl Swim {
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.timers.heap.peek().map(|Reverse(due)| due.at)
+        self.timers.agenda.deadline()
     }
 
     fn call(
@@ -277,8 +248,7 @@ impl Swim {
             self.timers.health.was_late(now);
             self.timers.put_off(by);
         }
-        while self.timers.heap.peek().is_some_and(|Reverse(due)| due.at <= now) {
-            let Some(Reverse(due)) = self.timers.heap.pop() else { break };
+        while let Some((_, due)) = self.timers.agenda.pop_until(now) {
             let is_probe = matches!(due.timer, Timer::ProbeRandomMember(_));
             let suspected = self.call(now, |foca, shell| foca.handle_timer(due.timer, shell));
             if is_probe && suspected == Some(false) {

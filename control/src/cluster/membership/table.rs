@@ -1,6 +1,12 @@
 //! What is known of the members.
 
-use std::{collections::BTreeMap, ops::Bound, time::Duration};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    ops::{Bound, RangeBounds},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,15 +42,52 @@ pub(super) struct Update {
     pub(super) claim: Claim,
 }
 
-/// One known member.
+/// One known member, which a table has by its name's hash: 32 bytes, beside the identity that others share.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) identity: Identity,
+    /// When the claim became another one, in milliseconds.
+    since_ms: u64,
     pub(super) incarnation: u16,
     pub(super) claim: Claim,
     pub(super) maintenance: bool,
+}
+
+impl Entry {
     /// When the claim became another one.
-    pub(super) since: Duration,
+    pub(super) fn since(&self) -> Duration {
+        Duration::from_millis(self.since_ms)
+    }
+}
+
+impl Borrow<NamePlace> for Entry {
+    fn borrow(&self) -> &NamePlace {
+        self.identity.place_ref()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity.place().cmp(&other.identity.place())
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How an update stands to what is known.
@@ -67,7 +110,7 @@ pub(super) enum Standing {
 /// All known members by their names' hashes, in an order that is the same on every run.
 #[derive(Default)]
 pub(super) struct Table {
-    entries: BTreeMap<NamePlace, Entry>,
+    entries: BTreeSet<Entry>,
     active: usize,
     sums: Sums,
     /// Generations up to which names were forgotten.
@@ -115,20 +158,23 @@ impl Table {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.iter()
+    }
+
+    fn range(&self, places: impl RangeBounds<NamePlace>) -> impl Iterator<Item = &Entry> {
+        self.entries.range(places)
     }
 
     /// The next member after a place, in the ring of all names' hashes, that is alive or suspect; none but this one is there.
     pub(super) fn next_active(&self, place: NamePlace) -> Option<&Entry> {
-        let after = self.entries.range((Bound::Excluded(place), Bound::Unbounded));
-        let ring = after.chain(self.entries.range(..place));
-        ring.map(|(_, entry)| entry).find(|entry| entry.claim.is_active())
+        let after = self.range((Bound::Excluded(place), Bound::Unbounded));
+        after.chain(self.range(..place)).find(|entry| entry.claim.is_active())
     }
 
     pub(super) fn bucket(&self, number: usize) -> impl Iterator<Item = &Entry> {
         let first = NamePlace((number as u64) << 56);
         let last = NamePlace(first.0 | (u64::MAX >> 8));
-        self.entries.range(first..=last).map(|(_, entry)| entry)
+        self.range(first..=last)
     }
 
     pub(super) fn sums(&self) -> &[u64; BUCKETS] {
@@ -173,10 +219,10 @@ impl Table {
         let unchanged = before.as_ref().filter(|before| before.claim == update.claim);
         let entry = Entry {
             identity: update.identity.clone(),
+            since_ms: unchanged.map_or_else(|| milliseconds(now), |before| before.since_ms),
             incarnation: update.incarnation,
             claim: update.claim,
             maintenance: before.as_ref().is_some_and(|before| before.maintenance),
-            since: unchanged.map_or(now, |before| before.since),
         };
         self.forgotten.remove(&place);
         self.insert(entry);
@@ -184,15 +230,14 @@ impl Table {
 
     /// Marks a member as in maintenance, or not any more; says whether that is a change.
     pub(super) fn set_maintenance(&mut self, name: &NodeName, on: bool, now: Duration) -> bool {
-        let entry = self.entries.get_mut(&NamePlace::of(name)).filter(|entry| entry.maintenance != on);
-        let changed = entry.is_some();
-        if let Some(entry) = entry {
-            entry.maintenance = on;
-            if entry.claim.is_active() {
-                entry.since = now;
-            }
+        let entry = self.entries.get(&NamePlace::of(name)).filter(|entry| entry.maintenance != on).cloned();
+        let Some(mut entry) = entry else { return false };
+        entry.maintenance = on;
+        if entry.claim.is_active() {
+            entry.since_ms = milliseconds(now);
         }
-        changed
+        self.entries.replace(entry);
+        true
     }
 
     /// Removes a name with all that is known of it; its life is over for good.
@@ -212,20 +257,19 @@ impl Table {
 
     /// Makes room by dropping the member that is gone for longest, with the key kept for its name.
     pub(super) fn drop_oldest_gone(&mut self) -> Option<Entry> {
-        let gone = self.entries.values().filter(|entry| !entry.claim.is_active());
-        let place = gone.min_by_key(|entry| entry.since)?.identity.place();
+        let gone = self.entries.iter().filter(|entry| !entry.claim.is_active());
+        let place = gone.min_by_key(|entry| entry.since_ms)?.identity.place();
         self.take(place)
     }
 
     fn insert(&mut self, entry: Entry) {
-        let place = entry.identity.place();
         self.active += usize::from(entry.claim.is_active());
-        self.sums.0[bucket(place)] ^= weight(&entry);
-        self.entries.insert(place, entry);
+        self.sums.0[bucket(entry.identity.place())] ^= weight(&entry);
+        self.entries.insert(entry);
     }
 
     fn take(&mut self, place: NamePlace) -> Option<Entry> {
-        let entry = self.entries.remove(&place)?;
+        let entry = self.entries.take(&place)?;
         self.active -= usize::from(entry.claim.is_active());
         self.sums.0[bucket(place)] ^= weight(&entry);
         Some(entry)
@@ -269,14 +313,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 32);
+    }
+
+    #[test]
     fn the_time_of_a_state_is_that_of_its_change() {
         let mut table = Table::default();
         let second = Duration::from_secs;
         table.put(&update(1, 1, 0, Claim::Alive), second(1));
         table.put(&update(1, 1, 1, Claim::Alive), second(2));
-        assert_eq!(table.entries().next().unwrap().since, second(1));
+        assert_eq!(table.entries().next().unwrap().since(), second(1));
         table.put(&update(1, 1, 1, Claim::Dead), second(3));
-        assert_eq!((table.entries().next().unwrap().since, table.active()), (second(3), 0));
+        assert_eq!((table.entries().next().unwrap().since(), table.active()), (second(3), 0));
     }
 
     #[test]

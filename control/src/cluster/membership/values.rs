@@ -75,5 +75,5 @@ pub(super) fn shown(entry: &Entry) -> Member {
         Claim::Dead => MemberState::Dead,
         Claim::Left => MemberState::Left,
     };
-    Member { identity: entry.identity.clone(), state, since: entry.since }
+    Member { identity: entry.identity.clone(), state, since: entry.since() }
 }

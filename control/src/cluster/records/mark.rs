@@ -32,7 +32,7 @@ pub fn taken_over(view: &View, node: &Name) -> Vec<Put> {
             continue;
         }
         let key = key.encode();
-        if latest.item.value.is_some() || view.need(&key, latest.item) == Need::Older {
+        if latest.item.value.is_some() || view.need(&key, latest.item.stamp) == Need::Older {
             let writer = Some(latest.item.writer.clone().unwrap_or_else(|| node.clone()));
             let (stamp, value) = (latest.item.stamp, latest.item.value.clone());
             puts.push(Put { key, stamp, writer, value });

@@ -19,6 +19,7 @@ mod owner;
 mod provenance;
 mod record;
 mod register;
+mod request;
 mod service;
 mod tidy;
 mod user;
@@ -30,9 +31,10 @@ pub use self::{
     key::RecordKey,
     mark::{forget, owned, taken_over},
     owner::owner_of,
-    provenance::{Conflict, conflict, is_overruled, state},
+    provenance::{APPLIED, Conflict, Said, claimed, conflict, offered, overruled, state},
     record::{Record, puts},
     register::Found,
+    request::{Former, RequestError, adopt, apply, drain, offer, remove, withdraw},
     service::{Offer, Parts},
     tidy::{Tidy, ended},
     user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},

@@ -3,19 +3,35 @@
 //! A file writes when what it says is not what this node wrote from it last ([`Claim`]): a restart never overrules a later
 //! change or removal. The claim is a record, so that every node can tell which files disagree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
     key::RecordKey,
     record::Record,
     service::Parts,
-    value::{self, BackendRecord, Claim},
+    value::{self, BackendRecord, Claim, Definition},
     view::View,
 };
 use crate::{
     cluster::log::{Logs, Name},
-    service::Service,
+    service::{Algorithm, Backend, VipSpec},
 };
+
+/// In a claim's place of a file: what was applied by request before this node was in the cluster. No file has this name.
+pub const APPLIED: &str = "applied";
+
+/// What a file of this node's says of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'s> {
+    /// The file.
+    pub file: &'s Name,
+    /// Where clients find it.
+    pub vip: &'s VipSpec,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// The backends that this node contributes by it.
+    pub backends: &'s [Backend],
+}
 
 /// Files of live nodes that disagree on a service: node and file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,67 +40,76 @@ pub struct Conflict {
     pub files: Vec<(Name, Name)>,
 }
 
-/// The records that a file's services make, when they are not what this node wrote from it last.
-pub fn state(view: &View, logs: &Logs, own: &Name, file: &Name, services: &[Service]) -> Vec<Record> {
+/// The records that follow from what this node's files say of one service now; none where that was written already.
+pub fn state(view: &View, logs: &Logs, own: &Name, name: &Name, said: Option<Said<'_>>) -> Vec<Record> {
     let mut records = Vec::new();
-    for service in services {
-        let name = Name::from(service.name.as_str());
-        let Service { vip, algorithm, ref backends, .. } = *service;
-        let claim = Claim { vip, algorithm, backends: Claim::hash(backends) };
-        let parts = view.service(&name);
-        if parts.and_then(|parts| parts.claims().remove(&(own, file)).cloned()).as_ref() == Some(&claim) {
-            continue;
+    let parts = view.service(name);
+    let is_other = |file: &Name| said.is_none_or(|said| said.file != file);
+    for (file, claim) in parts.map(|parts| claims_of(parts, own)).unwrap_or_default() {
+        if is_other(file) {
+            let is_alone = said.is_none();
+            records.extend(gone(view, logs, own, (file, claim), name, is_alone));
         }
-        let is_so = parts.and_then(Parts::definition).is_some_and(|(_, own)| claim.is_of(own));
-        if !is_so {
-            records.push(Record::Define { name: name.clone(), vip, algorithm });
-        }
-        records.extend(offers(view, logs, own, file, service));
-        records.push(Record::Claim(name, file.clone(), Some(claim)));
     }
-    let stated: BTreeSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
-    for name in claimed(view, own, file).into_iter().filter(|name| !stated.contains(&**name)) {
-        records.extend(gone(view, logs, own, file, &name));
+    let Some(said) = said else { return records };
+    let Said { file, vip, algorithm, backends } = said;
+    let claim = Claim { vip: vip.clone(), algorithm, backends: Claim::hash(backends) };
+    if parts.and_then(|parts| parts.claims().remove(&(own, file)).cloned()).as_ref() == Some(&claim) {
+        return records;
     }
+    let is_so = parts.and_then(Parts::definition).is_some_and(|(_, own)| claim.is_of(own));
+    if !is_so {
+        records.push(Record::Define { name: name.clone(), vip: vip.clone(), algorithm });
+    }
+    records.extend(contribute(view, logs, own, name, Some(file), backends));
+    records.push(Record::Claim(name.clone(), file.clone(), Some(claim)));
     records
 }
 
 impl Claim {
-    fn is_of(&self, definition: &super::Definition) -> bool {
-        (self.vip, self.algorithm) == (definition.vip, definition.algorithm)
+    fn is_of(&self, definition: &Definition) -> bool {
+        (&self.vip, self.algorithm) == (&definition.vip, definition.algorithm)
     }
 }
 
+/// A node's claims of its files.
+fn claims_of<'v>(parts: &'v Parts, own: &Name) -> BTreeMap<&'v Name, &'v Claim> {
+    let claims = parts.claims().into_iter();
+    let own = claims.filter(|((node, file), _)| *node == own && ***file != *APPLIED);
+    own.map(|((_, file), claim)| (file, claim)).collect()
+}
+
 /// The services that this node wrote from a file.
-fn claimed(view: &View, own: &Name, file: &Name) -> Vec<Name> {
-    let has =
-        |name: &&Name| view.service(name).is_some_and(|parts| parts.claims().contains_key(&(own, file)));
+pub fn claimed(view: &View, own: &Name) -> Vec<Name> {
+    let has = |name: &&Name| view.service(name).is_some_and(|parts| !claims_of(parts, own).is_empty());
     view.names().filter(has).cloned().collect()
 }
 
-/// A service's backends as a file has them.
-fn offers(view: &View, logs: &Logs, own: &Name, file: &Name, service: &Service) -> Vec<Record> {
-    let name = Name::from(service.name.as_str());
+/// A service's backends of this node as a file has them; without a file as a request has them, in place of all that this
+/// node contributes.
+pub(super) fn contribute(
+    view: &View,
+    logs: &Logs,
+    own: &Name,
+    name: &Name,
+    file: Option<&Name>,
+    backends: &[Backend],
+) -> Vec<Record> {
     let mut records = Vec::new();
-    let mut former = offered(view, logs, own, &name);
-    for backend in &service.backends {
-        let record = BackendRecord { weight: backend.weight, file: Some(file.clone()) };
+    let mut former = offered(view, logs, own, name);
+    for backend in backends {
+        let record = BackendRecord { weight: backend.weight, file: file.cloned() };
         if former.remove(&backend.socket()).as_ref() != Some(&record) {
             records.push(Record::Offer(name.clone(), backend.socket(), record));
         }
     }
-    let gone = former.into_iter().filter(|(_, record)| record.file.as_ref() == Some(file));
+    let gone = former.into_iter().filter(|(_, record)| file.is_none() || record.file.as_ref() == file);
     records.extend(gone.map(|(socket, _)| Record::Withdraw(name.clone(), socket)));
     records
 }
 
 /// The backends that this node contributes to a service, as they are written.
-fn offered(
-    view: &View,
-    logs: &Logs,
-    own: &Name,
-    name: &Name,
-) -> BTreeMap<std::net::SocketAddr, BackendRecord> {
+pub fn offered(view: &View, logs: &Logs, own: &Name, name: &Name) -> BTreeMap<SocketAddr, BackendRecord> {
     let offers = view.service(name).into_iter().flat_map(Parts::offers).filter(|offer| offer.node == own);
     let record = |socket| {
         let key = RecordKey::Backend(name.clone(), socket).encode();
@@ -94,16 +119,20 @@ fn offered(
     offers.filter_map(|offer| record(offer.socket)).collect()
 }
 
-/// A service that a file has no more: what it contributed goes, and the definition, unless that is another's.
-fn gone(view: &View, logs: &Logs, own: &Name, file: &Name, name: &Name) -> Vec<Record> {
+/// A file that has a service no more: what it contributed goes, and the definition, unless that is another's.
+fn gone(
+    view: &View,
+    logs: &Logs,
+    own: &Name,
+    (file, claim): (&Name, &Claim),
+    name: &Name,
+    is_last: bool,
+) -> Vec<Record> {
     let mut records = Vec::new();
     let Some(parts) = view.service(name) else { return records };
-    let claims = parts.claims();
-    let is_its = |definition: &super::Definition| {
-        claims.get(&(own, file)).is_some_and(|claim| claim.is_of(definition))
-    };
-    let is_alone = claims.len() == 1;
-    if is_alone && parts.definition().is_some_and(|(_, definition)| is_its(definition)) {
+    let of_others = parts.claims().into_keys().any(|(node, other)| node != own && **other != *APPLIED);
+    let is_its = parts.definition().is_some_and(|(_, definition)| claim.is_of(definition));
+    if is_last && !of_others && is_its {
         records.push(Record::Undefine(name.clone()));
     } else {
         let own = offered(view, logs, own, name).into_iter();
@@ -117,15 +146,15 @@ fn gone(view: &View, logs: &Logs, own: &Name, file: &Name, name: &Name) -> Vec<R
 /// Files of live nodes that define a service in different ways.
 pub fn conflict(parts: &Parts, is_live: impl Fn(&str) -> bool) -> Option<Conflict> {
     let mut live = parts.claims();
-    live.retain(|(node, _), _| is_live(node));
-    let mut said = live.values().map(|claim| (claim.vip, claim.algorithm));
+    live.retain(|(node, file), _| ***file != *APPLIED && is_live(node));
+    let mut said = live.values().map(|claim| (&claim.vip, claim.algorithm));
     let first = said.next()?;
     let files = || live.keys().map(|(node, file)| ((*node).clone(), (*file).clone())).collect();
     said.any(|other| other != first).then(|| Conflict { files: files() })
 }
 
-/// Whether a node's file defines a service that is another one now, or none.
-pub fn is_overruled(parts: &Parts, own: &Name) -> bool {
+/// The file of a node's that defines a service which is another one now, or none.
+pub fn overruled<'v>(parts: &'v Parts, own: &Name) -> Option<&'v Name> {
     let holds = |claim: &Claim| parts.definition().is_some_and(|(_, definition)| claim.is_of(definition));
-    parts.claims().iter().any(|((node, _), claim)| *node == own && !holds(claim))
+    claims_of(parts, own).into_iter().find(|(_, claim)| !holds(claim)).map(|(file, _)| file)
 }

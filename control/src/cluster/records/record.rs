@@ -12,7 +12,7 @@ use crate::{
         clock::Clock,
         log::{Bytes, Name, Put},
     },
-    service::{Algorithm, Vip},
+    service::{Algorithm, VipSpec},
 };
 
 /// A record that this node writes.
@@ -23,7 +23,7 @@ pub enum Record {
         /// The service.
         name: Name,
         /// Where clients find it.
-        vip: Vip,
+        vip: VipSpec,
         /// How a flow's backend is chosen.
         algorithm: Algorithm,
     },
@@ -51,6 +51,19 @@ pub enum Record {
 }
 
 impl Record {
+    /// The service that it is about.
+    pub fn service(&self) -> Option<&Name> {
+        match self {
+            Self::Define { name, .. }
+            | Self::Undefine(name)
+            | Self::Offer(name, ..)
+            | Self::Withdraw(name, _)
+            | Self::Drain(name, ..)
+            | Self::Claim(name, ..) => Some(name),
+            Self::Facts(_) | Self::Forget(..) | Self::User { .. } => None,
+        }
+    }
+
     /// What it is about.
     pub fn key(&self) -> RecordKey {
         match self {

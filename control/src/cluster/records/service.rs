@@ -77,6 +77,11 @@ impl Parts {
         self.definition.holds()
     }
 
+    /// The last record at the definition: a removal, too.
+    pub fn latest(&self) -> Option<&Found<Definition>> {
+        self.definition.latest()
+    }
+
     /// All definitions that logs have, what holds first.
     pub(super) fn all_definitions(&self) -> &[Found<Definition>] {
         self.definition.all()

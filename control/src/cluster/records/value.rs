@@ -11,7 +11,7 @@ use crate::{
         log::{Bytes, Name},
     },
     model::fnv1a,
-    service::{Algorithm, Backend, Vip},
+    service::{Algorithm, Backend, VipSpec},
 };
 
 /// The format that is written and read here. Fields are only ever added at a value's end; anything else is another format.
@@ -20,8 +20,8 @@ const FORMAT: u8 = 1;
 /// What a service is, beside its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
-    /// Where clients find it.
-    pub vip: Vip,
+    /// Where clients find it; each node finds a name's address by itself.
+    pub vip: VipSpec,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
     /// When a service of this name was first defined, since it was removed last.
@@ -65,7 +65,7 @@ pub struct Forgotten {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Where clients find it.
-    pub vip: Vip,
+    pub vip: VipSpec,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
     /// A hash of the backends, in any order.

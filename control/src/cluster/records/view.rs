@@ -16,7 +16,7 @@ use crate::{
         clock::Stamp,
         log::{Bytes, Change, Item, Key, Logs, Name, Need},
     },
-    service::Vip,
+    service::VipSpec,
 };
 
 /// What a change was about.
@@ -47,7 +47,7 @@ impl Touched {
 pub struct View {
     services: BTreeMap<Name, Parts>,
     /// Services by VIP: the one that was created first has it, of one stamp the one of the smaller creator.
-    vips: BTreeMap<Vip, BTreeSet<(Stamp, Name, Name)>>,
+    vips: BTreeMap<VipSpec, BTreeSet<(Stamp, Name, Name)>>,
     facts: BTreeMap<Name, BTreeMap<u32, (Stamp, Facts)>>,
     forgotten: BTreeMap<Name, Register<Forgotten>>,
     users: BTreeMap<Name, Register<Bytes>>,
@@ -111,7 +111,7 @@ impl View {
         self.with_parts(name.clone(), touched, |parts| parts.define(change));
         let after = self.claim_of(&name);
         if let Some((vip, claim)) = before.filter(|before| after.as_ref() != Some(before)) {
-            let claims = self.vips.entry(vip).or_default();
+            let claims = self.vips.entry(vip.clone()).or_default();
             claims.remove(&claim);
             touched.services.extend(claims.iter().map(|(.., name)| name.clone()));
             if claims.is_empty() {
@@ -127,9 +127,9 @@ impl View {
     }
 
     /// A service's VIP, with its place among those that have it.
-    fn claim_of(&self, name: &Name) -> Option<(Vip, (Stamp, Name, Name))> {
+    fn claim_of(&self, name: &Name) -> Option<(VipSpec, (Stamp, Name, Name))> {
         let (_, definition) = self.services.get(name)?.definition()?;
-        Some((definition.vip, (definition.created, definition.creator.clone(), name.clone())))
+        Some((definition.vip.clone(), (definition.created, definition.creator.clone(), name.clone())))
     }
 
     fn learn(&mut self, change: &Change, touched: &mut Touched) {
@@ -170,14 +170,14 @@ impl View {
     }
 
     /// The service that has a VIP, where that is another than `name`: it was created earlier.
-    pub fn holder(&self, vip: Vip, name: &str) -> Option<&Name> {
-        let (.., holder) = self.vips.get(&vip)?.first()?;
+    pub fn holder(&self, vip: &VipSpec, name: &str) -> Option<&Name> {
+        let (.., holder) = self.vips.get(vip)?.first()?;
         (**holder != *name).then_some(holder)
     }
 
     /// Services that would have a VIP if `name` did not: they clash with it.
-    pub fn behind(&self, vip: Vip, name: &str) -> impl Iterator<Item = &Name> {
-        let claims = self.vips.get(&vip).into_iter().flatten();
+    pub fn behind(&self, vip: &VipSpec, name: &str) -> impl Iterator<Item = &Name> {
+        let claims = self.vips.get(vip).into_iter().flatten();
         claims.map(|(.., other)| other).skip_while(move |other| ***other != *name).skip(1)
     }
 
@@ -245,13 +245,12 @@ impl View {
         }
     }
 
-    /// Who needs a tombstone.
-    pub fn need(&self, key: &Key, tombstone: &Item) -> Need {
+    /// Who needs a tombstone of this stamp.
+    pub fn need(&self, key: &Key, stamp: Stamp) -> Need {
         fn has_older<T>(register: Option<&Register<T>>, stamp: Stamp) -> bool {
             let is_older = |found: &Found<T>| !found.is_removal() && found.stamp() <= stamp;
             register.is_some_and(|register| register.all().iter().any(is_older))
         }
-        let stamp = tombstone.stamp;
         let has_older = match RecordKey::decode(key) {
             Some(RecordKey::Definition(name)) => self
                 .services

@@ -46,36 +46,39 @@ enum Place {
 pub struct Watcher {
     prefix: String,
     place: Place,
-    /// Keys with changes that are not told yet.
-    queue: VecDeque<Event>,
+    /// Keys with changes that are not told yet, in the order of the first, and the same sorted.
+    queue: VecDeque<Name>,
+    queued: BTreeSet<Name>,
     limit: usize,
     is_lost: bool,
 }
 
 impl Watcher {
-    /// A watcher that holds at most `limit` changes for its reader.
+    /// A watcher that holds at most `limit` changed keys for its reader.
     pub fn new(prefix: &str, limit: usize) -> Self {
         let place = Place::Listing(None);
-        Self { prefix: prefix.to_owned(), place, queue: VecDeque::new(), limit, is_lost: false }
+        let (queue, queued) = Default::default();
+        Self { prefix: prefix.to_owned(), place, queue, queued, limit, is_lost: false }
     }
 
-    /// Follows changes of user keys, once the view has.
-    pub fn follow(&mut self, view: &View, touched: &BTreeSet<Name>) {
+    /// Follows changes of user keys. What a key is then is told once the reader comes to it.
+    pub fn follow(&mut self, touched: &BTreeSet<Name>) {
         for key in touched.iter().filter(|key| key.starts_with(&self.prefix)) {
             // What is listed later is told as it is then.
             let is_told = match &self.place {
                 Place::Following => true,
                 Place::Listing(last) => last.as_ref().is_some_and(|last| key <= last),
             };
-            if self.is_lost || !is_told {
+            if self.is_lost || !is_told || self.queued.contains(key) {
                 continue;
             }
             if self.queue.len() >= self.limit {
-                self.queue.clear();
+                (self.queue, self.queued) = Default::default();
                 self.is_lost = true;
                 return;
             }
-            self.queue.push_back(event(view, key));
+            self.queue.push_back(key.clone());
+            self.queued.insert(key.clone());
         }
     }
 
@@ -85,8 +88,9 @@ impl Watcher {
             self.place = Place::Listing(None);
             return Some(Event::Resync);
         }
-        if let Some(event) = self.queue.pop_front() {
-            return Some(event);
+        if let Some(key) = self.queue.pop_front() {
+            self.queued.remove(&key);
+            return Some(event(view, &key));
         }
         let Place::Listing(last) = &self.place else { return None };
         let key = view.first_user_after(&self.prefix, last.as_deref()).cloned();

@@ -11,6 +11,7 @@
 
 mod asks;
 mod gossip;
+mod leaving;
 mod rumors;
 mod streams;
 mod turn;
@@ -24,6 +25,7 @@ use self::{
     streams::Streams,
 };
 pub use self::{
+    leaving::{Leaving, Messages, Waiting},
     streams::StreamId,
     turn::{Action, Pace, Peers, Time, Turn},
 };
@@ -73,6 +75,11 @@ impl Replication {
     /// The state.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The digest of everything.
+    pub fn digest(&mut self) -> Digest {
+        self.state.digest()
     }
 
     /// When [`Self::tick`] has something to do.
@@ -301,6 +308,26 @@ impl Replication {
     pub fn accept(&mut self, from: &Name, time: Time) -> Option<StreamId> {
         let exchange: Exchange = self.state.answering();
         self.streams.add(from, exchange, false, time.now)
+    }
+
+    /// Takes what the other side of a stream has said at a time; gives what is to be said to it. `None`: the stream is over.
+    ///
+    /// Each side says all it has to say at a time. Who has begun ends it, once there is nothing left to say.
+    pub fn hear(
+        &mut self,
+        id: StreamId,
+        said: &Messages,
+        time: Time,
+        peers: &mut impl Peers,
+    ) -> (Turn, Option<Messages>) {
+        let Some(is_begun) = self.streams.is_begun(id) else { return (Turn::default(), None) };
+        let mut turn = Turn::default();
+        for message in said {
+            turn.extend(self.message(id, message, time, peers));
+        }
+        let answer = turn.take_said(id);
+        let is_end = answer.is_empty() && is_begun;
+        (turn, if is_end { None } else { Some(answer) })
     }
 
     /// Takes a message of a stream.

@@ -61,6 +61,11 @@ impl Streams {
         Some(stream)
     }
 
+    /// Whether this node has begun it; `None`: there is no such one.
+    pub(super) fn is_begun(&self, id: StreamId) -> Option<bool> {
+        self.streams.get(&id).map(|stream| stream.is_begun)
+    }
+
     pub(super) fn remove(&mut self, id: StreamId) {
         self.streams.remove(&id);
     }

@@ -114,7 +114,7 @@ impl World {
         };
         for node in 0..nodes {
             // Nodes start within the pace of their comparisons.
-            let at = Duration::from_millis(world.random.below(15_000));
+            let at = Duration::from_millis(world.random.below(5_000));
             world.nodes[node].next_compare = at;
             world.after(at, Event::Tick(node));
         }

@@ -31,7 +31,7 @@ pub struct Time {
 pub struct Pace {
     /// Members that a change is pushed to by each node, and told to, each time.
     pub fan_out: usize,
-    /// From one comparison of digests to the next.
+    /// From one comparison of digests with a random member to the next: what a node missed it has as soon after it is back.
     pub compare: Duration,
     /// From one to the next while members are to hear of removals.
     pub hurry: Duration,
@@ -43,7 +43,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             fan_out: 4,
-            compare: Duration::from_secs(15),
+            compare: Duration::from_secs(5),
             hurry: Duration::from_secs(2),
             tend: Duration::from_secs(20),
         }
@@ -97,6 +97,16 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Adds what a later step did.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.effects.extend(later.effects);
+        self.touched.extend(later.touched);
+        self.actions.extend(later.actions);
+        self.refusals.extend(later.refusals);
+        self.was_forgotten |= later.was_forgotten;
+        self.held_back = self.held_back.take().or(later.held_back);
+    }
+
     pub(super) fn say(&mut self, to: &Name, gossip: &Gossip) {
         self.actions.push(Action::Datagram { to: to.clone(), bytes: gossip.encode() });
     }

@@ -5,7 +5,8 @@
 //! 2. A network fault must not empty a service. Where fewer than half of the backends that could serve would be left, those
 //!    of gone members are kept; where none would be left, all are. Both are shown.
 //! 3. Of a ring, deaths take at most half within a second, whatever else changes: what goes beyond that goes a second later.
-//! 4. A node that reaches no majority of the members does not believe deaths: it serves what it last knew.
+//! 4. A node that reaches no majority of the members does not believe deaths, nor those of the last seconds before: the
+//!    others went one after the other. It serves what it last knew.
 //! 5. A member of which nothing has been heard yet counts as alive.
 //!
 //! One change costs what it touches.
@@ -26,22 +27,31 @@ pub use self::service::{Deaths, Placed, PlacedBackend, Rotation, Standing};
 use self::{places::Places, service::Shrunk};
 use super::{
     log::Name,
-    records::{Parts, Touched, View},
+    records::{Parts, Touched, View, conflict},
 };
 
 /// How long a ring that deaths have shrunk does not shrink below half of what it was.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// How far apart the members beyond a partition may go: three times what a death takes to be known at most.
+const APART: Duration = Duration::from_secs(5);
+
 /// What this node is to serve of the cluster's services.
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
+    /// How members stand, as far as that is believed.
     standings: BTreeMap<Name, Standing>,
+    /// Members that are gone: since when, and how they stood before.
+    gone: BTreeMap<Name, (Duration, Standing)>,
     /// Whether this node reaches a minority of the members alone.
     is_minority: bool,
     places: Places,
     services: BTreeMap<Name, Arc<Placed>>,
     /// Services by their backends' addresses.
     addresses: BTreeSet<(u128, Name)>,
+    /// Members whose files contradict each other about a service, by service, and as pairs of member and service.
+    claimants: BTreeMap<Name, BTreeSet<Name>>,
+    claimed: BTreeSet<(Name, Name)>,
     /// Rings that have shrunk: until when, and the size that they had.
     shrunk: BTreeMap<Name, (Duration, usize)>,
 }
@@ -91,19 +101,24 @@ impl Serving {
         is_minority: bool,
         now: Duration,
     ) -> BTreeSet<Name> {
+        let is_cut_off = is_minority && !self.is_minority;
         self.is_minority = is_minority;
         let mut next: BTreeMap<Name, Standing> = standings.into_iter().collect();
-        if is_minority {
-            for (name, standing) in &mut next {
-                if *standing == Standing::Gone {
-                    *standing = self.standings.get(name).copied().unwrap_or(Standing::Alive);
-                }
+        self.gone.retain(|name, _| next.get(name).is_some_and(|standing| standing.is_gone()));
+        for (name, standing) in next.iter_mut().filter(|(_, standing)| standing.is_gone()) {
+            let believed = self.standings.get(name).copied().unwrap_or(Standing::Alive);
+            let (since, before) = *self.gone.entry(name.clone()).or_insert((now, believed));
+            if is_cut_off && now <= since + APART {
+                *standing = before;
+            } else if is_minority {
+                *standing = believed;
             }
         }
         let former = std::mem::replace(&mut self.standings, next);
         let changed = former.keys().chain(self.standings.keys());
         let changed = changed.filter(|name| former.get(*name) != self.standings.get(*name));
-        let names = changed.flat_map(|name| self.on_member(name)).collect();
+        let concerned = |name| self.on_member(name).into_iter().chain(self.of_files(name));
+        let names = changed.flat_map(concerned).collect();
         self.place(view, names, now)
     }
 
@@ -126,10 +141,31 @@ impl Serving {
         self.places.networks(member).iter().flat_map(|network| self.in_network(*network)).collect()
     }
 
+    /// Services about which a member's files contradict others.
+    fn of_files(&self, member: &Name) -> Vec<Name> {
+        let own = self.claimed.range((member.clone(), Name::from(""))..);
+        own.take_while(|(other, _)| other == member).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Notes whose files contradict each other about a service, of members that are gone, too.
+    fn note_claims(&mut self, name: &Name, parts: Option<&Parts>) {
+        let files = parts.and_then(|parts| conflict(parts, |_| true)).map(|conflict| conflict.files);
+        let nodes: BTreeSet<Name> = files.into_iter().flatten().map(|(node, _)| node).collect();
+        let former = match nodes.is_empty() {
+            true => self.claimants.remove(name),
+            false => self.claimants.insert(name.clone(), nodes.clone()),
+        };
+        for node in former.unwrap_or_default().difference(&nodes) {
+            self.claimed.remove(&(node.clone(), name.clone()));
+        }
+        self.claimed.extend(nodes.into_iter().map(|node| (node, name.clone())));
+    }
+
     fn place(&mut self, view: &View, names: BTreeSet<Name>, now: Duration) -> BTreeSet<Name> {
         let mut changed = BTreeSet::new();
         for name in names {
             let former = self.services.get(&name).cloned();
+            self.note_claims(&name, view.service(&name));
             let placed = view.service(&name).and_then(|parts| self.placed(view, &name, parts, now));
             if former.as_deref() == placed.as_ref() {
                 continue;
@@ -155,8 +191,11 @@ impl Serving {
 
     fn placed(&self, view: &View, name: &Name, parts: &Parts, now: Duration) -> Option<Placed> {
         let (_, definition) = parts.definition()?;
-        let (vip, algorithm) = (definition.vip, definition.algorithm);
-        let clash = view.holder(vip, name).cloned();
+        let (vip, algorithm, age) =
+            (definition.vip.clone(), definition.algorithm, definition.created.number());
+        let clash = view.holder(&vip, name).cloned();
+        let is_live = |node: &str| self.standings.get(node).is_none_or(|standing| !standing.is_gone());
+        let conflict = conflict(parts, is_live);
         let window = self.shrunk.get(name).filter(|(until, _)| *until > now);
         let shrunk = window.zip(self.services.get(name));
         let shrunk = shrunk.map(|((_, size), former)| Shrunk { at_least: size.div_ceil(2), former });
@@ -165,7 +204,7 @@ impl Serving {
             (member, member.map_or(Standing::Alive, |member| self.standing(view, member)))
         };
         let (backends, deaths) = service::backends(parts, where_is, shrunk);
-        Some(Placed { vip, algorithm, clash, backends, deaths })
+        Some(Placed { vip, algorithm, age, clash, conflict, backends, deaths })
     }
 
     fn standing(&self, view: &View, member: &Name) -> Standing {

@@ -1,13 +1,13 @@
 //! One service as this node is to serve it.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use crate::{
     cluster::{
         log::Name,
-        records::{Offer, Parts},
+        records::{Conflict, Offer, Parts},
     },
-    service::{Algorithm, Vip},
+    service::{Algorithm, VipSpec},
 };
 
 /// How a member stands.
@@ -17,8 +17,17 @@ pub enum Standing {
     Alive,
     /// In maintenance: it takes no new flows.
     Maintenance,
-    /// Dead, or it has said good-bye.
+    /// Dead.
     Gone,
+    /// It has said good-bye.
+    Left,
+}
+
+impl Standing {
+    /// Whether nothing of it answers any more.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Gone | Self::Left)
+    }
 }
 
 /// Whether a backend takes new flows.
@@ -43,6 +52,10 @@ pub struct PlacedBackend {
     pub weight: u32,
     /// The member that has the address; `None`: it is external.
     pub node: Option<Name>,
+    /// How that member stands.
+    pub standing: Standing,
+    /// The members that contribute it.
+    pub contributors: Arc<[Name]>,
     /// Whether it takes new flows.
     pub rotation: Rotation,
 }
@@ -69,11 +82,15 @@ pub enum Deaths {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Where clients find it.
-    pub vip: Vip,
+    pub vip: VipSpec,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
+    /// When it was created, as a number that is greater of later ones.
+    pub age: u64,
     /// The older service that has the VIP: this one is not served.
     pub clash: Option<Name>,
+    /// Files of living members that define it in different ways.
+    pub conflict: Option<Conflict>,
     /// Its backends, by address.
     pub backends: Vec<PlacedBackend>,
     /// Whether deaths are followed.
@@ -110,18 +127,19 @@ pub(super) fn backends<'v>(
 ) -> (Vec<PlacedBackend>, Deaths) {
     let drained: BTreeSet<SocketAddr> = parts.drained().collect();
     let mut backends: Vec<PlacedBackend> = Vec::new();
-    for Offer { socket, weight, .. } in parts.offers() {
-        if backends.last().is_some_and(|last| last.socket == socket) {
-            continue;
-        }
+    let offers: Vec<Offer<'_>> = parts.offers().collect();
+    for of_one in offers.chunk_by(|one, next| one.socket == next.socket) {
+        let Offer { socket, weight, .. } = of_one[0];
         let (node, standing) = where_is(socket);
+        let contributors = contributors(of_one, backends.last());
         let rotation = match standing {
             _ if drained.contains(&socket) => Rotation::Drained,
             Standing::Alive => Rotation::Up,
             Standing::Maintenance => Rotation::Drained,
-            Standing::Gone => Rotation::Down,
+            Standing::Gone | Standing::Left => Rotation::Down,
         };
-        backends.push(PlacedBackend { socket, weight, node: node.cloned(), rotation });
+        let node = node.cloned();
+        backends.push(PlacedBackend { socket, weight, node, standing, contributors, rotation });
     }
     // Ten thousand services are held.
     backends.shrink_to_fit();
@@ -143,6 +161,15 @@ pub(super) fn backends<'v>(
     let Some(Shrunk { former, .. }) = shrunk.filter(has_fallen) else { return (backends, deaths) };
     let has_kept = keep(&mut backends, |socket| former.is_in_rotation(socket));
     (backends, if has_kept { Deaths::Kept } else { deaths })
+}
+
+/// Who contributes a backend. Mostly that is the same for all backends of a service, which then share it.
+fn contributors(offers: &[Offer<'_>], former: Option<&PlacedBackend>) -> Arc<[Name]> {
+    let names = || offers.iter().map(|offer| offer.node);
+    match former.filter(|former| former.contributors.iter().eq(names())) {
+        Some(former) => Arc::clone(&former.contributors),
+        None => names().cloned().collect(),
+    }
 }
 
 /// Keeps backends of gone members; says whether there are such.

@@ -5,7 +5,7 @@ use crate::{
     cluster::{
         clock::Stamp,
         log::{Change, Item},
-        records::{BackendRecord, Facts, Record, RecordKey, puts},
+        records::{BackendRecord, Claim, Facts, Record, RecordKey, puts},
     },
     service::Algorithm,
 };
@@ -100,7 +100,7 @@ impl World {
         if self.serving.shrunk.is_empty() {
             assert_eq!(self.serving.services, anew.services);
         }
-        assert_eq!(self.serving.addresses, anew.addresses);
+        assert_eq!((&self.serving.addresses, &self.serving.claimed), (&anew.addresses, &anew.claimed));
     }
 }
 
@@ -214,6 +214,7 @@ fn a_minority_serves_what_it_last_knew_and_still_follows_records() {
         world.offer("h5", &format!("250.0.{number}.5:80"), 1);
     }
     world.set(Standing::Gone, &[1]);
+    world.pass(5_001);
     for number in ["h2", "h3", "h4"] {
         world.standings.insert(number.into(), Standing::Gone);
     }
@@ -228,6 +229,41 @@ fn a_minority_serves_what_it_last_knew_and_still_follows_records() {
     world.set(Standing::Alive, &[3, 4]);
     world.set(Standing::Gone, &[2]);
     assert_eq!(world.deaths(), Deaths::Kept);
+}
+
+#[test]
+fn whom_a_partition_took_away_one_after_the_other_is_believed_to_be_there() {
+    let mut world = World::new(3);
+    world.offer("h3", "250.0.1.5:80", 1);
+    world.offer("h3", "250.0.2.5:80", 1);
+    assert_eq!(world.set(Standing::Gone, &[1]), ["web"]);
+    world.pass(1_500);
+    world.standings.insert("h2".into(), Standing::Left);
+    assert_eq!(world.stand(true), ["web"]);
+    assert_eq!(world.served(), ["250.0.1.5:80 Up", "250.0.2.5:80 Up"]);
+    world.pass(10_000);
+    assert_eq!(world.stand(true), Vec::<String>::new());
+    world.standings.insert("h2".into(), Standing::Alive);
+    assert_eq!(world.stand(false), ["web"]);
+    assert_eq!(world.served(), ["250.0.1.5:80 Down", "250.0.2.5:80 Up"]);
+}
+
+#[test]
+fn files_that_disagree_are_a_conflict_while_their_members_are_there() {
+    let mut world = World::new(2);
+    let claim = |last: u8| {
+        let vip = format!("10.96.0.{last}:80/tcp").parse().unwrap();
+        Some(Claim { vip, algorithm: Algorithm::Maglev, backends: 0 })
+    };
+    world.write("h1", Record::Claim("web".into(), "/a".into(), claim(1)));
+    assert_eq!(world.write("h2", Record::Claim("web".into(), "/b".into(), claim(2))), ["web"]);
+    let is_conflict = |world: &World| world.serving.get("web").unwrap().conflict.is_some();
+    assert!(is_conflict(&world));
+    assert_eq!(world.set(Standing::Gone, &[2]), ["web"]);
+    assert!(!is_conflict(&world));
+    assert_eq!(world.set(Standing::Alive, &[2]), ["web"]);
+    world.write("h2", Record::Claim("web".into(), "/b".into(), claim(1)));
+    assert!(!is_conflict(&world));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a small fleet in namespaces, shown at work line by line.
 
+mod death;
 mod narrator;
 mod vip;
 
@@ -15,6 +16,7 @@ use std::{
 use clap::Parser;
 use fanlight_tests::{
     Agent, Container, Host, Router, Site, Switch,
+    cluster::{JOINED, are_members, configure, seed},
     fleet::{Fleet, OVERLAY, overlay, underlay},
     host, lab,
     load::{IperfServer, Ping},
@@ -71,15 +73,16 @@ fn demo(narrator: &Narrator, keep: bool) {
     show_way(narrator, &containers[0]);
     show_stream(narrator, &containers);
     show_outside(narrator, &containers[0]);
-    let agents = show_restart(narrator, &fleet, &containers, agents);
+    let mut agents = show_restart(narrator, &fleet, &containers, agents);
     let service = vip::show(narrator, &fleet, &containers);
+    let server = death::show(narrator, (&fleet, vip::VIP), &containers, &mut agents);
     show_counters(narrator, &fleet);
     if keep {
         explain_kept(narrator, &fleet, &outside);
         return;
     }
     narrator.step("Cleaning up");
-    drop((service, agents, containers));
+    drop((service, server, agents, containers));
     drop((fleet, outside));
     assert!(lab::left().is_empty(), "processes are left: {:?}", lab::left());
     narrator.line(&format!(
@@ -117,16 +120,24 @@ fn build(narrator: &Narrator) -> (Fleet, Outside) {
 }
 
 fn start_agents(narrator: &Narrator, fleet: &Fleet) -> Vec<Agent> {
-    narrator.step("An agent on every host");
-    narrator.note("/etc/fanlight/fanlight.toml is one table: [[fan]] with overlay = \"250.0.0.0/8\"");
+    narrator.step("An agent on every host; they find each other");
+    narrator.note("/etc/fanlight/fanlight.toml has [[fan]] with overlay = \"250.0.0.0/8\", and [cluster] with name, keys,");
+    narrator.note(&format!("and join = [\"{}\"]", seed(0)));
     let start = |host: &Host| {
-        host.write("/etc/fanlight/fanlight.toml", &format!("[[fan]]\noverlay = \"{OVERLAY}\"\n"));
+        configure(host, "demo", &[seed(0)], &format!("[[fan]]\noverlay = \"{OVERLAY}\"\n"));
         let start = Instant::now();
         let agent = host.agent();
         narrator.line(&format!("{:<9} ready after {} ms", host.name(), start.elapsed().as_millis()));
         agent
     };
-    fleet.hosts().iter().map(start).collect()
+    let agents = fleet.hosts().iter().map(start).collect();
+    let last = Instant::now();
+    are_members(fleet, &[0, 1, 2], JOINED);
+    narrator.line(&format!(
+        "members of each other {} ms after the last one is ready",
+        last.elapsed().as_millis()
+    ));
+    agents
 }
 
 fn add_containers<'f>(narrator: &Narrator, fleet: &'f Fleet) -> Vec<Container<'f>> {
@@ -202,7 +213,8 @@ fn show_restart(
     narrator.line("The agents are dead. The programs stay in the kernel.");
     thread::sleep(Duration::from_millis(1200));
     let agents = fleet.hosts().iter().map(Host::agent).collect();
-    narrator.line("The agents run again.");
+    are_members(fleet, &[0, 1, 2], JOINED);
+    narrator.line("The agents run again, and have found each other.");
     let pinged = ping.finish();
     narrator.line(&format!("{} pings sent, {} lost.", pinged.sent, pinged.lost()));
     agents

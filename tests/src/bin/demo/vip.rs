@@ -1,6 +1,10 @@
 //! A VIP over backends on three hosts, under load while the backends change.
 
-use std::{net::SocketAddrV4, thread, time::Duration};
+use std::{
+    net::SocketAddrV4,
+    thread,
+    time::{Duration, Instant},
+};
 
 use fanlight_tests::{
     Container, Host,
@@ -10,9 +14,9 @@ use fanlight_tests::{
     services::weighted,
 };
 
-use crate::narrator::Narrator;
+use crate::{death::await_up, narrator::Narrator};
 
-const VIP: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(10, 96, 0, 10), 80);
+pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(10, 96, 0, 10), 80);
 /// Clients of the load generator: as many requests are on their way at any time.
 const CLIENTS: u32 = 4;
 /// Length of one run of it.
@@ -33,7 +37,7 @@ pub(crate) struct Shown {
 pub(crate) fn show(narrator: &Narrator, fleet: &Fleet, containers: &[Container<'_>]) -> Shown {
     narrator.step(&format!("A VIP, {VIP}, over nginx in a container on each of the three hosts"));
     let client = &containers[0];
-    let start = |host: usize, place: usize| {
+    let begin = |host: usize, place: usize| {
         let container = &containers[2 * host + place];
         let name = format!("{}-{}", fleet[host].name(), container.netns());
         Backend {
@@ -41,10 +45,16 @@ pub(crate) fn show(narrator: &Narrator, fleet: &Fleet, containers: &[Container<'
             server: Nginx::start(&fleet[host], container, &name),
         }
     };
-    let mut backends: Vec<_> = (0..fleet.hosts().len()).map(|host| start(host, 1)).collect();
+    let mut backends: Vec<_> = (0..fleet.hosts().len()).map(|host| begin(host, 1)).collect();
     let node = &fleet[0];
-    narrator.note(&format!("on {}, the client's host: fanlight service apply -f -", node.name()));
+    narrator.note(&format!("on {} alone: fanlight service apply -f -", node.name()));
+    let start = Instant::now();
     apply(narrator, node, &backends, |_| 1);
+    fleet.hosts().iter().for_each(|host| await_up(host, backends.len()));
+    narrator.line(&format!(
+        "served on every host {} ms after the command was given",
+        start.elapsed().as_millis()
+    ));
     let stage = Stage { narrator, client };
     stage.undisturbed("three backends of equal weight", &backends, || ());
 
@@ -58,7 +68,7 @@ pub(crate) fn show(narrator: &Narrator, fleet: &Fleet, containers: &[Container<'
     stage.undisturbed("service apply: the first backend gets weight 4", &backends, || {
         apply(narrator, node, &backends, |place| if place == 0 { 4 } else { 1 });
     });
-    backends.push(start(1, 0));
+    backends.push(begin(1, 0));
     stage.undisturbed("service apply: a fourth backend, all of weight 1", &backends, || {
         apply(narrator, node, &backends, |_| 1);
     });

@@ -34,6 +34,7 @@ pub(super) fn settings(cluster: &str, key: Option<char>) -> Settings {
         keyring: key.and_then(ring),
         seeds: vec![address(1)],
         tuning: Tuning::default(),
+        pool: None,
     }
 }
 

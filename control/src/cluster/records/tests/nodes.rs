@@ -10,12 +10,12 @@ use crate::{
         log::{Change, Item, Key, Limits, Listener, Name, Segment, SignedHead},
         state::{Identity, Outcome, State, Wall},
     },
-    service::{Algorithm, Backend, Service, Vip},
+    service::{Algorithm, Backend, Declared, Service, VipSpec},
 };
 
 pub(super) const NOW: u64 = 1_796_000_000_000;
 
-pub(super) fn vip(last: u8) -> Vip {
+pub(super) fn vip(last: u8) -> VipSpec {
     format!("10.96.0.{last}:80/tcp").parse().expect("a VIP")
 }
 
@@ -31,7 +31,7 @@ pub(super) fn offer(name: &str, last: u8, weight: u32) -> Record {
     Record::Offer(name.into(), socket(last), BackendRecord { weight, file: None })
 }
 
-pub(super) fn service(name: &str, last: u8, backends: &[u8]) -> Service {
+pub(super) fn service(name: &str, last: u8, backends: &[u8]) -> Declared {
     let backend = |&last: &u8| Backend { address: [250, 0, 28, last].into(), port: 80, weight: 1 };
     Service {
         name: name.to_owned(),
@@ -106,9 +106,23 @@ impl Node {
         self.took(outcome);
     }
 
-    pub(super) fn file(&mut self, file: &str, services: &[Service]) -> Vec<Record> {
-        let name = self.name();
-        let records = state(self.state.view(), self.state.logs(), &name, &file.into(), services);
+    /// All that this node's file defines.
+    pub(super) fn file(&mut self, file: &str, services: &[Declared]) -> Vec<Record> {
+        let (name, file) = (self.name(), Name::from(file));
+        let (view, logs) = (self.state.view(), self.state.logs());
+        let stated = services.iter().map(|service| Name::from(service.name.as_str()));
+        let names: std::collections::BTreeSet<Name> = stated.chain(claimed(view, &name)).collect();
+        let said = |of: &Name| {
+            let service = services.iter().find(|service| *service.name == **of)?;
+            Some(Said {
+                file: &file,
+                vip: &service.vip,
+                algorithm: service.algorithm,
+                backends: &service.backends,
+            })
+        };
+        let records: Vec<Record> =
+            names.iter().flat_map(|of| state(view, logs, &name, of, said(of))).collect();
         if !records.is_empty() {
             self.write(records.clone());
         }
@@ -171,8 +185,8 @@ impl Node {
         offers.map(|offer| (last(offer.socket), offer.weight, offer.node.to_string())).collect()
     }
 
-    pub(super) fn vip(&self, name: &str) -> Option<Vip> {
-        self.state.view().service(name)?.definition().map(|(_, definition)| definition.vip)
+    pub(super) fn vip(&self, name: &str) -> Option<VipSpec> {
+        self.state.view().service(name)?.definition().map(|(_, definition)| definition.vip.clone())
     }
 
     pub(super) fn get(&self, key: &str) -> Option<String> {

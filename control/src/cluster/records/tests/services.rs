@@ -68,15 +68,15 @@ fn of_two_services_with_one_vip_the_older_one_has_it() {
     settle(&mut nodes);
     for node in &mut nodes {
         let view = node.state.view();
-        assert_eq!(view.holder(vip(1), "alpha").map(|name| &**name), Some("zeta"));
-        assert_eq!(view.holder(vip(1), "zeta"), None);
-        assert_eq!(view.behind(vip(1), "zeta").map(|name| &**name).collect::<Vec<_>>(), ["alpha"]);
+        assert_eq!(view.holder(&vip(1), "alpha").map(|name| &**name), Some("zeta"));
+        assert_eq!(view.holder(&vip(1), "zeta"), None);
+        assert_eq!(view.behind(&vip(1), "zeta").map(|name| &**name).collect::<Vec<_>>(), ["alpha"]);
         assert_eq!(node.touched.services, ["alpha", "zeta"].map(Name::from).into());
         node.touched = Touched::default();
     }
     nodes[1].write(vec![Record::Undefine("zeta".into())]);
     assert_eq!(nodes[1].touched.services, ["alpha", "zeta"].map(Name::from).into());
-    assert_eq!(nodes[1].state.view().holder(vip(1), "alpha"), None);
+    assert_eq!(nodes[1].state.view().holder(&vip(1), "alpha"), None);
 }
 
 #[test]
@@ -91,7 +91,8 @@ fn a_file_writes_when_it_differs_from_what_was_written_from_it_and_a_restart_wri
     assert_eq!(nodes[0].file(file, &[service("web", 1, &[2, 1])]), []);
     assert_eq!(nodes[0].vip("web"), Some(vip(7)));
     let parts = nodes[0].state.view().service("web").unwrap();
-    assert!(is_overruled(parts, &nodes[0].name()) && !is_overruled(parts, &nodes[1].name()));
+    assert_eq!(overruled(parts, &nodes[0].name()).map(|own| &**own), Some(file));
+    assert_eq!(overruled(parts, &nodes[1].name()), None);
     // The file changes: it holds again, with the backends that it names.
     nodes[0].file(file, &[service("web", 1, &[2, 3])]);
     settle(&mut nodes);

@@ -59,7 +59,7 @@ fn a_watcher_is_told_what_is_there_then_what_changes_and_to_begin_again_when_it_
     let mut watcher = Watcher::new("a/", 3);
     let follow = |node: &mut Node, watcher: &mut Watcher| {
         let touched = std::mem::take(&mut node.touched);
-        watcher.follow(node.state.view(), &touched.users);
+        watcher.follow(&touched.users);
     };
     let told = |node: &Node, watcher: &mut Watcher| -> Vec<String> {
         let all = std::iter::from_fn(|| watcher.next(node.state.view()));
@@ -91,7 +91,13 @@ fn a_watcher_is_told_what_is_there_then_what_changes_and_to_begin_again_when_it_
         node.put("a/9", value);
         follow(&mut node, &mut watcher);
     }
-    assert_eq!(told(&node, &mut watcher), ["resync", "a/1=y", "a/3=x", "a/9=5", "ready"]);
+    assert_eq!(told(&node, &mut watcher), ["a/9=5"]);
+    for key in ["a/4", "a/5", "a/6", "a/7", "a/8"] {
+        node.put(key, "x");
+        follow(&mut node, &mut watcher);
+    }
+    let all = ["a/1=y", "a/3=x", "a/4=x", "a/5=x", "a/6=x", "a/7=x", "a/8=x", "a/9=5"];
+    assert_eq!(told(&node, &mut watcher), [&["resync"][..], &all, &["ready"]].concat());
 }
 
 #[test]
