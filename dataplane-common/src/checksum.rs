@@ -68,11 +68,37 @@ pub fn one_hop_less(check: [u8; 2]) -> [u8; 2] {
     (sum as u16).wrapping_add((sum >= 0xffff) as u16).to_ne_bytes()
 }
 
+/// The sum of a few 32-bit words in as many bits.
+#[inline(always)]
+fn fold_words(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // At most a few above 32 bits.
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+/// The field of an IPv4 header without options, of which it is still zero.
+#[inline(always)]
+pub fn of_words(words: &Ipv4Words) -> u16 {
+    !fold(fold_words(words.0.iter().map(|&word| u64::from(word)).sum()))
+}
+
+/// By how much the sum changes of what holds 32-bit words at even offsets, as on the wire, that change from the first of each
+/// pair to the second (RFC 1624).
+#[inline(always)]
+pub fn difference<const N: usize>(changes: [(u32, u32); N]) -> u32 {
+    fold_words(changes.iter().map(|&(old, new)| u64::from(!old) + u64::from(new)).sum())
+}
+
+/// The field after the sum changed by a [`difference`].
+#[inline(always)]
+pub fn change(check: u16, difference: u32) -> u16 {
+    !fold(fold_words(u64::from(!check) + u64::from(difference)))
+}
+
 /// The field after one 32-bit word at an even offset, as on the wire, changed from `old` to `new`.
 #[inline(always)]
 pub fn update_word(check: [u8; 2], old: u32, new: u32) -> [u8; 2] {
-    let halves = |word: u32| (word & 0xffff) + (word >> 16);
-    finish(u32::from(!u16::from_ne_bytes(check)) + halves(!old) + halves(new))
+    change(u16::from_ne_bytes(check), difference([(old, new)])).to_ne_bytes()
 }
 
 /// The field after one 16-bit word changed from `old` to `new`: RFC 1624, equation 3.
@@ -122,6 +148,19 @@ mod tests {
             prop_assert!(intact(&words(&header)));
             header[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(!intact(&words(&header)));
+        }
+
+        #[test]
+        fn one_difference_of_both_addresses_changes_the_field_as_a_sum_from_scratch(mut header: [u8; 20], new: [u32; 2]) {
+            header[0] = 0x45;
+            header[10..12].copy_from_slice(&[0, 0]);
+            let check = of_words(&words(&header));
+            prop_assert_eq!(check.to_ne_bytes(), finish(add(&header, 0)));
+            let Ipv4Words([.., src, dst]) = words(&header);
+            header[12..16].copy_from_slice(&new[0].to_ne_bytes());
+            header[16..].copy_from_slice(&new[1].to_ne_bytes());
+            let changed = change(check, difference([(src, new[0]), (dst, new[1])]));
+            prop_assert_eq!(changed, of_words(&words(&header)));
         }
 
         #[test]

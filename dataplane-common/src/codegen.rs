@@ -17,16 +17,60 @@
 //!    packet voids what pointed into it.
 //! 9. **Types that promise alignment** for headers in a packet. LLVM loads a value byte by byte unless its type promises more.
 
+#[cfg(target_arch = "bpf")]
+use core::arch::asm;
+#[cfg(not(target_arch = "bpf"))]
 use core::hint::black_box;
 
 /// Keeps what follows in a block of its own (rule 1).
 #[inline(always)]
 pub fn cold_path() {
-    black_box(());
+    // `black_box` would have every packet compute the address of something that takes no room.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("", options(nostack, preserves_flags));
+    }
+}
+
+/// What a register holds.
+pub trait Word: Copy {
+    /// The same, of which LLVM knows nothing.
+    #[must_use]
+    fn unknown(self) -> Self;
 }
 
 /// A value of which LLVM knows nothing (rule 6).
 #[inline(always)]
-pub fn unknown<T>(value: T) -> T {
-    black_box(value)
+pub fn unknown<T: Word>(value: T) -> T {
+    value.unknown()
+}
+
+macro_rules! word {
+    ($($kind:ty $(, $of:ident)?;)*) => {$(
+        impl $(<$of>)? Word for $kind {
+            #[inline(always)]
+            fn unknown(self) -> Self {
+                #[cfg(not(target_arch = "bpf"))]
+                return black_box(self);
+                // `black_box` would take it through the stack. An instruction, because LLVM notes a line for assembly that is
+                // not empty, and the kernel takes no two of one instruction.
+                #[cfg(target_arch = "bpf")]
+                {
+                    let mut value = self;
+                    // SAFETY: the value stays.
+                    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+                    value
+                }
+            }
+        }
+    )*};
+}
+
+word! {
+    u8;
+    u16;
+    u32;
+    u64;
+    *const T, T;
 }

@@ -6,7 +6,7 @@
 //! packets from forged sources therefore never fill, and a flow of datagrams to `datagrams`.
 
 use crate::{
-    abi::{BackendRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow},
+    abi::{BackendRecord, FlowKey, FragmentKey, LiveFlow},
     codegen::cold_path,
     lb::Services,
     packet::Packet,
@@ -21,7 +21,7 @@ mod open;
 mod quote;
 mod segment;
 
-pub use begin::{begin, begin_direct};
+pub use begin::{Towards, begin};
 pub use known::{Known, established, known_answer, known_between};
 pub use open::{direct, from_backend, is_begun, to_vip};
 pub use quote::answering;
@@ -43,9 +43,9 @@ pub trait Flows: Services {
     /// A flow that is not.
     fn unconfirmed(&self, key: &FlowKey) -> Option<&LiveFlow>;
     /// Enters a flow, in place of what has its key where it `replaces` that. Says whether it is there now.
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
+    fn enter_flow(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool;
     /// The same for an unconfirmed flow.
-    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool;
+    fn enter_unconfirmed(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool;
     /// Does something while no other processor takes over what has a key; false where another one is at it, or where it
     /// does nothing.
     fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool;
@@ -60,10 +60,21 @@ pub trait Flows: Services {
     fn snat_ports(&self) -> (u16, u16);
     /// The coarse clock ([`SEEN_SHIFT`](crate::abi::SEEN_SHIFT)).
     fn now(&self) -> u32;
-    /// An entry of no table, in which a flow is drawn up: a program's stack has little room.
-    fn draft(&self) -> Option<&LiveFlow>;
+    /// An entry of no table, to be drawn up and entered: a program's stack has little room. [Migrating](Self::migrate) may
+    /// overwrite the one of the [other](Draft::Other) direction.
+    fn draft(&self, of: Draft) -> Option<&LiveFlow>;
     /// Tells whoever watches that a flow was entered.
     fn announce(&self, key: &FlowKey, forward: &LiveFlow);
+}
+
+/// Which of a flow's two entries is drawn up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Draft {
+    /// The client's.
+    Own,
+    /// That of the direction other than the one at hand.
+    Other,
 }
 
 /// What becomes of a packet to a VIP. No `Result`, for the reason of [`Tuple::KEPT`].
@@ -104,8 +115,6 @@ pub enum Refusal {
     Collision,
     /// Its flow's backend is gone, or knows the client by a port that nobody remembers.
     BackendGone,
-    /// It comes from an address that is no single host's.
-    BadSource,
     /// A fragment that came before its packet's first: it does not say which flow it belongs to.
     FragmentEarly,
 }
@@ -115,7 +124,8 @@ pub enum Refusal {
 pub struct Source {
     /// The address, as on the wire.
     pub address: u32,
-    /// How a port is chosen: [`FlowRecord::SHARED_SOURCE`], [`FlowRecord::HOST_SOURCE`], or 0, the client's own where it is free.
+    /// How a port is chosen: [`SHARED_SOURCE`](crate::abi::FlowRecord::SHARED_SOURCE),
+    /// [`HOST_SOURCE`](crate::abi::FlowRecord::HOST_SOURCE), or 0, the client's own where it is free.
     pub flags: u8,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     fan, icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
-    verdict::{Action, Answer, Case, Kind, Out, Party, Verdict, With},
+    verdict::{Action, Answer, Case, Kind, Onward, Out, Party, Verdict, With},
     wire::{ETH_LEN, ETHERTYPE_IPV4, IPV4_LEN, Ipv4, PROTO_TCP},
 };
 
@@ -17,6 +17,7 @@ mod early;
 mod egress;
 mod filtered;
 mod ingress;
+mod onward;
 mod relay;
 mod service;
 mod tracked;
@@ -24,6 +25,7 @@ mod walls;
 
 pub use early::{Early, Tag, early};
 pub use filtered::honoured;
+pub use onward::onward;
 pub use relay::{RELAYED, Relayed, relayed};
 pub use service::{bare_service, begin, carried_service};
 
@@ -167,12 +169,13 @@ pub fn complete<P: Packet + ?Sized, T: Tables>(
 ) -> Verdict {
     let hook = hook.deciding();
     let mut decided = decide(hook, packet, context, tables);
-    // At most as many as the kernel allows; three is the most there are.
+    // At most as many as the kernel allows; four is the most there are.
     for _ in 0..32 {
         decided = match decided.action {
             Action::Service => bare_service(hook, Case::of(decided.words), packet, context, tables),
             Action::Begin => begin(hook, Case::of(decided.words), packet, context, tables),
             Action::CarriedService => carried_service(Case::of(decided.words), packet, tables),
+            Action::Onward => onward(hook, Onward::of(decided.words), packet, context, tables),
             _ => break,
         };
     }
@@ -242,7 +245,8 @@ fn any_fan(config: &Config) -> Option<&FanRecord> {
 #[inline(always)]
 fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
     // Rule 6 of `codegen`: the addresses of all slots would stay on the stack from one search to the next.
-    let fans = unknown(&config.fans);
+    // SAFETY: the address of a reference.
+    let fans = unsafe { &*unknown(&raw const config.fans) };
     for (index, fan) in fans.iter().enumerate() {
         if index as u32 >= config.fan_slots {
             return None;
@@ -294,7 +298,7 @@ pub fn largest_packet<P: Packet + ?Sized>(packet: &P, context: &impl Context, ip
     if gso_size == 0 {
         return ip.total_len;
     }
-    let transport = if ip.header.proto == PROTO_TCP {
+    let transport = if ip.proto == PROTO_TCP {
         // The data offset field counts 4-byte words: RFC 9293, section 3.1.
         let offset: Option<[u8; 1]> = packet.read(ETH_LEN + IPV4_LEN + 12);
         offset.map_or(20, |[byte]| u32::from(byte >> 4) * 4)

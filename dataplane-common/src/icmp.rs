@@ -90,7 +90,7 @@ pub const fn is_error(kind: u8) -> bool {
 #[inline(always)]
 pub fn may_answer(ip: &Ipv4, icmp_kind: u8) -> bool {
     let unicast_source = names_a_host(ip.src);
-    let about_error = ip.header.proto == PROTO_ICMP && !matches!(icmp_kind, 0 | 8 | 13..=18);
+    let about_error = ip.proto == PROTO_ICMP && !matches!(icmp_kind, 0 | 8 | 13..=18);
     unicast_source && !ip.is_later_fragment() && !about_error
 }
 

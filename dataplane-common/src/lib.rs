@@ -4,6 +4,7 @@
 //! [`decide`] turns them and the [`decide::Tables`] into one [`verdict::Verdict`], the kernel shell acts on it and
 //! counts exactly one [`outcome::Outcome`]. Nothing here does I/O, allocates, reads a clock or can panic.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![warn(missing_docs)]
 
 #[cfg(any(test, feature = "memory"))]

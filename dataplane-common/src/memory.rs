@@ -15,7 +15,7 @@ use crate::{
         BackendRecord, Config, EndpointRecord, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey,
         LiveFlow, ServiceWord, VipKey,
     },
-    ct::{Flows, Tuple},
+    ct::{Draft, Flows, Tuple},
     decide::Tables,
     lb::Services,
 };
@@ -209,12 +209,12 @@ impl Flows for Memory {
         self.balancer.unconfirmed.get(key)
     }
 
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.balancer.confirmed(key).enter(*key, record, replaces)
+    fn enter_flow(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        self.balancer.confirmed(key).enter(*key, &entry.record(), replaces)
     }
 
-    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.balancer.unconfirmed.enter(*key, record, replaces)
+    fn enter_unconfirmed(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        self.balancer.unconfirmed.enter(*key, &entry.record(), replaces)
     }
 
     fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
@@ -247,7 +247,7 @@ impl Flows for Memory {
         self.balancer.now.get()
     }
 
-    fn draft(&self) -> Option<&LiveFlow> {
+    fn draft(&self, _: Draft) -> Option<&LiveFlow> {
         Some(Box::leak(Box::new(LiveFlow::new(&FlowRecord::zeroed()))))
     }
 

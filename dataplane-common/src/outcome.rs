@@ -171,6 +171,8 @@ numbered! {
         CarriedService = "carried-service",
         /// Begins a flow with its first packet.
         Begin = "begin",
+        /// Brings a packet of a flow of a service on its way.
+        Onward = "onward",
         /// Makes an answer of the packet.
         Answer = "answer",
         /// Translates it and sends it out as the routing table says.

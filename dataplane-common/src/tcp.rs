@@ -28,10 +28,11 @@ pub fn reset(ip: &Ipv4, tcp: &TcpHdr) -> [u8; RESET_LEN] {
     } else {
         ([0; 4], next, RST | ACK)
     };
+    let (dst, src) = (ip.dst.to_be_bytes(), ip.src.to_be_bytes());
     let mut bytes = [0u8; RESET_LEN];
     [bytes[0], bytes[3], bytes[6], bytes[8], bytes[9]] = [PLAIN, RESET_LEN as u8, 0x40, TTL, PROTO_TCP];
-    [bytes[12], bytes[13], bytes[14], bytes[15]] = ip.header.dst_addr;
-    [bytes[16], bytes[17], bytes[18], bytes[19]] = ip.header.src_addr;
+    [bytes[12], bytes[13], bytes[14], bytes[15]] = dst;
+    [bytes[16], bytes[17], bytes[18], bytes[19]] = src;
     [bytes[20], bytes[21]] = tcp.ports[1].to_ne_bytes();
     [bytes[22], bytes[23]] = tcp.ports[0].to_ne_bytes();
     [bytes[24], bytes[25], bytes[26], bytes[27]] = sequence;
@@ -40,8 +41,8 @@ pub fn reset(ip: &Ipv4, tcp: &TcpHdr) -> [u8; RESET_LEN] {
     // Pseudo-header: addresses, protocol, length of the segment.
     let pseudo = [0, PROTO_TCP, 0, 20];
     let mut sum = checksum::add(&pseudo, 0);
-    sum = checksum::add(&ip.header.dst_addr, sum);
-    sum = checksum::add(&ip.header.src_addr, sum);
+    sum = checksum::add(&dst, sum);
+    sum = checksum::add(&src, sum);
     sum = checksum::add(&tcp.ports[0].to_ne_bytes(), sum);
     sum = checksum::add(&tcp.ports[1].to_ne_bytes(), sum);
     sum = checksum::add(&sequence, sum);
@@ -49,8 +50,8 @@ pub fn reset(ip: &Ipv4, tcp: &TcpHdr) -> [u8; RESET_LEN] {
     sum = checksum::add(&[5 << 4, flags], sum);
     [bytes[36], bytes[37]] = checksum::finish(sum);
     let mut header = checksum::add(&[PLAIN, 0, 0, RESET_LEN as u8, 0x40, 0, TTL, PROTO_TCP], 0);
-    header = checksum::add(&ip.header.dst_addr, header);
-    header = checksum::add(&ip.header.src_addr, header);
+    header = checksum::add(&dst, header);
+    header = checksum::add(&src, header);
     [bytes[10], bytes[11]] = checksum::finish(header);
     bytes
 }

@@ -2,11 +2,9 @@
 //!
 //! IPv4 in IPv4 (RFC 2003): one more header, which says nothing but the two hosts.
 
-use network_types::ip::Ipv4Hdr;
-
 use crate::{
     checksum, ecn,
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, PLAIN, PROTO_GRE, PROTO_IPIP, PROTO_IPV6},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Fields, Ipv4Words, PLAIN, PROTO_GRE, PROTO_IPIP, PROTO_IPV6},
 };
 
 /// Bytes that a tunnel packet is longer than what it carries.
@@ -24,7 +22,7 @@ const DONT_FRAGMENT: [u8; 2] = [0x40, 0x00];
 /// Whether a packet is a tunnel packet, of whatever fan.
 #[inline(always)]
 pub const fn is_tunnel(outer: &Ipv4) -> bool {
-    outer.header.proto == PROTOCOL
+    outer.proto == PROTOCOL
 }
 
 /// Whether a protocol carries packets for hosts of an underlay that make tunnels of any kind which fans know.
@@ -54,20 +52,18 @@ pub const fn is_whole(outer: &Ipv4, inner: &Ipv4) -> bool {
 /// The outer header of a packet between two hosts (RFC 2003, section 3.1). Identification 0: with don't-fragment set it has no
 /// meaning (RFC 6864, section 4.1).
 #[inline(always)]
-pub fn header(source: u32, destination: u32, inner: &Ipv4Hdr) -> Ipv4Hdr {
-    let inner_len = u16::from_be_bytes(inner.tot_len);
-    let mut outer = Ipv4Hdr {
-        vihl: PLAIN,
-        tos: ecn::encapsulate(inner.tos),
-        tot_len: inner_len.wrapping_add(OVERHEAD as u16).to_be_bytes(),
-        id: [0; 2],
-        frags: DONT_FRAGMENT,
-        ttl: TTL,
-        proto: PROTOCOL,
-        check: [0; 2],
-        src_addr: source.to_be_bytes(),
-        dst_addr: destination.to_be_bytes(),
-    };
-    outer.check = checksum::of_header(&outer);
-    outer
+pub fn header(source: u32, destination: u32, inner: &Ipv4Fields) -> Ipv4Words {
+    let inner_len = u16::from_be(inner.tot_len);
+    let [l0, l1] = inner_len.wrapping_add(OVERHEAD as u16).to_be_bytes();
+    let [f0, f1] = DONT_FRAGMENT;
+    let mut words = Ipv4Words([
+        u32::from_ne_bytes([PLAIN, ecn::encapsulate(inner.tos), l0, l1]),
+        u32::from_ne_bytes([0, 0, f0, f1]),
+        u32::from_ne_bytes([TTL, PROTOCOL, 0, 0]),
+        source.to_be(),
+        destination.to_be(),
+    ]);
+    let [c0, c1] = checksum::of_words(&words).to_ne_bytes();
+    words.0[2] |= u32::from_ne_bytes([0, 0, c0, c1]);
+    words
 }

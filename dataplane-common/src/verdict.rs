@@ -55,6 +55,8 @@ pub enum Action {
     CarriedService,
     /// The same.
     Begin,
+    /// The same.
+    Onward,
     /// Remember that packets to a host (first word) must not be larger than an MTU (second), and pass it on.
     LearnPathMtu,
 }
@@ -71,6 +73,7 @@ impl Action {
             Self::Service => Some(Stage::Service),
             Self::CarriedService => Some(Stage::CarriedService),
             Self::Begin => Some(Stage::Begin),
+            Self::Onward => Some(Stage::Onward),
             Self::Pass | Self::Track | Self::Drop | Self::Forward | Self::LearnPathMtu => None,
         }
     }
@@ -151,6 +154,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn begin(case: Case) -> Self {
         Self::of(Action::Begin, Outcome::DropStageMissing, case.words())
+    }
+
+    /// [`decide::onward`](crate::decide::onward) decides where a packet goes whose flow is known.
+    #[inline(always)]
+    pub const fn onward(onward: Onward) -> Self {
+        Self::of(Action::Onward, Outcome::DropStageMissing, onward.words())
     }
 
     /// To remember that packets to a host must not be larger than an MTU.
@@ -351,6 +360,19 @@ pub struct Case {
     pub kind: Kind,
     /// Slot of the destination's fan, where it lies in an overlay; else that of `party`.
     pub fan: u32,
+    /// Who sent it.
+    pub party: Party,
+    /// No confirmed flow has it, and no former table: neither need be looked into again.
+    pub is_absent: bool,
+}
+
+/// A packet of a flow of a service, or of none that gets nothing else, on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Onward {
+    /// The addresses and ports that it gets; [`Tuple::KEPT`]: its own.
+    pub rewrite: Tuple,
+    /// It goes from one overlay address to another, and its destination stays: slot of the fan of that.
+    pub between: Option<u32>,
     /// Who sent it.
     pub party: Party,
 }

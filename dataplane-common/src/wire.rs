@@ -63,6 +63,52 @@ unsafe impl Header for Ipv4Words {
     const ON_WORD: bool = true;
 }
 
+/// An IPv4 header without options whose fields are read and written in one each. All as on the wire.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Ipv4Fields {
+    /// Version and header length.
+    pub vihl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// Total length.
+    pub tot_len: u16,
+    /// Identification.
+    pub id: u16,
+    /// Flags and fragment offset.
+    pub frags: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol.
+    pub proto: u8,
+    /// Header checksum.
+    pub check: u16,
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+}
+
+// SAFETY: `repr(C)` of integers whose alignments divide their offsets, 20 bytes in all: no padding.
+unsafe impl Header for Ipv4Fields {
+    const ON_WORD: bool = true;
+}
+
+/// The headers of a tunnel packet: the outer one, and that of what it carries.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Tunnelled {
+    /// Outer header.
+    pub outer: Ipv4Words,
+    /// Inner header.
+    pub inner: Ipv4Fields,
+}
+
+// SAFETY: `repr(C)` of headers of one alignment, whose lengths it divides.
+unsafe impl Header for Tunnelled {
+    const ON_WORD: bool = true;
+}
+
 /// The first bytes of a TCP header (RFC 9293, section 3.1).
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -170,11 +216,21 @@ pub struct IcmpHdr {
     pub mtu: [u8; 2],
 }
 
-/// What decisions need of an IPv4 header, and the header itself.
-#[derive(Clone, Copy)]
+/// What decisions need of an IPv4 header. No bytes of it: LLVM would carry these in words, put together and taken apart again.
+#[derive(Clone, Copy, Debug)]
 pub struct Ipv4 {
-    /// As it stood in the packet.
-    pub header: Ipv4Hdr,
+    /// Version, and header length in words.
+    pub vihl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol.
+    pub proto: u8,
+    /// Identification, as on the wire.
+    pub id: u16,
+    /// Flags and fragment offset, as on the wire.
+    frags: u16,
     /// Source, host order.
     pub src: u32,
     /// Destination, host order.
@@ -196,7 +252,12 @@ impl Ipv4 {
     #[inline(always)]
     pub fn new(header: Ipv4Hdr) -> Self {
         Self {
-            header,
+            vihl: header.vihl,
+            tos: header.tos,
+            ttl: header.ttl,
+            proto: header.proto,
+            id: u16::from_ne_bytes(header.id),
+            frags: u16::from_ne_bytes(header.frags),
             src: u32::from_be_bytes(header.src_addr),
             dst: u32::from_be_bytes(header.dst_addr),
             total_len: u32::from(u16::from_be_bytes(header.tot_len)),
@@ -207,22 +268,13 @@ impl Ipv4 {
     /// Version 4, and a header length that a header can have.
     #[inline(always)]
     pub fn well_formed(&self) -> bool {
-        self.header.vihl >> 4 == 4 && self.header_len >= IPV4_LEN as u32 && self.total_len >= self.header_len
+        self.vihl >> 4 == 4 && self.header_len >= IPV4_LEN as u32 && self.total_len >= self.header_len
     }
 
     /// Version 4 and no options, with a length that holds the header.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        self.header.vihl == PLAIN && self.total_len >= IPV4_LEN as u32
-    }
-
-    /// The same header without its options, with the length and the checksum that go with it.
-    #[inline(always)]
-    pub fn without_options(&self) -> Ipv4Hdr {
-        let length = self.total_len + IPV4_LEN as u32 - self.header_len;
-        let mut header = Ipv4Hdr { vihl: PLAIN, tot_len: (length as u16).to_be_bytes(), ..self.header };
-        header.check = checksum::of_header(&header);
-        header
+        self.vihl == PLAIN && self.total_len >= IPV4_LEN as u32
     }
 
     /// Carries IPv4 options.
@@ -234,20 +286,30 @@ impl Ipv4 {
     /// May not be fragmented on the way.
     #[inline(always)]
     pub fn dont_fragment(&self) -> bool {
-        u16::from_be_bytes(self.header.frags) & Self::DF != 0
+        u16::from_be(self.frags) & Self::DF != 0
     }
 
     /// Is one of several fragments.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
-        u16::from_be_bytes(self.header.frags) & Self::FRAGMENT != 0
+        u16::from_be(self.frags) & Self::FRAGMENT != 0
     }
 
     /// Is a fragment other than the first: it starts with no transport header.
     #[inline(always)]
     pub fn is_later_fragment(&self) -> bool {
-        u16::from_be_bytes(self.header.frags) & Self::OFFSET != 0
+        u16::from_be(self.frags) & Self::OFFSET != 0
     }
+}
+
+/// A header without its options, with the length and the checksum that go with it.
+#[inline(always)]
+pub fn without_options(header: &Ipv4Hdr) -> Ipv4Hdr {
+    let ip = Ipv4::new(*header);
+    let length = ip.total_len + IPV4_LEN as u32 - ip.header_len;
+    let mut plain = Ipv4Hdr { vihl: PLAIN, tot_len: (length as u16).to_be_bytes(), ..*header };
+    plain.check = checksum::of_header(&plain);
+    plain
 }
 
 #[cfg(test)]
@@ -273,7 +335,7 @@ mod tests {
                 src_addr: [rest[9], rest[10], rest[11], rest[12]],
                 dst_addr: [rest[13], rest[14], rest[15], rest[0]],
             };
-            let plain = Ipv4::new(header).without_options();
+            let plain = without_options(&header);
             header.vihl = PLAIN;
             header.tot_len = (total_len - 4 * u16::from(words) + IPV4_LEN as u16).to_be_bytes();
             header.check = checksum::of_header(&header);

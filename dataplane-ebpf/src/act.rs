@@ -9,19 +9,19 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{Config, EndpointRecord, FanRecord},
     checksum,
-    codegen::cold_path,
+    codegen::{cold_path, unknown},
     ct::Tuple,
     decide::{self, Context, Relayed, Tables},
     outcome::{Hook, Outcome, Stage},
     packet::Packet,
     tunnel,
     verdict::{Action, Out, Party, Verdict, Way, Words},
-    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, mac_words},
+    wire::{ETH_LEN, IPV4_LEN, Ipv4, Ipv4Frame, Tunnelled, mac_words, without_options},
 };
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
-    maps::{self, Maps},
+    maps,
     packet::{Frame, Refused, Word},
     watch,
 };
@@ -33,15 +33,21 @@ mod uplink;
 /// The action for the kernel and the outcome to count.
 #[inline(always)]
 pub fn act(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> (i32, Outcome) {
-    let Verdict { action, outcome, rewrite, out, words } = verdict;
+    if verdict.action as u32 != Action::Forward as u32 {
+        return leave(ctx, frame, hook, verdict);
+    }
+    let done = forward(frame, hook, verdict.rewrite, verdict.out);
+    unless_refused(frame, hook, done)
+}
+
+/// The same for a verdict that forwards nothing.
+#[inline(always)]
+pub fn leave(ctx: &TcContext, frame: &mut Frame, hook: Hook, verdict: Verdict) -> (i32, Outcome) {
+    let Verdict { action, outcome, words, .. } = verdict;
     if let Some(stage) = action.stage() {
         return go_on(ctx, frame, hook, stage, words);
     }
     match action {
-        Action::Forward => {
-            let done = forward(frame, hook, rewrite, out);
-            unless_refused(frame, hook, done)
-        }
         Action::Track => {
             let [fan, ..] = words;
             let done = have_tracked(frame, fan).map(|()| (TC_ACT_UNSPEC, outcome));
@@ -91,7 +97,7 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         let offset = if out.way.is_carried() { tunnel::INNER } else { ETH_LEN };
         translate::apply(frame, offset, rewrite)?;
     }
-    let way = decide::honoured(hook, &out, &Maps);
+    let way = decide::honoured(hook, &out, &frame.maps);
     let action = match way {
         Way::Tunnel => match encapsulate(frame, fan, host, is_routed)? {
             Some(action) => action,
@@ -103,8 +109,9 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
         Way::Filtered if host != 0 => from_gateway(frame, fan)?,
         Way::Stack | Way::Filtered => to_host(frame)?,
         Way::Decapsulated => {
+            let fan = frame.maps.fan(fan).ok_or(Refused)?;
             let headers = take_out(frame, tos)?;
-            address(headers, maps::fan(fan).ok_or(Refused)?, &endpoint);
+            address(headers, fan, &endpoint);
             deliver(frame, Hook::UplinkIngress, &endpoint)
         }
         Way::DecapsulatedToStack => {
@@ -135,9 +142,9 @@ fn forward(frame: &mut Frame, hook: Hook, rewrite: Tuple, out: Out) -> Result<(i
 /// Removes the options of a packet that this host sends, and sends it once more.
 #[inline(always)]
 pub fn remove_options(frame: &mut Frame) -> Result<i32, Refused> {
-    let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
-    frame.remove_behind_ipv4(ip.header_len - IPV4_LEN as u32)?;
-    frame.word(ETH_LEN)?.0 = ip.without_options();
+    let header: Ipv4Hdr = frame.read(ETH_LEN).ok_or(Refused)?;
+    frame.remove_behind_ipv4(Ipv4::new(header).header_len - IPV4_LEN as u32)?;
+    frame.word(ETH_LEN)?.0 = without_options(&header);
     Ok(frame.redirect(frame.ifindex(), 0))
 }
 
@@ -153,8 +160,8 @@ pub fn send_off(
     let ip = Ipv4::new(frame.read(ETH_LEN).ok_or(Refused)?);
     let way = uplink::way(frame, (rewrite.src, rewrite.dst), decide::largest_packet(frame, frame, &ip));
     let answer = match way {
-        None => decide::unrouted(frame, &Maps, sender, rewrite),
-        Some(way) if way.exceeded != 0 => decide::outgrown(frame, &Maps, sender, way.exceeded),
+        None => decide::unrouted(frame, &frame.maps, sender, rewrite),
+        Some(way) if way.exceeded != 0 => decide::outgrown(frame, &frame.maps, sender, way.exceeded),
         Some(_) => None,
     };
     if let Some(answer) = answer {
@@ -167,13 +174,14 @@ pub fn send_off(
 /// Makes "host unreachable" for the sender of a packet inside a tunnel packet of an error about that.
 #[inline(always)]
 pub fn relay(frame: &mut Frame) -> Result<(i32, Outcome), Refused> {
-    let Some(Relayed { source, answer, out }) = decide::relayed(frame, &Maps) else {
+    let Some(Relayed { source, answer, out }) = decide::relayed(frame, &frame.maps) else {
         return Ok((TC_ACT_UNSPEC, Outcome::PassNotOurs));
     };
     answer::relay(frame, source, answer)?;
     let action = if out.way as u32 == Way::Endpoint as u32 {
+        let fan = frame.maps.fan(out.fan).ok_or(Refused)?;
         let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
-        address(headers, maps::fan(out.fan).ok_or(Refused)?, &out.endpoint);
+        address(headers, fan, &out.endpoint);
         deliver(frame, Hook::UplinkIngress, &out.endpoint)
     } else {
         to_host(frame)?
@@ -211,12 +219,13 @@ fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<O
         frame.adjust_room(tunnel::OVERHEAD as i32, BPF_F_ADJ_ROOM_FIXED_GSO as u64)?;
         frame.unmark_segment();
     }
-    let fan = maps::fan(fan).ok_or(Refused)?;
+    let fan = frame.maps.fan(fan).ok_or(Refused)?;
     // Rule 8 of `codegen`.
-    let Word([outer, inner]) = frame.word::<[Ipv4Hdr; 2]>(ETH_LEN)?;
+    let Word(Tunnelled { outer, inner }) = frame.word(ETH_LEN)?;
     *outer = tunnel::header(fan.address, host, inner);
     if routed {
-        one_hop_less(inner);
+        inner.ttl = inner.ttl.wrapping_sub(1);
+        inner.check = u16::from_ne_bytes(checksum::one_hop_less(inner.check.to_ne_bytes()));
     }
     uplink::send(frame, fan, host, routed).map(Some)
 }
@@ -224,7 +233,7 @@ fn encapsulate(frame: &mut Frame, fan: u32, host: u32, routed: bool) -> Result<O
 /// Through a device that takes no super-packets, and by that to the bridge.
 #[inline(always)]
 fn into_segments(frame: &mut Frame, fan: u32) -> Result<i32, Refused> {
-    let fan = maps::fan(fan).ok_or(Refused)?;
+    let fan = frame.maps.fan(fan).ok_or(Refused)?;
     if fan.outlet == 0 || frame.mark_as_segment() {
         return Err(Refused);
     }
@@ -259,7 +268,7 @@ fn take_out(frame: &mut Frame, tos: u8) -> Result<&mut Ipv4Frame, Refused> {
 /// pieces. Before Linux 6.19 all bridges are such devices, while a veth is none.
 #[inline(always)]
 fn into_bridge(frame: &mut Frame, fan: u32) -> Result<Option<i32>, Refused> {
-    let fan = maps::fan(fan).ok_or(Refused)?;
+    let fan = frame.maps.fan(fan).ok_or(Refused)?;
     if fan.inlet == 0 || frame.gso_size() == 0 {
         return Ok(None);
     }
@@ -275,7 +284,7 @@ fn into_bridge(frame: &mut Frame, fan: u32) -> Result<Option<i32>, Refused> {
 fn have_tracked(frame: &mut Frame, fan: u32) -> Result<(), Refused> {
     frame.have_tracked();
     if !frame.to_us() {
-        let fan = maps::fan(fan).ok_or(Refused)?;
+        let fan = frame.maps.fan(fan).ok_or(Refused)?;
         let [to, _] = &mut frame.even::<Ipv4Frame>(0)?.0.macs;
         *to = mac_words(&fan.bridge_mac);
     }
@@ -290,7 +299,7 @@ fn from_gateway(frame: &mut Frame, fan: u32) -> Result<i32, Refused> {
         return Ok(TC_ACT_UNSPEC);
     }
     have_tracked(frame, fan)?;
-    let fan = maps::fan(fan).ok_or(Refused)?;
+    let fan = frame.maps.fan(fan).ok_or(Refused)?;
     Ok(frame.redirect(fan.bridge, BPF_F_INGRESS as u64))
 }
 
@@ -302,11 +311,12 @@ fn deliver_locally(
     (fan, endpoint): (u32, &EndpointRecord),
     routed: bool,
 ) -> Result<i32, Refused> {
+    let fan = frame.maps.fan(fan).ok_or(Refused)?;
     let headers = &mut frame.even::<Ipv4Frame>(0)?.0;
     if routed {
         one_hop_less(&mut headers.ip);
     }
-    address(headers, maps::fan(fan).ok_or(Refused)?, endpoint);
+    address(headers, fan, endpoint);
     if !frame.to_us() {
         // A frame to the bridge's MAC is another host's on the port; the peer would refuse it as that.
         frame.set_to_us()?;
@@ -333,7 +343,10 @@ fn deliver(frame: &Frame, hook: Hook, endpoint: &EndpointRecord) -> i32 {
 /// Into the host's stack as if it had arrived on the helper device, whose route back passes strict `rp_filter`.
 #[inline(always)]
 fn to_host(frame: &mut Frame) -> Result<i32, Refused> {
-    let config: &Config = Maps.config().ok_or(Refused)?;
-    frame.even(0)?.0 = [config.helper_mac, [0; 6]];
+    let maps = frame.maps;
+    let config: &Config = maps.config().ok_or(Refused)?;
+    // Rule 6 of `codegen`.
+    let nobody = [unknown(0); 3];
+    frame.even(0)?.0 = [mac_words(&config.helper_mac), nobody];
     Ok(frame.redirect(config.helper, BPF_F_INGRESS as u64))
 }

@@ -22,7 +22,7 @@ use aya_ebpf::{
 use dataplane_common::{
     decide::{self, Early},
     outcome::{Hook, Outcome},
-    verdict::{Answer, Case, Verdict, route_of},
+    verdict::{Answer, Case, Onward, Verdict, route_of},
 };
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn uplink_xdp_skb(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn refuse_early(ctx: &XdpContext) -> u32 {
     let Some(frame) = EarlyFrame::new(ctx) else { return XDP_PASS };
-    match decide::early(&frame, &frame, &Maps) {
+    match decide::early(&frame, &frame, &Maps::new()) {
         Early::GoOn => XDP_PASS,
         Early::Refuse(outcome) => {
             watch::early_end(&frame, Hook::UplinkXdp, outcome);
@@ -100,8 +100,9 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_service(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
-    let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &Maps);
-    end(&ctx, &mut frame, hook, verdict)
+    let verdict = decide::bare_service(hook, Case::of(words), &frame, &frame, &frame.maps);
+    let done = act::leave(&ctx, &mut frame, hook, verdict);
+    count(&ctx, hook, done)
 }
 
 /// [`Stage::CarriedService`](dataplane_common::outcome::Stage::CarriedService).
@@ -109,7 +110,7 @@ pub fn stage_service(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_carried(ctx: TcContext) -> i32 {
     let (mut frame, _, words) = Frame::handed_over(&ctx);
-    let verdict = decide::carried_service(Case::of(words), &frame, &Maps);
+    let verdict = decide::carried_service(Case::of(words), &frame, &frame.maps);
     end(&ctx, &mut frame, Hook::UplinkIngress, verdict)
 }
 
@@ -118,7 +119,17 @@ pub fn stage_carried(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_begin(ctx: TcContext) -> i32 {
     let (mut frame, hook, words) = Frame::handed_over(&ctx);
-    let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &Maps);
+    let verdict = decide::begin(hook, Case::of(words), &frame, &frame, &frame.maps);
+    let done = act::leave(&ctx, &mut frame, hook, verdict);
+    count(&ctx, hook, done)
+}
+
+/// [`Stage::Onward`](dataplane_common::outcome::Stage::Onward).
+#[classifier]
+#[inline(always)]
+pub fn stage_onward(ctx: TcContext) -> i32 {
+    let (mut frame, hook, words) = Frame::handed_over(&ctx);
+    let verdict = decide::onward(hook, Onward::of(words), &frame, &frame, &frame.maps);
     end(&ctx, &mut frame, hook, verdict)
 }
 
@@ -166,7 +177,7 @@ pub fn stage_relay(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run(ctx: &TcContext, hook: Hook) -> i32 {
     let mut frame = Frame::new(ctx, hook);
-    let verdict = decide::decide(hook, &frame, &frame, &Maps);
+    let verdict = decide::decide(hook, &frame, &frame, &frame.maps);
     end(ctx, &mut frame, hook, verdict)
 }
 

@@ -12,13 +12,13 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         BACKEND_FILTER_BITS, BackendRecord, COUNTERS, Config, EVENT_RING_BYTES, EndpointRecord, Event,
-        FRAGMENTED_PACKETS, FanRecord, FlowKey, FlowRecord, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
+        FRAGMENTED_PACKETS, FanRecord, FlowKey, FlowTable, FragmentKey, FragmentRecord, LiveFlow,
         MAX_BACKENDS, MAX_ENDPOINTS, MAX_FANS, MAX_PATHS, MAX_SERVICES, NEAR_SLOTS, PATH_MTU_LIFE_NS,
         PathRecord, REFUSALS_PER_SECOND, REFUSED_CLIENTS, RING_UNIT, RefusalRecord, SEEN_SHIFT,
         SEGMENT_ELEMENTS, SEGMENTS, ServiceRecord, ServiceWord, Uplinks, VIP_FILTER_BITS, VipKey,
         backend_bit, counter_index, idle, vip_bit,
     },
-    ct::{Flows, Tuple},
+    ct::{Draft, Flows, Tuple},
     decide::Tables,
     lb::Services,
     outcome::{Hook, Outcome, Stage},
@@ -121,12 +121,6 @@ pub fn go_on(ctx: &TcContext, stage: Stage) {
     unsafe { STAGES.tail_call(ctx, stage as u32) };
 }
 
-/// The fan in a slot.
-#[inline(always)]
-pub fn fan(slot: u32) -> Option<&'static FanRecord> {
-    CONFIG.get(0)?.fans.get(slot as usize % MAX_FANS)
-}
-
 /// Whether an address is a device's own, of those that run `uplink_xdp`.
 #[inline(always)]
 pub fn is_own_mac(ifindex: u32, mac: [u16; 3]) -> bool {
@@ -140,6 +134,13 @@ pub fn count(hook: Hook, outcome: Outcome) {
         // SAFETY: the pointer is to this CPU's element, and a program is not preempted by itself on its CPU.
         unsafe { *counter += 1 }
     }
+}
+
+/// The coarse clock ([`SEEN_SHIFT`]).
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: reads the clock.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> SEEN_SHIFT) as u32
 }
 
 /// Remembers that inner packets to `host` must not be larger than `mtu`, and tells the agent.
@@ -166,7 +167,25 @@ pub fn learn_path_mtu(host: u32, mtu: u32) {
 }
 
 /// The maps as decisions see them.
-pub struct Maps;
+#[derive(Clone, Copy)]
+pub struct Maps {
+    /// Looked up once a program: each look-up costs a dozen instructions.
+    config: Option<&'static Config>,
+}
+
+impl Maps {
+    /// For one run of a program.
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self { config: CONFIG.get(0) }
+    }
+
+    /// The fan in a slot.
+    #[inline(always)]
+    pub fn fan(self, slot: u32) -> Option<&'static FanRecord> {
+        self.config?.fans.get(slot as usize % MAX_FANS)
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -187,7 +206,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
-        CONFIG.get(0)
+        self.config
     }
 
     #[inline(always)]
@@ -303,13 +322,13 @@ impl Flows for Maps {
     }
 
     #[inline(always)]
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        flows::enter(FlowTable::confirmed(key.protocol), key, record, replaces)
+    fn enter_flow(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        flows::enter(FlowTable::confirmed(key.protocol), key, entry, replaces)
     }
 
     #[inline(always)]
-    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        flows::enter(FlowTable::Unconfirmed as u32, key, record, replaces)
+    fn enter_unconfirmed(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        flows::enter(FlowTable::Unconfirmed as u32, key, entry, replaces)
     }
 
     #[inline(always)]
@@ -344,18 +363,17 @@ impl Flows for Maps {
 
     #[inline(always)]
     fn snat_ports(&self) -> (u16, u16) {
-        CONFIG.get(0).map_or((0, 0), Config::snat_ports)
+        self.config.map_or((0, 0), Config::snat_ports)
     }
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: reads the clock.
-        (unsafe { bpf_ktime_get_coarse_ns() } >> SEEN_SHIFT) as u32
+        now()
     }
 
     #[inline(always)]
-    fn draft(&self) -> Option<&LiveFlow> {
-        flows::draft()
+    fn draft(&self, of: Draft) -> Option<&LiveFlow> {
+        flows::draft(of)
     }
 
     #[inline(always)]

@@ -20,6 +20,8 @@ use dataplane_common::{
     wire::{ETH_LEN, Header, IPV4_LEN, TcpHdr},
 };
 
+use crate::maps::Maps;
+
 mod early;
 
 pub use early::EarlyFrame;
@@ -52,13 +54,15 @@ pub struct Word<T>(pub T);
 /// The frame that a program runs on.
 pub struct Frame {
     skb: *mut __sk_buff,
+    /// The maps that its decisions read.
+    pub maps: Maps,
 }
 
 impl Frame {
     /// Takes the frame and makes sure that its headers can be read directly.
     #[inline(always)]
     pub fn new(ctx: &TcContext, hook: Hook) -> Self {
-        let frame = Self { skb: ctx.skb.skb };
+        let frame = Self { skb: ctx.skb.skb, maps: Maps::new() };
         let (data, end) = frame.bounds();
         let linear = (end - data) as u32;
         let needed = self::linear(hook);
@@ -74,7 +78,7 @@ impl Frame {
     /// The frame that another program has handed over, its hook, and what that program has found.
     #[inline(always)]
     pub fn handed_over(ctx: &TcContext) -> (Self, Hook, Words) {
-        let frame = Self { skb: ctx.skb.skb };
+        let frame = Self { skb: ctx.skb.skb, maps: Maps::new() };
         let [hook, a, b, c, d] = frame.context().cb;
         (frame, Hook::of(hook), [a, b, c, d])
     }
@@ -198,26 +202,23 @@ impl Frame {
         done(unsafe { bpf_skb_store_bytes(self.skb, offset as u32, bytes.as_ptr().cast(), N as u32, 0) })
     }
 
-    /// Corrects the transport checksum at `offset` after an address changed.
+    /// Corrects the transport checksum at `offset` after addresses changed by a [difference](dataplane_common::checksum::difference).
     #[inline(always)]
-    pub fn replace_address_sum(
-        &mut self,
-        offset: usize,
-        old: u32,
-        new: u32,
-        tcp: bool,
-    ) -> Result<(), Refused> {
-        let flags = u64::from(BPF_F_PSEUDO_HDR) | 4 | Self::keeps_no_sum(tcp);
-        // SAFETY: a helper call on the program's own context; it checks the offset against the packet.
-        done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, u64::from(old), u64::from(new), flags) })
+    pub fn change_address_sum(&mut self, offset: usize, difference: u32, tcp: bool) -> Result<(), Refused> {
+        self.change_sum(offset, difference, u64::from(BPF_F_PSEUDO_HDR) | Self::keeps_no_sum(tcp))
     }
 
-    /// Corrects the transport checksum at `offset` after a port changed.
+    /// Corrects the transport checksum at `offset` after ports changed by a difference.
     #[inline(always)]
-    pub fn replace_port_sum(&mut self, offset: usize, old: u16, new: u16, tcp: bool) -> Result<(), Refused> {
-        let flags = 2 | Self::keeps_no_sum(tcp);
+    pub fn change_port_sum(&mut self, offset: usize, difference: u32, tcp: bool) -> Result<(), Refused> {
+        self.change_sum(offset, difference, Self::keeps_no_sum(tcp))
+    }
+
+    /// A size of 0 in `flags` says that a difference is given.
+    #[inline(always)]
+    fn change_sum(&mut self, offset: usize, difference: u32, flags: u64) -> Result<(), Refused> {
         // SAFETY: a helper call on the program's own context; it checks the offset against the packet.
-        done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, u64::from(old), u64::from(new), flags) })
+        done(unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(difference), flags) })
     }
 
     /// A UDP checksum of zero means that there is none (RFC 768).

@@ -1,6 +1,6 @@
 //! What somebody who watches is told: of new flows, of drops and of refusals. While nobody does, each costs one load.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::transmute};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
@@ -14,7 +14,6 @@ use dataplane_common::{
         TracePace, Watch,
     },
     codegen::cold_path,
-    ct::Flows as _,
     decide::Tag,
     outcome::{Hook, Outcome},
     tunnel,
@@ -22,7 +21,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    maps::Maps,
+    maps,
     packet::{EarlyFrame, Frame},
 };
 
@@ -78,7 +77,7 @@ fn may_be_on() -> bool {
 #[inline(never)]
 fn tell_of_flow(key: &FlowKey, forward: &LiveFlow) {
     let Some((mut entry, time)) = room() else { return };
-    entry.write(TraceEvent::of_flow(time, key, &forward.record()));
+    put(&mut entry, TraceEvent::of_flow(time, key, &forward.record()));
     entry.submit(BPF_RB_NO_WAKEUP);
 }
 
@@ -102,7 +101,7 @@ fn tell_of_early_end(md: *mut xdp_md, hook: u32, outcome: u32) {
 #[inline(always)]
 fn tell(hook: u32, outcome: u32, tags: u32, load: impl Fn(u32, *mut c_void, u32) -> i64) {
     let Some((mut entry, time)) = room() else { return };
-    let traced = entry.write(TraceEvent::of_end(time, hook as u8, outcome as u8));
+    let traced = put(&mut entry, TraceEvent::of_end(time, hook as u8, outcome as u8));
     let start = ETH_LEN as u32 + tags;
     load_head(&load, start, &mut traced.head);
     if traced.head[PROTOCOL] == tunnel::PROTOCOL {
@@ -123,10 +122,25 @@ fn load_head(load: impl Fn(u32, *mut c_void, u32) -> i64, offset: u32, head: &mu
     }
 }
 
+/// Writes a trace event into its room, word by word ([rule 5](dataplane_common::codegen)).
+#[inline(always)]
+fn put(entry: &mut RingBufEntry<TraceEvent>, event: TraceEvent) -> &mut TraceEvent {
+    const WORDS: usize = size_of::<TraceEvent>() / size_of::<u64>();
+    // SAFETY: a structure without padding, whose size and alignment are these words'.
+    let words: [u64; WORDS] = unsafe { transmute(event) };
+    let room = entry.as_mut_ptr();
+    for (index, word) in words.into_iter().enumerate() {
+        // SAFETY: the room has that many words.
+        unsafe { room.cast::<u64>().add(index).write_volatile(word) };
+    }
+    // SAFETY: every byte is written.
+    unsafe { &mut *room }
+}
+
 /// Room for a trace event of this moment, unless nobody watches any more or this processor has told of enough.
 #[inline(always)]
 fn room() -> Option<(RingBufEntry<TraceEvent>, u64)> {
-    let now = Maps.now();
+    let now = maps::now();
     if !WATCH.get(0).is_some_and(|watch| watch.is_on(now)) {
         return None;
     }

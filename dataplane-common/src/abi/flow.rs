@@ -131,6 +131,13 @@ macro_rules! flow_record {
                 Self { $($field: Cell::new(record.$field),)* $($spare: Cell::new(0),)* }
             }
 
+            /// Becomes what another one is, field by field.
+            #[inline(always)]
+            pub fn take(&self, other: &Self) {
+                $(self.$field.set(other.$field.get());)*
+                $(self.$spare.set(0);)*
+            }
+
             /// What it holds now.
             #[inline(always)]
             pub fn record(&self) -> FlowRecord {

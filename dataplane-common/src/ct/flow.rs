@@ -38,27 +38,25 @@ static LIVES: [u32; 16] = {
     lives
 };
 
-/// The entry of the other direction of a flow, as far as that of packets of a key tells: what answers them becomes what answers
-/// the key.
-#[inline(always)]
-pub(super) fn other_record(key: &FlowKey, record: &FlowRecord) -> FlowRecord {
-    // Rule 6 of `codegen`: both counts.
-    let none = unknown(0);
-    FlowRecord {
-        src: key.dst,
-        dst: key.src,
-        sport: key.dport,
-        dport: key.sport,
-        flags: record.flags ^ FlowRecord::REPLY,
-        acknowledged: 0,
-        sequence: 0,
-        packets: none,
-        bytes: none,
-        ..*record
-    }
-}
-
 impl LiveFlow {
+    /// Becomes the entry of the other direction of a flow, as far as that of packets of a key tells: what answers them becomes
+    /// what answers the key.
+    #[inline(always)]
+    pub(super) fn become_other(&self, key: &FlowKey, of: &Self) {
+        // Rule 6 of `codegen`: the counts and numbers.
+        let none = unknown(0_u32);
+        self.take(of);
+        self.src.set(key.dst);
+        self.dst.set(key.src);
+        self.sport.set(key.dport);
+        self.dport.set(key.sport);
+        self.flags.set(of.flags.get() ^ FlowRecord::REPLY);
+        self.acknowledged.set(none);
+        self.sequence.set(none);
+        self.packets.set(u64::from(none));
+        self.bytes.set(u64::from(none));
+    }
+
     /// Not [idle] for longer than its state allows.
     #[inline(always)]
     pub fn lives(&self, protocol: u8, now: u32) -> bool {
@@ -84,13 +82,15 @@ impl LiveFlow {
         own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
-    /// Whether a packet of the flow changes nothing but counts: it is established, the packet begins and ends nothing, and the
-    /// other direction knows that the flow lives.
+    /// Whether a packet of the flow changes nothing but counts: it is established or both sides have closed it, the packet begins
+    /// and ends nothing, and the other direction knows that the flow lives.
     #[inline(always)]
     pub fn is_steady(&self, segment: &Segment, now: u32) -> bool {
-        let state = self.state.get();
-        let is_open = state == State::Established as u8 || state == State::Closing as u8;
-        is_open && segment.is_plain() && idle(self.seen.get(), now) <= SEEN_STEP
+        // Rule 3 of `codegen`.
+        const STEADY: u32 =
+            1 << State::Established as u32 | 1 << State::Closing as u32 | 1 << State::Closed as u32;
+        let is_steady = STEADY >> (self.state.get() & 31) & 1 != 0;
+        is_steady && segment.is_plain() && idle(self.seen.get(), now) <= SEEN_STEP
     }
 
     /// Counts a packet, and notes what it acknowledges.
@@ -202,12 +202,12 @@ impl LiveFlow {
         differs == 0
     }
 
-    /// Whether an entry of the same key makes the same of a packet as a record does: it is that direction of that flow, or of
-    /// an earlier life of it.
+    /// Whether it is the other direction of the flow, or of an earlier life of it, in which packets of a key have an entry.
     #[inline(always)]
-    pub fn is_half(&self, record: &FlowRecord) -> bool {
-        let is_other_way = u32::from((self.flags.get() ^ record.flags) & FlowRecord::REPLY);
-        self.differs(record.src, record.dst, record.sport, record.dport) | is_other_way == 0
+    pub fn is_half(&self, key: &FlowKey, of: &Self) -> bool {
+        let is_same_way =
+            u32::from((self.flags.get() ^ of.flags.get() ^ FlowRecord::REPLY) & FlowRecord::REPLY);
+        self.differs(key.dst, key.src, key.dport, key.sport) | is_same_way == 0
     }
 
     /// Not 0 where its packets become something else. One comparison: rule 3 of `codegen`.

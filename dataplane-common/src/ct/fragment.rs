@@ -9,8 +9,8 @@ pub(super) fn key(ip: &Ipv4) -> FragmentKey {
     FragmentKey {
         src: ip.src.to_be(),
         dst: ip.dst.to_be(),
-        id: ip.header.id,
-        protocol: ip.header.proto,
+        id: ip.id.to_ne_bytes(),
+        protocol: ip.proto,
         pad: 0,
     }
 }

@@ -19,15 +19,17 @@ pub struct Known {
     pub rewrite: Tuple,
     /// It may belong to a flow that is not established, or begin one: only the whole decision can say.
     pub is_open: bool,
+    /// No confirmed flow has it, and no former table.
+    pub is_absent: bool,
 }
 
 impl Known {
-    const NOTHING: Self = Self { rewrite: Tuple::KEPT, is_open: false };
-    const OPEN: Self = Self { rewrite: Tuple::KEPT, is_open: true };
+    const NOTHING: Self = Self { rewrite: Tuple::KEPT, is_open: false, is_absent: false };
+    const OPEN: Self = Self { is_open: true, ..Self::NOTHING };
 
     #[inline(always)]
     const fn rewritten(rewrite: Tuple) -> Self {
-        Self { rewrite, is_open: false }
+        Self { rewrite, is_open: false, is_absent: false }
     }
 }
 
@@ -36,14 +38,15 @@ impl Known {
 #[inline(always)]
 pub fn established<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Known {
     // Without a hop left it ends here, even where this host is its last.
-    if ip.is_fragment() || ip.header.ttl == 0 {
+    if ip.is_fragment() || ip.ttl == 0 {
         return Known::NOTHING;
     }
     let Some(segment) = Segment::read(packet, ip, offset) else { return Known::NOTHING };
     let key = segment.key(ip);
     let Some(flow) = tables.flow(&key) else {
         cold_path();
-        return Known { rewrite: Tuple::KEPT, is_open: segment.is_syn() && !tables.has_former() };
+        let is_absent = !tables.has_former();
+        return Known { rewrite: Tuple::KEPT, is_open: segment.is_syn() && is_absent, is_absent };
     };
     if !flow.is_steady(&segment, tables.now()) || flow.is_reply() {
         return Known::NOTHING;
@@ -81,7 +84,7 @@ pub fn known_between<P: Packet + ?Sized, T: Flows>(
 ) -> Known {
     if ip.is_fragment() {
         cold_path();
-        return Known { rewrite: Tuple::KEPT, is_open: here };
+        return Known { is_open: here, ..Known::NOTHING };
     }
     let Some(segment) = Segment::read(packet, ip, offset) else {
         return if here { quoting(packet, ip, offset) } else { Known::NOTHING };
@@ -100,7 +103,7 @@ pub fn known_between<P: Packet + ?Sized, T: Flows>(
 #[inline(always)]
 fn quoting<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Known {
     cold_path();
-    if ip.header.proto != PROTO_ICMP || !ip.is_plain() {
+    if ip.proto != PROTO_ICMP || !ip.is_plain() {
         return Known::NOTHING;
     }
     let kind: Option<[u8; 2]> = packet.read(offset + IPV4_LEN);
@@ -121,10 +124,11 @@ fn answer_of<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
             return Known::rewritten(flow.rewrite_of(key));
         }
         cold_path();
-        return Known { rewrite: Tuple::KEPT, is_open: flow.is_reply() };
+        return Known { is_open: flow.is_reply(), ..Known::NOTHING };
     }
     cold_path();
-    Known { rewrite: Tuple::KEPT, is_open: tables.unconfirmed(key).is_some() || tables.has_former() }
+    let is_absent = !tables.has_former();
+    Known { rewrite: Tuple::KEPT, is_open: !is_absent || tables.unconfirmed(key).is_some(), is_absent }
 }
 
 #[inline(always)]
@@ -138,11 +142,10 @@ fn direct<T: Flows>(segment: &Segment, key: &FlowKey, tables: &T) -> Known {
             flow.count(segment);
             return Known::rewritten(flow.rewrite_of(key));
         }
-        return Known { rewrite: Tuple::KEPT, is_open: !flow.is_reply() };
+        return Known { is_open: !flow.is_reply(), ..Known::NOTHING };
     }
     let begins = key.protocol != PROTO_TCP || segment.is_syn();
-    Known {
-        rewrite: Tuple::KEPT,
-        is_open: begins || tables.unconfirmed(key).is_some() || tables.has_former(),
-    }
+    let is_absent = !tables.has_former();
+    let is_open = begins || !is_absent || tables.unconfirmed(key).is_some();
+    Known { rewrite: Tuple::KEPT, is_open, is_absent }
 }

@@ -1,11 +1,11 @@
 //! What packets of services need that belong to no established flow, but to one that begins, ends, or is spoken about.
 
 use super::{
-    Flows, Refusal, Translation, flow, fragment, quote,
+    Draft, Flows, Refusal, Translation, fragment, quote,
     segment::{Segment, Tuple},
 };
 use crate::{
-    abi::{FlowKey, FlowRecord, LiveFlow, State},
+    abi::{FlowKey, LiveFlow, State},
     codegen::cold_path,
     packet::Packet,
     wire::{Ipv4, PROTO_TCP},
@@ -13,12 +13,17 @@ use crate::{
 
 /// What becomes of a packet to an address that may be a VIP; [`Refusal::Unknown`] where it begins a flow.
 #[inline(always)]
-pub fn to_vip<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Translation {
+pub fn to_vip<P: Packet + ?Sized, T: Flows>(
+    packet: &P,
+    ip: &Ipv4,
+    (offset, is_absent): (usize, bool),
+    tables: &T,
+) -> Translation {
     if ip.is_later_fragment() {
         return fragment::later_to_vip(ip, tables);
     }
     let found = match Segment::read(packet, ip, offset) {
-        Some(segment) => whole(&segment, ip, tables),
+        Some(segment) => whole(&segment, ip, is_absent, tables),
         None => quote::to_vip(packet, ip, offset, tables),
     };
     if ip.is_fragment() {
@@ -29,11 +34,10 @@ pub fn to_vip<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize
 }
 
 #[inline(always)]
-fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
+fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, is_absent: bool, tables: &T) -> Translation {
     let key = segment.key(ip);
     let now = tables.now();
-    tables.migrate(&key);
-    let Some(flow) = tables.flow(&key).filter(|flow| flow.lives(key.protocol, now)) else {
+    let Some(flow) = confirmed(&key, is_absent, tables).filter(|flow| flow.lives(key.protocol, now)) else {
         cold_path();
         return unconfirmed(segment, &key, now, tables);
     };
@@ -51,6 +55,16 @@ fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Translation {
     }
     // A new life of the same addresses and ports, which may lead to another backend.
     Translation::refused(Refusal::Unknown)
+}
+
+/// The confirmed flow of a key, unless it `is_absent` ([`Case::is_absent`](crate::verdict::Case::is_absent)).
+#[inline(always)]
+fn confirmed<'t, T: Flows>(key: &FlowKey, is_absent: bool, tables: &'t T) -> Option<&'t LiveFlow> {
+    if is_absent {
+        return None;
+    }
+    tables.migrate(key);
+    tables.flow(key)
 }
 
 /// Whether a packet belongs to a flow that is not confirmed.
@@ -81,35 +95,39 @@ fn continued<T: Flows>(
         return true;
     }
     flow.count(segment);
-    other_half(&reply_key, &flow::other_record(key, &flow.record()), now, tables)
+    other_half(&reply_key, (key, flow), now, tables)
         .inspect(|reply| flow.follow(segment, reply, now))
         .is_some()
 }
 
-/// The other direction of a confirmed flow, which its `record` tells; it is entered anew where it is gone. `None` where another
-/// flow has its key.
+/// The entry under a key of the other direction of a confirmed flow, of which one is known with its own key; it is entered anew
+/// where it is gone. `None` where another flow has its key.
 #[inline(always)]
 fn other_half<'t, T: Flows>(
     key: &FlowKey,
-    record: &FlowRecord,
+    (own_key, own): (&FlowKey, &LiveFlow),
     now: u32,
     tables: &'t T,
 ) -> Option<&'t LiveFlow> {
     tables.migrate(key);
     if let Some(found) = tables.flow(key) {
-        let is_it = found.is_half(record);
+        let is_it = found.is_half(own_key, own);
         if is_it || found.lives(key.protocol, now) {
             return if is_it { Some(found) } else { None };
         }
     }
     cold_path();
     // A flow that begins may have claimed it.
-    let is_claimed =
-        tables.unconfirmed(key).is_some_and(|found| !found.is_half(record) && found.lives(key.protocol, now));
+    let is_claimed = tables
+        .unconfirmed(key)
+        .is_some_and(|found| !found.is_half(own_key, own) && found.lives(key.protocol, now));
     if is_claimed {
         return None;
     }
-    tables.enter_flow(key, &FlowRecord { seen: now, ..*record }, true);
+    let draft = tables.draft(Draft::Other)?;
+    draft.become_other(own_key, own);
+    draft.seen.set(now);
+    tables.enter_flow(key, draft, true);
     tables.flow(key)
 }
 
@@ -162,13 +180,18 @@ fn spoken<T: Flows>(
 
 /// What the addresses of a packet from a backend become; [`Tuple::KEPT`] where it belongs to no flow of a service.
 #[inline(always)]
-pub fn from_backend<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset: usize, tables: &T) -> Tuple {
+pub fn from_backend<P: Packet + ?Sized, T: Flows>(
+    packet: &P,
+    ip: &Ipv4,
+    (offset, is_absent): (usize, bool),
+    tables: &T,
+) -> Tuple {
     if ip.is_later_fragment() {
         cold_path();
         return tables.fragment(&fragment::key(ip));
     }
     let tuple = match Segment::read(packet, ip, offset) {
-        Some(segment) => answer(&segment, ip, tables),
+        Some(segment) => answer(&segment, ip, is_absent, tables),
         None => quote::from_backend(packet, ip, offset, tables),
     };
     if ip.is_fragment() {
@@ -179,14 +202,13 @@ pub fn from_backend<P: Packet + ?Sized, T: Flows>(packet: &P, ip: &Ipv4, offset:
 }
 
 #[inline(always)]
-fn answer<T: Flows>(segment: &Segment, ip: &Ipv4, tables: &T) -> Tuple {
+fn answer<T: Flows>(segment: &Segment, ip: &Ipv4, is_absent: bool, tables: &T) -> Tuple {
     let key = segment.key(ip);
     if !tables.may_be_backend(key.src, key.sport, key.protocol) {
         return Tuple::KEPT;
     }
     let now = tables.now();
-    tables.migrate(&key);
-    if let Some(flow) = tables.flow(&key)
+    if let Some(flow) = confirmed(&key, is_absent, tables)
         && flow.lives(key.protocol, now)
         && flow.is_reply()
     {
@@ -250,9 +272,7 @@ fn replied<T: Flows>(segment: &Segment, key: &FlowKey, reply: &LiveFlow, now: u3
         {
             forward.note_answer(segment);
         }
-    } else if let Some(forward) =
-        other_half(&forward_key, &flow::other_record(key, &reply.record()), now, tables)
-    {
+    } else if let Some(forward) = other_half(&forward_key, (key, reply), now, tables) {
         reply.follow(segment, forward, now);
     }
     reply.rewrite_of(key)
@@ -288,16 +308,22 @@ fn confirm<T: Flows>(
     (sequence, answered, now): (u32, u32, u32),
     tables: &T,
 ) {
-    let acknowledged = unconfirmed.sequence.get().wrapping_add(1);
-    let forward =
-        FlowRecord { state: State::Established as u8, seen: now, acknowledged, ..unconfirmed.record() };
-    let (packets, bytes) = (u64::from(answered != 0), u64::from(answered));
-    let reply = FlowRecord { acknowledged: sequence, packets, bytes, ..flow::other_record(key, &forward) };
     let found = tables.flow(reply_key);
-    if found.is_some_and(|found| !found.is_half(&reply) && found.lives(key.protocol, now)) {
+    if found.is_some_and(|found| !found.is_half(key, unconfirmed) && found.lives(key.protocol, now)) {
         cold_path();
         return;
     }
-    tables.enter_flow(key, &forward, true);
-    tables.enter_flow(reply_key, &reply, true);
+    let (Some(own), Some(other)) = (tables.draft(Draft::Own), tables.draft(Draft::Other)) else { return };
+    own.take(unconfirmed);
+    own.state.set(State::Established as u8);
+    own.seen.set(now);
+    other.become_other(key, own);
+    own.acknowledged.set(unconfirmed.sequence.get().wrapping_add(1));
+    other.acknowledged.set(sequence);
+    if answered != 0 {
+        other.packets.set(1);
+        other.bytes.set(u64::from(answered));
+    }
+    tables.enter_flow(key, own, true);
+    tables.enter_flow(reply_key, other, true);
 }

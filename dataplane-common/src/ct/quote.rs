@@ -16,7 +16,7 @@ const QUOTED: usize = IPV4_LEN + size_of::<IcmpHdr>();
 /// The key of the flow's packets in the error's own direction: those that answer the quoted packet.
 #[inline(always)]
 pub(super) fn flow_key<P: Packet + ?Sized>(packet: &P, ip: &Ipv4, offset: usize) -> Option<FlowKey> {
-    if ip.header.proto != PROTO_ICMP || !ip.is_plain() || ip.is_fragment() {
+    if ip.proto != PROTO_ICMP || !ip.is_plain() || ip.is_fragment() {
         return None;
     }
     let message: IcmpHdr = packet.copy(offset + IPV4_LEN)?;

@@ -93,7 +93,7 @@ impl Segment {
         if !ip.is_plain() {
             return None;
         }
-        if ip.header.proto == PROTO_TCP {
+        if ip.proto == PROTO_TCP {
             let tcp: TcpHdr = packet.read(offset + IPV4_LEN)?;
             let TcpHdr { ports: [sport, dport], sequence, acknowledgement, flags, .. } = tcp;
             return Some(Self {
@@ -104,7 +104,7 @@ impl Segment {
                 flags,
             });
         }
-        if ip.header.proto != PROTO_UDP {
+        if ip.proto != PROTO_UDP {
             return None;
         }
         let [sport, dport]: [u16; 2] = packet.read(offset + IPV4_LEN)?;
@@ -114,7 +114,7 @@ impl Segment {
     /// The key of its direction of the flow.
     #[inline(always)]
     pub fn key(&self, ip: &Ipv4) -> FlowKey {
-        FlowKey::new(ip.src.to_be(), ip.dst.to_be(), self.sport, self.dport, ip.header.proto)
+        FlowKey::new(ip.src.to_be(), ip.dst.to_be(), self.sport, self.dport, ip.proto)
     }
 
     /// Opens a connection: SYN alone.

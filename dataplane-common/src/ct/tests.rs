@@ -9,7 +9,7 @@ mod straight;
 
 use super::*;
 use crate::{
-    abi::{ServiceWord, State, VipKey},
+    abi::{FlowRecord, ServiceWord, State, VipKey},
     memory::Memory,
     wire::{IPV4_LEN, PROTO_TCP, PROTO_UDP},
 };
@@ -99,21 +99,21 @@ fn forward_bytes(tables: &Memory, bytes: &[u8]) -> Result<Tuple, Refusal> {
 
 /// What the stages make of a packet to the VIP, one after the other.
 fn whole_to_vip(tables: &Memory, bytes: &[u8], place: &impl Place) -> Translation {
-    let found = to_vip(bytes, &ip(bytes), 0, tables);
+    let found = to_vip(bytes, &ip(bytes), (0, false), tables);
     if found.refusal != Some(Refusal::Unknown) {
         return found;
     }
-    let begun = begin(bytes, &ip(bytes), 0, (place, false), tables);
+    let begun = begin(bytes, &ip(bytes), (0, false), (place, Towards::Service), tables);
     if begun.refusal != Some(Refusal::Collision) {
         return begun;
     }
-    begin(bytes, &ip(bytes), 0, (place, true), tables)
+    begin(bytes, &ip(bytes), (0, false), (place, Towards::Other), tables)
 }
 
 /// What a packet from a backend becomes.
 fn back(tables: &Memory, sent: Sent) -> Option<Tuple> {
     let bytes = sent.bytes();
-    Some(from_backend(&bytes[..], &ip(&bytes), 0, tables)).filter(|tuple| !tuple.is_kept())
+    Some(from_backend(&bytes[..], &ip(&bytes), (0, false), tables)).filter(|tuple| !tuple.is_kept())
 }
 
 fn tuple(src: (u32, u16), dst: (u32, u16)) -> Tuple {

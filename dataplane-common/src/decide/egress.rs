@@ -2,8 +2,8 @@
 
 use super::{
     Action, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, any_fan, cold_path, drop,
-    fan_of, filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, own_fan_of, pass,
-    service, silent, too_big, tracked, walls,
+    fan_of, filtered, host_of, in_slice, ipv4_frame, largest_packet, mtu_to, names_a_host, onward,
+    own_fan_of, pass, service, silent, too_big, tracked, walls,
 };
 use crate::{
     abi::{FanRecord, PathRecord},
@@ -60,7 +60,7 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
             None => service::to_vip(input, party, ip),
         };
     }
-    let Known { rewrite, is_open } = ct::known_answer(input.packet, ip, ETH_LEN, input.tables);
+    let Known { rewrite, is_open, is_absent } = ct::known_answer(input.packet, ip, ETH_LEN, input.tables);
     if rewrite.is_kept() && !is_open {
         return pass(Outcome::PassNotOurs);
     }
@@ -69,9 +69,9 @@ fn outside<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C
     }
     if is_open {
         cold_path();
-        return Verdict::service(Case { kind: Kind::ToClient, fan: own.slot, party });
+        return Verdict::service(Case { kind: Kind::ToClient, fan: own.slot, party, is_absent });
     }
-    service::to_party(input, party, ip, rewrite)
+    onward::to_party(input, party, ip, rewrite)
 }
 
 /// From a source outside this host's slices: an endpoint may have other addresses and talk to the host from them, but
@@ -131,12 +131,13 @@ fn with_services<P: Packet + ?Sized, C: Context, T: Tables>(
     if tracked::is_answer(input.packet, ip, ETH_LEN, (input.tables, input.config)) {
         return Verdict::track(own.slot);
     }
-    let Known { rewrite, is_open } = ct::known_between(input.packet, ip, ETH_LEN, here, input.tables);
+    let Known { rewrite, is_open, is_absent } =
+        ct::known_between(input.packet, ip, ETH_LEN, here, input.tables);
     if is_open {
         cold_path();
         let kind = if is_switched { Kind::Switched } else { Kind::Between };
         let party = Party { fan: own.slot, is_outside: false };
-        return Verdict::service(Case { kind, fan: fan.slot, party });
+        return Verdict::service(Case { kind, fan: fan.slot, party, is_absent });
     }
     if is_switched && rewrite.is_kept() {
         return pass(Outcome::PassNotOurs);
@@ -159,7 +160,7 @@ pub(super) fn to_overlay<P: Packet + ?Sized, C: Context, T: Tables>(
         }
         return Verdict::forward(rewrite, Out::STACK);
     }
-    if ip.header.ttl <= 1 {
+    if ip.ttl <= 1 {
         return answer(input.packet, own.gateway, ip, With::TtlExceeded, Outcome::DropTtlExceeded);
     }
     if here {

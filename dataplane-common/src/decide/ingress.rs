@@ -2,7 +2,7 @@
 
 use super::{
     Case, Context, Input, Kind, Out, Party, Tables, Verdict, any_fan, cold_path, drop, fan_of, host_of,
-    in_slice, ipv4_at, ipv4_frame, pass, service, tracked,
+    in_slice, ipv4_at, ipv4_frame, onward, pass, service, tracked,
 };
 use crate::{
     abi::{Config, FanRecord, MIN_PATH_MTU},
@@ -28,7 +28,7 @@ pub(super) fn uplink_ingress<P: Packet + ?Sized, T: Tables>(
         return decapsulate(packet, context, tables, outer);
     }
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
-    if outer.header.proto == PROTO_ICMP
+    if outer.proto == PROTO_ICMP
         && let Some(told) = about_tunnel(packet, context, (tables, config), &outer)
     {
         return told;
@@ -60,15 +60,15 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(input: &Input<'_, '_, P, C, T
     }
     let Some(fan) = own_address(config, ip.dst) else { return pass(Outcome::PassNotOurs) };
     let party = Party { fan: fan.slot, is_outside: true };
-    let Known { rewrite, is_open } = ct::known_answer(packet, ip, ETH_LEN, tables);
+    let Known { rewrite, is_open, is_absent } = ct::known_answer(packet, ip, ETH_LEN, tables);
     if is_open {
         cold_path();
-        return Verdict::service(Case { kind: Kind::ToClient, fan: fan.slot, party });
+        return Verdict::service(Case { kind: Kind::ToClient, fan: fan.slot, party, is_absent });
     }
     if rewrite.is_kept() {
         return pass(Outcome::PassNotOurs);
     }
-    service::to_party(input, party, ip, rewrite)
+    onward::to_party(input, party, ip, rewrite)
 }
 
 /// The fan for which `address` is this host's in the underlay.
@@ -97,11 +97,11 @@ fn decapsulate<P: Packet + ?Sized, T: Tables>(
     if tracked::is_answer(packet, &inner, INNER, (tables, config)) {
         return Verdict::forward(Tuple::KEPT, Out::decapsulated_tracked(to.slot, tos));
     }
-    let Known { rewrite, is_open } = ct::known_answer(packet, &inner, INNER, tables);
+    let Known { rewrite, is_open, is_absent } = ct::known_answer(packet, &inner, INNER, tables);
     if is_open {
         cold_path();
         let party = Party { fan: from.slot, is_outside: false };
-        return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party });
+        return Verdict::service(Case { kind: Kind::Carried, fan: to.slot, party, is_absent });
     }
     answered(tables, to, &inner, tos, rewrite)
 }
@@ -127,7 +127,7 @@ pub(super) fn judge<'t, P: Packet + ?Sized>(
     outer: &Ipv4,
 ) -> Result<Arrival<'t>, Verdict> {
     let Some(local) = fan_at(config, outer) else { return Err(pass(Outcome::PassNotOurs)) };
-    if outer.header.vihl != PLAIN {
+    if outer.vihl != PLAIN {
         let has_options = outer.has_options();
         return Err(if has_options { pass(Outcome::PassSlowPath) } else { drop(Outcome::DropBadHeader) });
     }
@@ -169,11 +169,11 @@ pub(super) fn judge<'t, P: Packet + ?Sized>(
 /// The TOS byte that the inner packet gets; `None` where it has to be dropped.
 #[inline(always)]
 pub(super) fn inner_tos(inner: &Ipv4, outer: &Ipv4) -> Option<u8> {
-    if inner.header.tos == outer.header.tos {
-        return Some(inner.header.tos);
+    if inner.tos == outer.tos {
+        return Some(inner.tos);
     }
     cold_path();
-    ecn::decapsulate(inner.header.tos, outer.header.tos)
+    ecn::decapsulate(inner.tos, outer.tos)
 }
 
 /// Out of its tunnel packet, perhaps as a service's answer.
@@ -189,7 +189,7 @@ pub(super) fn answered<T: Tables>(
         cold_path();
         // An answer to this host's gateway address, on behalf of a client outside the overlays: routed once more, but for
         // this host itself. To tell its sender that its TTL ran out would take a tunnel packet from here.
-        if rewrite.dst != to.address.to_be() && inner.header.ttl <= 1 {
+        if rewrite.dst != to.address.to_be() && inner.ttl <= 1 {
             return drop(Outcome::DropTtlExceeded);
         }
         return Verdict::forward(rewrite, Out::decapsulated_and_routed(tos));

@@ -38,7 +38,7 @@ pub fn relayed<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<
     let to = fan_of(config, inner.dst)?;
     let own = own_fan_of(config, inner.src)?;
     let is_sent = host_of(to, inner.dst) == u32::from_be_bytes(outer.dst_addr);
-    if !is_sent || inner.header.vihl != PLAIN || !icmp::may_answer(&inner, kind) {
+    if !is_sent || inner.vihl != PLAIN || !icmp::may_answer(&inner, kind) {
         return None;
     }
     let answer = if config.services == 0 { Tuple::KEPT } else { ct::answering(packet, RELAYED, tables) };

@@ -2,12 +2,12 @@
 //! [`bare_service`] in a program of its own, which the others call.
 
 use super::{
-    Action, Answer, Case, Context, Input, Kind, Out, Party, Tables, Verdict, With, answer, cold_path, drop,
-    egress, fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, largest_packet, pass, too_big, tracked,
+    Action, Answer, Case, Context, Input, Kind, Onward, Party, Tables, Verdict, With, answer, cold_path,
+    drop, fan_in, fan_of, in_slice, ingress, ipv4_at, ipv4_frame, onward, pass, tracked,
 };
 use crate::{
-    abi::{BackendRecord, Config, Encapsulation, FlowKey, FlowRecord},
-    ct::{self, Known, Place, Refusal, Segment, Source, Translation, Tuple},
+    abi::{BackendRecord, Config, FlowKey, FlowRecord},
+    ct::{self, Known, Place, Refusal, Segment, Source, Towards, Translation, Tuple},
     icmp,
     outcome::{Hook, Outcome},
     packet::Packet,
@@ -65,16 +65,17 @@ pub(super) fn to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     client: Party,
     ip: &Ipv4,
 ) -> Verdict {
-    let Known { rewrite, is_open } = ct::established(input.packet, ip, ETH_LEN, input.tables);
-    if is_open {
-        cold_path();
-        return Verdict::begin(Case { kind: Kind::Opening, fan: client.fan, party: client });
-    }
+    let Known { rewrite, is_open, is_absent } = ct::established(input.packet, ip, ETH_LEN, input.tables);
     if rewrite.is_kept() {
         cold_path();
-        return Verdict::service(Case { kind: Kind::ToVip, fan: client.fan, party: client });
+        let case = Case { kind: Kind::ToVip, fan: client.fan, party: client, is_absent };
+        return if is_open {
+            Verdict::begin(Case { kind: Kind::Opening, ..case })
+        } else {
+            Verdict::service(case)
+        };
     }
-    to_party(input, client, ip, rewrite)
+    onward::to_party(input, client, ip, rewrite)
 }
 
 /// Decides what the hook's own program has left open of a packet outside of tunnel packets.
@@ -99,7 +100,7 @@ pub fn carried_service<P: Packet + ?Sized, T: Tables>(case: Case, packet: &P, ta
     let Some(inner) = ipv4_at(packet, tunnel::INNER) else { return drop(Outcome::DropTruncated) };
     let Some(outer) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     let Some(tos) = ingress::inner_tos(&inner, &outer) else { return drop(Outcome::DropEcn) };
-    let rewrite = ct::from_backend(packet, &inner, tunnel::INNER, tables);
+    let rewrite = ct::from_backend(packet, &inner, (tunnel::INNER, case.is_absent), tables);
     ingress::answered(tables, fan_in(config, case.fan), &inner, tos, rewrite)
 }
 
@@ -116,7 +117,7 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
     let is_between = case.kind as u32 != Kind::ToClient as u32;
     let mut rewrite = Tuple::KEPT;
     if !is_between || in_slice(fan_in(config, case.fan), ip.dst) {
-        rewrite = ct::from_backend(packet, ip, ETH_LEN, tables);
+        rewrite = ct::from_backend(packet, ip, (ETH_LEN, case.is_absent), tables);
     }
     if is_between {
         if rewrite.is_kept() {
@@ -126,27 +127,21 @@ fn bare<P: Packet + ?Sized, C: Context, T: Tables>(
             }
             rewrite = direct;
         }
-        return between(input, case, ip, rewrite);
+        return between(case, rewrite);
     }
     if rewrite.is_kept() {
         return pass(Outcome::PassNotOurs);
     }
-    to_party(input, case.party, ip, rewrite)
+    Verdict::onward(Onward { rewrite, between: None, party: case.party })
 }
 
 /// Between two overlay addresses.
 #[inline(always)]
-fn between<P: Packet + ?Sized, C: Context, T: Tables>(
-    input: &Input<'_, '_, P, C, T>,
-    case: Case,
-    ip: &Ipv4,
-    rewrite: Tuple,
-) -> Verdict {
+fn between(case: Case, rewrite: Tuple) -> Verdict {
     if rewrite.is_kept() && case.kind as u32 == Kind::Switched as u32 {
         return pass(Outcome::PassNotOurs);
     }
-    let fans = (fan_in(input.config, case.fan), fan_in(input.config, case.party.fan));
-    egress::to_overlay(input, fans, ip, rewrite)
+    Verdict::onward(Onward { rewrite, between: Some(case.fan), party: case.party })
 }
 
 /// Begins a flow of a service with its first packet, or one straight to a backend.
@@ -161,20 +156,31 @@ pub fn begin<P: Packet + ?Sized, T: Tables>(
     let Some(config) = tables.config() else { return pass(Outcome::PassNotOurs) };
     let input = Input { packet, context, tables, config, hook };
     let Some(ip) = ipv4_frame(packet, context) else { return pass(Outcome::PassNotOurs) };
-    if case.kind as u32 > Kind::ToOther as u32 {
-        return between(&input, case, &ip, ct::begin_direct(packet, &ip, ETH_LEN, tables));
-    }
-    if let Some(verdict) = barred(&input, case.party, &ip) {
-        return verdict;
-    }
-    if case.kind as u32 == Kind::Opening as u32 && ct::is_begun(packet, &ip, ETH_LEN, tables) {
-        return Verdict::service(Case { kind: Kind::ToVip, ..case });
+    let is_direct = case.kind as u32 > Kind::ToOther as u32;
+    if !is_direct {
+        if let Some(verdict) = barred(&input, case.party, &ip) {
+            return verdict;
+        }
+        if case.kind as u32 == Kind::Opening as u32 && ct::is_begun(packet, &ip, ETH_LEN, tables) {
+            return Verdict::service(Case { kind: Kind::ToVip, ..case });
+        }
     }
     let is_first = case.kind as u32 != Kind::ToOther as u32;
+    let towards = match case.kind {
+        Kind::ToVip | Kind::Opening => Towards::Service,
+        Kind::ToOther => Towards::Other,
+        _ => Towards::Addressed,
+    };
     let node = Node { config, tables, hook, client: case.party };
-    let Translation { rewrite, refusal } = ct::begin(packet, &ip, ETH_LEN, (&node, !is_first), tables);
+    let Translation { rewrite, refusal } =
+        ct::begin(packet, &ip, (ETH_LEN, case.is_absent), (&node, towards), tables);
+    if is_direct {
+        return between(case, rewrite);
+    }
+    // Rule 8 of `codegen`.
+    let Some(ip) = ipv4_at(packet, ETH_LEN) else { return drop(Outcome::DropTruncated) };
     match refusal {
-        None => to_party(&input, case.party, &ip, rewrite),
+        None => Verdict::onward(Onward { rewrite, between: None, party: case.party }),
         Some(Refusal::Collision) if is_first => Verdict::begin(Case { kind: Kind::ToOther, ..case }),
         Some(refusal) => refused(&input, case.party, &ip, refusal),
     }
@@ -191,9 +197,10 @@ fn open_to_vip<P: Packet + ?Sized, C: Context, T: Tables>(
     if let Some(verdict) = barred(input, client, ip) {
         return verdict;
     }
-    let Translation { rewrite, refusal } = ct::to_vip(input.packet, ip, ETH_LEN, input.tables);
+    let Translation { rewrite, refusal } =
+        ct::to_vip(input.packet, ip, (ETH_LEN, case.is_absent), input.tables);
     match refusal {
-        None => to_party(input, client, ip, rewrite),
+        None => Verdict::onward(Onward { rewrite, between: None, party: client }),
         Some(_) if answers_publication(input, ip) => Verdict::track(client.fan),
         Some(Refusal::Unknown) => Verdict::begin(case),
         Some(refusal) => refused(input, client, ip, refusal),
@@ -219,9 +226,9 @@ fn barred<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
 ) -> Option<Verdict> {
     let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    let is_spent = !by_stack && ip.header.ttl <= 1;
+    let is_spent = !by_stack && ip.ttl <= 1;
     let is_nobodys = !icmp::names_a_host(ip.src) || ip.src == ip.dst;
-    let is_icmp_fragment = ip.is_fragment() && ip.header.proto == PROTO_ICMP;
+    let is_icmp_fragment = ip.is_fragment() && ip.proto == PROTO_ICMP;
     if !is_spent && !is_nobodys && !is_icmp_fragment {
         return None;
     }
@@ -232,7 +239,7 @@ fn barred<P: Packet + ?Sized, C: Context, T: Tables>(
     if is_nobodys {
         return Some(drop(Outcome::DropBadSource));
     }
-    Some(if is_icmp_fragment { drop(Outcome::DropIcmpFragment) } else { expired(input, client, ip) })
+    Some(if is_icmp_fragment { drop(Outcome::DropIcmpFragment) } else { onward::expired(input, client, ip) })
 }
 
 /// To a VIP, which cannot serve it.
@@ -254,7 +261,6 @@ fn refused<P: Packet + ?Sized, C: Context, T: Tables>(
         Refusal::NoService if input.hook as u32 == Hook::UplinkIngress as u32 => {
             return no_vip(input, client, ip);
         }
-        Refusal::BadSource => return drop(Outcome::DropBadSource),
         Refusal::FragmentEarly => return drop(Outcome::DropFragmentEarly),
         Refusal::NoService | Refusal::Unknown => Outcome::RefusedNoService,
         Refusal::NoBackend => Outcome::RefusedNoBackend,
@@ -278,75 +284,12 @@ fn no_vip<P: Packet + ?Sized, C: Context, T: Tables>(
 }
 
 #[inline(always)]
-fn expired<P: Packet + ?Sized, C: Context, T: Tables>(
-    input: &Input<'_, '_, P, C, T>,
-    sender: Party,
-    ip: &Ipv4,
-) -> Verdict {
-    if ip.header.ttl == 0 {
-        return drop(Outcome::DropTtlExceeded);
-    }
-    answer(input.packet, sender.host(input.config), ip, With::TtlExceeded, Outcome::DropTtlExceeded)
-}
-
-#[inline(always)]
 fn is_echo_request<P: Packet + ?Sized>(packet: &P, ip: &Ipv4) -> bool {
-    if ip.header.proto != PROTO_ICMP || ip.is_fragment() || !ip.is_plain() {
+    if ip.proto != PROTO_ICMP || ip.is_fragment() || !ip.is_plain() {
         return false;
     }
     let kind: Option<[u8; 2]> = packet.read(ETH_LEN + IPV4_LEN);
     kind == Some([icmp::ECHO_REQUEST, 0])
-}
-
-/// On to where the translated packet's destination lives: a backend, or the client of an answer.
-#[inline(always)]
-pub(super) fn to_party<P: Packet + ?Sized, C: Context, T: Tables>(
-    input: &Input<'_, '_, P, C, T>,
-    sender: Party,
-    ip: &Ipv4,
-    rewrite: Tuple,
-) -> Verdict {
-    let destination = u32::from_be(rewrite.dst);
-    let fan = fan_of(input.config, destination);
-    if let Some(fan) = fan
-        && destination == fan.gateway
-        && in_slice(fan, destination)
-    {
-        return Verdict::forward(rewrite, Out::STACK);
-    }
-    let by_stack = input.hook as u32 == Hook::HostEgress as u32;
-    if !by_stack && ip.header.ttl <= 1 && destination != fan_in(input.config, sender.fan).address {
-        return expired(input, sender, ip);
-    }
-    let Some(fan) = fan else { return route(input, sender, ip, rewrite) };
-    if !in_slice(fan, destination) {
-        return egress::towards(input, (fan, sender.host(input.config)), ip, destination, rewrite);
-    }
-    match input.tables.endpoint(destination) {
-        Some(&endpoint) => Verdict::forward(rewrite, Out::endpoint(fan.slot, endpoint, !by_stack)),
-        // The stack asks for the neighbour, and has no way to tell the sender of the bridge's MTU: the sender that it sees
-        // may be the VIP.
-        None if ip.dont_fragment() && largest_packet(input.packet, input.context, ip) > fan.mtu => {
-            too_big(input.packet, sender.host(input.config), ip, fan.mtu)
-        }
-        None => Verdict::forward(rewrite, Out::STACK),
-    }
-}
-
-/// Out as the routing table says. What the uplink does not carry is answered here, or made into fragments by the stack.
-#[inline(always)]
-fn route<P: Packet + ?Sized, C: Context, T: Tables>(
-    input: &Input<'_, '_, P, C, T>,
-    sender: Party,
-    ip: &Ipv4,
-    rewrite: Tuple,
-) -> Verdict {
-    cold_path();
-    let mtu = fan_in(input.config, sender.fan).mtu + Encapsulation::Ipip.overhead();
-    if !ip.dont_fragment() || largest_packet(input.packet, input.context, ip) <= mtu {
-        return Verdict::route(rewrite, sender);
-    }
-    too_big(input.packet, sender.host(input.config), ip, mtu)
 }
 
 /// As a closed port answers.
@@ -357,7 +300,7 @@ fn refuse<P: Packet + ?Sized, C: Context, T: Tables>(
     ip: &Ipv4,
     outcome: Outcome,
 ) -> Verdict {
-    if ip.header.proto == PROTO_TCP {
+    if ip.proto == PROTO_TCP {
         return match Segment::read(input.packet, ip, ETH_LEN) {
             Some(segment) if !segment.is_reset() => Verdict::answer(Answer::with(With::Reset, outcome)),
             Some(_) => drop(outcome),

@@ -138,6 +138,7 @@ fn describe(verdict: &Verdict) -> String {
         Action::Relay => "relay".to_owned(),
         Action::LearnPathMtu => format!("learn {} to {:08x}", words[1], words[0]),
         Action::Service | Action::CarriedService | Action::Begin => format!("{:?}", Case::of(words)),
+        Action::Onward => format!("{:?}", Onward::of(words)),
     }
 }
 

@@ -46,7 +46,7 @@ fn skips_the_stack<T: Tables>(config: &Config, address: u32, tables: &T) -> bool
 /// Remembers what answers a packet that connection tracking has translated.
 #[inline(always)]
 pub(super) fn note<P: Packet + ?Sized, T: Tables>(packet: &P, ip: &Ipv4, tables: &T) {
-    let (src, dst, protocol) = (ip.dst.to_be(), ip.src.to_be(), ip.header.proto);
+    let (src, dst, protocol) = (ip.dst.to_be(), ip.src.to_be(), ip.proto);
     if !ip.is_later_fragment()
         && let Some(segment) = Segment::read(packet, ip, ETH_LEN)
     {
@@ -77,7 +77,7 @@ pub(super) fn is_answer<P: Packet + ?Sized, T: Tables>(
     cold_path();
     let key = match ct::flow_key(packet, ip, offset) {
         Some(key) if !ip.is_fragment() => key,
-        _ => FlowKey::new(ip.src.to_be(), ip.dst.to_be(), 0, 0, ip.header.proto),
+        _ => FlowKey::new(ip.src.to_be(), ip.dst.to_be(), 0, 0, ip.proto),
     };
     is_known(&key, tables)
 }

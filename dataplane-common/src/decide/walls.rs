@@ -27,8 +27,8 @@ pub(super) fn no_ipv4<P: Packet + ?Sized>(packet: &P, context: &impl Context) ->
 /// To an address of no overlay: a tunnel packet to a host of the underlay, or an error about one.
 #[inline(always)]
 pub(super) fn forged<P: Packet + ?Sized>(packet: &P, config: &Config, ip: &Ipv4) -> Option<Verdict> {
-    let is_tunnel = tunnel::carries_packets(ip.header.proto);
-    if !is_tunnel && ip.header.proto != PROTO_ICMP {
+    let is_tunnel = tunnel::carries_packets(ip.proto);
+    if !is_tunnel && ip.proto != PROTO_ICMP {
         return None;
     }
     cold_path();
@@ -57,9 +57,7 @@ fn is_error_about_tunnel<P: Packet + ?Sized>(packet: &P, fan: &FanRecord, ip: &I
     let quoted: Option<Ipv4Hdr> = packet.copy(message + size_of::<IcmpHdr>());
     let Some(quoted) = quoted else { return false };
     let quoted = Ipv4::new(quoted);
-    tunnel::carries_packets(quoted.header.proto)
-        && in_underlay(fan, quoted.src)
-        && in_underlay(fan, quoted.dst)
+    tunnel::carries_packets(quoted.proto) && in_underlay(fan, quoted.src) && in_underlay(fan, quoted.dst)
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Verdicts as words: what one program hands to the next, a tail call away.
 
-use super::{Answer, Case, Kind, Party, With};
-use crate::{ct::Tuple, outcome::Outcome};
+use super::{Answer, Case, Kind, Onward, Party, With};
+use crate::{abi::MAX_FANS, ct::Tuple, outcome::Outcome};
 
 /// What one program hands to the next: the words for which the kernel's packet has room (`skb->cb`), less the first, which
 /// is the hook's number.
@@ -11,12 +11,17 @@ impl Case {
     /// As words.
     #[inline(always)]
     pub const fn words(self) -> Words {
-        [self.kind as u32, self.fan, self.party.fan, self.party.is_outside as u32]
+        [
+            self.kind as u32,
+            self.fan,
+            self.party.fan,
+            self.party.is_outside as u32 | (self.is_absent as u32) << 1,
+        ]
     }
 
     /// From [`words`](Self::words).
     #[inline(always)]
-    pub const fn of([kind, fan, party, is_outside]: Words) -> Self {
+    pub const fn of([kind, fan, party, is]: Words) -> Self {
         let kind = match kind {
             0 => Kind::ToVip,
             1 => Kind::Opening,
@@ -26,7 +31,33 @@ impl Case {
             5 => Kind::ToClient,
             _ => Kind::Carried,
         };
-        Self { kind, fan, party: Party { fan: party, is_outside: is_outside != 0 } }
+        Self { kind, fan, party: Party { fan: party, is_outside: is & 1 != 0 }, is_absent: is & 2 != 0 }
+    }
+}
+
+impl Onward {
+    /// A slot of a fan.
+    const SLOT: u32 = MAX_FANS as u32 - 1;
+    const BETWEEN: u32 = 1 << 7;
+
+    /// As words.
+    #[inline(always)]
+    pub const fn words(self) -> Words {
+        let Self { rewrite, between, party } = self;
+        let way = match between {
+            Some(fan) => Self::BETWEEN | (fan & Self::SLOT) << 4,
+            None => 0,
+        };
+        let [src, dst, ports, sender] = route_words(rewrite, party);
+        [src, dst, ports, way | sender & (Self::SLOT << 1 | 1)]
+    }
+
+    /// From [`words`](Self::words).
+    #[inline(always)]
+    pub const fn of([src, dst, ports, way]: Words) -> Self {
+        let (rewrite, party) = route_of([src, dst, ports, way & (Self::SLOT << 1 | 1)]);
+        let between = if way & Self::BETWEEN != 0 { Some(way >> 4 & Self::SLOT) } else { None };
+        Self { rewrite, between, party }
     }
 }
 
@@ -82,11 +113,15 @@ mod tests {
             Kind::Carried,
         ];
         for kind in kinds {
-            for is_outside in [false, true] {
-                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside } };
+            for (is_outside, is_absent) in [(false, true), (true, false)] {
+                let case = Case { kind, fan: 3, party: Party { fan: 7, is_outside }, is_absent };
                 assert_eq!(Case::of(case.words()), case);
                 let rewrite = Tuple { src: 1, dst: u32::MAX, sport: 0xfffe, dport: 0x8001 };
                 assert_eq!(route_of(route_words(rewrite, case.party)), (rewrite, case.party));
+                for between in [None, Some(0), Some(5)] {
+                    let onward = Onward { rewrite, between, party: case.party };
+                    assert_eq!(Onward::of(onward.words()), onward);
+                }
             }
         }
         let all = [

@@ -31,22 +31,16 @@ pub fn apply(frame: &mut Frame, offset: usize, new: Tuple) -> Result<(), Refused
         return error(frame, offset, old, new);
     }
     let tcp = header.0.protocol == PROTO_TCP;
-    let mut check = header.0.check.to_ne_bytes();
-    check = checksum::update_word(check, old.src, new.src);
-    check = checksum::update_word(check, old.dst, new.dst);
-    header.0.check = u16::from_ne_bytes(check);
+    let difference = checksum::difference([(old.src, new.src), (old.dst, new.dst)]);
+    header.0.check = checksum::change(header.0.check, difference);
     (header.0.src, header.0.dst) = (new.src, new.dst);
     (header.0.sport, header.0.dport) = (new.sport, new.dport);
     let at = offset + IPV4_LEN + if tcp { TCP_CHECK } else { UDP_CHECK };
-    for (old, new) in [(old.src, new.src), (old.dst, new.dst)] {
-        if old != new {
-            frame.replace_address_sum(at, old, new, tcp)?;
-        }
-    }
-    for (old, new) in [(old.sport, new.sport), (old.dport, new.dport)] {
-        if old != new {
-            frame.replace_port_sum(at, old, new, tcp)?;
-        }
+    frame.change_address_sum(at, difference, tcp)?;
+    let ports = |tuple: Tuple| u32::from(tuple.sport) << 16 | u32::from(tuple.dport);
+    if ports(old) != ports(new) {
+        cold_path();
+        frame.change_port_sum(at, checksum::difference([(ports(old), ports(new))]), tcp)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     },
     helpers::{bpf_fib_lookup, bpf_redirect_neigh},
 };
-use dataplane_common::{abi::FanRecord, decide::Context as _};
+use dataplane_common::{abi::FanRecord, decide::Context as _, wire::mac_words};
 
 use crate::packet::{Frame, Refused};
 
@@ -81,10 +81,11 @@ pub fn way(frame: &Frame, (src, dst): (u32, u32), size: u32) -> Option<Way> {
 /// The link-layer addresses of a frame to a neighbour behind an interface, its own first; `None` where the routing table
 /// leads elsewhere, or the neighbour's is not known.
 #[inline(always)]
-pub fn neighbour(frame: &Frame, ifindex: u32, src: u32, dst: u32) -> Option<[[u8; 6]; 2]> {
+pub fn neighbour(frame: &Frame, ifindex: u32, src: u32, dst: u32) -> Option<[[u16; 3]; 2]> {
     let mut params = MaybeUninit::uninit();
     let (params, _) = egress(frame, (src, dst), 0, &mut params)?;
-    (params.ifindex == ifindex && params.dmac != [0; 6]).then_some([params.dmac, params.smac])
+    let macs = [mac_words(&params.dmac), mac_words(&params.smac)];
+    (params.ifindex == ifindex && macs[0] != [0; 3]).then_some(macs)
 }
 
 /// Where the routing table leads to, and whether a packet of `size` bytes fits there.

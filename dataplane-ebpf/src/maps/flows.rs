@@ -8,6 +8,7 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{EntryChange, FlowKey, FlowRecord, FlowTable, LiveFlow},
     codegen::cold_path,
+    ct::Draft,
 };
 
 /// [`FlowTable`] → the table: the agent makes them, replaces them by larger ones, and sweeps. Written by the programs.
@@ -27,13 +28,9 @@ type Flows = btf_maps::LruHashMap<FlowKey, FlowWords, 1>;
 /// that was made without a type.
 type FlowWords = [u64; size_of::<FlowRecord>() / size_of::<u64>()];
 
-/// Where a program makes an entry: the stack has little room.
+/// [`Draft`] → where a program draws an entry up: the stack has little room.
 #[map(name = "flow_records")]
 static RECORDS: PerCpuArray<FlowRecord> = PerCpuArray::with_max_entries(2, 0);
-
-/// Elements of it: a flow's entry as it is drawn up, and one as it goes into a table.
-const DRAFT: u32 = 0;
-const ENTRY: u32 = 1;
 
 /// Keys of entries that a processor is about to replace by another flow's. Written by the programs.
 #[map(name = "taken_over")]
@@ -49,41 +46,41 @@ static BOOKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EntryChange::COUN
 /// No entry of the key may be there yet.
 pub(super) const BPF_NOEXIST: u64 = 1;
 
-/// A flow's entry as it is drawn up.
+/// An entry that is drawn up.
 #[inline(always)]
-pub(super) fn draft() -> Option<&'static LiveFlow> {
-    let draft = RECORDS.get_ptr_mut(DRAFT)?;
+pub(super) fn draft(of: Draft) -> Option<&'static LiveFlow> {
+    let draft = RECORDS.get_ptr_mut(of as u32)?;
     // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
     Some(unsafe { &*draft.cast::<LiveFlow>() })
 }
 
 /// Enters a flow into the table of a number, and counts an entry that was not there.
 #[inline(always)]
-pub(super) fn enter(number: u32, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
+pub(super) fn enter(number: u32, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
     let Some(table) = FLOW_TABLES.get(number) else { return false };
-    let Some(record) = entry(record) else { return false };
-    let record = words(record);
-    if table.insert(key, record, BPF_NOEXIST).is_ok() {
+    let entry = words(entry);
+    if table.insert(key, entry, BPF_NOEXIST).is_ok() {
         note(EntryChange::Made, number);
         return true;
     }
     cold_path();
-    replaces && table.insert(key, record, 0).is_ok()
+    replaces && table.insert(key, entry, 0).is_ok()
 }
 
-/// A record where it may be copied from into a table.
+/// A record where it may be changed and copied from into a table.
 #[inline(always)]
 pub(super) fn entry(record: &FlowRecord) -> Option<&'static mut FlowRecord> {
-    let room = RECORDS.get_ptr_mut(ENTRY)?;
+    let room = RECORDS.get_ptr_mut(Draft::Other as u32)?;
     // SAFETY: this processor's element, and a program is not preempted by itself on its processor.
     let room = unsafe { &mut *room };
     *room = *record;
     Some(room)
 }
 
-/// A record as the map has it.
+/// A record, or an entry, as the map has it.
 #[inline(always)]
-pub(super) fn words(record: &FlowRecord) -> &FlowWords {
+pub(super) fn words<T>(record: &T) -> &FlowWords {
+    const { assert!(size_of::<T>() == size_of::<FlowRecord>()) };
     // SAFETY: of the same size and alignment, and any record is valid words.
     unsafe { &*core::ptr::from_ref(record).cast() }
 }

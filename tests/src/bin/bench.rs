@@ -240,9 +240,7 @@ fn main() -> Result<()> {
             show(&services::measure(count, backends)?, print, json)
         }
         Command::State { plan, json } => hold(plan, json),
-        Command::Cluster { plan, json } => {
-            show(&cluster::measure(plan)?, |rows| cluster::print(plan, rows), json)
-        }
+        Command::Cluster { plan, json } => join(plan, json),
         Command::Api { services, backends, pause, json } => {
             let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };
             show(&api::measure(plan)?, |report| api::print(plan, report), json)
@@ -277,6 +275,10 @@ fn count_instructions(wiring: Wiring, json: Option<PathBuf>) -> Result<()> {
 
 fn hold(plan: state::Plan, json: Option<PathBuf>) -> Result<()> {
     show(&state::measure(plan)?, |rows| state::print(plan, rows), json)
+}
+
+fn join(plan: cluster::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&cluster::measure(plan)?, |rows| cluster::print(plan, rows), json)
 }
 
 fn show<T: Serialize>(result: &T, print: impl FnOnce(&T), json: Option<PathBuf>) -> Result<()> {

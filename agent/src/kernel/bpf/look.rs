@@ -12,7 +12,7 @@ use dataplane_common::{
         BackendRecord, Config, EndpointRecord, FlowKey, FlowRecord, FragmentKey, LiveFlow, ServiceWord,
         VipKey,
     },
-    ct::{Flows, Tuple},
+    ct::{Draft, Flows, Tuple},
     decide::Tables,
     lb::Services,
 };
@@ -147,11 +147,11 @@ impl Flows for Look<'_> {
         self.entry(FlowTable::Unconfirmed, key)
     }
 
-    fn enter_flow(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
+    fn enter_flow(&self, _: &FlowKey, _: &LiveFlow, _: bool) -> bool {
         true
     }
 
-    fn enter_unconfirmed(&self, _: &FlowKey, _: &FlowRecord, _: bool) -> bool {
+    fn enter_unconfirmed(&self, _: &FlowKey, _: &LiveFlow, _: bool) -> bool {
         true
     }
 
@@ -178,7 +178,7 @@ impl Flows for Look<'_> {
         self.now
     }
 
-    fn draft(&self) -> Option<&LiveFlow> {
+    fn draft(&self, _: Draft) -> Option<&LiveFlow> {
         Some(self.flows.keep(LiveFlow::new(&FlowRecord::zeroed())))
     }
 

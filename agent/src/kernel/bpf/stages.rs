@@ -27,6 +27,7 @@ pub const fn stage_name(stage: Stage) -> &'static str {
         Stage::Service => "stage_service",
         Stage::CarriedService => "stage_carried",
         Stage::Begin => "stage_begin",
+        Stage::Onward => "stage_onward",
         Stage::Answer => "stage_answer",
         Stage::Route => "stage_route",
         Stage::RemoveOptions => "stage_options",

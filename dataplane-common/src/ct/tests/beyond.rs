@@ -95,7 +95,7 @@ fn fragments_follow_the_first_of_their_packet_in_both_directions() {
     let sent_back = answer(first, PROTO_UDP, 0);
     let back = |offset| {
         let bytes = fragment(sent_back, offset);
-        from_backend(&bytes[..], &ip(&bytes), 0, &tables)
+        from_backend(&bytes[..], &ip(&bytes), (0, false), &tables)
     };
     assert!(back(2).is_kept(), "it came before the first");
     assert_eq!(back(0), tuple((VIP, 80), (CLIENT, 40_000)));
@@ -123,7 +123,7 @@ fn an_error_about_a_packet_to_a_backend_reaches_its_client_as_about_one_to_the_v
     let to = from_far(&tables, datagram());
     let Sent { src: backend, dst: source, .. } = answer(to, PROTO_UDP, 0);
     let sent = Sent { src: source, dst: backend, ..datagram() };
-    let told = |bytes: &[u8]| from_backend(bytes, &ip(bytes), 0, &tables);
+    let told = |bytes: &[u8]| from_backend(bytes, &ip(bytes), (0, false), &tables);
     let about = error(FIRST, UPLINK, icmp::UNREACHABLE, sent);
     assert_eq!(told(&about), tuple((VIP, 80), (CLIENT, 40_000)));
     let about_another = error(FIRST, UPLINK, icmp::UNREACHABLE, sent.with(|sent| sent.src.1 ^= 1));

@@ -58,12 +58,12 @@ impl Flows for Beside<'_> {
         self.tables.unconfirmed(key)
     }
 
-    fn enter_flow(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.tables.enter_flow(key, record, replaces)
+    fn enter_flow(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        self.tables.enter_flow(key, entry, replaces)
     }
 
-    fn enter_unconfirmed(&self, key: &FlowKey, record: &FlowRecord, replaces: bool) -> bool {
-        self.tables.enter_unconfirmed(key, record, replaces)
+    fn enter_unconfirmed(&self, key: &FlowKey, entry: &LiveFlow, replaces: bool) -> bool {
+        self.tables.enter_unconfirmed(key, entry, replaces)
     }
 
     fn take_over(&self, key: &FlowKey, does: impl FnOnce() -> bool) -> bool {
@@ -100,8 +100,8 @@ impl Flows for Beside<'_> {
         self.tables.now()
     }
 
-    fn draft(&self) -> Option<&LiveFlow> {
-        self.tables.draft()
+    fn draft(&self, of: Draft) -> Option<&LiveFlow> {
+        self.tables.draft(of)
     }
 
     fn announce(&self, key: &FlowKey, forward: &LiveFlow) {
@@ -118,7 +118,7 @@ fn of_client(number: u32) -> Sent {
 fn begun_beside(tables: &Memory, sent: Sent, moment: Moment, other: &dyn Fn()) -> Translation {
     let bytes = sent.bytes();
     let beside = Beside { tables, other: Cell::new(Some((moment, other))) };
-    let begun = begin(&bytes[..], &ip(&bytes), 0, (&Far, false), &beside);
+    let begun = begin(&bytes[..], &ip(&bytes), (0, false), (&Far, Towards::Service), &beside);
     assert!(beside.other.take().is_none(), "there was something to take over");
     begun
 }
@@ -136,7 +136,7 @@ fn with_a_dead_flow() -> Memory {
 /// Begins a client's flow; why it is refused.
 fn begun(tables: &Memory, client: u32) -> Option<Refusal> {
     let bytes = of_client(client).bytes();
-    begin(&bytes[..], &ip(&bytes), 0, (&Far, false), tables).refusal
+    begin(&bytes[..], &ip(&bytes), (0, false), (&Far, Towards::Service), tables).refusal
 }
 
 #[test]
@@ -174,9 +174,9 @@ fn a_key_with_a_dead_entry_and_a_living_one_is_the_living_ones() {
     let tables = with_a_dead_flow();
     let key = FlowKey::new(FIRST.to_be(), UPLINK.to_be(), 8080u16.to_be(), 61_000u16.to_be(), PROTO_UDP);
     let dead = tables.unconfirmed(&key).expect("it is there").record();
-    tables.enter_flow(&key, &dead, true);
+    tables.enter_flow(&key, &LiveFlow::new(&dead), true);
     let living = FlowRecord { seen: tables.now(), dst: (CLIENT + 7).to_be(), ..dead };
-    tables.enter_unconfirmed(&key, &living, true);
+    tables.enter_unconfirmed(&key, &LiveFlow::new(&living), true);
     assert_eq!(begun(&tables, 1), Some(Refusal::Collision));
     assert!(tables.unconfirmed(&key).is_some_and(|entry| entry.dst.get() == living.dst));
 }

@@ -10,7 +10,10 @@ fn straight(flags: u8) -> Sent {
 fn direct(tables: &Memory, sent: Sent) -> Tuple {
     let bytes = sent.bytes();
     let Translation { rewrite, refusal } = super::direct(&bytes[..], &ip(&bytes), 0, tables);
-    if refusal.is_some() { begin_direct(&bytes[..], &ip(&bytes), 0, tables) } else { rewrite }
+    if refusal.is_none() {
+        return rewrite;
+    }
+    begin(&bytes[..], &ip(&bytes), (0, false), (&Near, Towards::Addressed), tables).rewrite
 }
 
 #[test]
