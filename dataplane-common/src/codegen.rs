@@ -46,6 +46,13 @@ pub fn unknown<T: Word>(value: T) -> T {
     value.unknown()
 }
 
+/// A reference of whose address LLVM knows nothing (rule 6).
+#[inline(always)]
+pub fn unknown_place<T>(place: &T) -> &T {
+    // SAFETY: the address of a reference, which lives as long.
+    unsafe { &*unknown(core::ptr::from_ref(place)) }
+}
+
 macro_rules! word {
     ($($kind:ty $(, $of:ident)?;)*) => {$(
         impl $(<$of>)? Word for $kind {

@@ -4,7 +4,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     abi::{Config, EndpointRecord, FanRecord, FlowKey, MAX_FANS, PathRecord, TRACKED_MARK},
-    codegen::{cold_path, unknown},
+    codegen::{cold_path, unknown_place},
     ct::{Flows, Tuple},
     fan, icmp,
     outcome::{Hook, Outcome},
@@ -245,8 +245,7 @@ fn any_fan(config: &Config) -> Option<&FanRecord> {
 #[inline(always)]
 fn find(config: &Config, wanted: impl Fn(&FanRecord) -> bool) -> Option<&FanRecord> {
     // Rule 6 of `codegen`: the addresses of all slots would stay on the stack from one search to the next.
-    // SAFETY: the address of a reference.
-    let fans = unsafe { &*unknown(&raw const config.fans) };
+    let fans = unknown_place(&config.fans);
     for (index, fan) in fans.iter().enumerate() {
         if index as u32 >= config.fan_slots {
             return None;

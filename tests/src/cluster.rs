@@ -27,8 +27,9 @@ pub const PORT: u16 = 7481;
 pub const JOINED: Duration = Duration::from_secs(15);
 /// A killed agent is dead for everybody.
 pub const DEAD: Duration = Duration::from_millis(1_500);
-/// What an answer of the API and a look every 20 ms add to that on a loaded machine.
-pub const LOOK: Duration = Duration::from_millis(300);
+/// What other tests beside it, answers of the API and a look every 20 ms add to that: `cargo xtask bench cluster` has the machine
+/// for itself.
+pub const LOOK: Duration = Duration::from_millis(1_500);
 /// What is told at most every ten seconds, or looked for every few.
 pub const TOLD: Duration = Duration::from_secs(20);
 

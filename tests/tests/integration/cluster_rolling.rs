@@ -139,8 +139,8 @@ fn a_rolling_reboot_of_hosts_in_maintenance_fails_no_request() {
         for host in 1..HOSTS {
             fleet[host].run("maintenance on");
             site.all_up(HOSTS - 1);
-            // The last requests on their way to it take some milliseconds.
-            thread::sleep(Duration::from_millis(200));
+            // A SYN that was lost comes again after a second (RFC 6298, section 2).
+            thread::sleep(Duration::from_millis(1_500));
             site.agents[host].take().expect("it runs").kill9();
             site.servers[host].take().expect("it runs").kill();
             fleet.switch.ip(&format!("link set p-{}-eth0 down", fleet[host].name()));

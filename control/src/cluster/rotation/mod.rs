@@ -33,7 +33,7 @@ use super::{
 /// How long a ring that deaths have shrunk does not shrink below half of what it was.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How far apart the members beyond a partition may go: three times what a death takes to be known at most.
+/// How far apart two members beyond a partition may go, one after the other: three times what a death takes to be known.
 const APART: Duration = Duration::from_secs(5);
 
 /// What this node is to serve of the cluster's services.
@@ -105,13 +105,16 @@ impl Serving {
         self.is_minority = is_minority;
         let mut next: BTreeMap<Name, Standing> = standings.into_iter().collect();
         self.gone.retain(|name, _| next.get(name).is_some_and(|standing| standing.is_gone()));
-        for (name, standing) in next.iter_mut().filter(|(_, standing)| standing.is_gone()) {
+        for (name, _) in next.iter().filter(|(_, standing)| standing.is_gone()) {
             let believed = self.standings.get(name).copied().unwrap_or(Standing::Alive);
-            let (since, before) = *self.gone.entry(name.clone()).or_insert((now, believed));
-            if is_cut_off && now <= since + APART {
-                *standing = before;
-            } else if is_minority {
-                *standing = believed;
+            self.gone.entry(name.clone()).or_insert((now, believed));
+        }
+        let first = if is_cut_off { self.first_of_the_cut(now) } else { Duration::MAX };
+        for (name, standing) in next.iter_mut().filter(|(_, standing)| standing.is_gone()) {
+            match self.gone.get(name) {
+                Some((since, before)) if *since >= first => *standing = *before,
+                _ if is_minority => *standing = self.standings.get(name).copied().unwrap_or(Standing::Alive),
+                _ => {}
             }
         }
         let former = std::mem::replace(&mut self.standings, next);
@@ -120,6 +123,13 @@ impl Serving {
         let concerned = |name| self.on_member(name).into_iter().chain(self.of_files(name));
         let names = changed.flat_map(concerned).collect();
         self.place(view, names, now)
+    }
+
+    /// When the first went of those whose going left a minority: from one to the next, and to now, it was at most [`APART`].
+    fn first_of_the_cut(&self, now: Duration) -> Duration {
+        let mut times: Vec<Duration> = self.gone.values().map(|(since, _)| *since).collect();
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        times.into_iter().fold(now, |first, since| if first <= since + APART { since } else { first })
     }
 
     /// Lets deaths count that were put off; gives the services that are others now.

@@ -208,6 +208,21 @@ fn deaths_take_no_more_than_half_of_a_ring_within_a_second() {
 }
 
 #[test]
+fn members_beyond_a_partition_may_go_one_after_the_other_and_those_long_before_stay_gone() {
+    let mut world = World::new(6);
+    for number in 1..=5 {
+        world.offer("h6", &format!("250.0.{number}.5:80"), 1);
+    }
+    for (number, pause) in [(1, 5_001), (2, 4_000), (3, 4_000)] {
+        world.set(Standing::Gone, &[number]);
+        world.pass(pause);
+    }
+    world.standings.insert("h4".into(), Standing::Gone);
+    world.stand(true);
+    assert_eq!(world.served()[..3], ["250.0.1.5:80 Down", "250.0.2.5:80 Up", "250.0.3.5:80 Up"]);
+}
+
+#[test]
 fn a_minority_serves_what_it_last_knew_and_still_follows_records() {
     let mut world = World::new(5);
     for number in 1..=4 {
