@@ -1,6 +1,11 @@
 //! `test`, `demo` and `bench`: what runs real programs in network namespaces.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use ebpf_build::Place;
@@ -26,6 +31,9 @@ const LATER_VARIABLE: &str = "FANLIGHT_LATER_BIN";
 
 /// Tests of an upgrade to it.
 const UPGRADE: &str = "upgrade::";
+
+/// Tests that measure what is lost under load: one at a time, with the machine for themselves.
+const ALONE: &str = "cluster_rolling::";
 
 /// Debug or release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +114,9 @@ pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps
     need_root("the integration tests")?;
     let mut built = steps.step("build", || Built::make(place))?;
     let chosen = runner::tests(built.integration()?, filter)?;
+    if chosen.is_empty() {
+        bail!("no integration test has {} in its name", filter.join(" or "));
+    }
     let mut later = None;
     if chosen.iter().any(|test| test.starts_with(UPGRADE)) {
         let build = || Ok((build_later(place)?, Built::make(place)?));
@@ -116,7 +127,14 @@ pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps
     if filter.is_empty() {
         steps.tests("unit tests", || unit_tests(&built))?;
     }
-    steps.tests("integration tests", || integration_tests(&built, later, filter))?;
+    let (alone, beside): (Vec<&String>, Vec<&String>) =
+        chosen.iter().partition(|test| test.starts_with(ALONE));
+    for (step, tests, at_a_time) in [("integration tests", beside, 4), ("tests under load", alone, 1)] {
+        if !tests.is_empty() {
+            let run = || integration_tests(&built, later.as_deref(), &tests, at_a_time);
+            steps.tests(step, run)?;
+        }
+    }
     Snapshot::take().check_since(&before)?;
     Ok(built)
 }
@@ -130,10 +148,15 @@ fn unit_tests(built: &Built) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at once.
-fn integration_tests(built: &Built, later: Option<PathBuf>, filter: &[String]) -> Result<Outcome> {
+/// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at a time.
+fn integration_tests(
+    built: &Built,
+    later: Option<&Path>,
+    chosen: &[&String],
+    at_a_time: usize,
+) -> Result<Outcome> {
     let mut tests = runner::command(built.integration()?);
-    tests.arg("--test-threads=4").args(filter);
+    tests.arg(format!("--test-threads={at_a_time}")).arg("--exact").args(chosen);
     tests.env(AGENT_VARIABLE, built.binary(AGENT)?);
     tests.envs(later.map(|later| (LATER_VARIABLE, later)));
     runner::run(tests.env("PATH", search_path()))
