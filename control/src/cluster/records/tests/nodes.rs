@@ -224,6 +224,14 @@ pub(super) fn settle(nodes: &mut [Node]) {
     }
 }
 
+/// Has all nodes look after their logs and exchange what differs, as often as it takes until nothing is left to collect.
+pub(super) fn tidy(nodes: &mut [Node], members: &[Name]) {
+    for _round in 0..4 {
+        nodes.iter_mut().for_each(|node| node.tend(members));
+        settle(nodes);
+    }
+}
+
 pub(super) fn cluster(count: u8) -> Vec<Node> {
     (1..=count).map(Node::new).collect()
 }

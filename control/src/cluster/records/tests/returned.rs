@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::super::*;
-use super::nodes::{NOW, Node, cluster, define, exchange, names, offer, settle};
+use super::nodes::{NOW, Node, cluster, define, exchange, names, offer, settle, tidy};
 use crate::cluster::{clock::Stamp, log::Name};
 
 /// The third of three nodes was forgotten by the first while it was away, and is back.
@@ -191,10 +191,7 @@ proptest! {
             }
         }
         settle(&mut nodes);
-        for _round in 0..4 {
-            nodes.iter_mut().for_each(|node| node.tend(&members));
-            settle(&mut nodes);
-        }
+        tidy(&mut nodes, &members);
         for node in &nodes[1..] {
             prop_assert!(node.state.view().users("").eq(nodes[0].state.view().users("")));
         }

@@ -1,7 +1,7 @@
 //! Services: definitions of the cluster, backends of nodes, files.
 
 use super::super::*;
-use super::nodes::{NOW, cluster, define, names, offer, service, settle, socket, vip};
+use super::nodes::{NOW, cluster, define, names, offer, service, settle, socket, tidy, vip};
 use crate::cluster::log::{Key, Name};
 
 #[test]
@@ -37,10 +37,7 @@ fn a_service_that_is_removed_takes_all_backends_and_marks_along_and_one_made_lat
     nodes[1].write(vec![define("web", 2), offer("web", 9, 1)]);
     settle(&mut nodes);
     let names = names(&nodes);
-    for _round in 0..4 {
-        nodes.iter_mut().for_each(|node| node.tend(&names));
-        settle(&mut nodes);
-    }
+    tidy(&mut nodes, &names);
     for node in &nodes {
         assert_eq!(node.offers("web"), [(9, 1, "h2".to_owned())]);
         assert_eq!(node.state.view().service("web").unwrap().drained().count(), 0);

@@ -1,7 +1,7 @@
 //! User keys, nodes that are forgotten, and clocks.
 
 use super::super::*;
-use super::nodes::{NOW, Node, cluster, define, exchange, names, offer, settle};
+use super::nodes::{NOW, Node, cluster, define, exchange, names, offer, settle, tidy};
 use crate::cluster::log::Name;
 
 #[test]
@@ -177,10 +177,7 @@ fn a_key_that_many_nodes_write_and_delete_ends_in_one_log_and_then_in_none() {
     }
     nodes[0].delete("key");
     settle(&mut nodes);
-    for _round in 0..4 {
-        nodes.iter_mut().for_each(|node| node.tend(&names));
-        settle(&mut nodes);
-    }
+    tidy(&mut nodes, &names);
     assert!(nodes.iter().all(|node| node.state.logs().entries().count() == 0));
     let others = names.iter().filter(|name| ***name != *"h1");
     assert_eq!(nodes[0].state.behind(others), Vec::<&Name>::new());

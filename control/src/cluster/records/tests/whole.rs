@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::super::*;
-use super::nodes::{Node, cluster, define, names, offer, settle, socket};
+use super::nodes::{Node, cluster, define, names, offer, settle, socket, tidy};
 use crate::cluster::log::{Bytes, Key, Limits, Logs, Name};
 
 fn record() -> impl Strategy<Value = Record> {
@@ -80,10 +80,7 @@ proptest! {
             }
         }
         settle(&mut nodes);
-        for _round in 0..4 {
-            nodes.iter_mut().for_each(|node| node.tend(&members));
-            settle(&mut nodes);
-        }
+        tidy(&mut nodes, &members);
         for node in &nodes[1..] {
             prop_assert_eq!(node.state.view(), nodes[0].state.view());
         }
