@@ -136,6 +136,18 @@ pub fn started(fleet: &Fleet) -> Vec<Agent> {
     agents
 }
 
+/// A service as the kernel of a host has it; none where it has no such service, or no agent answers.
+pub fn served(host: &Host, name: &str) -> Option<Value> {
+    let answer = api::ask(host, "GET", &format!("/v1/services/{name}"), "").ok()?;
+    (answer.status == 200).then(|| serde_json::from_slice(&answer.body).expect("JSON"))
+}
+
+/// How many backends of a service take new flows.
+pub fn up(service: &Value) -> usize {
+    let backends = service["backends"].as_array().expect("a list").iter();
+    backends.filter(|backend| backend["state"] == "up").count()
+}
+
 /// What a switch does to the packets of hosts.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {

@@ -6,7 +6,10 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write as _},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -40,6 +43,15 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
 pub fn close<T>(open: T) {
     drop(open);
     drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Ends what asks for it when this goes, also when something has failed.
+pub struct End<'e>(pub &'e AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A command to run in some namespace.

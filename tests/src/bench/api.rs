@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::services::service;
+use super::{report::milliseconds, services::service};
 use crate::{
     Host,
     api::{Answer, ask},
@@ -203,10 +203,6 @@ fn check_end(host: &Host, plan: Plan) -> Result<()> {
         (host.json("status")["degraded"] == Value::Array(vec![])).then_some(())
     });
     Ok(())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 impl Row {

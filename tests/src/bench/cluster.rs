@@ -12,13 +12,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    report::Summary,
+    report::{Summary, milliseconds},
     routes::seconds,
     services::{Row, service as many},
 };
 use crate::{
     Agent, Host, api,
-    cluster::{JOINED, are_members, cluster, node, started},
+    cluster::{JOINED, are_members, cluster, node, served, started, up},
     fleet::{Fleet, underlay},
     services::service,
 };
@@ -92,20 +92,11 @@ pub fn measure(plan: Plan) -> Result<Vec<Row>> {
     ])
 }
 
-/// A service as the kernel of a host has it; none where it has no such service.
-fn served(host: &Host, name: &str) -> Result<Option<Value>> {
-    let answer = api::ask(host, "GET", &format!("/v1/services/{name}"), "")?;
-    match answer.status {
-        200 => Ok(Some(serde_json::from_slice(&answer.body)?)),
-        _ => Ok(None),
-    }
-}
-
 /// Waits until a service is so on all these hosts.
 fn is_everywhere(hosts: &[&Host], name: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
     let start = Instant::now();
     for host in hosts {
-        while !served(host, name)?.is_some_and(|service| is_so(&service)) {
+        while !served(host, name).is_some_and(|service| is_so(&service)) {
             ensure!(start.elapsed() < LIMIT, "{} does not have {name} as it ought to be", host.name());
             thread::sleep(LOOK);
         }
@@ -136,10 +127,6 @@ fn deaths(fleet: &Fleet, agents: &mut Vec<Agent>) -> Result<Vec<f64>> {
         (0..agents.len()).map(|host| SocketAddrV4::new(underlay(host), 80).to_string()).collect();
     let text = service("all", "10.96.2.1:80/tcp", &backends);
     api::ask(&fleet[0], "POST", "/v1/services", &text)?;
-    let up = |service: &Value| {
-        let backends = service["backends"].as_array().into_iter().flatten();
-        backends.filter(|backend| backend["state"] == "up").count()
-    };
     let (all, number) = (fleet.hosts().iter().collect::<Vec<_>>(), agents.len());
     let mut times = Vec::new();
     for turn in 0..DEATHS {
@@ -229,10 +216,6 @@ fn number_of_services(host: &Host) -> Result<usize> {
     let answer = api::ask(host, "GET", "/v1/services", "")?;
     let all: Value = serde_json::from_slice(&answer.body)?;
     Ok(all.as_array().map_or(0, Vec::len))
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// The rows as a table.

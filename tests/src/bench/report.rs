@@ -1,6 +1,6 @@
 //! Statistics of interleaved rounds.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,11 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.2} [{:.2} {:.2}]", self.median, self.low, self.high)
     }
+}
+
+/// A time in milliseconds.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// The undisturbed figure of a series of rates.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::report::Summary;
+use super::report::{Summary, milliseconds};
 use crate::{
     Agent, Host,
     fleet::{Fleet, overlay},
@@ -113,10 +113,6 @@ fn apply(host: &Host, text: &str, count: u32) -> Result<Applied> {
     let by_command = milliseconds(start.elapsed());
     ensure!(answer["applied"] == count, "{count} services were to be applied: {answer}");
     Ok(Applied { by_agent: answer["ms"].as_f64().context("no time in the answer")?, by_command })
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// MiB.

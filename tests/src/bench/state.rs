@@ -20,7 +20,10 @@ use control::{
     service::{Algorithm, Protocol, Vip, VipSpec},
 };
 
-use super::{report::Summary, services::Row};
+use super::{
+    report::{Summary, milliseconds},
+    services::Row,
+};
 
 const NOW_MS: u64 = 1_796_000_000_000;
 const WALL: Wall = Wall { own_ms: NOW_MS, median_ms: NOW_MS };
@@ -160,10 +163,6 @@ fn changes(plan: Plan, joined: &mut State, serving: &mut Serving) -> Result<[Vec
         anyhow::ensure!(changed.len() == 1, "one service was to change: {changed:?}");
     }
     Ok(times)
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Resident memory of this process in MiB.

@@ -2,23 +2,24 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
 
 use fanlight_tests::{
-    Agent, Container, Host, api,
+    Agent, Container,
     cluster::{
-        DEAD, JOINED, LOOK, TOLD, Weather, are_members, becomes, configure, is_degraded, seed, started,
+        DEAD, JOINED, LOOK, TOLD, Weather, are_members, becomes, configure, is_degraded, seed, served,
+        started, up,
     },
+    command::End,
     eventually,
     fleet::{Fleet, overlay},
     http::Paced,
     nginx::Nginx,
     services::service,
 };
-use serde_json::Value;
 
 const HOSTS: usize = 10;
 const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
@@ -65,7 +66,7 @@ impl<'f> Site<'f> {
     #[track_caller]
     fn all_up(&self, number: usize) {
         for host in self.fleet.hosts() {
-            let is_so = || (up(host)? == number).then_some(());
+            let is_so = || (up(&served(host, "web")?) == number).then_some(());
             eventually(&format!("{} serves {number} backends", host.name()), TOLD, is_so);
         }
     }
@@ -77,9 +78,9 @@ impl<'f> Site<'f> {
         let paced = thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..CLIENTS).map(|_| scope.spawn(|| Paced::run(client, VIP, &is_over))).collect();
-            let _end = End(&is_over);
+            let end = End(&is_over);
             happens(self);
-            drop(_end);
+            drop(end);
             clients
                 .into_iter()
                 .map(|client| client.join().expect("a client does not panic"))
@@ -90,23 +91,6 @@ impl<'f> Site<'f> {
         }
         paced
     }
-}
-
-/// Ends the clients, also when something has failed.
-struct End<'e>(&'e AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// How many backends take new flows on a host.
-fn up(host: &Host) -> Option<usize> {
-    let answer = api::ask(host, "GET", "/v1/services/web", "").ok().filter(|answer| answer.status == 200)?;
-    let shown: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let backends = shown["backends"].as_array().expect("a list").iter();
-    Some(backends.filter(|backend| backend["state"] == "up").count())
 }
 
 #[track_caller]

@@ -14,6 +14,7 @@ use std::{
 use fanlight_tests::{
     Agent, Host, api,
     cluster::{JOINED, Weather, are_members, cluster, started},
+    command::End,
     eventually,
     fleet::Fleet,
 };
@@ -46,15 +47,6 @@ struct Told {
     next: AtomicUsize,
     keys: Mutex<BTreeMap<String, (usize, Fate)>>,
     is_over: AtomicBool,
-}
-
-/// Ends the writers, also when something has failed.
-struct End<'t>(&'t Told);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
-    }
 }
 
 fn is_acknowledged(host: &Host, method: &str, key: &str, value: &str) -> bool {
@@ -127,7 +119,7 @@ fn partitions_kills_and_loss_leave_no_split_and_lose_nothing_that_was_acknowledg
     let mut agents: Vec<Option<Agent>> = started(&fleet).into_iter().map(Some).collect();
     let told = Told::default();
     thread::scope(|scope| {
-        let _end = End(&told);
+        let _end = End(&told.is_over);
         for _ in 0..3 {
             let rng = rng.fork();
             scope.spawn(|| write(&fleet, &told, rng));

@@ -2,23 +2,22 @@
 
 use std::{
     net::SocketAddrV4,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
 
+use crate::narrator::Narrator;
 use fanlight_tests::{
-    Agent, Container, Host, api,
-    cluster::{JOINED, are_members},
+    Agent, Container, Host,
+    cluster::{JOINED, are_members, served, up},
+    command::End,
     eventually,
     fleet::{Fleet, overlay},
     http::Paced,
     nginx::Nginx,
     services::service,
 };
-use serde_json::Value;
-
-use crate::narrator::Narrator;
 
 /// Clients at a time.
 const CLIENTS: usize = 4;
@@ -43,20 +42,21 @@ pub(crate) fn show(
         .fanlight(["service", "apply", "-f", "-"])
         .input(service("web", format!("{vip}/tcp"), &backends))
         .ok();
-    let served = |number| fleet.hosts().iter().take(VICTIM).for_each(|host| await_up(host, number));
-    served(3);
+    let await_all = |number| fleet.hosts().iter().take(VICTIM).for_each(|host| await_up(host, number));
+    await_all(3);
     let is_over = AtomicBool::new(false);
     let (out, paced) = thread::scope(|scope| {
+        let end = End(&is_over);
         let clients: Vec<_> =
             (0..CLIENTS).map(|_| scope.spawn(|| Paced::run(&containers[0], vip, &is_over))).collect();
         thread::sleep(Duration::from_secs(1));
         let killed = Instant::now();
         fleet.switch.ip(&format!("link set p-{}-eth0 down", victim.name()));
         agents.pop().expect("an agent on each host").kill9();
-        served(2);
+        await_all(2);
         let out = killed.elapsed();
         thread::sleep(Duration::from_secs(2));
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         let paced = clients.into_iter().map(|client| client.join().expect("a client does not panic"));
         (out, paced.collect::<Vec<_>>())
     });
@@ -73,18 +73,13 @@ pub(crate) fn show(
     fleet.switch.ip(&format!("link set p-{}-eth0 up", victim.name()));
     agents.push(victim.agent());
     are_members(fleet, &[0, 1, 2], JOINED);
-    served(3);
+    await_all(3);
     narrator.line(&format!("{} is back, and its backend in every ring.", victim.name()));
     server
 }
 
 /// Waits until so many backends of the service take new flows on a host.
 pub(crate) fn await_up(host: &Host, number: usize) {
-    eventually("the service is served", LIMIT, || {
-        let answer =
-            api::ask(host, "GET", "/v1/services/web", "").ok().filter(|answer| answer.status == 200)?;
-        let shown: Value = serde_json::from_slice(&answer.body).ok()?;
-        let backends = shown["backends"].as_array()?.iter();
-        (backends.filter(|backend| backend["state"] == "up").count() == number).then_some(())
-    });
+    let is_so = || (up(&served(host, "web")?) == number).then_some(());
+    eventually("the service is served", LIMIT, is_so);
 }
