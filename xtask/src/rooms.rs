@@ -16,7 +16,8 @@ const AGENT: [(&str, &[&str]); 8] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 7] = [
+const CONTROL: [(&str, &[&str]); 8] = [
+    ("bgp", &[]),
     ("model", &[]),
     ("cluster", &["model", "service"]),
     ("service", &["model"]),

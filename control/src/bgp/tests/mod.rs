@@ -1,0 +1,5 @@
+mod bytes;
+mod pair;
+mod router;
+mod sessions;
+mod tables;
