@@ -16,7 +16,8 @@ const AGENT: [(&str, &[&str]); 8] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 8] = [
+const CONTROL: [(&str, &[&str]); 9] = [
+    ("announce", &["bgp"]),
     ("bgp", &[]),
     ("model", &[]),
     ("cluster", &["model", "service"]),

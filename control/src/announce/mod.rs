@@ -1,0 +1,15 @@
+//! What this node announces: from announcements as they are configured and the state of what they stand for to the routes
+//! of each peer. One function of values: nothing of what was announced before goes in.
+
+mod decide;
+mod spec;
+
+pub use self::{
+    decide::{
+        Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
+    },
+    spec::{Announcement, Fallback, Look, OnTable, Via, What, When},
+};
+
+#[cfg(test)]
+mod tests;
