@@ -8,9 +8,10 @@ use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 const NEEDED: [Capability; 4] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN, Capability::CAP_PERFMON, Capability::CAP_BPF];
 
-/// What the agent keeps: beside these KILL (the DHCP server has its own user), NET_RAW, and SYS_PTRACE (namespaces of
-/// processes).
-const KEPT: [Capability; 7] = [
+/// What the agent keeps: beside these KILL (the DHCP server has its own user), NET_RAW, NET_BIND_SERVICE (port 179), and
+/// SYS_PTRACE (namespaces of processes).
+const KEPT: [Capability; 8] = [
+    Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_KILL,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_RAW,

@@ -16,7 +16,7 @@ use ipnet::Ipv4Net;
 
 use super::SOCKET;
 use super::{
-    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, check, cluster,
+    ApiConfig, Config, DatapathConfig, NodeConfig, PortRange, announce, bgp, check, cluster,
     format::Format,
     operands::{self, DEFAULT_HOST_RESERVE, is_interface_name},
     problem::{Problem, Problems},
@@ -26,8 +26,10 @@ use super::{
     tree::{self, Value},
 };
 
-const FILE: Keys =
-    Keys { known: &["node", "datapath", "fan", "service", "source", "cluster", "api"], later: &[] };
+const FILE: Keys = Keys {
+    known: &["node", "datapath", "fan", "service", "source", "cluster", "api", "bgp", "announce"],
+    later: &["tunnel"],
+};
 const API: Keys = Keys { known: &["socket", "listen"], later: &["token-file"] };
 const NODE: Keys = Keys { known: &["name", "uplink"], later: &[] };
 const DATAPATH: Keys = Keys {
@@ -41,13 +43,16 @@ const FAN: Keys = Keys {
 
 /// Tables as the documentation names them, with their keys.
 #[cfg(test)]
-pub(super) const TABLES: [(&str, &Keys); 6] = [
+pub(super) const TABLES: [(&str, &Keys); 9] = [
     ("`[node]`", &NODE),
     ("`[datapath]`", &DATAPATH),
     ("`[[fan]]`", &FAN),
     ("`[[source]]`", &source::SOURCE),
     ("`[cluster]`", &cluster::CLUSTER),
     ("`[api]`", &API),
+    ("`[bgp]`", &bgp::BGP),
+    ("`[[bgp.peer]]`", &bgp::PEER),
+    ("`[[announce]]`", &announce::ANNOUNCE),
 ];
 
 /// Fewest flows: those of one CPU, two entries each.
@@ -90,7 +95,14 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
         root.table("api", &mut problems).map(|section| api(&section, &mut problems)).unwrap_or_default();
     let section = root.table("cluster", &mut problems);
     let cluster = section.as_ref().and_then(|section| cluster::cluster(section, &mut problems));
-    let lines = [section, root.table("node", &mut Problems::new(text, Format::Toml))];
+    let bgp_section = root.table("bgp", &mut problems);
+    let bgp = bgp_section.as_ref().and_then(|section| bgp::bgp(section, &mut problems)).map(Box::new);
+    // One that can't be read says nothing of what needs it.
+    let announcements = match (&bgp, &bgp_section) {
+        (None, Some(_)) => Vec::new(),
+        (bgp, _) => announce::announcements(&root, bgp.as_deref(), &mut problems),
+    };
+    let lines = [section, root.table("node", &mut Problems::new(text, Format::Toml)), bgp_section];
     let lines = lines.iter().flatten().flat_map(|section| lines_of(section, &problems)).collect();
     let fans = fans(&root, &node, &mut problems);
     let services = service::services(&root, &mut problems);
@@ -101,7 +113,9 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<Problem>> {
     let (fans, fan_lines) = fans.into_iter().map(|(fan, span)| (fan, problems.line(&span))).unzip();
     let nat_ports_line = nat_ports.map(|span| problems.line(&span));
     let cluster = cluster.map(Box::new);
-    let config = Config { node, datapath, api, cluster, fans, services: Vec::new(), sources };
+    let services_later = Vec::new();
+    let config =
+        Config { node, datapath, api, cluster, bgp, announcements, fans, services: services_later, sources };
     Ok(Document { config, fan_lines, nat_ports_line, lines, services })
 }
 

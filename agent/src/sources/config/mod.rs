@@ -2,6 +2,8 @@
 //!
 //! Errors name file, line, key, and what would be right. Nothing here looks at the host.
 
+mod announce;
+mod bgp;
 pub mod check;
 mod cluster;
 pub mod fans;
@@ -25,6 +27,7 @@ use std::{
 
 pub use control::model::{HostFilters, PortRange, UplinkHook};
 use control::{
+    announce::Announcement,
     cluster::identity::NodeName,
     desired::{Desired, Dirty, Input, Inputs, Settings, SourceId, desired},
     model::{FanSpec, Origin, difference},
@@ -33,6 +36,7 @@ use control::{
 use ipnet::Ipv4Net;
 
 pub use self::{
+    bgp::{BgpConfig, Password, PeerConfig},
     cluster::{ClusterConfig, SecretKeys},
     problem::{ConfigError, FileProblem, Problem},
     source::SourceSpec,
@@ -62,6 +66,10 @@ pub struct Config {
     pub api: ApiConfig,
     /// `[cluster]`
     pub cluster: Option<Box<ClusterConfig>>,
+    /// `[bgp]`
+    pub bgp: Option<Box<BgpConfig>>,
+    /// `[[announce]]`
+    pub announcements: Vec<Announcement>,
     /// `[[fan]]`
     pub fans: Vec<FanSpec>,
     /// `[[service]]`
@@ -193,16 +201,27 @@ pub fn load(config: &Path, fans: &Path) -> Result<Sources, ConfigError> {
     with_keys(sources, config)
 }
 
-/// Reads the file of keys that the configuration names.
+/// Reads the files of keys and passwords that the configuration names.
 fn with_keys(mut sources: Sources, config: &Path) -> Result<Sources, ConfigError> {
-    let Some(cluster) = &mut sources.config.cluster else { return Ok(sources) };
-    let keys = cluster.key_file.as_deref().map(cluster::read_keys).transpose();
-    cluster.keys = keys.map_err(|message| {
-        let line = sources.lines_of_keys.get("cluster.keys").copied();
-        let problem = Problem { line, key: "cluster.keys".to_owned(), message };
-        ConfigError { problems: vec![FileProblem { file: config.to_owned(), problem }] }
-    })?;
-    Ok(sources)
+    let mut problems = Vec::new();
+    if let Some(cluster) = &mut sources.config.cluster {
+        match cluster.key_file.as_deref().map(cluster::read_keys).transpose() {
+            Ok(keys) => cluster.keys = keys,
+            Err(message) => {
+                let line = sources.lines_of_keys.get("cluster.keys").copied();
+                problems.push(Problem { line, key: "cluster.keys".to_owned(), message });
+            }
+        }
+    }
+    if let Some(bgp) = &mut sources.config.bgp {
+        let line = sources.lines_of_keys.get("bgp.peer").or_else(|| sources.lines_of_keys.get("bgp"));
+        problems.extend(bgp::with_passwords(bgp, line.copied()));
+    }
+    let of_file = |problem| FileProblem { file: config.to_owned(), problem };
+    match problems.is_empty() {
+        true => Ok(sources),
+        false => Err(ConfigError { problems: problems.into_iter().map(of_file).collect() }),
+    }
 }
 
 /// Reads the file of fans; one that is not there has no lines.

@@ -121,17 +121,36 @@ impl<'a, 'i> Section<'a, 'i> {
     /// A whole number that is not negative.
     pub(super) fn count(&self, key: &str, problems: &mut Problems<'_>) -> Option<u32> {
         let (value, span) = self.get(key)?;
+        self.whole(key, value, &span, problems)
+    }
+
+    /// A list of such numbers, which may be empty, each with its place.
+    pub(super) fn counts(&self, key: &str, problems: &mut Problems<'_>) -> Vec<(u32, Range<usize>)> {
+        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let Value::Array(items) = value else {
+            self.wrong_type(key, &span, value, "a list of whole numbers", problems);
+            return Vec::new();
+        };
+        let number =
+            |item: &Node<'_>| Some((self.whole(key, &item.value, &item.span, problems)?, item.span.clone()));
+        items.iter().filter_map(number).collect()
+    }
+
+    fn whole(
+        &self,
+        key: &str,
+        value: &Value<'_>,
+        span: &Range<usize>,
+        problems: &mut Problems<'_>,
+    ) -> Option<u32> {
         let Value::Integer { digits, radix } = value else {
-            self.wrong_type(key, &span, value, "a whole number, without quotes", problems);
+            self.wrong_type(key, span, value, "a whole number, without quotes", problems);
             return None;
         };
         let parsed = u32::from_str_radix(digits, *radix).ok();
         if parsed.is_none() {
-            problems.add(
-                &span,
-                self.key(key),
-                format!("{} is out of range; use 0 to {}", clipped(digits), u32::MAX),
-            );
+            let why = format!("{} is out of range; use 0 to {}", clipped(digits), u32::MAX);
+            problems.add(span, self.key(key), why);
         }
         parsed
     }
