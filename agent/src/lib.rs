@@ -3,6 +3,7 @@
 //! Configuration path: [`sources`] → desired state ([`control`]) → difference to what the kernel holds → ordered
 //! operations, which [`node`] makes. Only [`kernel`] talks to the kernel.
 
+pub mod announce;
 pub mod cli;
 pub mod cluster;
 pub mod inspect;

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 8] = [
+const AGENT: [(&str, &[&str]); 9] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
+    ("announce", &["kernel", "sources"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
-    ("serve", &["cluster", "kernel", "sources"]),
+    ("serve", &["announce", "cluster", "kernel", "sources"]),
     ("inspect", &["kernel", "node", "serve"]),
-    ("run", &["cluster", "inspect", "kernel", "node", "serve", "sources"]),
-    ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
+    ("run", &["announce", "cluster", "inspect", "kernel", "node", "serve", "sources"]),
+    ("cli", &["announce", "inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 9] = [
@@ -28,7 +29,7 @@ const CONTROL: [(&str, &[&str]); 9] = [
     ("reconcile", &["model", "observed", "service"]),
 ];
 /// Rooms whose own modules have no circles either.
-const INSIDE: [&str; 5] = ["cluster", "node", "inspect", "sources", "run"];
+const INSIDE: [&str; 6] = ["announce", "cluster", "node", "inspect", "sources", "run"];
 /// The same in `control`.
 const INSIDE_CLUSTER: [&str; 3] = ["log", "records", "rotation"];
 

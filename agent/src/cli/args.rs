@@ -12,7 +12,13 @@ use dataplane_common::{
     wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
 };
 
-use super::{event::EventCommand, kv::KvCommand, maintenance::MaintenanceCommand, service::parse_backend};
+use super::{
+    announce::{AnnounceCommand, BgpCommand},
+    event::EventCommand,
+    kv::KvCommand,
+    maintenance::MaintenanceCommand,
+    service::parse_backend,
+};
 use crate::sources::config::CONFIG_FILE;
 
 /// Container addresses that compute their host, carried in the kernel
@@ -52,6 +58,12 @@ pub(super) enum Command {
     /// Take this node out of rotation, gracefully, and back
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
+    /// Show, disable and enable what is announced to routers
+    #[command(subcommand)]
+    Announce(AnnounceCommand),
+    /// Show the peers of BGP, and the routes that they have
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Read and write keys that all members of the cluster share
     #[command(subcommand)]
     Kv(KvCommand),

@@ -1,6 +1,7 @@
 //! The command line: words → arguments ([`args`]) → validated operands → one call into the library → a printer.
 
 mod agent;
+mod announce;
 mod args;
 mod backend;
 mod check_config;
@@ -85,6 +86,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Backend(command) => backend::run(&command, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
         Command::Maintenance(command) => maintenance::run(&command, &mut output),
+        Command::Announce(command) => announce::run(&command, &mut output),
+        Command::Bgp(command) => announce::run_bgp(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),
         Command::Event(command) => event::run(&command, &mut output),
         Command::Flow(command) => flow::run(&command, &mut output),

@@ -27,3 +27,4 @@ mod sockets;
 pub mod sole;
 pub mod sysctl;
 pub mod tasks;
+pub mod tcp;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    announce,
     cluster::Reader,
     kernel::tasks::Faults,
     node::writer::Applied,
@@ -38,16 +39,23 @@ pub(super) struct Prepared {
     listener: Option<Listener>,
 }
 
+/// What readers ask beside the event loop.
+pub(super) struct Readers {
+    pub(super) cluster: watch::Receiver<Option<Reader>>,
+    pub(super) announcer: announce::Reader,
+}
+
 impl Api {
     pub(super) fn new(
         requests: mpsc::Sender<Request>,
         view: watch::Receiver<View>,
-        cluster: watch::Receiver<Option<Reader>>,
+        Readers { cluster, announcer }: Readers,
         faults: Faults,
     ) -> Self {
         let (events, counts) = (Events::default(), Counts::default());
         let followers = Followers::default();
-        let app = App { requests, view, cluster, events, counts, followers, started: Instant::now() };
+        let started = Instant::now();
+        let app = App { requests, view, cluster, announcer, events, counts, followers, started };
         Self {
             app,
             wanted: PathBuf::from(SOCKET),

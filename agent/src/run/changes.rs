@@ -11,6 +11,7 @@ use control::{
 use tokio::sync::oneshot;
 
 use super::{
+    announcing::Foresight,
     answers::{Asked, Planned, Reply},
     files::load_all,
     log::{Damaged, Log},
@@ -33,6 +34,7 @@ pub(super) struct Changes {
     pub(super) writer: Writer,
     log: Log,
     door: Door,
+    foresight: Foresight,
     /// The cluster, once this node takes part in one.
     cluster: Option<Reader>,
     /// How far the present change is.
@@ -56,9 +58,15 @@ pub(super) enum Next {
 impl Changes {
     /// # Errors
     /// The kernel gives no thread.
-    pub(super) fn new(state: State, writer: Writer, log: Log, door: Door) -> Result<Self> {
+    pub(super) fn new(
+        state: State,
+        writer: Writer,
+        log: Log,
+        door: Door,
+        foresight: Foresight,
+    ) -> Result<Self> {
         let state = Planner::start(state).context("agent: the kernel gives no thread")?;
-        Ok(Self { state, writer, log, door, cluster: None, stage: None })
+        Ok(Self { state, writer, log, door, foresight, cluster: None, stage: None })
     }
 
     /// Waits until a stage has ended, or (`None`) something else is desired. Dropping this loses nothing.
@@ -284,9 +292,11 @@ impl Changes {
         change: impl FnOnce(&mut State) -> Option<Dirty> + Send + 'static,
     ) -> oneshot::Receiver<Vec<String>> {
         let (answer, outcome) = oneshot::channel();
-        let orders = self.writer.orders();
+        let (orders, foresight) = (self.writer.orders(), self.foresight.clone());
         drop(self.state.ask(move |state| {
             if let Some(dirty) = change(state) {
+                // A withdrawal leaves before what it announced stops being served.
+                foresight.see(&state.desired);
                 orders.reconcile(Arc::clone(&state.desired), dirty, answer);
             }
         }));

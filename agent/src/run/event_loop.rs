@@ -16,8 +16,9 @@ use tokio::{
 
 use super::{
     Options,
+    announcing::Announcing,
     answers::Reply,
-    api::{Api, Prepared, view_of},
+    api::{Api, Prepared, Readers, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
     files::name,
@@ -65,6 +66,7 @@ pub(super) struct Agent {
     news: mpsc::Receiver<(Number, News)>,
     changes: Changes,
     cluster: Clustered,
+    announcing: Announcing,
     applied: watch::Receiver<Applied>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
@@ -153,7 +155,9 @@ impl Agent {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
+        let announcing = Announcing::new(faults.clone());
+        let readers = Readers { cluster: cluster.readers(), announcer: announcing.reader() };
+        let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
@@ -166,8 +170,9 @@ impl Agent {
             node,
             sources,
             news,
-            changes: Changes::new(state, writer, log, door)?,
+            changes: Changes::new(state, writer, log, door, announcing.foresight())?,
             cluster,
+            announcing,
             applied,
             absent,
             reserved,
@@ -200,6 +205,8 @@ impl Agent {
         }
         self.follow_applied();
         self.wait_for_cluster().await;
+        let applied = self.applied.borrow().clone();
+        self.announcing.begin(&applied);
         Ok(())
     }
 
@@ -228,6 +235,7 @@ impl Agent {
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
+                reasons = self.announcing.changed() => Wake::Found(Topic::Announced, reasons),
                 _ = checks.tick() => Wake::Check,
                 () = self.report.say_rest() => Wake::Told,
             };
@@ -257,6 +265,8 @@ impl Agent {
     }
 
     async fn stop(mut self) -> Result<()> {
+        // What is announced is withdrawn before it stops being served.
+        self.announcing.stop(self.options.detach).await;
         self.cluster.leave().await;
         let mut outcome = Ok(());
         if self.options.detach {
@@ -286,6 +296,7 @@ impl Agent {
             self.changes.set_reserved(reserved);
         }
         self.follow_cluster(&applied);
+        self.announcing.hold(&applied);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 

@@ -34,6 +34,10 @@ pub(super) enum Topic {
     Cluster,
     /// Tunnels to members.
     Tunnels,
+    /// The announcer's thread.
+    Announcer,
+    /// What is announced, and to whom.
+    Announced,
 }
 
 /// What the agent says of itself.

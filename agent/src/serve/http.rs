@@ -20,7 +20,7 @@ use hyper::{StatusCode, header::HOST, http::uri::Authority};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    App, Refusal, keys, messages, metrics, nodes, paths,
+    App, Refusal, announce, keys, messages, metrics, nodes, paths,
     server::{
         CONNECTIONS, accept, all_backends, events, health, not_allowed, own_backends, service, services,
         unknown,
@@ -93,6 +93,10 @@ fn router(app: App) -> Router {
         .route(paths::OWN_BACKENDS, get(own_backends))
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show))
+        .route(paths::ANNOUNCEMENTS, get(announce::list))
+        .route(paths::ANNOUNCEMENT, get(announce::show))
+        .route(paths::BGP_PEERS, get(announce::peers))
+        .route(paths::BGP_ROUTES, get(announce::routes))
         .route(paths::KEYS, get(keys::list))
         .route(paths::KEY, get(keys::show))
         .route(paths::MESSAGES, get(messages::follow))

@@ -15,8 +15,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{App, Refusal, View, counts::Counts};
+use super::{App, Refusal, View, announce, counts::Counts};
 use crate::{
+    announce::PeerRow,
     cluster::{self, Numbers},
     kernel::bpf::{self, Counters, Datapath, MapMemory, Runs},
 };
@@ -43,6 +44,8 @@ struct Sample {
     kernel: Option<Kernel>,
     /// What is there only with a cluster.
     cluster: Option<Cluster>,
+    /// Peers of BGP.
+    peers: Vec<PeerRow>,
 }
 
 /// What the cluster tells.
@@ -111,6 +114,9 @@ impl Sample {
         if let Some(cluster) = &self.cluster {
             cluster.register(&mut registry);
         }
+        if !self.peers.is_empty() {
+            announce::register(&self.peers, &mut registry);
+        }
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
@@ -158,7 +164,10 @@ pub(super) async fn show(State(app): State<App>) -> Result<Response, Refusal> {
         Some(reader) => Cluster::take(&reader).await,
         None => None,
     };
-    let text = app.read(move |view| Ok(Sample::take(view, cluster, &counts)?.text())).await?;
+    // One that gives no answer is told among the reasons to be degraded.
+    let peers = app.announcer.peers().await.unwrap_or_default();
+    let sample = move |view: &View| Ok(Sample { peers, ..Sample::take(view, cluster, &counts)? }.text());
+    let text = app.read(sample).await?;
     let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
 }
@@ -236,7 +245,20 @@ mod tests {
         let numbers =
             Numbers { sent: 300, refused: vec![("replayed", 4)], stored: Some(stored), ..Numbers::default() };
         let cluster = Some(Cluster { members: vec![("alive", 3)], numbers });
-        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel), cluster }
+        let peer = PeerRow {
+            address: "192.0.2.2".to_owned(),
+            asn: 65_101,
+            state: "established".to_owned(),
+            since: 0,
+            sent: 3,
+            withdrawn: 1,
+            received: 4,
+            last_error: None,
+            routes: 2,
+            flaps: 1,
+        };
+        let peers = vec![peer];
+        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel), cluster, peers }
     }
 
     #[test]
@@ -256,12 +278,14 @@ mod tests {
             "fanlight_records{kind=\"written\"} 12",
             "fanlight_store_bytes 1048576",
             "fanlight_convergence_lag_seconds 0.07",
+            "fanlight_bgp_established{peer=\"192.0.2.2\"} 1",
+            "fanlight_bgp_sent_total{peer=\"192.0.2.2\"} 3",
             "# EOF",
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is missing:\n{text}");
         }
         let bare = Sample::default().text().unwrap();
-        assert!(!["packets", "program", "members"].iter().any(|name| bare.contains(name)), "{bare}");
+        assert!(!["packets", "program", "members", "bgp"].iter().any(|name| bare.contains(name)), "{bare}");
     }
 
     /// Metrics of a text: name, with the end of counters, and labels → type and help.

@@ -5,6 +5,7 @@
 //! the event loop over a bounded channel ([`Request`]) and are answered once; what happens is told by a broadcast
 //! ([`Events`]) that no reader can slow down.
 
+mod announce;
 mod client;
 mod counts;
 mod events;
@@ -66,6 +67,16 @@ pub mod paths {
     pub const NODE: &str = "/v1/nodes/{name}";
     /// This node is in maintenance with PUT, and no more with DELETE.
     pub const MAINTENANCE: &str = "/v1/maintenance";
+    /// Announcements.
+    pub const ANNOUNCEMENTS: &str = "/v1/announcements";
+    /// One of them.
+    pub const ANNOUNCEMENT: &str = "/v1/announcements/{name}";
+    /// It is disabled with PUT, and enabled again with DELETE.
+    pub const ANNOUNCE_DISABLED: &str = "/v1/announcements/{name}/disabled";
+    /// Peers, with the state of their sessions.
+    pub const BGP_PEERS: &str = "/v1/bgp/peers";
+    /// Routes that peers have from this node; `?peer=ADDRESS` only that one's.
+    pub const BGP_ROUTES: &str = "/v1/bgp/routes";
     /// User keys; `?prefix=` lists those that begin so, and with `watch=true` what happens to them follows, a JSON line each, for
     /// as long as the client listens.
     pub const KEYS: &str = "/v1/kv";

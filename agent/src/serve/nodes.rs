@@ -114,7 +114,14 @@ pub(super) fn maintenance() -> MethodRouter<App> {
 }
 
 async fn maintain(State(app): State<App>, is_on: bool) -> Result<Json<Maintained>, Refusal> {
-    let changed = app.cluster()?.maintain(is_on).await.map_err(Refusal::from)?;
+    // What is announced leads here no more before backends leave rotation.
+    let announced = app.announcer.maintain(is_on).await?;
+    let in_cluster = match (app.cluster(), announced) {
+        (Ok(cluster), _) => Some(cluster.maintain(is_on).await.map_err(Refusal::from)?),
+        (Err(_alone), Some(_)) => None,
+        (Err(alone), None) => return Err(alone),
+    };
+    let changed = announced.or(in_cluster).unwrap_or_default() || in_cluster.unwrap_or_default();
     let node = app.view.borrow().node.to_string();
     Ok(Json(Maintained { node, maintenance: is_on, changed }))
 }

@@ -34,7 +34,8 @@ use tokio::{
 
 use super::{
     Answer, Applied, Contributed, Drained, Events, Followers, OwnBackend, Refusal, Reloaded, Request,
-    ServiceRow, Socket, View, counts::Counts, events::READERS, keys, lines, messages, metrics, nodes, paths,
+    ServiceRow, Socket, View, announce, counts::Counts, events::READERS, keys, lines, messages, metrics,
+    nodes, paths,
 };
 use crate::{
     cluster::Reader,
@@ -75,6 +76,8 @@ pub struct App {
     pub followers: Followers,
     /// The cluster, once this node takes part in one.
     pub cluster: watch::Receiver<Option<Reader>>,
+    /// The announcer.
+    pub announcer: crate::announce::Reader,
     /// When the agent started.
     pub started: Instant,
 }
@@ -176,6 +179,11 @@ fn router(app: App) -> Router {
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::MAINTENANCE, nodes::maintenance())
+        .route(paths::ANNOUNCEMENTS, get(announce::list))
+        .route(paths::ANNOUNCEMENT, get(announce::show))
+        .route(paths::ANNOUNCE_DISABLED, announce::disabled())
+        .route(paths::BGP_PEERS, get(announce::peers))
+        .route(paths::BGP_ROUTES, get(announce::routes))
         .route(paths::KEYS, get(keys::list))
         .route(paths::KEY, get(keys::show).put(keys::put).delete(keys::delete))
         .route(paths::MESSAGES, get(messages::follow))

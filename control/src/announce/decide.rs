@@ -33,6 +33,24 @@ pub struct Facts {
     pub endpoints: BTreeSet<IpAddr>,
 }
 
+impl Facts {
+    /// What is served now and goes on being so: services that are about to lose their backends, or to go, have none.
+    #[must_use]
+    pub fn meet(&self, soon: &[ServiceFact]) -> Self {
+        let later: BTreeMap<_, _> =
+            soon.iter().map(|service| ((&service.name, service.vip), service)).collect();
+        let both = |service: &ServiceFact| {
+            let later = later.get(&(&service.name, service.vip))?;
+            Some(ServiceFact {
+                has_backend: service.has_backend && later.has_backend,
+                has_local: service.has_local && later.has_local,
+                ..service.clone()
+            })
+        };
+        Self { services: self.services.iter().filter_map(both).collect(), ..self.clone() }
+    }
+}
+
 /// What a check says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {

@@ -125,6 +125,22 @@ fn a_services_vip_is_announced_where_its_backends_are() {
 }
 
 #[test]
+fn what_is_about_to_go_counts_no_more_and_what_comes_not_yet() {
+    let service = |name: &str, has_backend| ServiceFact {
+        name: name.to_owned(),
+        vip: address(1),
+        has_backend,
+        has_local: has_backend,
+    };
+    let now = Facts {
+        services: vec![service("a", true), service("b", true), service("c", false)],
+        ..Facts::default()
+    };
+    let soon = [service("a", true), service("c", true), service("d", true)];
+    assert_eq!(now.meet(&soon).services, [service("a", true), service("c", false)]);
+}
+
+#[test]
 fn of_two_announcements_of_a_prefix_the_lower_med_counts() {
     let facts = Facts { slices: [IpNet::from(address(1))].into(), ..Facts::default() };
     let (one, mut other) = (announcement(prefixes(2)), announcement(What::Slices));

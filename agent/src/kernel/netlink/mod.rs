@@ -4,6 +4,7 @@
 //! namespace of the thread that opened it, for as long as it lives. IPv4 only: underlays and overlays are.
 
 mod addresses;
+mod devices;
 mod links;
 pub(super) mod messages;
 mod neighbours;
@@ -20,6 +21,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use devices::{Device, DeviceWatch, devices};
 use futures_util::{Stream, TryStreamExt};
 pub use links::{BridgeRequest, VethEnd, VethRequest};
 use route_table::RouteTable;

@@ -1,7 +1,7 @@
 //! What the kernel holds, for all that tell of it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     sync::Arc,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Applied {
     pub(crate) failed: Arc<HashSet<Vip>>,
     /// Endpoints of this node that are no more.
     pub(crate) absent: Arc<BTreeMap<Ipv4Addr, Down>>,
+    /// Addresses of this node's endpoints.
+    pub(crate) endpoints: Arc<BTreeSet<Ipv4Addr>>,
     /// What the kernel holds of services; `None` while no fan is up.
     pub(crate) services: Option<ServiceMap>,
     /// What the flow tables hold.

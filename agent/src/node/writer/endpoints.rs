@@ -36,6 +36,8 @@ pub(super) struct Endpoints {
     start: Instant,
     /// Addresses of backends, and the desired state that they were read from.
     backends: (u64, BTreeSet<Ipv4Addr>),
+    /// Addresses of the endpoints that are there.
+    pub(super) addresses: BTreeSet<Ipv4Addr>,
     /// When to look for backends again, if nothing happens before.
     pub(super) next_look: Option<Instant>,
     /// When neighbours are asked next whether they are there.
@@ -46,7 +48,15 @@ impl Endpoints {
     pub(super) fn new(presence: Presence) -> Self {
         let now = Instant::now();
         let inquiry = Inquiry::default();
-        Self { presence, inquiry, start: now, backends: Default::default(), next_look: None, next_probe: now }
+        Self {
+            presence,
+            inquiry,
+            start: now,
+            backends: Default::default(),
+            addresses: BTreeSet::new(),
+            next_look: None,
+            next_probe: now,
+        }
     }
 
     /// Notes which addresses backends have.
@@ -87,6 +97,8 @@ impl Endpoints {
         }
         programs.is_fresh = !faults.is_empty();
         known.learn(&snapshot);
+        self.addresses =
+            snapshot.wired.iter().flat_map(|wired| wired.record.addresses.iter().copied()).collect();
         events.follow_routes(known.networks())?;
         self.presence.lose(|device| !snapshot.links.iter().any(|link| link.index == device));
         self.presence.learn(reconcile::devices(&snapshot.observed()));

@@ -351,6 +351,9 @@ impl Worker {
         if *self.applied.absent != absent {
             self.applied.absent = Arc::new(absent);
         }
+        if *self.applied.endpoints != self.endpoints.addresses {
+            self.applied.endpoints = Arc::new(self.endpoints.addresses.clone());
+        }
         let datapath = self.programs.datapath();
         let fans = datapath.map(|datapath| datapath.config().fans()).unwrap_or_default();
         if *self.applied.fans != *fans {

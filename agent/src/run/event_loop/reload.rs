@@ -72,6 +72,10 @@ impl Agent {
         let reasons = bad.map(|problem| format!("config-invalid: {FANS_FILE}:{problem}")).collect();
         self.report.set(Topic::Config, reasons);
         self.cluster.set_files(&files, &self.node);
+        let reasons = self.announcing.follow(&files, &self.node);
+        self.report.set(Topic::Announcer, reasons);
+        let applied = self.applied.borrow().clone();
+        self.announcing.hold(&applied);
         self.files = files;
         self.report_applied();
     }

@@ -24,6 +24,7 @@ async fn case() -> Case {
             view: watch::channel(View::default()).1,
             events: events.clone(),
             cluster: watch::channel(None).1,
+            announcer: crate::announce::Announcer::new(Default::default()).reader(),
             counts: Counts::default(),
             followers: Followers::default(),
             started: Instant::now(),

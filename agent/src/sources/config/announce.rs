@@ -160,16 +160,10 @@ fn name(text: &str) -> Result<Arc<str>, String> {
 fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> {
     const KEYS: [&str; 4] = ["prefixes", "services", "slices", "endpoints"];
     let given: Vec<_> = KEYS.into_iter().filter(|key| section.get(key).is_some()).collect();
-    let (&key, others) = match given.split_first() {
-        Some(split) => split,
-        None => {
-            problems.add(
-                &section.span,
-                section.key("prefixes"),
-                format!("is missing; add one of {}", KEYS.join(", ")),
-            );
-            return None;
-        }
+    let Some((&key, others)) = given.split_first() else {
+        let why = format!("is missing; add one of {}", KEYS.join(", "));
+        problems.add(&section.span, section.key("prefixes"), why);
+        return None;
     };
     if let Some(other) = others.first() {
         let why = format!("contradicts {key}: an announcement has one of {}; make two", KEYS.join(", "));

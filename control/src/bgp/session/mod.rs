@@ -252,6 +252,17 @@ impl Session {
         }
     }
 
+    /// Our end of the connection that has come farthest.
+    pub fn end(&self) -> Option<IpAddr> {
+        let open = self.links.values().max_by_key(|open| open.is_established())?;
+        Some(open.end)
+    }
+
+    /// Whether bytes wait for the system to take them.
+    pub fn has_unsent(&self) -> bool {
+        self.links.values().any(|open| open.unsent > 0)
+    }
+
     /// Whether the peer keeps routes while this node is away.
     pub fn has_graceful_restart(&self) -> bool {
         self.established().is_some_and(|(_, agreed)| agreed.graceful_restart)

@@ -1,0 +1,353 @@
+//! The task: the cores with sockets and clock, on a thread of its own.
+
+mod asked;
+mod phase;
+mod routes;
+mod shown;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use control::{
+    announce::{Decision, Facts, Life, ServiceFact},
+    bgp::Local,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use self::phase::Phase;
+use super::{
+    handle::{Command, Ending, Setup},
+    links::News,
+    listeners::Listeners,
+    marks::{MARKS_FILE, Marks},
+    speaker::{Speaker, manner},
+};
+use crate::{
+    kernel::{
+        netlink::{Device, DeviceWatch, devices},
+        own_address,
+        tasks::Faults,
+    },
+    sources::config::BgpConfig,
+};
+
+/// News that wait to be taken: who sends more is not read meanwhile.
+const NEWS: usize = 256;
+/// How often what nothing tells of is looked at: files that disable, listeners, a missing address.
+const LOOK: Duration = Duration::from_millis(500);
+/// Rest between two looks at devices: a burst of news is one.
+const DEVICE_REST: Duration = Duration::from_millis(20);
+/// An address beyond the host and its networks (RFC 5737): what leads there is the default route.
+const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 179);
+
+/// What outlives a task that begins anew.
+pub(super) struct Inbox {
+    commands: mpsc::UnboundedReceiver<Command>,
+    reasons: watch::Sender<Vec<String>>,
+    setup: Setup,
+    held: Option<Facts>,
+    soon: Option<Vec<ServiceFact>>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Inbox")
+    }
+}
+
+impl Inbox {
+    pub(super) fn new() -> (mpsc::UnboundedSender<Command>, Self, watch::Receiver<Vec<String>>) {
+        let ((sender, commands), (reasons, told)) = (mpsc::unbounded_channel(), watch::channel(Vec::new()));
+        (sender, Self { commands, reasons, setup: Setup::default(), held: None, soon: None }, told)
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(mut inbox: Inbox, faults: &Faults) -> io::Result<()> {
+    faults.keep_thread("announcer", move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            // The thread begins anew.
+            Err(error) => panic!("the kernel gives no event queue: {error}"),
+        };
+        runtime.block_on(async { Task::new(&mut inbox).serve().await });
+        runtime.shutdown_background();
+    })
+}
+
+struct Task<'i> {
+    inbox: &'i mut Inbox,
+    start: Instant,
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    speakers: BTreeMap<IpAddr, Speaker>,
+    listeners: Listeners,
+    /// This node as a speaker; none without BGP, or while it has no identifier.
+    local: Option<Local>,
+    sessions: u64,
+    marks: Marks,
+    /// Why marks can't be read or kept.
+    marks_fault: Option<String>,
+    /// Announcements whose file says that they are disabled.
+    by_file: BTreeSet<Arc<str>>,
+    /// In the order of the configuration.
+    decisions: Vec<Decision>,
+    since: BTreeMap<Arc<str>, (Life, u64)>,
+    phase: Phase,
+    devices: BTreeMap<String, Device>,
+    watch: Option<DeviceWatch>,
+    devices_at: Instant,
+    look_at: Instant,
+    /// Who waits until withdrawals are sent.
+    waiting: Vec<std::sync::mpsc::Sender<()>>,
+    stopping: Option<(Ending, oneshot::Sender<()>)>,
+    /// Connections that send their last words.
+    ending: Vec<JoinHandle<()>>,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Command(Option<Command>),
+    News(Option<News>),
+    Devices,
+    Time,
+}
+
+impl<'i> Task<'i> {
+    fn new(inbox: &'i mut Inbox) -> Self {
+        let (marks, marks_fault) = match Marks::load(Path::new(MARKS_FILE)) {
+            Ok(marks) => (marks, None),
+            Err(error) => {
+                let why = format!(
+                    "announce-marks: {MARKS_FILE}: {error}; nothing counts as disabled: remove the file, and disable anew"
+                );
+                (Marks::default(), Some(why))
+            }
+        };
+        let watch = DeviceWatch::open().inspect_err(|error| tracing::warn!("{error}")).ok();
+        let now = Instant::now();
+        let mut task = Self {
+            inbox,
+            start: now,
+            news: mpsc::channel(NEWS),
+            speakers: BTreeMap::new(),
+            listeners: Listeners::default(),
+            local: None,
+            sessions: 0,
+            phase: if marks.maintenance { Phase::Silent } else { Phase::Speaking },
+            marks,
+            marks_fault,
+            by_file: BTreeSet::new(),
+            decisions: Vec::new(),
+            since: BTreeMap::new(),
+            devices: devices().unwrap_or_default(),
+            watch,
+            devices_at: now,
+            look_at: now + LOOK,
+            waiting: Vec::new(),
+            stopping: None,
+            ending: Vec::new(),
+        };
+        task.configure();
+        task
+    }
+
+    /// The cores' time and the wall's, the latter in seconds since 1970.
+    fn now(&self) -> (Duration, u64) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (self.start.elapsed(), wall.as_secs())
+    }
+
+    async fn serve(mut self) {
+        loop {
+            let due = self.due();
+            let can_look = self.devices_at <= Instant::now();
+            let (commands, news) = (&mut self.inbox.commands, &mut self.news.1);
+            let wake = tokio::select! {
+                biased;
+                command = commands.recv() => Wake::Command(command),
+                () = changed(&mut self.watch), if can_look => Wake::Devices,
+                news = news.recv() => Wake::News(news),
+                () = tokio::time::sleep_until(due.into()) => Wake::Time,
+            };
+            match wake {
+                Wake::Command(None) => return,
+                Wake::Command(Some(command)) => self.obey(command),
+                Wake::News(news) => news.into_iter().for_each(|news| self.hear(news)),
+                Wake::Devices => self.follow_devices(),
+                Wake::Time => {}
+            }
+            self.pass_time();
+            if self.is_over() {
+                return self.end().await;
+            }
+            self.tell();
+        }
+    }
+
+    /// When something is due.
+    fn due(&self) -> Instant {
+        let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until()).min();
+        let session = sessions.map_or(self.look_at, |deadline| self.start + deadline);
+        let devices = (self.devices_at > Instant::now()).then_some(self.devices_at);
+        session.min(self.look_at).min(devices.unwrap_or(self.look_at))
+    }
+
+    fn pass_time(&mut self) {
+        let now = self.now();
+        self.speakers.values_mut().for_each(|speaker| speaker.tick(now));
+        if Instant::now() >= self.look_at {
+            self.look();
+        }
+        self.go_on(now);
+        if self.speakers.values().all(Speaker::is_flushed) {
+            // Who waited too long is gone.
+            for waiting in self.waiting.drain(..) {
+                let _gone = waiting.send(());
+            }
+        }
+        self.ending.retain(|task| !task.is_finished());
+    }
+
+    /// Looks at what nothing tells of.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK;
+        self.listeners.repair(&self.news.0);
+        if self.local.is_none() && self.inbox.setup.bgp.is_some() {
+            self.speak();
+        }
+        if self.watch.is_none() {
+            self.watch = DeviceWatch::open().ok();
+            self.follow_devices();
+        }
+        let files = self.read_files();
+        if files != self.by_file {
+            self.by_file = files;
+            self.decide();
+        }
+    }
+
+    /// Announcements whose file is there.
+    fn read_files(&self) -> BTreeSet<Arc<str>> {
+        let announcements = self.inbox.setup.announcements.iter();
+        let disabled =
+            announcements.filter(|own| own.disable_file.as_ref().is_some_and(|file| file.exists()));
+        disabled.map(|own| Arc::clone(&own.name)).collect()
+    }
+
+    fn follow_devices(&mut self) {
+        self.devices_at = Instant::now() + DEVICE_REST;
+        match devices() {
+            Ok(devices) => self.devices = devices,
+            Err(error) => return tracing::warn!("devices: {error}"),
+        }
+        let now = self.now();
+        for speaker in self.speakers.values_mut() {
+            speaker.follow(&self.devices, &self.inbox.setup.uplinks, now);
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let (peer, place) = match &news {
+            News::Accepted(_, from) => (*from, None),
+            News::Opened(place, _)
+            | News::Closed(place, _)
+            | News::Arrived(place, _)
+            | News::Written(place, _) => (place.peer, Some(*place)),
+        };
+        let now = self.now();
+        // Anybody else's connection is closed by being dropped.
+        let Some(speaker) = self.speakers.get_mut(&peer) else { return };
+        if place.is_none_or(|place| speaker.is_at(place)) {
+            let was_up = speaker.is_established();
+            speaker.hear(news, now);
+            if speaker.is_established() && !was_up {
+                speaker.follow(&self.devices, &self.inbox.setup.uplinks, now);
+            }
+        }
+    }
+
+    /// Follows the configuration.
+    fn configure(&mut self) {
+        let names: BTreeSet<_> = self.inbox.setup.announcements.iter().map(|own| &*own.name).collect();
+        let gone: Vec<String> =
+            self.marks.disabled.iter().filter(|name| !names.contains(&***name)).cloned().collect();
+        if !gone.is_empty() && self.marks_fault.is_none() {
+            // A mark ends with its announcement.
+            self.marks.disabled.retain(|name| !gone.contains(name));
+            self.save_marks();
+        }
+        self.by_file = self.read_files();
+        self.speak();
+        self.decide();
+    }
+
+    fn save_marks(&mut self) {
+        let saved = self.marks.save(Path::new(MARKS_FILE));
+        self.marks_fault = saved
+            .err()
+            .map(|error| format!("announce-marks: {MARKS_FILE}: {error}; make room, or mend the disk"));
+    }
+
+    /// This node as a speaker of the configuration.
+    fn identity(&self, bgp: &BgpConfig) -> Option<Local> {
+        let uplinks = &self.inbox.setup.uplinks;
+        let uplink = || uplinks.iter().find_map(|name| own_address::of_device(name));
+        let towards = || {
+            let v4 = bgp.peers.iter().find_map(|peer| match peer.address {
+                IpAddr::V4(address) => Some(SocketAddrV4::new(address, peer.port)),
+                IpAddr::V6(_) => None,
+            });
+            v4.and_then(own_address::towards).or_else(|| own_address::towards(ELSEWHERE))
+        };
+        Some(Local {
+            asn: bgp.asn,
+            router_id: bgp.router_id.or_else(uplink).or_else(towards)?,
+            hold_time: bgp.hold_time,
+            graceful_restart: bgp.graceful_restart,
+            listens: !bgp.listen.is_empty(),
+        })
+    }
+
+    /// Has the sessions that are configured, and no others.
+    fn speak(&mut self) {
+        let now = self.now();
+        let bgp = self.inbox.setup.bgp.clone();
+        let local = bgp.as_ref().and_then(|bgp| self.identity(bgp));
+        let is_other = local != self.local;
+        self.local = local;
+        let peers = bgp.as_ref().map(|bgp| &*bgp.peers).unwrap_or_default();
+        let is_silent = self.phase == Phase::Silent;
+        let listen = bgp.as_ref().map(|bgp| &*bgp.listen).filter(|_| !is_silent).unwrap_or_default();
+        self.listeners.follow(listen, peers.iter().map(manner).collect(), &self.news.0);
+        self.end_sessions(|speaker| is_other || !peers.contains(&speaker.config), peers);
+        let Some(local) = self.local.clone().filter(|_| !is_silent) else { return };
+        for peer in peers {
+            if !self.speakers.contains_key(&peer.address) {
+                self.sessions += 1;
+                let news = self.news.0.clone();
+                let speaker = Speaker::new(peer.clone(), local.clone(), self.sessions, news, now);
+                self.speakers.insert(peer.address, speaker);
+            }
+        }
+        self.follow_devices();
+        self.bring_routes();
+    }
+}
+
+/// Waits for news of devices; for ever without a watch.
+async fn changed(watch: &mut Option<DeviceWatch>) {
+    let Some(open) = watch else { return std::future::pending().await };
+    if let Err(error) = open.changed().await {
+        tracing::warn!("{error}");
+        *watch = None;
+    }
+}

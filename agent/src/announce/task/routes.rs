@@ -1,0 +1,57 @@
+//! From the configuration and what is so to what each peer has.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use control::announce::{Announcement, Condition, Facts, decide, graceful, routes};
+
+use super::{Phase, Task};
+
+impl Task<'_> {
+    /// What is served now and goes on being so; none while nobody knows.
+    fn facts(&self) -> Option<Facts> {
+        let held = self.inbox.held.as_ref()?;
+        Some(self.inbox.soon.as_ref().map_or_else(|| held.clone(), |soon| held.meet(soon)))
+    }
+
+    pub(super) fn condition(&self, own: &Announcement) -> Condition {
+        Condition {
+            check: None,
+            is_disabled: self.marks.disabled.contains(&*own.name) || self.by_file.contains(&own.name),
+            is_maintained: self.marks.maintenance,
+        }
+    }
+
+    /// Decides what is announced, and has it so.
+    pub(super) fn decide(&mut self) {
+        let facts = self.facts().unwrap_or_default();
+        let announcements = &self.inbox.setup.announcements;
+        self.decisions = announcements.iter().map(|own| decide(own, &facts, self.condition(own))).collect();
+        let (_, wall) = self.now();
+        let mut since = BTreeMap::new();
+        for (own, decision) in self.inbox.setup.announcements.iter().zip(&self.decisions) {
+            let former = self.since.get(&own.name).filter(|(life, _)| *life == decision.life);
+            if former.is_none() {
+                tracing::info!("announcement {}: {}", own.name, decision.life);
+            }
+            since.insert(Arc::clone(&own.name), *former.unwrap_or(&(decision.life, wall)));
+        }
+        self.since = since;
+        self.bring_routes();
+    }
+
+    /// Has each peer get what it is to have.
+    pub(super) fn bring_routes(&mut self) {
+        let now = self.now();
+        if self.inbox.held.is_none() {
+            return;
+        }
+        let decided = || self.inbox.setup.announcements.iter().zip(&self.decisions);
+        for (peer, speaker) in &mut self.speakers {
+            let mut wanted = routes(decided(), *peer);
+            if let Phase::Draining(_) = self.phase {
+                wanted = graceful(&wanted);
+            }
+            speaker.want(&Arc::new(wanted), now);
+        }
+    }
+}

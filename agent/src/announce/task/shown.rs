@@ -1,0 +1,69 @@
+//! What is shown of it, and what is wrong.
+
+use control::announce::Decided;
+
+use super::{Phase, Task};
+use crate::announce::rows::{AnnouncementRow, PeerRow, PrefixRow};
+
+impl Task<'_> {
+    pub(super) fn announcements(&self) -> Vec<AnnouncementRow> {
+        let decided = self.inbox.setup.announcements.iter().zip(&self.decisions);
+        let owner = &self.inbox.setup.node;
+        let is_silent = self.phase == Phase::Silent;
+        let prefix = |Decided { prefix, route }: &Decided| {
+            let med = route.as_ref().filter(|_| !is_silent).map(|route| route.med);
+            let state = if med.is_some() { "announced" } else { "withdrawn" };
+            PrefixRow { prefix: prefix.to_string(), state: state.to_owned(), med, owner: owner.to_string() }
+        };
+        decided
+            .map(|(own, decision)| AnnouncementRow {
+                name: own.name.to_string(),
+                state: decision.life.to_string(),
+                since: self.since.get(&own.name).map_or(0, |(_, since)| *since),
+                prefixes: decision.prefixes.iter().map(prefix).collect(),
+                check: None,
+            })
+            .collect()
+    }
+
+    /// All peers that are configured; those without a session are idle.
+    pub(super) fn peers(&self) -> Vec<PeerRow> {
+        let peers = self.inbox.setup.bgp.as_ref().map(|bgp| &*bgp.peers).unwrap_or_default();
+        let idle = |address: String, asn| PeerRow {
+            address,
+            asn,
+            state: "idle".to_owned(),
+            since: 0,
+            sent: 0,
+            withdrawn: 0,
+            received: 0,
+            last_error: None,
+            routes: 0,
+            flaps: 0,
+        };
+        let row = |peer: &crate::sources::config::PeerConfig| match self.speakers.get(&peer.address) {
+            Some(speaker) => speaker.row(),
+            None => idle(peer.address.to_string(), peer.asn),
+        };
+        peers.iter().map(row).collect()
+    }
+
+    /// Tells what is wrong, if that is news.
+    pub(super) fn tell(&self) {
+        let (_, wall) = self.now();
+        let mut reasons: Vec<String> = self.marks_fault.iter().cloned().collect();
+        reasons.extend(self.listeners.reasons().iter().cloned());
+        if self.local.is_none() && self.inbox.setup.bgp.is_some() {
+            let why = "no-router-id: this node has no IPv4 address to go by; set bgp.router-id";
+            reasons.push(why.to_owned());
+        }
+        reasons.extend(self.speakers.values().flat_map(|speaker| speaker.reasons(wall)));
+        self.inbox.reasons.send_if_modified(|told| {
+            let is_news = *told != reasons;
+            if is_news {
+                *told = reasons;
+            }
+            is_news
+        });
+    }
+}
