@@ -33,6 +33,7 @@ pub mod server;
 pub mod services;
 pub mod site;
 pub mod socket;
+pub mod speaker;
 mod sys;
 pub mod tools;
 

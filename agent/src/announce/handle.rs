@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use control::announce::{Announcement, Facts, ServiceFact, What};
+use control::announce::{Announcement, Facts, ServiceFact, Tables, What};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -135,6 +135,7 @@ pub struct Announcer {
     /// Until the thread runs.
     inbox: Option<task::Inbox>,
     reasons: watch::Receiver<Vec<String>>,
+    tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
     setup: Setup,
     facts: Option<Facts>,
     faults: Faults,
@@ -203,14 +204,20 @@ impl Reader {
 
 impl Announcer {
     pub fn new(faults: Faults) -> Self {
-        let (commands, inbox, reasons) = task::Inbox::new();
+        let tables = <Arc<watch::Sender<_>>>::default();
+        let (commands, inbox, reasons) = task::Inbox::new(Arc::clone(&tables));
         let reader = Reader { commands, is_running: Arc::default(), interest: Arc::default() };
-        Self { reader, inbox: Some(inbox), reasons, setup: Setup::default(), facts: None, faults }
+        Self { reader, inbox: Some(inbox), reasons, tables, setup: Setup::default(), facts: None, faults }
     }
 
     /// For the API.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// What tables of other speakers are to have; none while nobody knows.
+    pub fn tables(&self) -> watch::Receiver<Option<Arc<Tables>>> {
+        self.tables.subscribe()
     }
 
     /// Follows a configuration.
@@ -227,12 +234,10 @@ impl Announcer {
         if !setup.is_empty()
             && let Some(inbox) = self.inbox.take()
         {
-            task::start(inbox, &self.faults)?;
+            // What it begins with is all of it: marks of announcements that are no more end.
+            task::start(inbox.with(setup, self.facts.clone()), &self.faults)?;
             self.reader.is_running.store(true, Ordering::Release);
-            self.facts.clone().map(|facts| self.reader.commands.send(Command::Hold(facts)));
-        }
-        // Where no thread runs, nothing is configured.
-        if self.inbox.is_none() {
+        } else if self.inbox.is_none() {
             drop(self.reader.commands.send(Command::Configure(Box::new(setup))));
         }
         Ok(())
@@ -244,6 +249,9 @@ impl Announcer {
             self.facts = Some(facts.clone());
             if self.inbox.is_none() {
                 drop(self.reader.commands.send(Command::Hold(facts)));
+            } else if self.tables.borrow().is_none() {
+                // What an earlier configuration announced ends.
+                self.tables.send_replace(Some(Arc::default()));
             }
         }
     }

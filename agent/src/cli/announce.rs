@@ -5,7 +5,13 @@ use std::{io, net::IpAddr, process::ExitCode};
 use clap::{Args, Subcommand};
 use hyper::Method;
 
-use super::{failure::Failure, node::ask, output::Output, runtime};
+use super::{
+    failure::Failure,
+    import::{self, ImportArgs},
+    node::ask,
+    output::Output,
+    runtime,
+};
 use crate::{
     announce::{AnnouncementRow, PeerRow, PrefixRow, RouteRow, Switched},
     serve::paths,
@@ -21,6 +27,8 @@ pub(super) enum AnnounceCommand {
     Disable(AnnouncementArgs),
     /// Take that back
     Enable(AnnouncementArgs),
+    /// Print the configuration of ExaBGP's healthcheck or of ExaZK as [[announce]]; what can't be said so is named
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +62,7 @@ pub(super) fn run(command: &AnnounceCommand, output: &mut Output<'_>) -> Result<
             let row: AnnouncementRow = ask("announce show", Method::GET, &path_of(args))?;
             output.print(&row, print_one)?;
         }
+        AnnounceCommand::Import(args) => import::run(args, output)?,
         AnnounceCommand::Disable(args) => switch("announce disable", Method::PUT, args, output)?,
         AnnounceCommand::Enable(args) => switch("announce enable", Method::DELETE, args, output)?,
     }

@@ -7,16 +7,14 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use dataplane_common::{
-    outcome::Hook,
-    wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP},
-};
+use dataplane_common::wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP};
 
 use super::{
     announce::{AnnounceCommand, BgpCommand},
     event::EventCommand,
     kv::KvCommand,
     maintenance::MaintenanceCommand,
+    replay::ReplayArgs,
     service::parse_backend,
 };
 use crate::sources::config::CONFIG_FILE;
@@ -329,22 +327,6 @@ pub(super) struct FlowListArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ReplayArgs {
-    /// The packets: pcap, pcapng or JSON lines; '-' is standard input
-    #[arg(long = "in", value_name = "FILE")]
-    pub(super) input: PathBuf,
-    /// Where the packets arrive
-    #[arg(long, value_name = "HOOK", value_parser = parse_hook())]
-    pub(super) hook: Hook,
-    /// Take the fans of this configuration instead of this node's
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Write what came out as a pcap file
-    #[arg(long, value_name = "FILE")]
-    pub(super) out: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// Who sends it
     pub(super) src: Ipv4Addr,
@@ -382,14 +364,6 @@ pub(super) struct CheckConfigArgs {
 pub(super) struct CompletionsArgs {
     /// The shell
     pub(super) shell: Shell,
-}
-
-/// The hooks by name, so that help, completions and errors list them.
-fn parse_hook() -> impl clap::builder::TypedValueParser<Value = Hook> {
-    use clap::builder::TypedValueParser;
-    let names: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).collect();
-    clap::builder::PossibleValuesParser::new(names)
-        .try_map(|name| Hook::from_name(&name).ok_or_else(|| format!("no hook '{name}'")))
 }
 
 /// A protocol by its name or number.

@@ -12,6 +12,7 @@ mod failure;
 mod fan;
 mod flow;
 mod generate;
+mod import;
 mod kv;
 mod lines;
 mod maintenance;

@@ -3,18 +3,19 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Read},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, anyhow};
+use clap::Args;
 use control::{
     reconcile::{Host, fan_record},
     service::ServiceState,
 };
-use dataplane_common::abi::FanRecord;
+use dataplane_common::{abi::FanRecord, outcome::Hook};
 
-use super::{args::ReplayArgs, failure::Failure, output::Output, runtime};
+use super::{failure::Failure, output::Output, runtime};
 use crate::{
     inspect::{
         replay::{self, Capture, Engine, Packet, Served, Setup, Verdict},
@@ -24,6 +25,30 @@ use crate::{
     node::fan::Node,
     sources::config::{self, CONFIG_FILE, FANS_FILE, Sources},
 };
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// The packets: pcap, pcapng or JSON lines; '-' is standard input
+    #[arg(long = "in", value_name = "FILE")]
+    pub(super) input: PathBuf,
+    /// Where the packets arrive
+    #[arg(long, value_name = "HOOK", value_parser = parse_hook())]
+    pub(super) hook: Hook,
+    /// Take the fans of this configuration instead of this node's
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Write what came out as a pcap file
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+}
+
+/// The hooks by name, so that help, completions and errors list them.
+fn parse_hook() -> impl clap::builder::TypedValueParser<Value = Hook> {
+    use clap::builder::TypedValueParser;
+    let names: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+    clap::builder::PossibleValuesParser::new(names)
+        .try_map(|name| Hook::from_name(&name).ok_or_else(|| format!("no hook '{name}'")))
+}
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
     let input = format!("replay: {}", args.input.display());

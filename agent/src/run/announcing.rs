@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     announce::{Announcer, Ending, Interest, Reader, Setup},
     kernel::tasks::Faults,
-    node::writer::Applied,
+    node::writer::{Applied, Wanted},
     sources::config,
 };
 
@@ -94,6 +94,11 @@ impl Announcing {
 
     pub(super) fn reader(&self) -> Reader {
         self.announcer.reader()
+    }
+
+    /// What other speakers' tables are to have.
+    pub(super) fn tables(&self) -> Wanted {
+        self.announcer.tables()
     }
 
     pub(super) fn foresight(&self) -> Foresight {

@@ -146,16 +146,14 @@ impl Agent {
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
-        let writer = Writer::start(desired, absent, watchers, faults.clone()).context("agent")?;
+        let announcing = Announcing::new(faults.clone());
+        let tables = announcing.tables();
+        let writer = Writer::start(desired, absent, watchers, tables, faults.clone()).context("agent")?;
         let applied = writer.applied();
-        // The writer gives up its own when it has begun.
-        if let Err(error) = capabilities::drop_unused() {
-            tracing::warn!("capabilities are kept: {error}");
-        }
+        give_up_capabilities();
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let announcing = Announcing::new(faults.clone());
         let readers = Readers { cluster: cluster.readers(), announcer: announcing.reader() };
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
@@ -361,6 +359,13 @@ impl Agent {
         self.follow_applied();
         self.report_applied();
         reply.send(outcome);
+    }
+}
+
+/// The writer gives up its own when it has begun.
+fn give_up_capabilities() {
+    if let Err(error) = capabilities::drop_unused() {
+        tracing::warn!("capabilities are kept: {error}");
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::spec::{Announcement, Fallback, Look, OnTable, What, When};
+use super::{
+    spec::{Announcement, Fallback, Look, What, When},
+    table::Tables,
+};
 use crate::bgp::{Community, Route, Routes};
 
 /// A service, as far as its VIP's announcement goes.
@@ -258,10 +261,8 @@ pub fn graceful(routes: &Routes) -> Routes {
 }
 
 /// What the kernel's tables are to have, with their metrics: the MEDs.
-pub fn table<'d>(
-    decisions: impl IntoIterator<Item = (&'d Announcement, &'d Decision)>,
-) -> BTreeMap<(OnTable, IpNet), u32> {
-    let mut wanted = BTreeMap::new();
+pub fn table<'d>(decisions: impl IntoIterator<Item = (&'d Announcement, &'d Decision)>) -> Tables {
+    let mut wanted = Tables::new();
     for (announcement, decision) in decisions {
         let Some(table) = announcement.via.table else { continue };
         for Decided { prefix, route } in &decision.prefixes {

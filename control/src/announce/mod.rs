@@ -3,12 +3,14 @@
 
 mod decide;
 mod spec;
+mod table;
 
 pub use self::{
     decide::{
         Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
     },
     spec::{Announcement, Fallback, Look, OnTable, Via, What, When},
+    table::{TableOp, TableRoute, Tables, table_ops},
 };
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! `//@ guest: 6.1` above a test has it run on that kernel too: `xtask/src/guests.rs`.
 
 mod addresses;
+mod announce;
 mod backends;
+mod bgp;
 mod cluster;
 mod cluster_faults;
 mod cluster_files;

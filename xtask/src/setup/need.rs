@@ -41,7 +41,11 @@ const LAB: [(&str, &str); 16] = [
 ];
 
 /// Programs that only tests start: what hosts have beside Fanlight.
-const TESTS: [(&str, &str); 12] = [
+const TESTS: [(&str, &str); 16] = [
+    ("bird", "bird2"),
+    ("/usr/lib/frr/bgpd", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("exabgp", "exabgp"),
     ("iptables-legacy-restore", "iptables"),
     ("ipvsadm", "ipvsadm"),
     ("dockerd", "docker.io"),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use control::{
-    announce::{Decision, Facts, Life, ServiceFact},
+    announce::{Decision, Facts, Life, ServiceFact, Tables},
     bgp::Local,
 };
 use tokio::{
@@ -53,6 +53,7 @@ const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 1
 pub(super) struct Inbox {
     commands: mpsc::UnboundedReceiver<Command>,
     reasons: watch::Sender<Vec<String>>,
+    tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
     setup: Setup,
     held: Option<Facts>,
     soon: Option<Vec<ServiceFact>>,
@@ -65,9 +66,18 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new() -> (mpsc::UnboundedSender<Command>, Self, watch::Receiver<Vec<String>>) {
+    pub(super) fn new(
+        tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
+    ) -> (mpsc::UnboundedSender<Command>, Self, watch::Receiver<Vec<String>>) {
         let ((sender, commands), (reasons, told)) = (mpsc::unbounded_channel(), watch::channel(Vec::new()));
-        (sender, Self { commands, reasons, setup: Setup::default(), held: None, soon: None }, told)
+        (sender, Self { commands, reasons, tables, setup: Setup::default(), held: None, soon: None }, told)
+    }
+}
+
+impl Inbox {
+    /// The same, with what is configured and held.
+    pub(super) fn with(self, setup: Setup, held: Option<Facts>) -> Self {
+        Self { setup, held, ..self }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use control::announce::{Announcement, Condition, Facts, decide, graceful, routes};
+use control::announce::{Announcement, Condition, Facts, Tables, decide, graceful, routes, table};
 
-use super::{Phase, Task};
+use super::{Ending, Phase, Task};
 
 impl Task<'_> {
     /// What is served now and goes on being so; none while nobody knows.
@@ -52,6 +52,17 @@ impl Task<'_> {
                 wanted = graceful(&wanted);
             }
             speaker.want(&Arc::new(wanted), now);
+        }
+        // Where the agent leaves, the datapath stays, and so do these.
+        if self.stopping.as_ref().is_none_or(|(ending, _)| *ending == Ending::Detach) {
+            let tables = if self.phase == Phase::Silent { Tables::new() } else { table(decided()) };
+            self.inbox.tables.send_if_modified(|former| {
+                let is_news = former.as_deref() != Some(&tables);
+                if is_news {
+                    *former = Some(Arc::new(tables));
+                }
+                is_news
+            });
         }
     }
 }

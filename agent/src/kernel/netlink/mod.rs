@@ -4,6 +4,7 @@
 //! namespace of the thread that opened it, for as long as it lives. IPv4 only: underlays and overlays are.
 
 mod addresses;
+mod announced;
 mod devices;
 mod links;
 pub(super) mod messages;

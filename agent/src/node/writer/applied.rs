@@ -34,6 +34,8 @@ pub(crate) enum Topic {
     Endpoints,
     /// Services and their routes.
     Services,
+    /// Routes in tables of other speakers.
+    Tables,
 }
 
 /// What packets really find. A value of one moment: clones share everything.

@@ -22,6 +22,7 @@ mod relevance;
 mod room;
 mod services;
 mod silent;
+mod tables;
 mod vip_routes;
 mod worker;
 
@@ -44,6 +45,7 @@ pub(crate) use self::{
     applied::{Applied, Topic},
     orders::Orders,
     programs::Watched,
+    tables::Wanted,
 };
 
 /// How long the writer may take to end what it is at.
@@ -59,7 +61,8 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts it, in the namespaces of this thread. Endpoints that are known to be `absent` are so until they are seen;
-    /// `watchers` gets what tells of packets, anew with each datapath.
+    /// `watchers` gets what tells of packets, anew with each datapath; `tables` says
+    /// what other speakers find in theirs.
     ///
     /// # Errors
     /// The kernel gives no thread, event queue or socket.
@@ -67,6 +70,7 @@ impl Writer {
         desired: Arc<Desired>,
         absent: BTreeMap<Ipv4Addr, Down>,
         watchers: mpsc::Sender<Option<Watched>>,
+        tables: Wanted,
         faults: Faults,
     ) -> Result<Self> {
         let (output, applied) = watch::channel(Applied::before(desired, absent));
@@ -77,7 +81,7 @@ impl Writer {
             .context("the kernel gives no event queue")?;
         let worker = {
             let _entered = runtime.enter();
-            Worker::open(Arc::clone(&orders), output, watchers, faults)?
+            Worker::open(Arc::clone(&orders), output, watchers, tables, faults)?
         };
         let thread = thread::Builder::new().name("writer".to_owned());
         let thread =

@@ -22,6 +22,7 @@ use super::{
     relevance::{Concern, Known},
     services::{Scope, Services},
     silent::Silent,
+    tables::{self, Wanted},
 };
 use crate::{
     kernel::{capabilities, lock::Lock, tasks::Faults},
@@ -44,6 +45,7 @@ pub(super) struct Worker {
     services: Services,
     known: Known,
     silent: Silent,
+    tables: Wanted,
     pace: Pace,
     held: Held,
     /// What the kernel told of since the last pass.
@@ -62,6 +64,7 @@ impl Worker {
         orders: Arc<Orders>,
         output: watch::Sender<Applied>,
         watchers: mpsc::Sender<Option<Watched>>,
+        tables: Wanted,
         faults: Faults,
     ) -> Result<Self> {
         let applied = output.borrow().clone();
@@ -78,6 +81,7 @@ impl Worker {
             services: Services::new(Arc::clone(&applied.failed)),
             known: Known::default(),
             silent: Silent::default(),
+            tables,
             pace: Pace::new(Instant::now()),
             held: Held::default(),
             concern: Concern::Fans,
@@ -119,6 +123,10 @@ impl Worker {
                         tracing::warn!("capabilities are kept: {error}");
                     }
                 },
+                () = tables::changed(&mut self.tables) => {
+                    self.follow_tables().await;
+                    self.publish();
+                }
                 event = self.events.next() => self.note(&event).await,
             }
         }
@@ -260,6 +268,7 @@ impl Worker {
         self.pace.by(self.endpoints.next_look);
         self.look_at_rules();
         if concern == Concern::Fans {
+            self.follow_tables().await;
             self.applied.passes += 1;
             self.applied.desired = Arc::clone(&self.desired);
             let done = std::mem::take(&mut self.waiting);
@@ -345,6 +354,11 @@ impl Worker {
         self.is_unsettled = false;
     }
 
+    async fn follow_tables(&mut self) {
+        let faults = tables::reconcile(self.node.netlink(), &mut self.tables).await;
+        self.applied.set(Topic::Tables, faults);
+    }
+
     /// Tells what the kernel holds now.
     fn publish(&mut self) {
         let absent = self.endpoints.presence.absent();
@@ -367,6 +381,7 @@ impl Worker {
     }
 
     async fn take_down(&mut self) -> Result<()> {
+        self.follow_tables().await;
         let lock = lock_soon().await?;
         fans::take_down(&self.node, &lock, &mut self.programs).await?;
         self.publish();

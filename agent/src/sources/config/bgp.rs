@@ -293,3 +293,6 @@ pub(super) fn with_passwords(config: &mut BgpConfig, line: Option<usize>) -> Vec
     }
     problems
 }
+
+#[cfg(test)]
+mod tests;
