@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use control::announce::{Announcement, Facts, ServiceFact, Tables, What};
+use control::announce::{Announcement, Facts, Placement, ServiceFact, What};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -135,7 +135,7 @@ pub struct Announcer {
     /// Until the thread runs.
     inbox: Option<task::Inbox>,
     reasons: watch::Receiver<Vec<String>>,
-    tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
+    tables: Arc<watch::Sender<Option<Arc<Placement>>>>,
     setup: Setup,
     facts: Option<Facts>,
     faults: Faults,
@@ -216,7 +216,7 @@ impl Announcer {
     }
 
     /// What tables of other speakers are to have; none while nobody knows.
-    pub fn tables(&self) -> watch::Receiver<Option<Arc<Tables>>> {
+    pub fn tables(&self) -> watch::Receiver<Option<Arc<Placement>>> {
         self.tables.subscribe()
     }
 

@@ -1,6 +1,10 @@
 //! What was disabled by a command, and maintenance: both survive a restart.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +22,9 @@ pub(super) struct Marks {
     /// Whether this node is in maintenance.
     #[serde(default)]
     pub(super) maintenance: bool,
+    /// What the commands of announcements were told last, by name: they run again when that changes.
+    #[serde(default)]
+    pub(super) told: BTreeMap<String, String>,
 }
 
 impl Marks {
@@ -49,7 +56,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/announce.json");
         assert_eq!(Marks::load(&path).unwrap(), Marks::default());
-        let marks = Marks { disabled: ["apex".to_owned()].into(), maintenance: true };
+        let told = [("apex".to_owned(), "UP".to_owned())].into();
+        let marks = Marks { disabled: ["apex".to_owned()].into(), maintenance: true, told };
         marks.save(&path).unwrap();
         assert_eq!(Marks::load(&path).unwrap(), marks);
         fs::write(&path, "{").unwrap();

@@ -6,12 +6,14 @@
 //! | `links` | connections with peers: a task that reads and one that writes for each |
 //! | `speaker` | a session with its connections |
 //! | `listeners` | where peers connect |
+//! | `hooks` | commands on a change of an announcement's state |
 //! | `marks` | what is disabled, and maintenance, on disk |
 //! | `task` | the cores with sockets and clock, on a thread of its own: nothing waits for it |
 //! | `rows` | what is shown of it |
 //! | `handle` | what the rest of the agent has of it |
 
 mod handle;
+mod hooks;
 mod links;
 mod listeners;
 mod marks;

@@ -142,8 +142,9 @@ fn healthcheck<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
 
 fn healthcheck_key(draft: &mut Draft, key: &str, value: &str) {
     const CHECK: &str = "checks of announcements are not supported by this version";
-    const HOOK: &str = "commands on a change are not supported by this version";
-    const LO: &str = "put the addresses on lo yourself: setup is not supported by this version";
+    const HOOK: &str =
+        "split it into up-execute and disabled-execute: a check's state is not supported by this version";
+    const LABEL: &str = "list the addresses as ip";
     match key {
         "up-metric" => draft.keys.push(("med", value.to_owned())),
         "disabled-metric" => draft.keys.push(("on-disabled", value.to_owned())),
@@ -165,8 +166,11 @@ fn healthcheck_key(draft: &mut Draft, key: &str, value: &str) {
         "down-metric" => {}
         "down-as-path" => draft.leave(key, "on-down is not supported by this version"),
         "command" | "interval" | "fast-interval" | "timeout" | "rise" | "fall" => draft.leave(key, CHECK),
-        "execute" | "up-execute" | "down-execute" | "disabled-execute" => draft.leave(key, HOOK),
-        "ip-ifname" | "ip-setup" | "dynamic-ip-setup" | "label" | "label-exact-match" => draft.leave(key, LO),
+        "up-execute" => draft.string("execute.up", value),
+        "disabled-execute" => draft.string("execute.disabled", value),
+        "execute" | "down-execute" => draft.leave(key, HOOK),
+        "dynamic-ip-setup" => draft.string("setup", "lo"),
+        "ip-ifname" | "label" | "label-exact-match" => draft.leave(key, LABEL),
         "path-id" => draft.leave(key, "there is one path for each prefix"),
         "deaggregate-networks" => draft.leave(key, "list the addresses one by one"),
         // How its process runs, which an agent has not.
@@ -220,13 +224,14 @@ mod tests {
         let text = "# apex\nname = apex\ncommand = curl -sf http://127.0.0.1/\nip = 192.0.2.1/32\nip = 2001:db8::1\n\
                     up-metric = 50\nincrease = 0\nstart-ip = 1\nwithdraw-on-down\ncommunity = 65001:1 65001:2\n\
                     extended-community = target:65001:5\nas-path = [ 65001 65002 ]\ndisable = /etc/down\n\
+                    up-execute = logger up\ndynamic-ip-setup\n\
                     neighbor = 192.0.2.9\ndebounce\nfast = 1\n";
         let Imported { toml, left } = import(text).unwrap();
         assert_eq!(
             toml,
             "[[announce]]\nname = \"apex\"\nprefixes = [\"192.0.2.1/32\", \"2001:db8::1/128\"]\n\
              on-disabled = 500\nmed = 50\nmed-step = 0\nstart = 1\ncommunities = [\"65001:1\", \"65001:2\"]\n\
-             extended-communities = [\"rt:65001:5\"]\nas-path = [65001, 65002]\ndisable-file = \"/etc/down\"\n\
+             extended-communities = [\"rt:65001:5\"]\nas-path = [65001, 65002]\ndisable-file = \"/etc/down\"\nexecute.up = \"logger up\"\nsetup = \"lo\"\n\
              peers = [\"192.0.2.9\"]\n"
         );
         let left: Vec<&str> = left.iter().filter_map(|line| line.split(':').next()).collect();

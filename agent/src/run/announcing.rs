@@ -137,7 +137,8 @@ impl Announcing {
             });
             let slices = here.slices.iter().map(|slice| IpNet::V4(*slice)).collect();
             let endpoints = applied.endpoints.iter().map(|address| IpAddr::V4(*address)).collect();
-            self.announcer.hold(Facts { services, slices, endpoints });
+            let loopback = (*applied.loopback).clone();
+            self.announcer.hold(Facts { services, slices, endpoints, loopback });
         }
         self.here.send_if_modified(|former| {
             let is_news = *former != here;

@@ -162,7 +162,6 @@ impl Agent {
         let shadowed = shadows::start(view.subscribe(), &faults);
         let blocked = tunnels::start(view.subscribe(), cluster.readers(), &faults);
         Monitor::start(watched, view.subscribe(), api.events(), &faults);
-        let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {
             options: options.clone(),
             node,
@@ -171,8 +170,8 @@ impl Agent {
             changes: Changes::new(state, writer, log, door, announcing.foresight())?,
             cluster,
             announcing,
+            absent: Arc::clone(&applied.borrow().absent),
             applied,
-            absent,
             reserved,
             view,
             api,

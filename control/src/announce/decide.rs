@@ -34,6 +34,8 @@ pub struct Facts {
     pub services: Vec<ServiceFact>,
     pub slices: BTreeSet<IpNet>,
     pub endpoints: BTreeSet<IpAddr>,
+    /// Addresses on `lo`, of those that are to be there.
+    pub loopback: BTreeSet<IpAddr>,
 }
 
 impl Facts {
@@ -116,6 +118,8 @@ pub struct Decision {
     pub life: Life,
     /// In the order of the list, from its start.
     pub prefixes: Vec<Decided>,
+    /// Addresses that are to be on `lo`; what needs them is announced once they are.
+    pub loopback: BTreeSet<IpAddr>,
 }
 
 /// Decides what becomes of an announcement. Maintenance keeps routes until the sessions go: the caller ends these.
@@ -151,7 +155,27 @@ pub fn decide(announcement: &Announcement, facts: &Facts, condition: Condition) 
         let med = med.map(|med| med.saturating_add(announcement.med_step.saturating_mul(place)));
         Decided { prefix, route: med.map(|med| Arc::new(route(announcement, &look, med))) }
     };
-    Decision { life, prefixes: (0..).zip(list).map(decided).collect() }
+    let mut prefixes: Vec<Decided> = (0..).zip(list).map(decided).collect();
+    let loopback = place(announcement, &mut prefixes, facts);
+    Decision { life, prefixes, loopback }
+}
+
+/// Which addresses have to be on `lo`; prefixes of those that are not yet wait.
+fn place(announcement: &Announcement, prefixes: &mut [Decided], facts: &Facts) -> BTreeSet<IpAddr> {
+    let mut loopback = BTreeSet::new();
+    if announcement.loopback.is_none() {
+        return loopback;
+    }
+    for Decided { prefix, route } in prefixes {
+        let is_host = prefix.prefix_len() == prefix.max_prefix_len();
+        if is_host && route.is_some() {
+            loopback.insert(prefix.addr());
+            if !facts.loopback.contains(&prefix.addr()) {
+                *route = None;
+            }
+        }
+    }
+    loopback
 }
 
 const fn of(fallback: Fallback) -> Option<u32> {

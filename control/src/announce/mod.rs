@@ -9,8 +9,8 @@ pub use self::{
     decide::{
         Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
     },
-    spec::{Announcement, Fallback, Look, OnTable, Via, What, When},
-    table::{TableOp, TableRoute, Tables, table_ops},
+    spec::{Announcement, Fallback, Hooks, Look, OnTable, Via, What, When},
+    table::{Placement, TableOp, TableRoute, Tables, table_ops},
 };
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! An announcement as it is configured: `[[announce]]`.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -36,6 +36,18 @@ pub struct Announcement {
     pub disabled_communities: Option<BTreeSet<Community>>,
     pub large_communities: BTreeSet<LargeCommunity>,
     pub extended_communities: BTreeSet<ExtendedCommunity>,
+    /// Whether its hosts' addresses are on `lo` while they are announced, and for how long after the withdrawal.
+    pub loopback: Option<Duration>,
+    pub hooks: Hooks,
+}
+
+/// Commands on a change of the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    pub up: Option<Arc<str>>,
+    pub down: Option<Arc<str>>,
+    /// Of maintenance, too.
+    pub disabled: Option<Arc<str>>,
 }
 
 /// What changes with an announcement's state.

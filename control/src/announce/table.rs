@@ -1,6 +1,9 @@
 //! From what a kernel's table is to have to the operations that lead there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -8,6 +11,14 @@ use super::spec::OnTable;
 
 /// What tables are to have: the metric of each prefix.
 pub type Tables = BTreeMap<(OnTable, IpNet), u32>;
+
+/// What announcements need of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    pub tables: Tables,
+    /// Addresses on `lo`.
+    pub loopback: BTreeSet<IpAddr>,
+}
 
 /// A route of ours in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +57,7 @@ mod tests {
 
     #[test]
     fn another_metric_is_set_before_the_former_is_deleted_and_what_is_there_stays() {
-        let prefix = |last: u8| IpNet::from(std::net::IpAddr::from([192, 0, 2, last]));
+        let prefix = |last: u8| IpNet::from(IpAddr::from([192, 0, 2, last]));
         let route = |last, metric| TableRoute { table: 110, prefix: prefix(last), metric };
         let wanted = [((110, prefix(1)), 0), ((110, prefix(2)), 500), ((110, prefix(3)), 100)].into();
         let held = [route(1, 1), route(2, 100), route(4, 100)].into();

@@ -26,6 +26,8 @@ fn announcement(what: What) -> Announcement {
         disabled_communities: Some([Community(2)].into()),
         large_communities: BTreeSet::new(),
         extended_communities: BTreeSet::new(),
+        loopback: None,
+        hooks: Hooks::default(),
     }
 }
 
@@ -153,6 +155,21 @@ fn of_two_announcements_of_a_prefix_the_lower_med_counts() {
     };
     assert_eq!(of(200), [100, 50]);
     assert_eq!(of(201), [100, 101], "a peer that the other one does not go to");
+}
+
+#[test]
+fn a_host_is_announced_once_its_address_is_on_lo() {
+    let mut apex = announcement(prefixes(2));
+    apex.loopback = Some(std::time::Duration::ZERO);
+    let mut facts = Facts::default();
+    let decision = decide(&apex, &facts, up());
+    assert_eq!(meds(&decision), [(0, None), (1, None)]);
+    assert_eq!(decision.loopback, [address(0), address(1)].into());
+    facts.loopback = [address(1)].into();
+    assert_eq!(meds(&decide(&apex, &facts, up())), [(0, None), (1, Some(101))]);
+    apex.on_disabled = Fallback::Withdraw;
+    let disabled = Condition { is_disabled: true, ..up() };
+    assert!(decide(&apex, &facts, disabled).loopback.is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Speeds drift by a factor of two within minutes on a shared machine, so nothing is compared across runs: every
 //! round runs every way once, and what is reported is the median of the rounds' ratios with its quartiles.
 
+pub mod announce;
 pub mod api;
 pub mod clock;
 pub mod cluster;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::{
     bench::{
-        api, clock, cluster, fan, flood, flows,
+        announce, api, clock, cluster, fan, flood, flows,
         load::{self, Load},
         processors::Processors,
         program, refuse,
@@ -159,6 +159,18 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// How soon peers of BGP hear of a change, beside ExaBGP
+    Announce {
+        /// Prefixes that change at once
+        #[arg(long, default_value_t = 1_000)]
+        prefixes: u32,
+        /// How often each change is measured
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Forged tunnel packets refused at the uplink, on one processor: XDP, tc, nftables
     Refuse {
         /// Rounds; each runs every way once
@@ -248,6 +260,10 @@ fn main() -> Result<()> {
         Command::Routes { routes, changes, seconds, json } => {
             let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
             show(&routes::measure(plan)?, |rows| routes::print(rows), json)
+        }
+        Command::Announce { prefixes, rounds, json } => {
+            let plan = announce::Plan { prefixes, rounds };
+            show(&announce::measure(plan)?, |rows| announce::print(rows), json)
         }
         Command::Refuse { rounds, burst, json } => {
             let plan = refuse::Plan { rounds, burst: Duration::from_millis(burst) };

@@ -115,6 +115,88 @@ fn a_file_disables_and_a_command_cannot_enable_against_it() {
     assert!(unknown.stderr.contains("no announcement 'other'"), "{unknown}");
 }
 
+/// A BIRD beside the agent, as docs/announce.md has it.
+const BESIDE: &str = "router id 172.30.0.27;
+protocol device {}
+protocol kernel fanlight4 { kernel table 110; learn; ipv4 { import where krt_source = 250; export none; }; }
+protocol kernel fanlight6 { kernel table 110; learn; ipv6 { import where krt_source = 250; export none; }; }
+filter announced { if source = RTS_INHERIT then { bgp_med = krt_metric; accept; } reject; }
+protocol bgp upstream { local as 65147; neighbor 172.30.0.1 as 65101; connect delay time 1;
+  ipv4 { import none; export filter announced; };
+  ipv6 { import none; next hop address 2001:db8::27; export filter announced; }; }
+";
+
+#[test]
+fn a_bird_beside_the_agent_finds_what_is_announced_in_its_table() {
+    const SIX: &str = "2001:db8:1::1/128";
+    let fleet = node();
+    let host = &fleet[0];
+    let router = Speaker::start(&fleet.switch, Kind::Bird, Manner { is_signed: false, ..Manner::USUAL });
+    host.write("/run/bird.conf", BESIDE);
+    let words = ["-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl", "-P", "/run/bird.pid"];
+    let _bird = host.command("bird").args(words).spawn();
+    let announced = format!(
+        "[[announce]]\nname = \"apex\"\nprefixes = [\"{PREFIX}\", \"{SIX}\"]\nvia = \"table\"\ntable = 110\n"
+    );
+    host.write(FILE, &announced);
+    let agent = host.agent();
+    router.wait_for(PREFIX, SOON, |seen| seen.med == 100);
+    router.wait_for(SIX, SOON, |seen| seen.med == 101);
+    host.run("announce disable apex");
+    router.wait_for(SIX, SOON, |seen| seen.med == 501);
+    let table =
+        || [4, 6].map(|family| host.ip(&format!("-{family} route show table 110 proto 250")).lines().count());
+    eventually("the former metric is gone", SOON, || (table() == [1, 1]).then_some(()));
+    agent.kill9();
+    host.ip("route add blackhole 192.0.2.9/32 proto 250 metric 7 table 110");
+    let mut agent = host.agent();
+    eventually("what nobody announces is gone", SOON, || (table() == [1, 1]).then_some(()));
+    host.write(FILE, "");
+    agent.reload();
+    eventually("the table is empty", SOON, || (table() == [0, 0]).then_some(()));
+    router.wait_gone(PREFIX, SOON);
+}
+
+#[test]
+fn addresses_are_on_lo_while_they_are_announced_and_commands_hear_of_changes() {
+    let fleet = node();
+    let host = &fleet[0];
+    let router = Speaker::start(&fleet.switch, Kind::Bird, Manner::USUAL);
+    let told = |state: &str| format!("echo $STATE $FANLIGHT_ANNOUNCEMENT {state} >> /run/told");
+    let further = format!(
+        "setup = \"lo\"\nlinger = \"1s\"\non-disabled = \"withdraw\"\nexecute = {{ up = \"{}\", disabled = \"{}\" }}\n",
+        told("a"),
+        told("b")
+    );
+    let plain = plain().replace("\"]", "\", \"192.0.2.2/32\", \"2001:db8:1::1/128\"]");
+    host.ip("address add 192.0.2.2/32 dev lo");
+    host.write(FILE, &(speaks("", SIGNED) + &plain + &further));
+    let lo = || host.ip("address show dev lo");
+    let agent = host.agent();
+    router.wait_for(PREFIX, SOON, |_| true);
+    router.wait_for("2001:db8:1::1/128", SOON, |_| true);
+    assert!(lo().contains("inet 192.0.2.1/32") && lo().contains("inet6 2001:db8:1::1/128"), "{}", lo());
+    agent.kill9();
+    let agent = host.agent();
+    eventually("the session is back", SOON, || is_established(host));
+    host.run("announce disable apex");
+    router.wait_gone(PREFIX, SOON);
+    assert!(lo().contains("inet 192.0.2.1/32"), "it lingers");
+    let is_gone = || (!lo().contains("192.0.2.1/32") && !lo().contains("2001:db8:1::1")).then_some(());
+    eventually("ours are gone", SOON, is_gone);
+    assert!(lo().contains("192.0.2.2/32"), "what was there before stays");
+    let heard = || fs::read_to_string(host.path("/run/told")).unwrap_or_default();
+    let both = "UP apex a\nDISABLED apex b\n";
+    eventually("both commands have run, and none again after the restart", SOON, || {
+        (heard() == both).then_some(())
+    });
+    agent.stop();
+    let _agent = host.agent();
+    host.run("announce enable apex");
+    router.wait_for(PREFIX, SOON, |_| true);
+    eventually("it is told", SOON, || (heard() == format!("{both}UP apex a\n")).then_some(()));
+}
+
 #[test]
 fn a_device_that_loses_its_carrier_ends_its_session_at_once() {
     let fleet = node();

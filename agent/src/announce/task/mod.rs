@@ -1,6 +1,7 @@
 //! The task: the cores with sockets and clock, on a thread of its own.
 
 mod asked;
+mod loopback;
 mod phase;
 mod routes;
 mod shown;
@@ -15,7 +16,7 @@ use std::{
 };
 
 use control::{
-    announce::{Decision, Facts, Life, ServiceFact, Tables},
+    announce::{Decision, Facts, Life, Placement, ServiceFact},
     bgp::Local,
 };
 use tokio::{
@@ -23,9 +24,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::phase::Phase;
+use self::{loopback::Loopback, phase::Phase};
 use super::{
     handle::{Command, Ending, Setup},
+    hooks::Hooks,
     links::News,
     listeners::Listeners,
     marks::{MARKS_FILE, Marks},
@@ -53,7 +55,7 @@ const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 1
 pub(super) struct Inbox {
     commands: mpsc::UnboundedReceiver<Command>,
     reasons: watch::Sender<Vec<String>>,
-    tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
+    tables: Arc<watch::Sender<Option<Arc<Placement>>>>,
     setup: Setup,
     held: Option<Facts>,
     soon: Option<Vec<ServiceFact>>,
@@ -67,7 +69,7 @@ impl std::fmt::Debug for Inbox {
 
 impl Inbox {
     pub(super) fn new(
-        tables: Arc<watch::Sender<Option<Arc<Tables>>>>,
+        tables: Arc<watch::Sender<Option<Arc<Placement>>>>,
     ) -> (mpsc::UnboundedSender<Command>, Self, watch::Receiver<Vec<String>>) {
         let ((sender, commands), (reasons, told)) = (mpsc::unbounded_channel(), watch::channel(Vec::new()));
         (sender, Self { commands, reasons, tables, setup: Setup::default(), held: None, soon: None }, told)
@@ -112,6 +114,8 @@ struct Task<'i> {
     decisions: Vec<Decision>,
     since: BTreeMap<Arc<str>, (Life, u64)>,
     phase: Phase,
+    loopback: Loopback,
+    hooks: Hooks,
     devices: BTreeMap<String, Device>,
     watch: Option<DeviceWatch>,
     devices_at: Instant,
@@ -158,6 +162,8 @@ impl<'i> Task<'i> {
             by_file: BTreeSet::new(),
             decisions: Vec::new(),
             since: BTreeMap::new(),
+            loopback: Loopback::default(),
+            hooks: Hooks::default(),
             devices: devices().unwrap_or_default(),
             watch,
             devices_at: now,
@@ -205,7 +211,8 @@ impl<'i> Task<'i> {
 
     /// When something is due.
     fn due(&self) -> Instant {
-        let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until()).min();
+        let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until());
+        let sessions = sessions.chain(self.loopback.deadline()).min();
         let session = sessions.map_or(self.look_at, |deadline| self.start + deadline);
         let devices = (self.devices_at > Instant::now()).then_some(self.devices_at);
         session.min(self.look_at).min(devices.unwrap_or(self.look_at))
@@ -218,6 +225,9 @@ impl<'i> Task<'i> {
             self.look();
         }
         self.go_on(now);
+        if self.loopback.expire(now.0) {
+            self.place();
+        }
         if self.speakers.values().all(Speaker::is_flushed) {
             // Who waited too long is gone.
             for waiting in self.waiting.drain(..) {
@@ -293,6 +303,7 @@ impl<'i> Task<'i> {
         if !gone.is_empty() && self.marks_fault.is_none() {
             // A mark ends with its announcement.
             self.marks.disabled.retain(|name| !gone.contains(name));
+            self.marks.told.retain(|name, _| names.contains(&**name));
             self.save_marks();
         }
         self.by_file = self.read_files();

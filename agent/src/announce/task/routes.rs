@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use control::announce::{Announcement, Condition, Facts, Tables, decide, graceful, routes, table};
+use control::announce::{
+    Announcement, Condition, Decision, Facts, Placement, decide, graceful, routes, table,
+};
 
 use super::{Ending, Phase, Task};
+use crate::announce::hooks::state;
 
 impl Task<'_> {
     /// What is served now and goes on being so; none while nobody knows.
@@ -36,6 +39,7 @@ impl Task<'_> {
             since.insert(Arc::clone(&own.name), *former.unwrap_or(&(decision.life, wall)));
         }
         self.since = since;
+        self.tell_commands();
         self.bring_routes();
     }
 
@@ -53,16 +57,48 @@ impl Task<'_> {
             }
             speaker.want(&Arc::new(wanted), now);
         }
-        // Where the agent leaves, the datapath stays, and so do these.
-        if self.stopping.as_ref().is_none_or(|(ending, _)| *ending == Ending::Detach) {
-            let tables = if self.phase == Phase::Silent { Tables::new() } else { table(decided()) };
-            self.inbox.tables.send_if_modified(|former| {
-                let is_news = former.as_deref() != Some(&tables);
-                if is_news {
-                    *former = Some(Arc::new(tables));
-                }
-                is_news
-            });
+        let mut loopback = std::mem::take(&mut self.loopback);
+        loopback.follow(self.announced(), now.0);
+        self.loopback = loopback;
+        self.place();
+    }
+
+    /// Announcements with what is decided of them; in silence none.
+    fn announced(&self) -> impl Iterator<Item = (&Announcement, &Decision)> {
+        let count = if self.phase == Phase::Silent { 0 } else { usize::MAX };
+        self.inbox.setup.announcements.iter().zip(&self.decisions).take(count)
+    }
+
+    /// Has the kernel's tables and `lo` hold what announcements need there. Where the agent leaves, the datapath stays, and
+    /// so do these.
+    pub(super) fn place(&self) {
+        if self.stopping.as_ref().is_some_and(|(ending, _)| *ending == Ending::Leave) {
+            return;
+        }
+        let placement = Placement { tables: table(self.announced()), loopback: self.loopback.addresses() };
+        self.inbox.tables.send_if_modified(|former| {
+            let is_news = former.as_deref() != Some(&placement);
+            if is_news {
+                *former = Some(Arc::new(placement));
+            }
+            is_news
+        });
+    }
+
+    /// Runs the commands of announcements whose state is another than they were told last.
+    fn tell_commands(&mut self) {
+        let mut is_news = false;
+        for (own, decision) in self.inbox.setup.announcements.iter().zip(&self.decisions) {
+            let Some(state) = state(decision.life).filter(|_| own.hooks != Default::default()) else {
+                continue;
+            };
+            if self.marks.told.insert(own.name.to_string(), state.to_owned()).as_deref() != Some(state) {
+                is_news = true;
+                self.hooks.run(own, state);
+            }
+        }
+        if is_news {
+            self.save_marks();
         }
     }
 }

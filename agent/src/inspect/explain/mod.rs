@@ -90,8 +90,21 @@ pub struct Explanation {
     pub outcome: Option<&'static str>,
     /// What that means.
     pub meaning: Option<&'static str>,
+    /// Announcements of the destination, while an agent runs.
+    pub announced: Vec<Announced>,
     /// All of it in words, in order.
     pub steps: Vec<String>,
+}
+
+/// An announcement of the destination.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Announced {
+    pub name: String,
+    /// The announcement's state.
+    pub state: String,
+    pub prefix: String,
+    /// Null while the prefix is withdrawn.
+    pub med: Option<u32>,
 }
 
 /// A backend's share of new flows.

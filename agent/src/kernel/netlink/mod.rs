@@ -7,6 +7,7 @@ mod addresses;
 mod announced;
 mod devices;
 mod links;
+mod loopback;
 pub(super) mod messages;
 mod neighbours;
 mod route_filter;
@@ -25,6 +26,7 @@ use std::{
 pub use devices::{Device, DeviceWatch, devices};
 use futures_util::{Stream, TryStreamExt};
 pub use links::{BridgeRequest, VethEnd, VethRequest};
+pub use loopback::LoopbackAddress;
 use route_table::RouteTable;
 use tokio::task::AbortHandle;
 pub(in crate::kernel) use values::xdp_programs;

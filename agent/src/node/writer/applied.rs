@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Applied {
     pub(crate) absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// Addresses of this node's endpoints.
     pub(crate) endpoints: Arc<BTreeSet<Ipv4Addr>>,
+    /// Addresses on `lo`, of those that announcements want there.
+    pub(crate) loopback: Arc<BTreeSet<IpAddr>>,
     /// What the kernel holds of services; `None` while no fan is up.
     pub(crate) services: Option<ServiceMap>,
     /// What the flow tables hold.

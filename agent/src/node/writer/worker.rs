@@ -355,8 +355,11 @@ impl Worker {
     }
 
     async fn follow_tables(&mut self) {
-        let faults = tables::reconcile(self.node.netlink(), &mut self.tables).await;
-        self.applied.set(Topic::Tables, faults);
+        let placed = tables::reconcile(self.node.netlink(), &mut self.tables).await;
+        self.applied.set(Topic::Tables, placed.faults);
+        if *self.applied.loopback != placed.loopback {
+            self.applied.loopback = Arc::new(placed.loopback);
+        }
     }
 
     /// Tells what the kernel holds now.

@@ -11,6 +11,8 @@ use control::{
 };
 use ipnet::IpNet;
 
+mod extras;
+
 use super::{
     bgp::BgpConfig,
     problem::Problems,
@@ -42,6 +44,9 @@ pub(super) const ANNOUNCE: Keys = Keys {
         "local-preference",
         "as-path",
         "disabled-as-path",
+        "setup",
+        "linger",
+        "execute",
     ],
     later: &[
         "check",
@@ -53,9 +58,6 @@ pub(super) const ANNOUNCE: Keys = Keys {
         "members",
         "others",
         "hold-back",
-        "setup",
-        "linger",
-        "execute",
     ],
 };
 
@@ -141,6 +143,8 @@ fn announcement(
         disabled_communities,
         large_communities: marks(section, "large-communities", problems),
         extended_communities: marks(section, "extended-communities", problems),
+        loopback: extras::loopback(section, problems),
+        hooks: extras::hooks(section, problems),
         name: name?,
         what: what?,
         via: via?,

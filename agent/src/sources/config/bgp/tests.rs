@@ -106,6 +106,8 @@ fn what_is_wrong_with_an_announcement_is_told_with_line_key_and_remedy() {
     ] {
         assert!(of_announce(lines).ends_with(end), "{}", of_announce(lines));
     }
+    let lo = of_announce("slices = true\nsetup = 'lo'");
+    assert!(lo.contains("setup: is for prefixes"), "{lo}");
     for (lines, end) in [
         ("slices = true", "make two"),
         ("when = 'any'", "remove it"),
@@ -120,7 +122,9 @@ fn what_is_wrong_with_an_announcement_is_told_with_line_key_and_remedy() {
         ("communities = ['1']", "write one such as 65001:100"),
         ("on-disabled = 'no'", "or a MED without quotes"),
         ("check = { kind = 'http' }", "not supported by this version; remove it"),
-        ("setup = 'lo'", "not supported by this version; remove it"),
+        ("setup = 'eth0'", "use none or lo"),
+        ("linger = '5s'", "remove it"),
+        ("execute = { down = 'x' }", "not supported by this version; remove it"),
         ("group = 'apex'", "not supported by this version; remove it"),
     ] {
         let text = of_announce(&format!("{prefix}\n{lines}"));
