@@ -82,6 +82,14 @@ impl LiveFlow {
         own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
+    /// Whether a packet of the client's leads to the backend in its row as before. A SYN that comes again without an answer asks
+    /// once more where that backend has left rotation, so that a connection begun just before a host's death is late, not lost.
+    #[inline(always)]
+    pub fn stays_with(&self, backend: &BackendRecord, segment: &Segment, protocol: u8) -> bool {
+        let is_unanswered = segment.is_syn() && self.state.get() == State::New as u8;
+        self.is_with(backend, protocol) && !(is_unanswered && backend.flags & BackendRecord::OUT != 0)
+    }
+
     /// Whether a packet of the flow changes nothing but counts: it is established or both sides have closed it, the packet begins
     /// and ends nothing, and the other direction knows that the flow lives.
     #[inline(always)]

@@ -310,6 +310,47 @@ fn datagrams_move_when_their_backends_endpoint_has_vanished_and_connections_stay
     }
 }
 
+/// The first backend has left rotation, and new flows lead to the second.
+fn leave_the_first(tables: &mut Memory) {
+    tables.balancer.backends[0].flags = BackendRecord::OUT;
+    lead_to(tables, 1);
+}
+
+#[test]
+fn a_connection_that_is_not_answered_chooses_again_once_its_backend_has_left_rotation() {
+    let mut tables = tables();
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST, "it is in rotation");
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn so_does_one_that_its_client_has_begun_anew_in_the_entries_of_a_former() {
+    let mut tables = tables();
+    connected(&tables);
+    let _ = forward(&tables, segment(FIN_ACK));
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn what_its_backend_has_answered_stays_with_one_that_has_left_rotation() {
+    let mut tables = tables();
+    connected(&tables);
+    let other = segment(SYN).with(|syn| syn.src.1 = 40_001);
+    let fate = forward(&tables, other);
+    back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
+    let _ = forward(&tables, datagram());
+    leave_the_first(&mut tables);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "a connection");
+    assert_eq!(forward(&tables, other), fate, "one that is answered");
+    assert!(matches!(forward(&tables, datagram()), Ok(to) if to.dst == FIRST.to_be()), "datagrams");
+}
+
 /// A connection whose handshake, with the second backend, is complete.
 fn opened_towards_the_second(tables: &Memory) -> Result<Tuple, Refusal> {
     let fate = forward(tables, segment(SYN));
