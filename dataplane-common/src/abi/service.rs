@@ -145,7 +145,7 @@ impl BackendRecord {
     pub const HERE: u16 = 2;
     /// Its endpoint has vanished: flows that nobody can be told of, those of UDP, move on at their next packet.
     pub const ABSENT: u16 = 4;
-    /// It is out of rotation: it takes no new flows, and a connection that it has not answered yet chooses again.
+    /// It is out of rotation: it takes no new flows, and a connection whose handshake is not complete chooses again.
     pub const OUT: u16 = 8;
 
     /// The flags that end a flow of a protocol. Computed from the protocol's number instead of compared with it

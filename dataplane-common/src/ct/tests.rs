@@ -338,7 +338,17 @@ fn so_does_one_that_its_client_has_begun_anew_in_the_entries_of_a_former() {
 }
 
 #[test]
-fn what_its_backend_has_answered_stays_with_one_that_has_left_rotation() {
+fn a_port_used_again_is_not_led_by_what_a_forgotten_connection_has_left() {
+    let mut tables = tables();
+    connected(&tables);
+    [segment_key(), reply_key()].iter().for_each(|key| tables.balancer.flows.remove(key));
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn connections_and_datagrams_stay_with_a_backend_that_has_left_rotation() {
     let mut tables = tables();
     connected(&tables);
     let other = segment(SYN).with(|syn| syn.src.1 = 40_001);
@@ -347,7 +357,8 @@ fn what_its_backend_has_answered_stays_with_one_that_has_left_rotation() {
     let _ = forward(&tables, datagram());
     leave_the_first(&mut tables);
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "a connection");
-    assert_eq!(forward(&tables, other), fate, "one that is answered");
+    let acknowledged = other.with(|ack| (ack.flags, ack.acknowledgement) = (ACK, 7_001));
+    assert_eq!(forward(&tables, acknowledged), fate, "one that its backend has answered");
     assert!(matches!(forward(&tables, datagram()), Ok(to) if to.dst == FIRST.to_be()), "datagrams");
 }
 
@@ -460,6 +471,12 @@ fn entries_end_with_their_idle_time() {
     advance(&tables, 21);
     tables.balancer.flows.remove(&segment_key());
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "an unknown segment goes by the ring");
+}
+
+/// The entry of the backend's packets.
+fn reply_key() -> FlowKey {
+    let bytes = answer(TO_FIRST, PROTO_TCP, ACK).bytes();
+    Segment::read(&bytes[..], &ip(&bytes), 0).expect("a segment").key(&ip(&bytes))
 }
 
 fn segment_key() -> FlowKey {
