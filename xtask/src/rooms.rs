@@ -16,11 +16,12 @@ const AGENT: [(&str, &[&str]); 8] = [
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 7] = [
+const CONTROL: [(&str, &[&str]); 8] = [
     ("model", &[]),
-    ("cluster", &["model", "service"]),
-    ("service", &["model"]),
-    ("desired", &["model", "service"]),
+    ("health", &["model"]),
+    ("cluster", &["health", "model", "service"]),
+    ("service", &["health", "model"]),
+    ("desired", &["health", "model", "service"]),
     ("observed", &["model", "service"]),
     ("filter", &["model", "observed"]),
     ("reconcile", &["model", "observed", "service"]),
