@@ -48,7 +48,8 @@ fn a_target_that_was_taken_out_goes_on_below() {
 #[test]
 fn statuses_are_codes_and_ranges() {
     let expect: Expect = "200-299, 401,500".parse().unwrap();
-    let passing: Vec<u16> = [199, 200, 299, 300, 401, 402, 500].into_iter().filter(|&code| expect.has(code)).collect();
+    let passing: Vec<u16> =
+        [199, 200, 299, 300, 401, 402, 500].into_iter().filter(|&code| expect.has(code)).collect();
     assert_eq!(passing, [200, 299, 401, 500]);
     assert_eq!(expect.to_string(), "200-299,401,500");
     assert!(Expect::default().has(302) && !Expect::default().has(404));

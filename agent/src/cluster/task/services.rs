@@ -176,9 +176,8 @@ impl Task<'_> {
             let Statement { definition, backends, drained, .. } = &**statement;
             // A file's definition hides the applied one with its backends.
             let is_hidden = definition.is_some() && stated.said.contains_key(name);
-            let definition = definition.as_ref().map(|own| (&own.vip, own.algorithm));
             let (definition, backends) =
-                if is_hidden { (None, &[][..]) } else { (definition, &backends[..]) };
+                if is_hidden { (None, &[][..]) } else { (definition.as_ref(), &backends[..]) };
             records::adopt(view, logs, own, name, Former { definition, backends, drained })
         });
         match shared.replication.write(records.collect(), time, &mut Members(&mut self.core)) {
@@ -322,8 +321,7 @@ impl Task<'_> {
 
 fn said<'s>(file: &'s Name, statement: &'s Statement) -> Option<Said<'s>> {
     let definition = statement.definition.as_ref()?;
-    let (vip, algorithm) = (&definition.vip, definition.algorithm);
-    Some(Said { file, vip, algorithm, backends: &statement.backends })
+    Some(Said { file, definition, backends: &statement.backends })
 }
 
 fn others(view: &records::View, own: &Name, service: &str) -> Vec<OtherBackend> {

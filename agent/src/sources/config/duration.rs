@@ -11,8 +11,12 @@ const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3
 /// # Errors
 /// It is none.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let error =
-        || format!("{} is no length of time; write a whole number and ms, s, m or h, such as \"2s\"", quoted(text));
+    let error = || {
+        format!(
+            "{} is no length of time; write a whole number and ms, s, m or h, such as \"2s\"",
+            quoted(text)
+        )
+    };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_none| error())?;
@@ -49,7 +53,9 @@ mod tests {
         for (text, ms) in [("0s", 0), ("500ms", 500), ("2s", 2_000), ("5m", 300_000), ("3h", 10_800_000)] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "5", "5 s", "-5s", "1.5s", "5d", "99999999999999999999s", "18446744073709551615h"] {
+        for text in
+            ["", "s", "5", "5 s", "-5s", "1.5s", "5d", "99999999999999999999s", "18446744073709551615h"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
         let shown: Vec<String> = [0, 500, 1_500, 60_000].map(|ms| shown(Duration::from_millis(ms))).into();
