@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 8] = [
+const AGENT: [(&str, &[&str]); 9] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
-    ("serve", &["cluster", "kernel", "sources"]),
-    ("inspect", &["kernel", "node", "serve"]),
-    ("run", &["cluster", "inspect", "kernel", "node", "serve", "sources"]),
+    ("health", &["cluster", "kernel"]),
+    ("serve", &["cluster", "health", "kernel", "sources"]),
+    ("inspect", &["health", "kernel", "node", "serve"]),
+    ("run", &["cluster", "health", "inspect", "kernel", "node", "serve", "sources"]),
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.

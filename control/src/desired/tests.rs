@@ -804,7 +804,7 @@ proptest! {
 
 /// A service that is checked.
 fn checked(name: &str, vip: u8, backends: &[u8], on_down: OnDown) -> Service {
-    let checking = Checking { check: Check::new(Probe::Tcp), on_down };
+    let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down };
     Service { checking: Some(Arc::new(checking)), ..service(name, vip, backends) }
 }
 

@@ -1,6 +1,6 @@
 //! A check as it is asked for.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +137,7 @@ impl fmt::Display for OnDown {
 #[serde(deny_unknown_fields)]
 pub struct Checking {
     /// The check of each backend.
-    pub check: Check,
+    pub check: Arc<Check>,
     /// What becomes of the flows of one that is down by it.
     #[serde(default)]
     pub on_down: OnDown,

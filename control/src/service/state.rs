@@ -1,6 +1,6 @@
 //! Services and backends with their state.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashSet, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,19 @@ impl Down {
     /// Whether a check says so, or has said nothing yet.
     pub fn is_of_check(self) -> bool {
         matches!(self, Self::CheckFailed | Self::Unchecked)
+    }
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EndpointGone => "endpoint-gone",
+            Self::NoAnswer => "no-answer",
+            Self::NodeDead => "node-dead",
+            Self::NodeLeft => "node-left",
+            Self::CheckFailed => "check-failed",
+            Self::Unchecked => "unchecked",
+        })
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn checking(service: &Section<'_, '_>, of: Of, problems: &mut Problem
         return None;
     }
     let check = check(&service.table("check", problems)?, of, problems)?;
-    Some(Checking { check, on_down: on_down.unwrap_or_default() })
+    Some(Checking { check: check.into(), on_down: on_down.unwrap_or_default() })
 }
 
 /// A check that is right.

@@ -364,7 +364,7 @@ impl World {
     /// Nodes and a service `web` that is checked.
     fn checked(nodes: u8) -> Self {
         let mut world = Self::new(nodes);
-        let checking = Checking { check: Check::new(Probe::Tcp), on_down: OnDown::Keep };
+        let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down: OnDown::Keep };
         let vip = "10.96.0.1:80/tcp".parse().unwrap();
         let what = Definition { checking: Some(Arc::new(checking)), ..plain(vip) };
         world.write("h1", Record::Define { name: "web".into(), what });
@@ -445,7 +445,7 @@ fn what_was_found_of_a_former_service_is_nothing_to_the_next_of_its_name() {
     world.offer("h2", "250.0.1.5:80", 1);
     world.judge("h2", "250.0.1.5:80", Some(true));
     world.write("h1", Record::Undefine("web".into()));
-    let checking = Checking { check: Check::new(Probe::Tcp), on_down: OnDown::Keep };
+    let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down: OnDown::Keep };
     let what =
         Definition { checking: Some(Arc::new(checking)), ..plain("10.96.0.1:80/tcp".parse().unwrap()) };
     world.write("h1", Record::Define { name: "web".into(), what });

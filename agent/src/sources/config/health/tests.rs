@@ -31,8 +31,8 @@ fn problem(lines: &str) -> String {
 #[test]
 fn what_is_not_given_is_as_usual() {
     let checking = checking("check = { kind = 'tcp' }");
-    assert_eq!(checking, Checking { check: Check::new(Probe::Tcp), on_down: OnDown::Keep });
-    let Check { interval, fast_interval, timeout, rise, fall, .. } = checking.check;
+    assert_eq!(checking, Checking { check: Check::new(Probe::Tcp).into(), on_down: OnDown::Keep });
+    let Check { interval, fast_interval, timeout, rise, fall, .. } = *checking.check;
     assert_eq!((interval, fast_interval, timeout), (Check::INTERVAL, Check::FAST_INTERVAL, Check::TIMEOUT));
     assert_eq!((rise, fall), (2, 3));
     let quick = self::checking("check = { kind = 'tcp', interval = '200ms' }").check;
@@ -57,7 +57,7 @@ fn each_kind_has_its_keys() {
     };
     assert_eq!((on_down, &check.probe), (OnDown::Reset, &Probe::Http(http)));
     assert_eq!((check.rise, check.fall, check.port), (1, 5, Some(8443)));
-    let words = |lines| checking(lines).check.probe;
+    let words = |lines| checking(lines).check.probe.clone();
     assert_eq!(
         words("check = { kind = 'command', command = 'test -e /tmp/a' }"),
         Probe::Command(["/bin/sh", "-c", "test -e /tmp/a"].map(str::to_owned).into())
