@@ -189,7 +189,7 @@ struct CheckTimes(Totals);
 impl EncodeMetric for CheckTimes {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let Totals { times, took, .. } = &self.0;
-        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(times.iter().copied()).collect();
         encoder.encode_histogram::<NoLabelSet>(took.as_secs_f64(), times.iter().sum(), &buckets, None)
     }

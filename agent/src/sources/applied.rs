@@ -378,7 +378,7 @@ mod tests {
         let path = folder.path().join(NAME);
         fs::write(&path, "fanlight services 7\nwhatever\n").unwrap();
         let error = Store::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("version 7 of the log; this one reads 2"), "{error}");
+        assert!(error.contains("version 7 of the log; this one reads 3"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"fanlight services 7\nwhatever\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
