@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod health;
 pub mod inspect;
 pub mod kernel;
 pub mod node;

@@ -5,22 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 8] = [
+const AGENT: [(&str, &[&str]); 9] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
-    ("serve", &["cluster", "kernel", "sources"]),
-    ("inspect", &["kernel", "node", "serve"]),
-    ("run", &["cluster", "inspect", "kernel", "node", "serve", "sources"]),
+    ("health", &["cluster", "kernel"]),
+    ("serve", &["cluster", "health", "kernel", "sources"]),
+    ("inspect", &["health", "kernel", "node", "serve"]),
+    ("run", &["cluster", "health", "inspect", "kernel", "node", "serve", "sources"]),
     ("cli", &["inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 7] = [
+const CONTROL: [(&str, &[&str]); 8] = [
     ("model", &[]),
-    ("cluster", &["model", "service"]),
-    ("service", &["model"]),
-    ("desired", &["model", "service"]),
+    ("health", &["model"]),
+    ("cluster", &["health", "model", "service"]),
+    ("service", &["health", "model"]),
+    ("desired", &["health", "model", "service"]),
     ("observed", &["model", "service"]),
     ("filter", &["model", "observed"]),
     ("reconcile", &["model", "observed", "service"]),

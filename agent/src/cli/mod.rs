@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod backend;
+mod check;
 mod check_config;
 mod endpoint;
 mod event;
@@ -83,6 +84,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
+        Command::Check(args) => check::run(&args, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
         Command::Maintenance(command) => maintenance::run(&command, &mut output),
         Command::Kv(command) => kv::run(&command, &mut output),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     cluster::Reader,
+    health,
     kernel::tasks::Faults,
     node::writer::Applied,
     serve::{App, Counts, Events, Followers, ListenError, Listener, Request, Server, Socket, View},
@@ -38,16 +39,23 @@ pub(super) struct Prepared {
     listener: Option<Listener>,
 }
 
+/// What the API reads beside the view.
+pub(super) struct Readers {
+    pub(super) cluster: watch::Receiver<Option<Reader>>,
+    pub(super) checks: health::Reader,
+}
+
 impl Api {
     pub(super) fn new(
         requests: mpsc::Sender<Request>,
         view: watch::Receiver<View>,
-        cluster: watch::Receiver<Option<Reader>>,
+        readers: Readers,
         faults: Faults,
     ) -> Self {
         let (events, counts) = (Events::default(), Counts::default());
         let followers = Followers::default();
-        let app = App { requests, view, cluster, events, counts, followers, started: Instant::now() };
+        let Readers { cluster, checks } = readers;
+        let app = App { requests, view, cluster, checks, events, counts, followers, started: Instant::now() };
         Self {
             app,
             wanted: PathBuf::from(SOCKET),

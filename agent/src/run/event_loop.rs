@@ -1,6 +1,7 @@
 //! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
 //! else.
 
+mod checks;
 mod clustering;
 mod reload;
 
@@ -17,7 +18,7 @@ use tokio::{
 use super::{
     Options,
     answers::Reply,
-    api::{Api, Prepared, view_of},
+    api::{Api, Prepared, Readers, view_of},
     changes::{Changes, Next},
     cluster::Clustered,
     files::name,
@@ -34,11 +35,12 @@ use super::{
 };
 use crate::{
     cluster::ServiceNews,
+    health::{self, Health},
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
     serve::{Refusal, Request, View},
-    sources::{config, directory::Running, followed::News, presence},
+    sources::{checked, config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -66,6 +68,8 @@ pub(super) struct Agent {
     changes: Changes,
     cluster: Clustered,
     applied: watch::Receiver<Applied>,
+    health: Health,
+    checks: mpsc::Receiver<health::News>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// What no named VIP may have, as the state follows it.
@@ -104,6 +108,7 @@ enum Wake {
     /// What a task beside the loop has found.
     Found(Topic, Vec<String>),
     News(Number, News),
+    Checks(health::News),
     Cluster(Option<ServiceNews>),
     Check,
     /// Systemd has read something.
@@ -130,7 +135,8 @@ impl Agent {
         let signals = Signals::open()?;
         let (log, changes) = Log::open().context("services")?;
         // A damaged record is written anew.
-        let absent = presence::absent(&read_services(Path::new(SERVICES_FILE)).unwrap_or_default());
+        let left = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
+        let absent = presence::absent(&left);
         let node = name(&files)?;
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
@@ -141,6 +147,7 @@ impl Agent {
         let mut state = State::default();
         state.set_reserved(reserved.clone());
         state.set_absent(&absent);
+        state.set_found(checked::left(&left), true);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
@@ -153,7 +160,9 @@ impl Agent {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let mut api = Api::new(requests, view.subscribe(), cluster.readers(), faults.clone());
+        let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
+        let readers = Readers { cluster: cluster.readers(), checks: health.reader() };
+        let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
         let records = Records::new(report.record(), view.subscribe(), RECORD_FILE.into());
@@ -169,6 +178,8 @@ impl Agent {
             changes: Changes::new(state, writer, log, door)?,
             cluster,
             applied,
+            health,
+            checks,
             absent,
             reserved,
             view,
@@ -226,6 +237,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
+                Some(news) = self.checks.recv() => Wake::Checks(news),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
                 _ = checks.tick() => Wake::Check,
@@ -242,6 +254,7 @@ impl Agent {
                 },
                 Wake::Request(request) => self.begin(request),
                 Wake::Found(topic, reasons) => self.report.set(topic, reasons),
+                Wake::Checks(news) => self.hear_checks(news),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
                     self.due.pruning = true;
@@ -286,6 +299,7 @@ impl Agent {
             self.changes.set_reserved(reserved);
         }
         self.follow_cluster(&applied);
+        self.health.follow(&applied.desired);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 

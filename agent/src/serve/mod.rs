@@ -5,6 +5,7 @@
 //! the event loop over a bounded channel ([`Request`]) and are answered once; what happens is told by a broadcast
 //! ([`Events`]) that no reader can slow down.
 
+mod checks;
 mod client;
 mod counts;
 mod events;
@@ -26,6 +27,7 @@ use dataplane_common::abi::FanRecord;
 use tokio::sync::oneshot;
 
 pub use self::{
+    checks::{CheckRow, CheckedRow},
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
@@ -52,6 +54,8 @@ pub mod paths {
     pub const STATES: &str = "/v1/services?flows=no";
     /// One of them.
     pub const SERVICE: &str = "/v1/services/{name}";
+    /// With POST its backends are checked now, or with `?backend=` one of them.
+    pub const CHECK: &str = "/v1/services/{name}/check";
     /// A backend is drained with PUT, and undrained with DELETE.
     pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
     /// Backends that this node contributes.

@@ -4,9 +4,11 @@
 
 pub mod check;
 mod cluster;
+mod duration;
 pub mod fans;
 mod file;
 pub mod format;
+mod health;
 mod json;
 pub mod operands;
 mod problem;
