@@ -35,6 +35,8 @@ pub(super) struct Speaker {
     device: Option<String>,
     /// What is shown of the past, in the wall's time.
     since: (State, u64),
+    /// Since when the session is not established.
+    down_since: u64,
     /// Prefixes that no next hop is known for.
     without_hop: BTreeSet<ipnet::IpNet>,
 }
@@ -71,6 +73,7 @@ impl Speaker {
             wanted: None,
             device: None,
             since,
+            down_since: wall,
             without_hop: BTreeSet::new(),
         };
         speaker.act(wall);
@@ -215,6 +218,9 @@ impl Speaker {
         }
         self.since = (status.state, wall);
         let peer = self.config.address;
+        if former == State::Established {
+            self.down_since = wall;
+        }
         if status.state == State::Established {
             tracing::info!("bgp {peer}: established");
         } else if former == State::Established {
@@ -233,7 +239,7 @@ impl Speaker {
         let peer = self.config.address;
         let status = self.session.status();
         let mut reasons = Vec::new();
-        let unheard = wall.saturating_sub(self.lost_since());
+        let unheard = wall.saturating_sub(self.down_since);
         if status.state != State::Established && unheard >= LONG {
             let why = status.last_error.unwrap_or_else(|| "no answer".to_owned());
             reasons.push(format!("bgp-down: {peer}: {why}; see 'fanlight bgp peers'"));
@@ -247,10 +253,6 @@ impl Speaker {
             ));
         }
         reasons
-    }
-
-    fn lost_since(&self) -> u64 {
-        self.since.1
     }
 
     pub(super) fn row(&self) -> PeerRow {

@@ -1,13 +1,18 @@
 //! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
 //! else.
 
+mod checks;
 mod clustering;
 mod reload;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use control::{desired::Reserved, model::utc, service::Down};
+use control::{
+    desired::{Desired, Reserved},
+    model::utc,
+    service::Down,
+};
 use sd_notify::NotifyState;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -35,11 +40,12 @@ use super::{
 };
 use crate::{
     cluster::ServiceNews,
+    health::{self, Health},
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
-    node::writer::{Applied, Writer},
+    node::writer::{Applied, Watched, Writer},
     serve::{Refusal, Request, View},
-    sources::{config, directory::Running, followed::News, presence},
+    sources::{checked, config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -68,6 +74,8 @@ pub(super) struct Agent {
     cluster: Clustered,
     announcing: Announcing,
     applied: watch::Receiver<Applied>,
+    health: Health,
+    checks: mpsc::Receiver<health::News>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// What no named VIP may have, as the state follows it.
@@ -106,6 +114,7 @@ enum Wake {
     /// What a task beside the loop has found.
     Found(Topic, Vec<String>),
     News(Number, News),
+    Checks(health::News),
     Cluster(Option<ServiceNews>),
     Check,
     /// Systemd has read something.
@@ -132,7 +141,8 @@ impl Agent {
         let signals = Signals::open()?;
         let (log, changes) = Log::open().context("services")?;
         // A damaged record is written anew.
-        let absent = presence::absent(&read_services(Path::new(SERVICES_FILE)).unwrap_or_default());
+        let left = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
+        let absent = presence::absent(&left);
         let node = name(&files)?;
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
@@ -143,18 +153,19 @@ impl Agent {
         let mut state = State::default();
         state.set_reserved(reserved.clone());
         state.set_absent(&absent);
+        state.set_found(checked::left(&left), true);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
         let announcing = Announcing::new(faults.clone());
-        let tables = announcing.tables();
-        let writer = Writer::start(desired, absent, watchers, tables, faults.clone()).context("agent")?;
+        let writer = start_writer(desired, absent, watchers, &announcing, &faults)?;
         let applied = writer.applied();
-        give_up_capabilities();
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let readers = Readers { cluster: cluster.readers(), announcer: announcing.reader() };
+        let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
+        let announcer = announcing.reader();
+        let readers = Readers { cluster: cluster.readers(), announcer, checks: health.reader() };
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
@@ -162,6 +173,7 @@ impl Agent {
         let shadowed = shadows::start(view.subscribe(), &faults);
         let blocked = tunnels::start(view.subscribe(), cluster.readers(), &faults);
         Monitor::start(watched, view.subscribe(), api.events(), &faults);
+        let absent = Arc::clone(&applied.borrow().absent);
         let mut agent = Self {
             options: options.clone(),
             node,
@@ -170,8 +182,10 @@ impl Agent {
             changes: Changes::new(state, writer, log, door, announcing.foresight())?,
             cluster,
             announcing,
-            absent: Arc::clone(&applied.borrow().absent),
             applied,
+            absent,
+            health,
+            checks,
             reserved,
             view,
             api,
@@ -230,6 +244,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
+                Some(news) = self.checks.recv() => Wake::Checks(news),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
                 reasons = self.announcing.changed() => Wake::Found(Topic::Announced, reasons),
@@ -247,6 +262,7 @@ impl Agent {
                 },
                 Wake::Request(request) => self.begin(request),
                 Wake::Found(topic, reasons) => self.report.set(topic, reasons),
+                Wake::Checks(news) => self.hear_checks(news),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
                     self.due.pruning = true;
@@ -294,6 +310,7 @@ impl Agent {
         }
         self.follow_cluster(&applied);
         self.announcing.hold(&applied);
+        self.health.follow(&applied.desired);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 
@@ -361,11 +378,20 @@ impl Agent {
     }
 }
 
-/// The writer gives up its own when it has begun.
-fn give_up_capabilities() {
+/// Starts the writer, and gives up the capabilities that this thread had for it; it gives up its own when it has begun.
+fn start_writer(
+    desired: Arc<Desired>,
+    absent: BTreeMap<Ipv4Addr, Down>,
+    watchers: mpsc::Sender<Option<Watched>>,
+    announcing: &Announcing,
+    faults: &Faults,
+) -> Result<Writer> {
+    let writer = Writer::start(desired, absent, watchers, announcing.tables(), faults.clone());
+    let writer = writer.context("agent")?;
     if let Err(error) = capabilities::drop_unused() {
         tracing::warn!("capabilities are kept: {error}");
     }
+    Ok(writer)
 }
 
 fn writer_ended() -> anyhow::Error {

@@ -1,9 +1,9 @@
 //! What is announced, in the API and in numbers.
 
 use axum::{
-    Json,
+    Json, Router,
     extract::{Path, State},
-    routing::{MethodRouter, put},
+    routing::{MethodRouter, get, put},
 };
 use hyper::Uri;
 use prometheus_client::{
@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{App, Refusal};
+use super::{App, Refusal, paths};
 use crate::announce::{AnnouncementRow, PeerRow, RouteRow, Switched, Unanswered};
 
 impl From<Unanswered> for Refusal {
@@ -26,14 +26,20 @@ impl From<Unanswered> for Refusal {
     }
 }
 
-pub(super) async fn list(State(app): State<App>) -> Result<Json<Vec<AnnouncementRow>>, Refusal> {
+/// What reads.
+pub(super) fn readers() -> Router<App> {
+    Router::new()
+        .route(paths::ANNOUNCEMENTS, get(list))
+        .route(paths::ANNOUNCEMENT, get(show))
+        .route(paths::BGP_PEERS, get(peers))
+        .route(paths::BGP_ROUTES, get(routes))
+}
+
+async fn list(State(app): State<App>) -> Result<Json<Vec<AnnouncementRow>>, Refusal> {
     Ok(Json(app.announcer.announcements().await?))
 }
 
-pub(super) async fn show(
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Result<Json<AnnouncementRow>, Refusal> {
+async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<AnnouncementRow>, Refusal> {
     let found = app.announcer.announcements().await?.into_iter().find(|row| row.name == name);
     Ok(Json(found.ok_or(Unanswered::Unknown(name))?))
 }
@@ -52,12 +58,12 @@ async fn switch(
     Ok(Json(app.announcer.switch(name, disable).await?))
 }
 
-pub(super) async fn peers(State(app): State<App>) -> Result<Json<Vec<PeerRow>>, Refusal> {
+async fn peers(State(app): State<App>) -> Result<Json<Vec<PeerRow>>, Refusal> {
     Ok(Json(app.announcer.peers().await?))
 }
 
 /// All of them, or with `?peer=ADDRESS` one peer's.
-pub(super) async fn routes(State(app): State<App>, uri: Uri) -> Result<Json<Vec<RouteRow>>, Refusal> {
+async fn routes(State(app): State<App>, uri: Uri) -> Result<Json<Vec<RouteRow>>, Refusal> {
     let mut routes = app.announcer.routes().await?;
     if let Some(peer) = uri.query().and_then(|query| query.strip_prefix("peer=")) {
         let peers = app.announcer.peers().await?;

@@ -141,7 +141,7 @@ impl<'i> Task<'i> {
             Ok(marks) => (marks, None),
             Err(error) => {
                 let why = format!(
-                    "announce-marks: {MARKS_FILE}: {error}; nothing counts as disabled: remove the file, and disable anew"
+                    "announce-marks: {MARKS_FILE}: {error}; nothing counts as disabled: disable anew what is to be"
                 );
                 (Marks::default(), Some(why))
             }

@@ -107,7 +107,11 @@ impl Task<'_> {
     pub(super) async fn end(mut self) {
         let words = futures_util::future::join_all(std::mem::take(&mut self.ending));
         drop(timeout(LAST_WORDS, words).await);
-        if let Some((_, done)) = self.stopping.take() {
+        if let Some((ending, done)) = self.stopping.take() {
+            if ending == Ending::Detach {
+                // Nothing is left that somebody could find by it.
+                self.inbox.tables.send_replace(Some(std::sync::Arc::default()));
+            }
             let _gone = done.send(());
         }
     }

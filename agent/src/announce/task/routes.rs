@@ -97,7 +97,8 @@ impl Task<'_> {
                 self.hooks.run(own, state);
             }
         }
-        if is_news {
+        // A damaged file is kept until somebody disables anew.
+        if is_news && self.marks_fault.is_none() {
             self.save_marks();
         }
     }
