@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 9] = [
+const AGENT: [(&str, &[&str]); 10] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
-    ("announce", &["kernel", "sources"]),
+    ("announce", &["cluster", "kernel", "sources"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
     ("health", &["cluster", "kernel"]),

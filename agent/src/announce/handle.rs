@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     rows::{AnnouncementRow, PeerRow, RouteRow, Switched},
-    task,
+    task::{self, Clusters},
 };
 use crate::{kernel::tasks::Faults, sources::config::BgpConfig};
 
@@ -70,7 +70,7 @@ impl Interest {
             match &announcement.what {
                 What::Services(names, _) if names.is_empty() => return Self::All,
                 What::Services(names, _) => wanted.extend(names.iter().cloned()),
-                What::Prefixes(_) | What::Slices | What::Endpoints => {}
+                What::Prefixes(_) | What::Slices | What::Endpoints | What::Own(..) => {}
             }
         }
         if wanted.is_empty() { Self::Nothing } else { Self::Names(wanted) }
@@ -203,9 +203,9 @@ impl Reader {
 }
 
 impl Announcer {
-    pub fn new(faults: Faults) -> Self {
+    pub fn new(clusters: Clusters, faults: Faults) -> Self {
         let tables = <Arc<watch::Sender<_>>>::default();
-        let (commands, inbox, reasons) = task::Inbox::new(Arc::clone(&tables));
+        let (commands, inbox, reasons) = task::Inbox::new(Arc::clone(&tables), clusters);
         let reader = Reader { commands, is_running: Arc::default(), interest: Arc::default() };
         Self { reader, inbox: Some(inbox), reasons, tables, setup: Setup::default(), facts: None, faults }
     }

@@ -19,7 +19,7 @@ pub struct AnnouncementRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixRow {
     pub prefix: String,
-    /// `announced` or `withdrawn`.
+    /// `announced`, `withdrawn` or `taken-over`.
     pub state: String,
     /// Null while it is withdrawn.
     pub med: Option<u32>,

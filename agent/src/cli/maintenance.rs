@@ -2,25 +2,38 @@
 
 use std::{io, process::ExitCode};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use hyper::Method;
 
-use super::{failure::Failure, node::ask, output::Output};
-use crate::serve::{Maintained, paths};
+use super::{failure::Failure, node::ask, output::Output, runtime::encode};
+use crate::serve::{Maintained, MaintainedGroup, paths};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MaintenanceCommand {
     /// Take this node out of rotation on all members: its backends keep their flows and get no new ones
-    On,
+    On(Group),
     /// Take it back
-    Off,
+    Off(Group),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Group {
+    /// Instead, a group of announcements: all its members withdraw it, or announce it again
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
 }
 
 pub(super) fn run(command: &MaintenanceCommand, output: &mut Output<'_>) -> Result<ExitCode, Failure> {
-    let (name, method) = match command {
-        MaintenanceCommand::On => ("maintenance on", Method::PUT),
-        MaintenanceCommand::Off => ("maintenance off", Method::DELETE),
+    let (name, method, Group { group }) = match command {
+        MaintenanceCommand::On(group) => ("maintenance on", Method::PUT, group),
+        MaintenanceCommand::Off(group) => ("maintenance off", Method::DELETE, group),
     };
+    if let Some(group) = group {
+        let path = paths::GROUP_MAINTENANCE.replace("{name}", &encode(group));
+        let maintained: MaintainedGroup = ask(name, method, &path)?;
+        output.print(&maintained, print_group)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let maintained: Maintained = ask(name, method, paths::MAINTENANCE)?;
     output.print(&maintained, print_maintained)?;
     Ok(ExitCode::SUCCESS)
@@ -35,6 +48,17 @@ fn print_maintained(maintained: &Maintained, output: &mut Output<'_>) -> io::Res
         (false, false) => "is in rotation as it is",
     };
     writeln!(output.writer, "node {node} {what}")
+}
+
+fn print_group(maintained: &MaintainedGroup, output: &mut Output<'_>) -> io::Result<()> {
+    let MaintainedGroup { group, maintenance, changed } = maintained;
+    let what = match (maintenance, changed) {
+        (true, true) => "is in maintenance: no member announces it",
+        (true, false) => "is in maintenance as it is",
+        (false, true) => "is announced again",
+        (false, false) => "is announced as it is",
+    };
+    writeln!(output.writer, "group {group} {what}")
 }
 
 #[cfg(test)]

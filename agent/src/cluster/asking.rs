@@ -89,6 +89,8 @@ impl Reader {
     }
 }
 
-async fn answered<T>(outcome: oneshot::Receiver<Result<T, ServiceRefusal>>) -> Result<T, ServiceRefusal> {
+pub(super) async fn answered<T>(
+    outcome: oneshot::Receiver<Result<T, ServiceRefusal>>,
+) -> Result<T, ServiceRefusal> {
     timeout(ANSWER, outcome).await.ok().and_then(Result::ok).unwrap_or_else(|| Err(ServiceRefusal::late()))
 }

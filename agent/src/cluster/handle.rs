@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::{
+    groups::Groups,
     keys::{Batch, KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::{self, KeyError},
     numbers::{Numbers, Slices},
@@ -82,6 +83,7 @@ pub struct Cluster {
     pub(super) settings: Settings,
     pub(super) outbox: Arc<Outbox>,
     events: broadcast::Sender<Arc<Event>>,
+    groups: watch::Receiver<Arc<Groups>>,
 }
 
 impl Cluster {
@@ -106,23 +108,31 @@ impl Cluster {
         let (output, view) = watch::channel(Arc::new(before));
         let events = broadcast::Sender::new(EVENTS);
         let outbox = Arc::<Outbox>::default();
+        let (told, groups) = watch::channel(Arc::default());
         let mut inbox = Inbox {
             settings: settings.clone(),
             commands: asked,
             view: output,
             stated: None,
             found: Found::default(),
+            standings: None,
+            groups: told,
             outbox: Arc::clone(&outbox),
             traffic: Traffic::default(),
             events: events.clone(),
         };
         faults.keep_thread("cluster", move || task::run(&mut inbox))?;
-        Ok(Self { commands, view, settings, outbox, events })
+        Ok(Self { commands, view, settings, outbox, events, groups })
     }
 
     /// For readers.
     pub fn reader(&self) -> Reader {
-        Reader { commands: self.commands.clone(), view: self.view.clone(), events: self.events.clone() }
+        Reader {
+            commands: self.commands.clone(),
+            view: self.view.clone(),
+            events: self.events.clone(),
+            groups: self.groups.clone(),
+        }
     }
 
     /// The latest view.
@@ -178,6 +188,7 @@ pub struct Reader {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<Arc<View>>,
     events: broadcast::Sender<Arc<Event>>,
+    pub(super) groups: watch::Receiver<Arc<Groups>>,
 }
 
 impl Reader {

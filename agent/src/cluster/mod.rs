@@ -11,9 +11,11 @@
 //! | `seeds` | addresses to join by; names are resolved again and again |
 //! | `task` | the cores with sockets and store, on a thread of its own: nothing waits for it |
 //! | `asking` | what the rest of the agent says and asks of services |
+//! | `groups` | groups of announcements: what this node says of its part, how members stand |
 //! | `handle` | what the rest of the agent has of it: commands, and the latest [`View`] |
 
 mod asking;
+mod groups;
 mod handle;
 mod keys;
 mod node_key;
@@ -29,6 +31,7 @@ mod view;
 
 pub use self::{
     asking::Stating,
+    groups::{GroupMember, GroupView, Groups},
     handle::{Cluster, KeyEvents, Reader, StartError, Unforgotten, Unsent},
     keys::{KeyEvent, KeyRead, KeyRefusal, KeyValue, KeyWrite, KeyWritten},
     node_key::KeyError,

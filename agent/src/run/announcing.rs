@@ -1,7 +1,7 @@
 //! The announcer's place in the agent: what it is told of the configuration and of what the kernel holds.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     announce::{Announcer, Ending, Interest, Reader, Setup},
+    cluster,
     kernel::tasks::Faults,
     node::writer::{Applied, Wanted},
     sources::config,
@@ -88,8 +89,12 @@ pub(super) struct Announcing {
 }
 
 impl Announcing {
-    pub(super) fn new(faults: Faults) -> Self {
-        Self { announcer: Announcer::new(faults), here: watch::Sender::default(), is_complete: false }
+    pub(super) fn new(clusters: watch::Receiver<Option<cluster::Reader>>, faults: Faults) -> Self {
+        Self {
+            announcer: Announcer::new(clusters, faults),
+            here: watch::Sender::default(),
+            is_complete: false,
+        }
     }
 
     pub(super) fn reader(&self) -> Reader {
@@ -138,7 +143,7 @@ impl Announcing {
             let slices = here.slices.iter().map(|slice| IpNet::V4(*slice)).collect();
             let endpoints = applied.endpoints.iter().map(|address| IpAddr::V4(*address)).collect();
             let loopback = (*applied.loopback).clone();
-            self.announcer.hold(Facts { services, slices, endpoints, loopback });
+            self.announcer.hold(Facts { services, slices, endpoints, loopback, taken: BTreeMap::new() });
         }
         self.here.send_if_modified(|former| {
             let is_news = *former != here;

@@ -157,12 +157,12 @@ impl Agent {
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
-        let announcing = Announcing::new(faults.clone());
+        let cluster = Clustered::new(faults.clone());
+        let announcing = Announcing::new(cluster.readers(), faults.clone());
         let writer = start_writer(desired, absent, watchers, &announcing, &faults)?;
         let applied = writer.applied();
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
-        let cluster = Clustered::new(faults.clone());
         let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
         let announcer = announcing.reader();
         let readers = Readers { cluster: cluster.readers(), announcer, checks: health.reader() };

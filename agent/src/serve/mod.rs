@@ -39,7 +39,8 @@ pub use self::{
     nodes::{Forgotten, NodeDetail, NodeRow},
     refusal::Refusal,
     rows::{
-        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, OwnBackend, Reloaded, ServiceRow,
+        Affinity, Applied, BackendRow, Contributed, Drained, Maintained, MaintainedGroup, OwnBackend,
+        Reloaded, ServiceRow,
     },
     server::{App, Server},
     socket::{Socket, SocketError},
@@ -71,6 +72,8 @@ pub mod paths {
     pub const NODE: &str = "/v1/nodes/{name}";
     /// This node is in maintenance with PUT, and no more with DELETE.
     pub const MAINTENANCE: &str = "/v1/maintenance";
+    /// A group of announcements is in maintenance with PUT, and no more with DELETE.
+    pub const GROUP_MAINTENANCE: &str = "/v1/groups/{name}/maintenance";
     /// Announcements.
     pub const ANNOUNCEMENTS: &str = "/v1/announcements";
     /// One of them.

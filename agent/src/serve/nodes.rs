@@ -10,7 +10,7 @@ use axum::{
 use control::cluster::{identity::NodeName, membership::ForgetError};
 use serde::{Deserialize, Serialize};
 
-use super::{Maintained, Refusal, server::App};
+use super::{Maintained, MaintainedGroup, Refusal, server::App};
 use crate::cluster::{MemberView, Reader, Unforgotten};
 
 /// A member as `node list` gives it.
@@ -124,6 +124,21 @@ async fn maintain(State(app): State<App>, is_on: bool) -> Result<Json<Maintained
     let changed = announced.or(in_cluster).unwrap_or_default() || in_cluster.unwrap_or_default();
     let node = app.view.borrow().node.to_string();
     Ok(Json(Maintained { node, maintenance: is_on, changed }))
+}
+
+/// Has a group of announcements withdrawn on all its members, or announced again.
+pub(super) fn group_maintenance() -> MethodRouter<App> {
+    put(async |app, name| maintain_group(app, name, true).await)
+        .delete(async |app, name| maintain_group(app, name, false).await)
+}
+
+async fn maintain_group(
+    State(app): State<App>,
+    Path(group): Path<String>,
+    is_on: bool,
+) -> Result<Json<MaintainedGroup>, Refusal> {
+    let changed = app.cluster()?.maintain_group(group.as_str().into(), is_on).await?;
+    Ok(Json(MaintainedGroup { group, maintenance: is_on, changed }))
 }
 
 fn unknown(name: &str) -> Refusal {

@@ -114,6 +114,17 @@ pub struct Maintained {
     pub changed: bool,
 }
 
+/// What `maintenance on --group` and `maintenance off --group` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintainedGroup {
+    /// The group's name.
+    pub group: String,
+    /// Whether it is in maintenance.
+    pub maintenance: bool,
+    /// Whether it was something else before.
+    pub changed: bool,
+}
+
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {

@@ -183,6 +183,7 @@ fn router(app: App) -> Router {
         .route(paths::NODES, get(nodes::list))
         .route(paths::NODE, get(nodes::show).delete(nodes::forget))
         .route(paths::MAINTENANCE, nodes::maintenance())
+        .route(paths::GROUP_MAINTENANCE, nodes::group_maintenance())
         .merge(announce::readers())
         .route(paths::ANNOUNCE_DISABLED, announce::disabled())
         .route(paths::KEYS, get(keys::list))

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     spec::{Announcement, Fallback, Look, What, When},
     table::Tables,
+    takeover::Taken,
 };
 use crate::bgp::{Community, Route, Routes};
 
@@ -36,6 +37,8 @@ pub struct Facts {
     pub endpoints: BTreeSet<IpAddr>,
     /// Addresses on `lo`, of those that are to be there.
     pub loopback: BTreeSet<IpAddr>,
+    /// What it has taken over in groups, by the announcement.
+    pub taken: BTreeMap<Arc<str>, Vec<Taken>>,
 }
 
 impl Facts {
@@ -73,6 +76,21 @@ pub struct Condition {
     pub is_disabled: bool,
     /// The node is in maintenance.
     pub is_maintained: bool,
+    /// Its group is: nothing of it is announced.
+    pub is_group_maintained: bool,
+}
+
+impl Condition {
+    /// The state that follows.
+    pub fn life(self) -> Life {
+        match self {
+            Self { is_maintained: true, .. } | Self { is_group_maintained: true, .. } => Life::Maintenance,
+            Self { is_disabled: true, .. } => Life::Disabled,
+            Self { check: Some(Health::Unknown), .. } => Life::Init,
+            Self { check: Some(Health::Down), .. } => Life::Down,
+            Self { check: Some(Health::Up) | None, .. } => Life::Up,
+        }
+    }
 }
 
 /// An announcement's state.
@@ -108,6 +126,8 @@ impl fmt::Display for Life {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
     pub prefix: IpNet,
+    /// The member of the group that it is taken over from.
+    pub owner: Option<Arc<str>>,
     /// None while it is not announced.
     pub route: Option<Arc<Route>>,
 }
@@ -124,13 +144,7 @@ pub struct Decision {
 
 /// Decides what becomes of an announcement. Maintenance keeps routes until the sessions go: the caller ends these.
 pub fn decide(announcement: &Announcement, facts: &Facts, condition: Condition) -> Decision {
-    let life = match condition {
-        Condition { is_maintained: true, .. } => Life::Maintenance,
-        Condition { is_disabled: true, .. } => Life::Disabled,
-        Condition { check: Some(Health::Unknown), .. } => Life::Init,
-        Condition { check: Some(Health::Down), .. } => Life::Down,
-        Condition { check: Some(Health::Up) | None, .. } => Life::Up,
-    };
+    let life = condition.life();
     let shown = match life {
         Life::Maintenance if condition.is_disabled => Life::Disabled,
         Life::Maintenance => match condition.check {
@@ -140,12 +154,7 @@ pub fn decide(announcement: &Announcement, facts: &Facts, condition: Condition) 
         },
         other => other,
     };
-    let first = match shown {
-        Life::Up | Life::Maintenance => Some(announcement.med),
-        Life::Init => None,
-        Life::Down => of(announcement.on_down),
-        Life::Disabled => of(announcement.on_disabled),
-    };
+    let first = first_med(announcement, shown).filter(|_| !condition.is_group_maintained);
     let look = look(announcement, shown);
     let mut list = listed(&announcement.what, facts);
     let start = usize::try_from(announcement.start).unwrap_or(0).checked_rem(list.len()).unwrap_or(0);
@@ -153,11 +162,31 @@ pub fn decide(announcement: &Announcement, facts: &Facts, condition: Condition) 
     let decided = |(place, (prefix, is_served)): (u32, (IpNet, bool))| {
         let med = first.filter(|_| is_served);
         let med = med.map(|med| med.saturating_add(announcement.med_step.saturating_mul(place)));
-        Decided { prefix, route: med.map(|med| Arc::new(route(announcement, &look, med))) }
+        Decided { prefix, owner: None, route: med.map(|med| Arc::new(route(announcement, &look, med))) }
     };
     let mut prefixes: Vec<Decided> = (0..).zip(list).map(decided).collect();
+    if let Some(first) = first {
+        let taken = facts.taken.get(&announcement.name).into_iter().flatten();
+        prefixes.extend(taken.map(|Taken { prefix, owner, more }| Decided {
+            prefix: *prefix,
+            owner: Some(Arc::clone(owner)),
+            route: Some(Arc::new(route(announcement, &look, first.saturating_add(*more)))),
+        }));
+    }
     let loopback = place(announcement, &mut prefixes, facts);
     Decision { life, prefixes, loopback }
+}
+
+/// The MED of the first prefix; none while nothing is announced. A group's prefixes are taken over instead of announced as worse.
+fn first_med(announcement: &Announcement, life: Life) -> Option<u32> {
+    let is_own = matches!(announcement.what, What::Own(..));
+    match life {
+        Life::Up | Life::Maintenance => Some(announcement.med),
+        Life::Init => None,
+        Life::Down | Life::Disabled if is_own => None,
+        Life::Down => of(announcement.on_down),
+        Life::Disabled => of(announcement.on_disabled),
+    }
 }
 
 /// Which addresses have to be on `lo`; prefixes of those that are not yet wait.
@@ -166,7 +195,7 @@ fn place(announcement: &Announcement, prefixes: &mut [Decided], facts: &Facts) -
     if announcement.loopback.is_none() {
         return loopback;
     }
-    for Decided { prefix, route } in prefixes {
+    for Decided { prefix, route, .. } in prefixes {
         let is_host = prefix.prefix_len() == prefix.max_prefix_len();
         if is_host && route.is_some() {
             loopback.insert(prefix.addr());
@@ -221,7 +250,9 @@ fn route(announcement: &Announcement, look: &Look, med: u32) -> Route {
 /// The list of prefixes, each with whether it is served now: those that are not keep their positions.
 fn listed(what: &What, facts: &Facts) -> Vec<(IpNet, bool)> {
     match what {
-        What::Prefixes(prefixes) => prefixes.iter().map(|prefix| (*prefix, true)).collect(),
+        What::Prefixes(prefixes) | What::Own(prefixes, _) => {
+            prefixes.iter().map(|prefix| (*prefix, true)).collect()
+        }
         What::Slices => facts.slices.iter().map(|slice| (*slice, true)).collect(),
         What::Endpoints => facts.endpoints.iter().map(|address| (IpNet::from(*address), true)).collect(),
         What::Services(names, when) => {
@@ -263,7 +294,7 @@ pub fn routes<'d>(
         if !announcement.via.bgp || !is_meant {
             continue;
         }
-        for Decided { prefix, route } in &decision.prefixes {
+        for Decided { prefix, route, .. } in &decision.prefixes {
             let Some(route) = route else { continue };
             if routes.get(prefix).is_none_or(|other| route.med < other.med) {
                 routes.insert(*prefix, Arc::clone(route));
@@ -289,7 +320,7 @@ pub fn table<'d>(decisions: impl IntoIterator<Item = (&'d Announcement, &'d Deci
     let mut wanted = Tables::new();
     for (announcement, decision) in decisions {
         let Some(table) = announcement.via.table else { continue };
-        for Decided { prefix, route } in &decision.prefixes {
+        for Decided { prefix, route, .. } in &decision.prefixes {
             let Some(route) = route else { continue };
             let metric = wanted.entry((table, *prefix)).or_insert(route.med);
             *metric = route.med.min(*metric);

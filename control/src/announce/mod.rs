@@ -4,13 +4,15 @@
 mod decide;
 mod spec;
 mod table;
+mod takeover;
 
 pub use self::{
     decide::{
         Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
     },
-    spec::{Announcement, Fallback, Hooks, Look, OnTable, Via, What, When},
+    spec::{Announcement, Fallback, Group, Hooks, Look, OnTable, Via, What, When},
     table::{Placement, TableOp, TableRoute, Tables, table_ops},
+    takeover::{Away, Member, Members, Taken, Takeover},
 };
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use ipnet::IpNet;
 
+use super::takeover::Takeover;
 use crate::bgp::{Community, ExtendedCommunity, LargeCommunity, NextHop};
 
 /// `[[announce]]`
@@ -69,6 +70,15 @@ pub enum What {
     Slices,
     /// Addresses of this node's endpoints.
     Endpoints,
+    /// This node's own prefixes in a group, in this order, and those of its members that are away.
+    Own(Vec<IpNet>, Group),
+}
+
+/// A group of nodes that announce each other's prefixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub name: Arc<str>,
+    pub takeover: Takeover,
 }
 
 /// When a service's VIP is announced.

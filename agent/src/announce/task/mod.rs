@@ -1,6 +1,7 @@
 //! The task: the cores with sockets and clock, on a thread of its own.
 
 mod asked;
+mod groups;
 mod loopback;
 mod phase;
 mod routes;
@@ -24,7 +25,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{loopback::Loopback, phase::Phase};
+pub(super) use self::groups::Clusters;
+use self::{groups::Held, loopback::Loopback, phase::Phase};
 use super::{
     handle::{Command, Ending, Setup},
     hooks::Hooks,
@@ -59,6 +61,7 @@ pub(super) struct Inbox {
     setup: Setup,
     held: Option<Facts>,
     soon: Option<Vec<ServiceFact>>,
+    clusters: Clusters,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -70,9 +73,14 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     pub(super) fn new(
         tables: Arc<watch::Sender<Option<Arc<Placement>>>>,
+        clusters: Clusters,
     ) -> (mpsc::UnboundedSender<Command>, Self, watch::Receiver<Vec<String>>) {
         let ((sender, commands), (reasons, told)) = (mpsc::unbounded_channel(), watch::channel(Vec::new()));
-        (sender, Self { commands, reasons, tables, setup: Setup::default(), held: None, soon: None }, told)
+        (
+            sender,
+            Self { commands, reasons, tables, setup: Setup::default(), held: None, soon: None, clusters },
+            told,
+        )
     }
 }
 
@@ -115,6 +123,7 @@ struct Task<'i> {
     since: BTreeMap<Arc<str>, (Life, u64)>,
     phase: Phase,
     loopback: Loopback,
+    groups: Held,
     hooks: Hooks,
     devices: BTreeMap<String, Device>,
     watch: Option<DeviceWatch>,
@@ -132,6 +141,7 @@ enum Wake {
     Command(Option<Command>),
     News(Option<News>),
     Devices,
+    Groups,
     Time,
 }
 
@@ -163,6 +173,7 @@ impl<'i> Task<'i> {
             decisions: Vec::new(),
             since: BTreeMap::new(),
             loopback: Loopback::default(),
+            groups: Held::default(),
             hooks: Hooks::default(),
             devices: devices().unwrap_or_default(),
             watch,
@@ -172,6 +183,7 @@ impl<'i> Task<'i> {
             stopping: None,
             ending: Vec::new(),
         };
+        task.groups.follow(&mut task.inbox.clusters);
         task.configure();
         task
     }
@@ -187,11 +199,13 @@ impl<'i> Task<'i> {
             let due = self.due();
             let can_look = self.devices_at <= Instant::now();
             let (commands, news) = (&mut self.inbox.commands, &mut self.news.1);
+            let (groups, clusters) = (&mut self.groups, &mut self.inbox.clusters);
             let wake = tokio::select! {
                 biased;
                 command = commands.recv() => Wake::Command(command),
                 () = changed(&mut self.watch), if can_look => Wake::Devices,
                 news = news.recv() => Wake::News(news),
+                () = groups.changed(clusters) => Wake::Groups,
                 () = tokio::time::sleep_until(due.into()) => Wake::Time,
             };
             match wake {
@@ -199,9 +213,11 @@ impl<'i> Task<'i> {
                 Wake::Command(Some(command)) => self.obey(command),
                 Wake::News(news) => news.into_iter().for_each(|news| self.hear(news)),
                 Wake::Devices => self.follow_devices(),
+                Wake::Groups => self.decide(),
                 Wake::Time => {}
             }
             self.pass_time();
+            self.stand();
             if self.is_over() {
                 return self.end().await;
             }
@@ -212,7 +228,7 @@ impl<'i> Task<'i> {
     /// When something is due.
     fn due(&self) -> Instant {
         let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until());
-        let sessions = sessions.chain(self.loopback.deadline()).min();
+        let sessions = sessions.chain(self.loopback.deadline()).chain(self.groups.deadline()).min();
         let session = sessions.map_or(self.look_at, |deadline| self.start + deadline);
         let devices = (self.devices_at > Instant::now()).then_some(self.devices_at);
         session.min(self.look_at).min(devices.unwrap_or(self.look_at))
@@ -225,6 +241,7 @@ impl<'i> Task<'i> {
             self.look();
         }
         self.go_on(now);
+        self.give_up(now.0);
         if self.loopback.expire(now.0) {
             self.place();
         }

@@ -21,12 +21,14 @@ impl Task<'_> {
             check: None,
             is_disabled: self.marks.disabled.contains(&*own.name) || self.by_file.contains(&own.name),
             is_maintained: self.marks.maintenance,
+            is_group_maintained: self.is_group_maintained(own),
         }
     }
 
     /// Decides what is announced, and has it so.
     pub(super) fn decide(&mut self) {
-        let facts = self.facts().unwrap_or_default();
+        let mut facts = self.facts().unwrap_or_default();
+        facts.taken = self.take_over();
         let announcements = &self.inbox.setup.announcements;
         self.decisions = announcements.iter().map(|own| decide(own, &facts, self.condition(own))).collect();
         let (_, wall) = self.now();

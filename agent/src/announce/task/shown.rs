@@ -10,9 +10,14 @@ impl Task<'_> {
         let decided = self.inbox.setup.announcements.iter().zip(&self.decisions);
         let owner = &self.inbox.setup.node;
         let is_silent = self.phase == Phase::Silent;
-        let prefix = |Decided { prefix, route }: &Decided| {
+        let prefix = |Decided { prefix, owner: other, route }: &Decided| {
             let med = route.as_ref().filter(|_| !is_silent).map(|route| route.med);
-            let state = if med.is_some() { "announced" } else { "withdrawn" };
+            let state = match (med, other) {
+                (Some(_), None) => "announced",
+                (Some(_), Some(_)) => "taken-over",
+                (None, _) => "withdrawn",
+            };
+            let owner = other.as_ref().unwrap_or(owner);
             PrefixRow { prefix: prefix.to_string(), state: state.to_owned(), med, owner: owner.to_string() }
         };
         decided

@@ -1,11 +1,13 @@
 //! What the task is asked for.
 
-use std::{net::SocketAddrV4, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddrV4, sync::Arc};
 
 use control::cluster::{
     events::{Event, EventError},
     identity::NodeName,
+    log::Name,
     membership::ForgetError,
+    records::Standing,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +33,9 @@ pub(in crate::cluster) enum Command {
     Found(Verdicts, bool),
     OwnBackends(Option<String>, oneshot::Sender<Result<Vec<OwnOffer>, ServiceRefusal>>),
     Maintain(bool, oneshot::Sender<ServiceOutcome>),
+    /// This node's part in groups of announcements: all of it.
+    Standings(BTreeMap<Name, Standing>),
+    MaintainGroup(Name, bool, oneshot::Sender<ServiceOutcome>),
     /// Where this node is.
     Around(Around),
     /// Somebody follows the keys that begin so.

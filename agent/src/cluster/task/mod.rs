@@ -6,6 +6,7 @@ mod facts;
 mod followers;
 mod forget;
 mod found;
+mod groups;
 mod lag;
 mod numbers;
 mod reasons;
@@ -27,7 +28,9 @@ use control::cluster::{
     events::{Event, Events},
     identity::{Identity, NodeName},
     keyring::Keyring,
+    log::Name,
     membership::{Membership, Notice, Settings as CoreSettings, Tuning},
+    records::Standing,
     state::SigningKey,
 };
 use tokio::{
@@ -39,6 +42,7 @@ use tokio::{
 pub(super) use self::{command::Command, found::Found};
 use self::{services::Services, shared::Shared};
 use super::{
+    groups::Groups,
     node_key,
     seeds::{self, Seeds},
     services::{Around, Outbox, Stated},
@@ -71,6 +75,10 @@ pub(super) struct Inbox {
     pub(super) stated: Option<Stated>,
     /// What this node has found by checking backends.
     pub(super) found: Found,
+    /// This node's part in groups of announcements, once that was heard.
+    pub(super) standings: Option<BTreeMap<Name, Standing>>,
+    /// How groups stand.
+    pub(super) groups: watch::Sender<Arc<Groups>>,
     /// Where what the cluster says of services goes.
     pub(super) outbox: Arc<Outbox>,
     pub(super) traffic: Traffic,
@@ -287,6 +295,8 @@ impl<'i> Task<'i> {
             Command::Change(change, answer) => self.change_services(&change, answer),
             Command::OwnBackends(service, answer) => drop(answer.send(self.own_backends(service.as_deref()))),
             Command::Maintain(is_on, answer) => self.maintain(is_on, answer),
+            Command::Standings(standings) => self.hear_standings(standings),
+            Command::MaintainGroup(group, is_on, answer) => self.maintain_group(&group, is_on, answer),
             Command::Around(around) => {
                 self.inbox.settings.around = around;
                 self.write_facts();

@@ -37,7 +37,7 @@ const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)]
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// From one attempt to write what this node's sources say to the next.
-const AGAIN: Duration = Duration::from_secs(5);
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
 /// Services, once the store is open and this node's own sources were heard.
 #[derive(Default)]
@@ -55,6 +55,8 @@ pub(super) struct Services {
     pub(super) unwritten: Option<(String, BTreeSet<Name>, Duration)>,
     /// When what checks have found is written, as that failed.
     pub(super) unfound_at: Option<Duration>,
+    /// The same of this node's part in groups.
+    pub(super) unstood_at: Option<Duration>,
 }
 
 impl Services {
@@ -66,7 +68,14 @@ impl Services {
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
         let again = self.unwritten.as_ref().map(|(.., at)| *at);
-        self.serving.deadline().into_iter().chain(again).chain(self.unfound_at).min().unwrap_or(Duration::MAX)
+        self.serving
+            .deadline()
+            .into_iter()
+            .chain(again)
+            .chain(self.unfound_at)
+            .chain(self.unstood_at)
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     /// Whether what is served was told.
@@ -130,6 +139,7 @@ impl Task<'_> {
             is_standing_due: true,
             unwritten: self.services.unwritten.take(),
             unfound_at: None,
+            unstood_at: None,
         };
         let touched = Touched {
             services: view.names().cloned().collect(),
@@ -143,6 +153,8 @@ impl Task<'_> {
         self.inbox.outbox.say(Word::Whole(all));
         self.stand();
         self.write_all_found();
+        self.write_standings();
+        self.tell_groups();
     }
 
     /// Writes what this node's sources say of some services, where that was not written.
@@ -198,6 +210,9 @@ impl Task<'_> {
     /// Follows what records say now.
     pub(super) fn follow_services(&mut self, touched: &Touched) {
         self.services.is_standing_due |= !touched.nodes.is_empty();
+        if !touched.groups.is_empty() {
+            self.tell_groups();
+        }
         let Some(shared) = self.shared.as_ref().filter(|_| self.services.has_begun) else { return };
         if touched.services.is_empty() && touched.nodes.is_empty() {
             return;
@@ -227,6 +242,7 @@ impl Task<'_> {
         if is_news {
             self.view_soon();
         }
+        self.tell_groups();
     }
 
     /// What is due.
@@ -237,6 +253,9 @@ impl Task<'_> {
         }
         if self.services.unfound_at.is_some_and(|at| at <= now) {
             self.write_all_found();
+        }
+        if self.services.unstood_at.is_some_and(|at| at <= now) {
+            self.write_standings();
         }
         let Some(shared) = &self.shared else { return };
         if self.services.serving.deadline().is_some_and(|due| due <= now) {

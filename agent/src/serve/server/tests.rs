@@ -25,7 +25,7 @@ async fn case() -> Case {
             events: events.clone(),
             checks: Default::default(),
             cluster: watch::channel(None).1,
-            announcer: crate::announce::Announcer::new(Default::default()).reader(),
+            announcer: crate::announce::Announcer::new(watch::channel(None).1, Default::default()).reader(),
             counts: Counts::default(),
             followers: Followers::default(),
             started: Instant::now(),

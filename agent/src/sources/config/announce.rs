@@ -12,6 +12,7 @@ use control::{
 use ipnet::IpNet;
 
 mod extras;
+mod group;
 
 use super::{
     bgp::BgpConfig,
@@ -27,6 +28,10 @@ pub(super) const ANNOUNCE: Keys = Keys {
         "services",
         "slices",
         "endpoints",
+        "own",
+        "group",
+        "takeover",
+        "hold-back",
         "when",
         "via",
         "table",
@@ -48,17 +53,7 @@ pub(super) const ANNOUNCE: Keys = Keys {
         "linger",
         "execute",
     ],
-    later: &[
-        "check",
-        "on-down",
-        "down-as-path",
-        "own",
-        "group",
-        "takeover",
-        "members",
-        "others",
-        "hold-back",
-    ],
+    later: &["check", "on-down", "down-as-path", "members", "others"],
 };
 
 const MED: u32 = 100;
@@ -88,6 +83,12 @@ pub(super) fn announcements(
         } else if let Some((other, prefix)) = twice(&found, &announcement) {
             let why = format!("{prefix} is announced by '{other}' too; list it once");
             problems.add(&section.place("prefixes"), section.key("prefixes"), why);
+        } else if matches!(announcement.what, What::Own(..)) && root.get("cluster").is_none() {
+            let why = "has members that [cluster] makes known, and there is none; add it";
+            problems.add(&section.place("group"), section.key("group"), why);
+        } else if let Some(other) = group::twice(&found, &announcement) {
+            let why = format!("is the group of '{other}' too; a node has one announcement in a group");
+            problems.add(&section.place("group"), section.key("group"), why);
         } else if found.len() == MAX_ANNOUNCEMENTS {
             let why = format!("a node has at most {MAX_ANNOUNCEMENTS} announcements; put some together");
             problems.add(&section.span, "announce", why);
@@ -101,12 +102,15 @@ pub(super) fn announcements(
 
 /// A prefix that two announcements list.
 fn twice<'a>(others: &'a [Announcement], own: &Announcement) -> Option<(&'a str, IpNet)> {
-    let What::Prefixes(own) = &own.what else { return None };
-    others.iter().find_map(|other| match &other.what {
-        What::Prefixes(listed) => {
-            own.iter().find(|prefix| listed.contains(prefix)).map(|prefix| (&*other.name, *prefix))
+    fn listed(announcement: &Announcement) -> &[IpNet] {
+        match &announcement.what {
+            What::Prefixes(listed) | What::Own(listed, _) => listed,
+            What::Services(..) | What::Slices | What::Endpoints => &[],
         }
-        What::Services(..) | What::Slices | What::Endpoints => None,
+    }
+    others.iter().find_map(|other| {
+        let found = listed(own).iter().find(|prefix| listed(other).contains(prefix));
+        found.map(|prefix| (&*other.name, *prefix))
     })
 }
 
@@ -162,7 +166,7 @@ fn name(text: &str) -> Result<Arc<str>, String> {
 
 /// Exactly one of the keys that say what is announced.
 fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> {
-    const KEYS: [&str; 4] = ["prefixes", "services", "slices", "endpoints"];
+    const KEYS: [&str; 5] = ["prefixes", "services", "slices", "endpoints", "own"];
     let given: Vec<_> = KEYS.into_iter().filter(|key| section.get(key).is_some()).collect();
     let Some((&key, others)) = given.split_first() else {
         let why = format!("is missing; add one of {}", KEYS.join(", "));
@@ -179,8 +183,10 @@ fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> 
         let why = "is about services, and none are announced here; remove it";
         problems.add(&section.place("when"), section.key("when"), why);
     }
+    let group = group::group(section, key == "own", problems);
     match key {
-        "prefixes" => prefixes(section, problems).map(What::Prefixes),
+        "prefixes" => prefixes(section, key, problems).map(What::Prefixes),
+        "own" => prefixes(section, key, problems).zip(group).map(|(own, group)| What::Own(own, group)),
         "services" => {
             services(section, problems).map(|names| What::Services(names, when.unwrap_or_default()))
         }
@@ -195,9 +201,9 @@ fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> 
     }
 }
 
-fn prefixes(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Vec<IpNet>> {
+fn prefixes(section: &Section<'_, '_>, key: &'static str, problems: &mut Problems<'_>) -> Option<Vec<IpNet>> {
     let mut found = Vec::new();
-    for (text, span) in section.strings("prefixes", problems) {
+    for (text, span) in section.strings(key, problems) {
         let why = match prefix(&text) {
             Ok(prefix) if found.contains(&prefix) => format!("{prefix} is listed twice; list it once"),
             Ok(prefix) => {
@@ -206,11 +212,11 @@ fn prefixes(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Ve
             }
             Err(why) => why,
         };
-        problems.add(&span, section.key("prefixes"), why);
+        problems.add(&span, section.key(key), why);
     }
     if found.len() > MAX_PREFIXES {
         let why = format!("has more than {MAX_PREFIXES} prefixes; announce a shorter one");
-        problems.add(&section.place("prefixes"), section.key("prefixes"), why);
+        problems.add(&section.place(key), section.key(key), why);
     }
     (!found.is_empty()).then_some(found)
 }

@@ -12,6 +12,8 @@ const FORGOTTEN: u8 = 5;
 const USER: u8 = 6;
 const CLAIM: u8 = 7;
 const VERDICT: u8 = 8;
+const STANDING: u8 = 9;
+const GROUP_MARK: u8 = 10;
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,10 @@ pub enum RecordKey {
     Claim(Name, Name),
     /// What the log's origin has found of a backend by checking it.
     Verdict(Name, SocketAddr),
+    /// What the log's origin says of its part in a group of announcements.
+    Standing(Name),
+    /// A group of announcements that is in maintenance.
+    GroupMark(Name),
 }
 
 impl RecordKey {
@@ -46,6 +52,8 @@ impl RecordKey {
             Self::Facts => bytes.push(FACTS),
             Self::Forgotten(name) => named(&mut bytes, FORGOTTEN, name),
             Self::User(key) => named(&mut bytes, USER, key),
+            Self::Standing(group) => named(&mut bytes, STANDING, group),
+            Self::GroupMark(group) => named(&mut bytes, GROUP_MARK, group),
             Self::Claim(name, file) => {
                 named(&mut bytes, CLAIM, name);
                 bytes.push(0);
@@ -71,6 +79,8 @@ impl RecordKey {
             FACTS if rest.is_empty() => Self::Facts,
             FORGOTTEN => Self::Forgotten(text(rest)?),
             USER => Self::User(text(rest)?),
+            STANDING => Self::Standing(text(rest)?),
+            GROUP_MARK => Self::GroupMark(text(rest)?),
             CLAIM => split().and_then(|(name, rest)| Some(Self::Claim(name, text(rest)?)))?,
             _ => return None,
         })

@@ -10,11 +10,14 @@
 //! | user key | key | any node | the latest stamp holds |
 //! | claim | service, file | the node whose file it is | all hold |
 //! | verdict | service, address | the node that checks it | all hold |
+//! | standing | group of announcements | the node that is in it | one |
+//! | group mark | group of announcements | any node | the latest stamp holds |
 //!
 //! A log keeps and passes on what it does not know, so that nodes of two versions live in one cluster: a kind that is
 //! unknown is no record of the view, and so is a value in a format that is unknown. A value may grow at its end.
 
 mod added;
+mod groups;
 mod key;
 mod mark;
 mod owner;
@@ -31,6 +34,7 @@ mod view;
 mod watch;
 
 pub use self::{
+    groups::{Group, standings},
     key::RecordKey,
     mark::{forget, owned, taken_over},
     owner::{checkers, owner_of},
@@ -41,7 +45,7 @@ pub use self::{
     service::{Offer, Parts},
     tidy::{Tidy, ended},
     user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},
-    value::{BackendRecord, Claim, Definition, Facts, Forgotten, Verdict},
+    value::{BackendRecord, Claim, Definition, Facts, Forgotten, Standing, Verdict},
     verdict::verdicts,
     view::{Touched, UserValue, View},
     watch::{Event, Watcher},

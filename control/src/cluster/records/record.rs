@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     key::RecordKey,
-    value::{self, BackendRecord, Claim, Definition, Facts, Forgotten, Verdict},
+    value::{self, BackendRecord, Claim, Definition, Facts, Forgotten, Standing, Verdict},
     view::View,
 };
 use crate::{
@@ -48,6 +48,10 @@ pub enum Record {
     Claim(Name, Name, Option<Claim>),
     /// What this node has found of a backend; `None`: it does not check it.
     Verdict(Name, SocketAddr, Option<Verdict>),
+    /// What this node says of its part in a group of announcements; `None`: it has none.
+    Stand(Name, Option<Standing>),
+    /// A group of announcements is in maintenance, or is not any more.
+    MarkGroup(Name, bool),
 }
 
 impl Record {
@@ -61,7 +65,9 @@ impl Record {
             | Self::Drain(name, ..)
             | Self::Verdict(name, ..)
             | Self::Claim(name, ..) => Some(name),
-            Self::Facts(_) | Self::Forget(..) | Self::User { .. } => None,
+            Self::Facts(_) | Self::Forget(..) | Self::User { .. } | Self::Stand(..) | Self::MarkGroup(..) => {
+                None
+            }
         }
     }
 
@@ -78,6 +84,8 @@ impl Record {
             Self::Forget(name, _) => RecordKey::Forgotten(name.clone()),
             Self::User { key, .. } => RecordKey::User(key.clone()),
             Self::Claim(name, file, _) => RecordKey::Claim(name.clone(), file.clone()),
+            Self::Stand(group, _) => RecordKey::Standing(group.clone()),
+            Self::MarkGroup(group, _) => RecordKey::GroupMark(group.clone()),
         }
     }
 }
@@ -105,6 +113,8 @@ pub fn puts(view: &View, own: &Name, records: Vec<Record>, clock: &mut Clock, wa
             Record::User { value, .. } => value,
             Record::Claim(_, _, claim) => claim.as_ref().map(value::encode),
             Record::Verdict(_, _, verdict) => verdict.as_ref().map(value::encode),
+            Record::Stand(_, standing) => standing.as_ref().map(value::encode),
+            Record::MarkGroup(_, is_on) => is_on.then(|| value::encode(&())),
             Record::Undefine(_) | Record::Withdraw(..) => None,
         };
         puts.push(Put { key: key.encode(), stamp, writer: None, value });

@@ -65,6 +65,15 @@ pub struct Facts {
     pub is_in_maintenance: bool,
 }
 
+/// What a node says of its part in a group of announcements.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The prefixes that are its own.
+    pub own: Vec<IpNet>,
+    /// Whether a router has them from it.
+    pub is_up: bool,
+}
+
 /// A node that was forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {

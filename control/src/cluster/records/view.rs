@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    groups::Group,
     key::RecordKey,
     register::{Found, Register},
     service::Parts,
@@ -30,6 +31,8 @@ pub struct Touched {
     pub nodes: BTreeSet<Name>,
     /// Nodes that were forgotten.
     pub forgotten: BTreeSet<Name>,
+    /// Groups of announcements.
+    pub groups: BTreeSet<Name>,
 }
 
 impl Touched {
@@ -39,6 +42,7 @@ impl Touched {
         self.users.extend(other.users);
         self.nodes.extend(other.nodes);
         self.forgotten.extend(other.forgotten);
+        self.groups.extend(other.groups);
     }
 }
 
@@ -50,6 +54,7 @@ pub struct View {
     vips: BTreeMap<VipSpec, BTreeSet<(Stamp, Name, Name)>>,
     facts: BTreeMap<Name, BTreeMap<u32, (Stamp, Facts)>>,
     forgotten: BTreeMap<Name, Register<Forgotten>>,
+    pub(super) groups: BTreeMap<Name, Group>,
     users: BTreeMap<Name, Register<Bytes>>,
     /// Bytes of the user keys and values that hold.
     user_bytes: usize,
@@ -94,6 +99,12 @@ impl View {
                     touched.forgotten.insert(name);
                 }
                 Some(RecordKey::User(key)) => self.set_user(key, change, &mut touched),
+                Some(RecordKey::Standing(name)) => {
+                    self.with_group(name, &mut touched, |group| group.stand(change));
+                }
+                Some(RecordKey::GroupMark(name)) => {
+                    self.with_group(name, &mut touched, |group| group.mark(change));
+                }
                 None => {}
             }
         }
@@ -246,7 +257,11 @@ impl View {
             RecordKey::Drain(name, socket) => parts(name).map(|own| own.marked(*socket)).unwrap_or_default(),
             RecordKey::Forgotten(name) => self.forgotten_at(name),
             RecordKey::User(key) => self.user_stamp(key),
-            RecordKey::Facts | RecordKey::Claim(..) => Stamp::ZERO,
+            RecordKey::GroupMark(name) => {
+                let latest = self.groups.get(name).and_then(|group| group.mark.latest());
+                latest.map(Found::stamp).unwrap_or_default()
+            }
+            RecordKey::Facts | RecordKey::Claim(..) | RecordKey::Standing(_) => Stamp::ZERO,
         }
     }
 
@@ -266,8 +281,15 @@ impl View {
             }
             Some(RecordKey::Forgotten(name)) => has_older(self.forgotten.get(&name), stamp),
             Some(RecordKey::User(key)) => has_older(self.users.get(&key), stamp),
+            Some(RecordKey::GroupMark(name)) => {
+                has_older(self.groups.get(&name).map(|group| &group.mark), stamp)
+            }
             Some(
-                RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..) | RecordKey::Verdict(..),
+                RecordKey::Backend(..)
+                | RecordKey::Facts
+                | RecordKey::Claim(..)
+                | RecordKey::Verdict(..)
+                | RecordKey::Standing(_),
             ) => return Need::OwnKey,
             // Of a later version, which knows.
             None => true,
@@ -289,7 +311,9 @@ impl View {
             forgotten.map(|(name, register)| (RecordKey::Forgotten(name.clone()), erased(register)));
         let users = self.users.iter();
         let users = users.map(|(key, register)| (RecordKey::User(key.clone()), erased(register)));
-        services.chain(forgotten).chain(users)
+        let marks = self.groups.iter();
+        let marks = marks.map(|(name, group)| (RecordKey::GroupMark(name.clone()), erased(&group.mark)));
+        services.chain(forgotten).chain(users).chain(marks)
     }
 
     /// The first user key of a prefix, after another one.

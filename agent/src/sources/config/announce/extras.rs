@@ -23,7 +23,7 @@ pub(super) fn loopback(section: &Section<'_, '_>, problems: &mut Problems<'_>) -
     };
     let is_wanted = section.parsed("setup", word, problems).unwrap_or_default();
     let linger = section.parsed("linger", |text| seconds(text, MAX_LINGER), problems);
-    if is_wanted && section.get("prefixes").is_none() {
+    if is_wanted && section.get("prefixes").or_else(|| section.get("own")).is_none() {
         let why = "is for prefixes: what else is announced has its addresses elsewhere; remove it";
         problems.add(&section.place("setup"), section.key("setup"), why);
     }
