@@ -9,7 +9,7 @@ pub use self::{
     decide::{
         Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
     },
-    spec::{Announcement, Fallback, Hooks, Look, OnTable, Via, What, When},
+    spec::{Announcement, Checking, Fallback, Hooks, Look, OnTable, Via, What, When},
     table::{Placement, TableOp, TableRoute, Tables, table_ops},
 };
 

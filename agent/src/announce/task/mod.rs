@@ -1,6 +1,7 @@
 //! The task: the cores with sockets and clock, on a thread of its own.
 
 mod asked;
+mod checks;
 mod loopback;
 mod phase;
 mod routes;
@@ -24,7 +25,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{loopback::Loopback, phase::Phase};
+use self::{
+    checks::{Checks, Ended},
+    loopback::Loopback,
+    phase::Phase,
+};
 use super::{
     handle::{Command, Ending, Setup},
     hooks::Hooks,
@@ -116,6 +121,7 @@ struct Task<'i> {
     phase: Phase,
     loopback: Loopback,
     hooks: Hooks,
+    checks: Checks,
     devices: BTreeMap<String, Device>,
     watch: Option<DeviceWatch>,
     devices_at: Instant,
@@ -132,6 +138,7 @@ enum Wake {
     Command(Option<Command>),
     News(Option<News>),
     Devices,
+    Checked(Ended),
     Time,
 }
 
@@ -164,6 +171,7 @@ impl<'i> Task<'i> {
             since: BTreeMap::new(),
             loopback: Loopback::default(),
             hooks: Hooks::default(),
+            checks: Checks::new(),
             devices: devices().unwrap_or_default(),
             watch,
             devices_at: now,
@@ -192,6 +200,7 @@ impl<'i> Task<'i> {
                 command = commands.recv() => Wake::Command(command),
                 () = changed(&mut self.watch), if can_look => Wake::Devices,
                 news = news.recv() => Wake::News(news),
+                ended = self.checks.ended() => Wake::Checked(ended),
                 () = tokio::time::sleep_until(due.into()) => Wake::Time,
             };
             match wake {
@@ -199,6 +208,7 @@ impl<'i> Task<'i> {
                 Wake::Command(Some(command)) => self.obey(command),
                 Wake::News(news) => news.into_iter().for_each(|news| self.hear(news)),
                 Wake::Devices => self.follow_devices(),
+                Wake::Checked(ended) => self.count(ended),
                 Wake::Time => {}
             }
             self.pass_time();
@@ -212,7 +222,7 @@ impl<'i> Task<'i> {
     /// When something is due.
     fn due(&self) -> Instant {
         let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until());
-        let sessions = sessions.chain(self.loopback.deadline()).min();
+        let sessions = sessions.chain(self.loopback.deadline()).chain(self.checks.deadline()).min();
         let session = sessions.map_or(self.look_at, |deadline| self.start + deadline);
         let devices = (self.devices_at > Instant::now()).then_some(self.devices_at);
         session.min(self.look_at).min(devices.unwrap_or(self.look_at))
@@ -224,6 +234,7 @@ impl<'i> Task<'i> {
         if Instant::now() >= self.look_at {
             self.look();
         }
+        self.checks.begin(now.0);
         self.go_on(now);
         if self.loopback.expire(now.0) {
             self.place();
@@ -306,6 +317,8 @@ impl<'i> Task<'i> {
             self.marks.told.retain(|name, _| names.contains(&**name));
             self.save_marks();
         }
+        let (now, _) = self.now();
+        self.checks.follow(&self.inbox.setup.announcements, &self.marks.up, now);
         self.by_file = self.read_files();
         self.speak();
         self.decide();
