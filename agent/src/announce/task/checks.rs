@@ -99,15 +99,17 @@ impl Checks {
         }
     }
 
-    /// Counts what one has seen.
-    pub(super) fn end(&mut self, (run, name, seen): Ended, (now, wall): (Duration, u64)) {
-        if let Some(step) = self.schedule.end(run, seen.passed, now) {
+    /// Counts what one has seen; says whether the state is another.
+    pub(super) fn end(&mut self, (run, name, seen): Ended, (now, wall): (Duration, u64)) -> bool {
+        let step = self.schedule.end(run, seen.passed, now);
+        if let Some(step) = &step {
             let (former, state) = (step.former.name(), step.state.name());
             tracing::info!("check of announcement {name}: {former} -> {state}: {}", seen.said);
         }
         if self.names.contains(&name) {
             self.last.insert(name, Last { at: wall, said: seen.said });
         }
+        step.is_some()
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
@@ -142,17 +144,30 @@ impl Checks {
 impl Task<'_> {
     /// Counts what a check has seen; what is up is remembered.
     pub(super) fn count(&mut self, ended: Ended) {
-        self.checks.end(ended, self.now());
+        if !self.checks.end(ended, self.now()) {
+            return;
+        }
+        // A withdrawal does not wait for the disk.
+        self.decide();
         let up = self.checks.up();
         if up != self.marks.up {
             self.marks.up = up;
-            // A withdrawal does not wait for the disk.
-            self.decide();
             if self.marks_fault.is_none() {
                 self.save_marks();
             }
-        } else {
-            self.decide();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_counts_that_is_not_checked() {
+        let mut checks = Checks::new();
+        checks.follow(&[], &["apex".to_owned()].into(), Duration::ZERO);
+        assert_eq!((checks.health(&"apex".into()), checks.deadline()), (None, None));
+        assert!(checks.up().is_empty());
     }
 }

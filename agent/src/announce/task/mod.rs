@@ -199,8 +199,9 @@ impl<'i> Task<'i> {
                 biased;
                 command = commands.recv() => Wake::Command(command),
                 () = changed(&mut self.watch), if can_look => Wake::Devices,
-                news = news.recv() => Wake::News(news),
+                // A peer that sends without end holds no check up.
                 ended = self.checks.ended() => Wake::Checked(ended),
+                news = news.recv() => Wake::News(news),
                 () = tokio::time::sleep_until(due.into()) => Wake::Time,
             };
             match wake {
