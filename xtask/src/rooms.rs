@@ -8,7 +8,7 @@ use crate::tidy::{File, files, none};
 const AGENT: [(&str, &[&str]); 10] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
-    ("announce", &["cluster", "kernel", "sources"]),
+    ("announce", &["cluster", "health", "kernel", "sources"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
     ("health", &["cluster", "kernel"]),
@@ -19,7 +19,7 @@ const AGENT: [(&str, &[&str]); 10] = [
 ];
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 10] = [
-    ("announce", &["bgp"]),
+    ("announce", &["bgp", "health"]),
     ("bgp", &[]),
     ("model", &[]),
     ("health", &["model"]),

@@ -22,6 +22,9 @@ pub(super) struct Marks {
     /// Whether this node is in maintenance.
     #[serde(default)]
     pub(super) maintenance: bool,
+    /// Names of announcements whose check is up: they begin so.
+    #[serde(default)]
+    pub(super) up: BTreeSet<String>,
     /// What the commands of announcements were told last, by name: they run again when that changes.
     #[serde(default)]
     pub(super) told: BTreeMap<String, String>,
@@ -57,7 +60,8 @@ mod tests {
         let path = folder.path().join("below/announce.json");
         assert_eq!(Marks::load(&path).unwrap(), Marks::default());
         let told = [("apex".to_owned(), "UP".to_owned())].into();
-        let marks = Marks { disabled: ["apex".to_owned()].into(), maintenance: true, told };
+        let up = ["apex".to_owned()].into();
+        let marks = Marks { disabled: ["apex".to_owned()].into(), maintenance: true, up, told };
         marks.save(&path).unwrap();
         assert_eq!(Marks::load(&path).unwrap(), marks);
         fs::write(&path, "{").unwrap();

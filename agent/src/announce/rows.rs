@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnouncementRow {
     pub name: String,
-    /// `init`, `up`, `down`, `disabled` or `maintenance`.
+    /// `init`, `rising`, `up`, `falling`, `down`, `disabled` or `maintenance`.
     pub state: String,
     /// Since when, seconds since 1970.
     pub since: u64,

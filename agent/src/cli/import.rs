@@ -31,6 +31,8 @@ struct Draft {
     prefixes: Vec<String>,
     /// Keys with their TOML values, in the order of the file.
     keys: Vec<(&'static str, String)>,
+    /// Keys of its check.
+    check: Vec<(&'static str, String)>,
     left: Vec<String>,
 }
 
@@ -88,6 +90,11 @@ impl Draft {
         for (key, value) in &self.keys {
             let _ = writeln!(toml, "{key} = {value}");
         }
+        if !self.check.is_empty() {
+            let check: Vec<String> =
+                self.check.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            let _ = writeln!(toml, "check = {{ {} }}", check.join(", "));
+        }
         Imported { toml, left: self.left }
     }
 }
@@ -110,26 +117,35 @@ fn prefix(text: &str) -> String {
 /// Lines of `key = value`; keys may repeat.
 fn healthcheck<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
     let mut draft = Draft { name: "healthcheck".to_owned(), ..Draft::default() };
-    let mut neighbors = Vec::new();
-    let mut withdraws = false;
+    let (mut neighbors, mut down) = (Vec::new(), "1000".to_owned());
+    // Its own defaults, where ours are others.
+    let mut times = [("timeout", "5"), ("rise", "3")].map(|(key, value)| (key, value.to_owned()));
     for line in lines {
         let (key, value) = line.split_once('=').map_or((line, ""), |(key, value)| (key.trim(), value.trim()));
         match key.trim_start_matches('-') {
             "name" => draft.name = value.replace(' ', "-"),
             "ip" => draft.prefixes.push(prefix(value)),
             "neighbor" => neighbors.push(value),
-            "withdraw-on-down" => withdraws = true,
+            "withdraw-on-down" => down = "\"withdraw\"".to_owned(),
+            "down-metric" if down.starts_with('"') => {}
+            "down-metric" => down = value.to_owned(),
+            "timeout" => times[0].1 = value.to_owned(),
+            "rise" => times[1].1 = value.to_owned(),
             key => healthcheck_key(&mut draft, key, value),
         }
     }
-    if !withdraws {
-        draft.leave(
-            "down-metric",
-            "an announcement that is down is withdrawn: on-down is not supported by this version",
-        );
-    }
     if !neighbors.is_empty() {
         draft.list("peers", neighbors.into_iter());
+    }
+    if draft.check.iter().any(|(key, _)| *key == "kind") {
+        let [(_, timeout), (_, rise)] = times;
+        draft.check.push(("timeout", seconds(&timeout)));
+        draft.check.push(("rise", rise));
+        draft.keys.push(("on-down", down));
+    } else {
+        // Without a command its process never is down.
+        draft.check.clear();
+        draft.keys.retain(|(key, _)| !["down-as-path", "execute.down"].contains(key));
     }
     // What its processes take from the options' defaults.
     for (key, default) in [("on-disabled", "500"), ("med", "100")] {
@@ -140,10 +156,13 @@ fn healthcheck<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
     draft
 }
 
+/// Seconds as a length of time.
+fn seconds(text: &str) -> String {
+    quoted(&format!("{text}s"))
+}
+
 fn healthcheck_key(draft: &mut Draft, key: &str, value: &str) {
-    const CHECK: &str = "checks of announcements are not supported by this version";
-    const HOOK: &str =
-        "split it into up-execute and disabled-execute: a check's state is not supported by this version";
+    const HOOK: &str = "a command for all states: put it into up, down and disabled of execute";
     const LABEL: &str = "list the addresses as ip";
     match key {
         "up-metric" => draft.keys.push(("med", value.to_owned())),
@@ -163,12 +182,15 @@ fn healthcheck_key(draft: &mut Draft, key: &str, value: &str) {
         }
         "as-path" | "up-as-path" => draft.numbers("as-path", value),
         "disabled-as-path" => draft.numbers("disabled-as-path", value),
-        "down-metric" => {}
-        "down-as-path" => draft.leave(key, "on-down is not supported by this version"),
-        "command" | "interval" | "fast-interval" | "timeout" | "rise" | "fall" => draft.leave(key, CHECK),
+        "down-as-path" => draft.numbers("down-as-path", value),
+        "command" => draft.check.extend([("kind", quoted("command")), ("command", quoted(value))]),
+        "interval" => draft.check.push(("interval", seconds(value))),
+        "fast-interval" => draft.check.push(("fast-interval", seconds(value))),
+        "fall" => draft.check.push(("fall", value.to_owned())),
         "up-execute" => draft.string("execute.up", value),
         "disabled-execute" => draft.string("execute.disabled", value),
-        "execute" | "down-execute" => draft.leave(key, HOOK),
+        "down-execute" => draft.string("execute.down", value),
+        "execute" => draft.leave(key, HOOK),
         "dynamic-ip-setup" => draft.string("setup", "lo"),
         "ip-ifname" | "label" | "label-exact-match" => draft.leave(key, LABEL),
         "path-id" => draft.leave(key, "there is one path for each prefix"),
@@ -202,8 +224,8 @@ fn exazk<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
             ("srv_non_auth_ips", address) => {
                 draft.leave(&format!("{key} {address}"), "takeover is not supported by this version");
             }
-            ("local_check", _) => {
-                draft.leave(&key, "checks of announcements are not supported by this version")
+            ("local_check", check) => {
+                draft.check.extend([("kind", quoted("command")), ("command", quoted(check))]);
             }
             ("zk_hosts" | "zk_path_service" | "zk_path_maintenance", _) => draft.leave(&key, ZOOKEEPER),
             ("debug" | "silent" | "syslog" | "syslog_facility", _) => {}
@@ -232,10 +254,11 @@ mod tests {
             "[[announce]]\nname = \"apex\"\nprefixes = [\"192.0.2.1/32\", \"2001:db8::1/128\"]\n\
              on-disabled = 500\nmed = 50\nmed-step = 0\nstart = 1\ncommunities = [\"65001:1\", \"65001:2\"]\n\
              extended-communities = [\"rt:65001:5\"]\nas-path = [65001, 65002]\ndisable-file = \"/etc/down\"\nexecute.up = \"logger up\"\nsetup = \"lo\"\n\
-             peers = [\"192.0.2.9\"]\n"
+             peers = [\"192.0.2.9\"]\non-down = \"withdraw\"\n\
+             check = { kind = \"command\", command = \"curl -sf http://127.0.0.1/\", timeout = \"5s\", rise = 3 }\n"
         );
         let left: Vec<&str> = left.iter().filter_map(|line| line.split(':').next()).collect();
-        assert_eq!(left, ["command", "fast"]);
+        assert_eq!(left, ["fast"]);
     }
 
     #[test]

@@ -124,6 +124,12 @@ pub struct Seen {
 }
 
 impl Reader {
+    /// Checks what an announcement stands for.
+    pub async fn check_announcement(&self, check: &Check, name: &str, target: SocketAddr) -> Seen {
+        let outcome = self.prober.make(check, &Subject::announcement(name, target), false).await;
+        Seen { passed: outcome.passed, said: outcome.said, took: outcome.took, output: None }
+    }
+
     /// Checks a backend of a service now, beside all other checks; that does not count.
     pub async fn check(&self, check: &Check, service: &str, backend: SocketAddr) -> Seen {
         let outcome = self.prober.make(check, &Subject::backend(service, backend), true).await;

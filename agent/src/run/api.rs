@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
+use super::{announcing::Announcing, cluster::Clustered};
 use crate::{
     announce,
     cluster::Reader,
-    health,
+    health::{self, Health},
     kernel::tasks::Faults,
     node::writer::Applied,
     serve::{App, Counts, Events, Followers, ListenError, Listener, Request, Server, Socket, View},
@@ -45,6 +46,12 @@ pub(super) struct Readers {
     pub(super) cluster: watch::Receiver<Option<Reader>>,
     pub(super) announcer: announce::Reader,
     pub(super) checks: health::Reader,
+}
+
+impl Readers {
+    pub(super) fn of(cluster: &Clustered, announcing: &Announcing, health: &Health) -> Self {
+        Self { cluster: cluster.readers(), announcer: announcing.reader(), checks: health.reader() }
+    }
 }
 
 impl Api {

@@ -45,7 +45,7 @@ use crate::{
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Watched, Writer},
     serve::{Refusal, Request, View},
-    sources::{checked, config, directory::Running, followed::News, presence},
+    sources::{config, directory::Running, followed::News},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -142,7 +142,6 @@ impl Agent {
         let (log, changes) = Log::open().context("services")?;
         // A damaged record is written anew.
         let left = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
-        let absent = presence::absent(&left);
         let node = name(&files)?;
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
@@ -150,10 +149,7 @@ impl Agent {
         let (listed, sources) = Opened::split(opened);
         let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
         let reserved = reserved::at_start();
-        let mut state = State::default();
-        state.set_reserved(reserved.clone());
-        state.set_absent(&absent);
-        state.set_found(checked::left(&left), true);
+        let (mut state, absent) = State::left(&left, reserved.clone());
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
@@ -164,8 +160,7 @@ impl Agent {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
-        let announcer = announcing.reader();
-        let readers = Readers { cluster: cluster.readers(), announcer, checks: health.reader() };
+        let readers = Readers::of(&cluster, &announcing, &health);
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());

@@ -15,6 +15,7 @@
 //! | API by TCP ([`Listener`](crate::serve::Listener)), a thread of its own where the configuration asks for it | readers; answers as the API does, metrics by blocking threads | ends at once |
 //! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |
 //! | announcer ([`Announcer`](crate::announce::Announcer)), a thread of its own, once something is to be announced | peers, devices, time, what the event loop and the state tell it | peers keep the routes of a datapath that stays, or lose them first |
+//! | commands of announcements, a thread of its own once there is one to run | its queue, and the command under way, 10 s at most | the command goes on alone |
 //! | records ([`records`]) | news of the agent and of services, which it writes for `status` | the last ones are written at the end |
 //! | events ([`monitor`]) | readers of the API's events, and while there are some the programs, which it asks every 50 ms | the programs then stop telling |
 //! | shadows ([`shadows`]), with a blocking thread for each search | services that change, changes of the packet filter, a minute | `status` keeps what it said |

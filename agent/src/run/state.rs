@@ -14,7 +14,7 @@ use control::{
         Change, Desired, Dirty, Input, Inputs, Name, Reserved, Settings, SourceId, Statement, desired, make,
         stale,
     },
-    service::Down,
+    service::{Down, ServiceState},
 };
 use ipnet::Ipv4Net;
 
@@ -162,6 +162,15 @@ impl State {
     pub(super) fn change(&mut self, changes: &[Change]) -> (Vec<Change>, Dirty) {
         let (inverse, dirty) = make(&mut self.inputs, changes);
         (inverse, self.follow(&dirty))
+    }
+
+    /// As an agent before this one left it, and the endpoints that were absent then.
+    pub(super) fn left(left: &[ServiceState], reserved: Reserved) -> (Self, BTreeMap<Ipv4Addr, Down>) {
+        let (mut state, absent) = (Self::default(), presence::absent(left));
+        state.set_reserved(reserved);
+        state.set_absent(&absent);
+        state.set_found(checked::left(left), true);
+        (state, absent)
     }
 
     /// Follows the presence of endpoints; gives the services that changed by it.

@@ -10,7 +10,7 @@ pub use self::{
     decide::{
         Condition, Decided, Decision, Facts, Health, Life, ServiceFact, decide, graceful, routes, table,
     },
-    spec::{Announcement, Fallback, Group, Hooks, Look, OnTable, Via, What, When},
+    spec::{Announcement, Checking, Fallback, Group, Hooks, Look, OnTable, Via, What, When},
     table::{Placement, TableOp, TableRoute, Tables, table_ops},
     takeover::{Away, Member, Members, Taken, Takeover},
 };

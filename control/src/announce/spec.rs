@@ -1,11 +1,20 @@
 //! An announcement as it is configured: `[[announce]]`.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
 use super::takeover::Takeover;
-use crate::bgp::{Community, ExtendedCommunity, LargeCommunity, NextHop};
+use crate::{
+    bgp::{Community, ExtendedCommunity, LargeCommunity, NextHop},
+    health::Check,
+};
 
 /// `[[announce]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +48,17 @@ pub struct Announcement {
     pub extended_communities: BTreeSet<ExtendedCommunity>,
     /// Whether its hosts' addresses are on `lo` while they are announced, and for how long after the withdrawal.
     pub loopback: Option<Duration>,
+    /// Only while this is up.
+    pub check: Option<Checking>,
     pub hooks: Hooks,
+}
+
+/// How what an announcement stands for is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checking {
+    pub check: Arc<Check>,
+    /// Where it is asked.
+    pub target: SocketAddr,
 }
 
 /// Commands on a change of the state.

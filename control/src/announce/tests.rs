@@ -27,6 +27,7 @@ fn announcement(what: What) -> Announcement {
         large_communities: BTreeSet::new(),
         extended_communities: BTreeSet::new(),
         loopback: None,
+        check: None,
         hooks: Hooks::default(),
     }
 }

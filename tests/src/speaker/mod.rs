@@ -34,7 +34,7 @@ pub enum Kind {
 pub struct Manner {
     /// Last byte of its addresses, 172.30.0.N and 2001:db8::N.
     pub last: u8,
-    /// The node's address, whose family is the session's.
+    /// The node's address, whose family is the session's; of BIRD's nodes there may be several, with spaces between them.
     pub node: &'static str,
     /// Whether segments are signed.
     pub is_signed: bool,
@@ -84,7 +84,7 @@ impl Speaker {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         match self.kind {
             Kind::Bird => {
-                seen::bird(&ask(&format!("birdc -s /run/bird.ctl show route {prefix} all")), prefix)
+                seen::bird(&ask(&format!("birdc -s /run/bird.ctl show route {prefix} primary all")), prefix)
             }
             Kind::Frr => {
                 let command = format!("show bgp {family} unicast {prefix} json");
@@ -142,6 +142,19 @@ fn bird(host: &Host, manner: Manner) -> Vec<Process> {
     let Manner { last, node, bird, .. } = manner;
     let password = if manner.is_signed { format!("password \"{PASSWORD}\";") } else { String::new() };
     let own = manner.own();
+    let protocol = |(number, node): (usize, &str)| {
+        let name = if number == 0 { "fan".to_owned() } else { format!("fan{number}") };
+        format!(
+            "protocol bgp {name} {{\n\
+               local {own} as {ASN}; neighbor {node} as {NODE_ASN};\n\
+               connect delay time 1; connect retry time 1; error wait time 1,2;\n\
+               {password} {bird}\n\
+               ipv4 {{ import all; export none; extended next hop on; }};\n\
+               ipv6 {{ import all; export none; }};\n\
+             }}\n"
+        )
+    };
+    let protocols: String = node.split(' ').enumerate().map(protocol).collect();
     host.write(
         "/run/bird.conf",
         &format!(
@@ -149,13 +162,7 @@ fn bird(host: &Host, manner: Manner) -> Vec<Process> {
              protocol device {{}}\n\
              protocol kernel k4 {{ ipv4 {{ import none; export all; }}; }}\n\
              protocol kernel k6 {{ ipv6 {{ import none; export all; }}; }}\n\
-             protocol bgp fan {{\n\
-               local {own} as {ASN}; neighbor {node} as {NODE_ASN};\n\
-               connect delay time 1; connect retry time 1; error wait time 1,2;\n\
-               {password} {bird}\n\
-               ipv4 {{ import all; export none; extended next hop on; }};\n\
-               ipv6 {{ import all; export none; }};\n\
-             }}\n"
+             {protocols}"
         ),
     );
     let words = ["-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl", "-P", "/run/bird.pid"];

@@ -198,6 +198,32 @@ fn addresses_are_on_lo_while_they_are_announced_and_commands_hear_of_changes() {
 }
 
 #[test]
+fn a_check_decides_what_is_announced_and_a_restart_does_not_ask_anew() {
+    let fleet = node();
+    let host = &fleet[0];
+    let router = Speaker::start(&fleet.switch, Kind::Bird, Manner::USUAL);
+    let check = "on-down = 900\ndown-as-path = [65200]\ncheck = { kind = \"command\", command = \"test -e /run/$FANLIGHT_ANNOUNCEMENT\", \
+                 interval = \"100ms\", rise = 2, fall = 2 }\n";
+    host.write(FILE, &(speaks("", SIGNED) + &plain() + check));
+    let agent = host.agent();
+    router.wait_for(PREFIX, SOON, |seen| seen.med == 900 && seen.path == [65_147, 65_200]);
+    assert!(host.json("status")["degraded"].to_string().contains("announce-down: 'apex'"));
+    host.write("/run/apex", "");
+    router.wait_for(PREFIX, SOON, |seen| seen.med == 100 && seen.path == [65_147]);
+    let shown = host.json("announce show apex");
+    assert_eq!((&shown["state"], &shown["check"]["state"]), (&"up".into(), &"up".into()), "{shown}");
+    agent.stop();
+    let log = || router.sh("birdc -s /run/bird.ctl show route all");
+    let _agent = host.agent();
+    eventually("the session is back", SOON, || is_established(host));
+    assert!(!log().contains("BGP.med: 900"), "{}", log());
+    fs::remove_file(host.path("/run/apex")).expect("the file");
+    router.wait_for(PREFIX, SOON, |seen| seen.med == 900);
+    host.run("announce disable apex");
+    router.wait_for(PREFIX, SOON, |seen| seen.med == 500);
+}
+
+#[test]
 fn a_device_that_loses_its_carrier_ends_its_session_at_once() {
     let fleet = node();
     let host = &fleet[0];

@@ -61,6 +61,7 @@ mod services_room;
 mod shadowed;
 mod sources;
 mod sysctls;
+mod takeover;
 mod translated;
 mod upgrade;
 mod verifier;

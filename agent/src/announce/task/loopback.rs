@@ -51,3 +51,32 @@ impl Loopback {
         self.wanted.keys().chain(self.lingering.keys()).copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use control::announce::Life;
+
+    use super::*;
+
+    #[test]
+    fn an_address_lingers_after_it_is_not_wanted_unless_it_is_wanted_again() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let decision = |wanted: bool| Decision {
+            life: Life::Up,
+            prefixes: Vec::new(),
+            loopback: wanted.then_some(address).into_iter().collect(),
+        };
+        let own = crate::sources::config::example_announcement();
+        let at = Duration::from_secs;
+        let mut loopback = Loopback::default();
+        loopback.follow([(&own, &decision(true))].into_iter(), at(0));
+        assert_eq!((loopback.addresses(), loopback.deadline()), ([address].into(), None));
+        loopback.follow([(&own, &decision(false))].into_iter(), at(10));
+        assert_eq!((loopback.addresses(), loopback.deadline()), ([address].into(), Some(at(15))));
+        loopback.follow([(&own, &decision(true))].into_iter(), at(12));
+        assert_eq!(loopback.deadline(), None);
+        loopback.follow([].into_iter(), at(20));
+        assert!(!loopback.expire(at(24)) && loopback.expire(at(25)));
+        assert!(loopback.addresses().is_empty());
+    }
+}

@@ -1,6 +1,7 @@
 //! The task: the cores with sockets and clock, on a thread of its own.
 
 mod asked;
+mod checks;
 mod groups;
 mod loopback;
 mod phase;
@@ -26,7 +27,12 @@ use tokio::{
 };
 
 pub(super) use self::groups::Clusters;
-use self::{groups::Held, loopback::Loopback, phase::Phase};
+use self::{
+    checks::{Checks, Ended},
+    groups::Held,
+    loopback::Loopback,
+    phase::Phase,
+};
 use super::{
     handle::{Command, Ending, Setup},
     hooks::Hooks,
@@ -125,6 +131,7 @@ struct Task<'i> {
     loopback: Loopback,
     groups: Held,
     hooks: Hooks,
+    checks: Checks,
     devices: BTreeMap<String, Device>,
     watch: Option<DeviceWatch>,
     devices_at: Instant,
@@ -142,6 +149,7 @@ enum Wake {
     News(Option<News>),
     Devices,
     Groups,
+    Checked(Ended),
     Time,
 }
 
@@ -175,6 +183,7 @@ impl<'i> Task<'i> {
             loopback: Loopback::default(),
             groups: Held::default(),
             hooks: Hooks::default(),
+            checks: Checks::new(),
             devices: devices().unwrap_or_default(),
             watch,
             devices_at: now,
@@ -204,6 +213,8 @@ impl<'i> Task<'i> {
                 biased;
                 command = commands.recv() => Wake::Command(command),
                 () = changed(&mut self.watch), if can_look => Wake::Devices,
+                // A peer that sends without end holds no check up.
+                ended = self.checks.ended() => Wake::Checked(ended),
                 news = news.recv() => Wake::News(news),
                 () = groups.changed(clusters) => Wake::Groups,
                 () = tokio::time::sleep_until(due.into()) => Wake::Time,
@@ -214,6 +225,7 @@ impl<'i> Task<'i> {
                 Wake::News(news) => news.into_iter().for_each(|news| self.hear(news)),
                 Wake::Devices => self.follow_devices(),
                 Wake::Groups => self.decide(),
+                Wake::Checked(ended) => self.count(ended),
                 Wake::Time => {}
             }
             self.pass_time();
@@ -228,7 +240,8 @@ impl<'i> Task<'i> {
     /// When something is due.
     fn due(&self) -> Instant {
         let sessions = self.speakers.values().filter_map(Speaker::deadline).chain(self.phase.until());
-        let sessions = sessions.chain(self.loopback.deadline()).chain(self.groups.deadline()).min();
+        let others = [self.loopback.deadline(), self.checks.deadline(), self.groups.deadline()];
+        let sessions = sessions.chain(others.into_iter().flatten()).min();
         let session = sessions.map_or(self.look_at, |deadline| self.start + deadline);
         let devices = (self.devices_at > Instant::now()).then_some(self.devices_at);
         session.min(self.look_at).min(devices.unwrap_or(self.look_at))
@@ -240,6 +253,7 @@ impl<'i> Task<'i> {
         if Instant::now() >= self.look_at {
             self.look();
         }
+        self.checks.begin(now.0);
         self.go_on(now);
         self.give_up(now.0);
         if self.loopback.expire(now.0) {
@@ -323,6 +337,8 @@ impl<'i> Task<'i> {
             self.marks.told.retain(|name, _| names.contains(&**name));
             self.save_marks();
         }
+        let (now, _) = self.now();
+        self.checks.follow(&self.inbox.setup.announcements, &self.marks.up, now);
         self.by_file = self.read_files();
         self.speak();
         self.decide();

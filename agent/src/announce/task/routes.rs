@@ -18,7 +18,7 @@ impl Task<'_> {
 
     pub(super) fn condition(&self, own: &Announcement) -> Condition {
         Condition {
-            check: None,
+            check: self.checks.health(&own.name),
             is_disabled: self.marks.disabled.contains(&*own.name) || self.by_file.contains(&own.name),
             is_maintained: self.marks.maintenance,
             is_group_maintained: self.is_group_maintained(own),

@@ -1,9 +1,9 @@
 //! What is shown of it, and what is wrong.
 
-use control::announce::Decided;
+use control::announce::{Announcement, Decided, Decision, Life};
 
 use super::{Phase, Task};
-use crate::announce::rows::{AnnouncementRow, PeerRow, PrefixRow};
+use crate::announce::rows::{AnnouncementRow, CheckRow, PeerRow, PrefixRow};
 
 impl Task<'_> {
     pub(super) fn announcements(&self) -> Vec<AnnouncementRow> {
@@ -23,12 +23,31 @@ impl Task<'_> {
         decided
             .map(|(own, decision)| AnnouncementRow {
                 name: own.name.to_string(),
-                state: decision.life.to_string(),
+                state: self.life(own, decision),
                 since: self.since.get(&own.name).map_or(0, |(_, since)| *since),
                 prefixes: decision.prefixes.iter().map(prefix).collect(),
-                check: None,
+                check: self.check(own),
             })
             .collect()
+    }
+
+    /// A state's word; one that is about to change has its own.
+    fn life(&self, own: &Announcement, decision: &Decision) -> String {
+        let state = self.checks.state(&own.name);
+        match (decision.life, state) {
+            (Life::Up | Life::Down, Some(state)) => state.name().to_owned(),
+            (life, _) => life.to_string(),
+        }
+    }
+
+    fn check(&self, own: &Announcement) -> Option<CheckRow> {
+        let state = self.checks.state(&own.name)?;
+        let last = self.checks.last(&own.name);
+        Some(CheckRow {
+            state: state.name().to_owned(),
+            last: last.map(|last| last.at),
+            reason: last.map(|last| last.said.clone()),
+        })
     }
 
     /// All peers that are configured; those without a session are idle.
@@ -63,6 +82,12 @@ impl Task<'_> {
             reasons.push(why.to_owned());
         }
         reasons.extend(self.speakers.values().flat_map(|speaker| speaker.reasons(wall)));
+        for (own, decision) in self.inbox.setup.announcements.iter().zip(&self.decisions) {
+            if decision.life == Life::Down {
+                let said = self.checks.last(&own.name).map_or("not checked yet", |last| &*last.said);
+                reasons.push(format!("announce-down: '{}': {said}; mend what its check asks", own.name));
+            }
+        }
         self.inbox.reasons.send_if_modified(|told| {
             let is_news = *told != reasons;
             if is_news {

@@ -37,6 +37,11 @@ impl Subject {
             vec![("FANLIGHT_SERVICE", service.to_owned()), ("FANLIGHT_BACKEND", backend.to_string())];
         Self { environment, address: backend }
     }
+
+    /// What an announcement stands for.
+    pub(crate) fn announcement(name: &str, address: SocketAddr) -> Self {
+        Self { environment: vec![("FANLIGHT_ANNOUNCEMENT", name.to_owned())], address }
+    }
 }
 
 /// What a check has seen.

@@ -23,6 +23,7 @@ pub(super) const CHECK: Keys = Keys {
         "timeout",
         "rise",
         "fall",
+        "address",
         "port",
         "path",
         "host",
@@ -58,6 +59,8 @@ pub(super) enum Of {
         /// Whether they have ports of their own.
         has_ports: bool,
     },
+    /// What an announcement stands for, which has an address.
+    Announcement,
 }
 
 /// How a service's backends are checked: its keys `check` and `on-down`.
@@ -79,6 +82,10 @@ pub(super) fn check(section: &Section<'_, '_>, of: Of, problems: &mut Problems<'
     section.check_keys(&CHECK, problems);
     if section.get("kind").is_none() {
         problems.add(&section.span, section.key("kind"), "is missing; use tcp, http, https or command");
+    }
+    if of != Of::Announcement && section.get("address").is_some() {
+        let why = "is for announcements: backends have addresses of their own; remove it";
+        problems.add(&section.place("address"), section.key("address"), why);
     }
     let kind = section.parsed("kind", parse_kind, problems)?;
     refuse_others(section, kind, problems);

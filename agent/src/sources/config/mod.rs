@@ -314,5 +314,12 @@ pub(crate) fn suggest(word: &str, known: &[&str]) -> Option<String> {
         .map(|(_, candidate)| format!("did you mean '{candidate}'?"))
 }
 
+/// An announcement whose addresses are on `lo`, for tests.
+#[cfg(test)]
+pub(crate) fn example_announcement() -> Announcement {
+    let text = "[bgp]\nasn = 1\n[[announce]]\nname = 'apex'\nprefixes = ['192.0.2.1/32']\nsetup = 'lo'\n";
+    file::parse(text).expect("a right file").config.announcements.remove(0)
+}
+
 #[cfg(test)]
 mod tests;

@@ -91,6 +91,13 @@ fn an_announcement_is_read_with_its_defaults() {
     assert_eq!(full.next_hop, NextHop::Address([10, 0, 0, 7].into()));
     assert_eq!(full.disabled_communities.map(|list| list.len()), Some(0));
     assert_eq!(full.disabled_as_path.as_deref(), Some(&[][..]));
+    let target = |check: &str| {
+        let text = format!("slices = true\non-down = 900\ncheck = {{ {check} }}");
+        one(&text).check.unwrap().target.to_string()
+    };
+    assert_eq!(target("kind = 'http'"), "127.0.0.1:80");
+    assert_eq!(target("kind = 'https', address = '::1'"), "[::1]:443");
+    assert_eq!(target("kind = 'tcp', port = 25"), "127.0.0.1:25");
 }
 
 #[test]
@@ -121,10 +128,13 @@ fn what_is_wrong_with_an_announcement_is_told_with_line_key_and_remedy() {
         ("as-path = ['1']", "must be a whole number, without quotes"),
         ("communities = ['1']", "write one such as 65001:100"),
         ("on-disabled = 'no'", "or a MED without quotes"),
-        ("check = { kind = 'http' }", "not supported by this version; remove it"),
+        ("check = { kind = 'tcp' }", "name the one to connect to"),
+        ("check = { kind = 'http', address = 'x' }", "write one such as 127.0.0.1"),
+        ("on-down = 900", "add a check, or remove it"),
+        ("down-as-path = [1]", "add a check, or remove it"),
         ("setup = 'eth0'", "use none or lo"),
         ("linger = '5s'", "remove it"),
-        ("execute = { down = 'x' }", "not supported by this version; remove it"),
+        ("execute = { sideways = 'x' }", "use one of up, down, disabled"),
         ("group = 'apex'", "not supported by this version; remove it"),
     ] {
         let text = of_announce(&format!("{prefix}\n{lines}"));
