@@ -13,7 +13,7 @@ use control::{
 };
 use tokio::task::JoinSet;
 
-use super::Task;
+use super::{Task, asked::Unsaved};
 use crate::health::{self, Seen};
 
 /// Checks under way at a time.
@@ -147,14 +147,11 @@ impl Task<'_> {
         if !self.checks.end(ended, self.now()) {
             return;
         }
-        // A withdrawal does not wait for the disk.
         self.decide();
         let up = self.checks.up();
         if up != self.marks.up {
             self.marks.up = up;
-            if self.marks_fault.is_none() {
-                self.save_marks();
-            }
+            self.unsaved.push(Unsaved::Nobody);
         }
     }
 }
