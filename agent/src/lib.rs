@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod cli;
 pub mod cluster;
+pub mod health;
 pub mod inspect;
 pub mod kernel;
 pub mod node;

@@ -5,25 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 9] = [
+const AGENT: [(&str, &[&str]); 10] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
     ("announce", &["kernel", "sources"]),
     ("node", &["kernel"]),
     ("cluster", &["kernel", "sources"]),
-    ("serve", &["announce", "cluster", "kernel", "sources"]),
-    ("inspect", &["kernel", "node", "serve"]),
-    ("run", &["announce", "cluster", "inspect", "kernel", "node", "serve", "sources"]),
+    ("health", &["cluster", "kernel"]),
+    ("serve", &["announce", "cluster", "health", "kernel", "sources"]),
+    ("inspect", &["health", "kernel", "node", "serve"]),
+    ("run", &["announce", "cluster", "health", "inspect", "kernel", "node", "serve", "sources"]),
     ("cli", &["announce", "inspect", "kernel", "node", "run", "serve", "sources"]),
 ];
 /// The same for `control`.
-const CONTROL: [(&str, &[&str]); 9] = [
+const CONTROL: [(&str, &[&str]); 10] = [
     ("announce", &["bgp"]),
     ("bgp", &[]),
     ("model", &[]),
-    ("cluster", &["model", "service"]),
-    ("service", &["model"]),
-    ("desired", &["model", "service"]),
+    ("health", &["model"]),
+    ("cluster", &["health", "model", "service"]),
+    ("service", &["health", "model"]),
+    ("desired", &["health", "model", "service"]),
     ("observed", &["model", "service"]),
     ("filter", &["model", "observed"]),
     ("reconcile", &["model", "observed", "service"]),

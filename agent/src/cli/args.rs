@@ -11,6 +11,7 @@ use dataplane_common::wire::{PROTO_ICMP, PROTO_TCP, PROTO_UDP};
 
 use super::{
     announce::{AnnounceCommand, BgpCommand},
+    check::CheckArgs,
     event::EventCommand,
     kv::KvCommand,
     maintenance::MaintenanceCommand,
@@ -50,6 +51,8 @@ pub(super) enum Command {
     /// Add, remove and list the backends that this node contributes
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Check the backends of a service now, and say what is seen; exits with 1 when one fails
+    Check(CheckArgs),
     /// Show the members of the cluster, and forget those that are no more
     #[command(subcommand)]
     Node(NodeCommand),

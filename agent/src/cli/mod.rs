@@ -4,6 +4,7 @@ mod agent;
 mod announce;
 mod args;
 mod backend;
+mod check;
 mod check_config;
 mod endpoint;
 mod event;
@@ -85,6 +86,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Endpoint(command) => endpoint::run(&command, &mut output),
         Command::Service(command) => service::run(&command, &mut output),
         Command::Backend(command) => backend::run(&command, &mut output),
+        Command::Check(args) => check::run(&args, &mut output),
         Command::Node(command) => node::run(&command, &mut output),
         Command::Maintenance(command) => maintenance::run(&command, &mut output),
         Command::Announce(command) => announce::run(&command, &mut output),

@@ -30,7 +30,7 @@ fn is_wanted(told: &Told, args: &MonitorArgs) -> bool {
     match told {
         Told::Lost { .. } => true,
         Told::Event(event) => {
-            (!args.drops || event.event != Kind::NewFlow)
+            (!args.drops || matches!(event.event, Kind::Drop | Kind::Refused))
                 && args.service.as_ref().is_none_or(|name| event.service.as_ref() == Some(name))
         }
     }
@@ -46,6 +46,8 @@ fn print(told: &Told, output: &mut Output<'_>) -> io::Result<()> {
         Kind::NewFlow => "new-flow",
         Kind::Drop => "drop",
         Kind::Refused => "refused",
+        Kind::CheckUp => "check-up",
+        Kind::CheckDown => "check-down",
     };
     write!(output.writer, "{time}  {kind:<8}")?;
     let service = event.service.iter().map(|name| format!("  {name}"));
@@ -55,7 +57,10 @@ fn print(told: &Told, output: &mut Output<'_>) -> io::Result<()> {
         Some(protocol) => format!("  {protocol} {}", way.join(" > ")),
         None => format!("  {}", way.join(" > ")),
     });
-    let why = event.reason.iter().zip(&event.hook).map(|(reason, hook)| format!("  {reason} at {hook}"));
+    let why = event.reason.iter().map(|reason| match &event.hook {
+        Some(hook) => format!("  {reason} at {hook}"),
+        None => format!("  {reason}"),
+    });
     service.chain(way).chain(why).try_for_each(|part| write!(output.writer, "{part}"))?;
     writeln!(output.writer)
 }
@@ -69,6 +74,9 @@ mod tests {
         "destination":"10.96.0.10:80","protocol":"tcp","hook":null}"#;
     const DROPPED: &str = r#"{"time":"2026-11-21T06:34:13.345Z","event":"drop","reason":"drop-no-fan","service":null,
         "client":null,"vip":null,"backend":null,"destination":null,"protocol":null,"hook":"host-egress"}"#;
+    const FAILED: &str = r#"{"time":"2026-11-21T06:34:13.345Z","event":"check-down","reason":"connection refused",
+        "service":"web","client":null,"vip":"10.96.0.10:80","backend":"250.0.27.3:8080","destination":null,
+        "protocol":null,"hook":null}"#;
     const LOST: &str = r#"{"event":"lost","lost":12}"#;
 
     fn printed(line: &str) -> String {
@@ -84,6 +92,7 @@ mod tests {
             "06:34:13.345Z  new-flow  web  tcp 250.0.28.2:40000 > 10.96.0.10:80 > 250.0.27.3:8080\n"
         );
         assert_eq!(printed(DROPPED), "06:34:13.345Z  drop      drop-no-fan at host-egress\n");
+        assert_eq!(printed(FAILED), "06:34:13.345Z  check-down  web  250.0.27.3:8080  connection refused\n");
         assert_eq!(printed(LOST), "12 events not shown\n");
     }
 

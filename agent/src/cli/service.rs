@@ -157,6 +157,9 @@ fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
     writeln!(output.writer, "forward    {}", row.forward)?;
     writeln!(output.writer, "algorithm  {}", row.algorithm)?;
     writeln!(output.writer, "affinity   none")?;
+    if let Some(check) = &row.check {
+        writeln!(output.writer, "check      {}", check.escape_debug())?;
+    }
     writeln!(output.writer, "state      {}", state(row.state))?;
     if row.backends.is_empty() {
         return Ok(());
@@ -166,27 +169,48 @@ fn print_service(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
         [
             backend.address.to_string(),
             backend.weight.to_string(),
-            life(backend).to_owned(),
+            life(backend),
             backend.node.clone().unwrap_or_else(|| "-".to_owned()),
             backend.flows.unwrap_or_default().to_string(),
         ]
     });
     if row.backends.iter().all(|backend| backend.contributors.is_empty()) {
-        return output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells);
+        output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "FLOWS"], cells)?;
+    } else {
+        let contributors = row.backends.iter().map(|backend| backend.contributors.join(","));
+        let cells = cells.zip(contributors).map(|([address, weight, state, node, flows], contributors)| {
+            [address, weight, state, node, contributors, flows]
+        });
+        output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "CONTRIBUTED BY", "FLOWS"], cells)?;
     }
-    let contributors = row.backends.iter().map(|backend| backend.contributors.join(","));
-    let cells = cells.zip(contributors).map(|([address, weight, state, node, flows], contributors)| {
-        [address, weight, state, node, contributors, flows]
-    });
-    output.table(["BACKEND", "WEIGHT", "STATE", "NODE", "CONTRIBUTED BY", "FLOWS"], cells)
+    print_checks(row, output)
 }
 
-fn life(backend: &BackendRow) -> &'static str {
+/// What this node's checks have found.
+fn print_checks(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
+    let checked = row.backends.iter().filter_map(|backend| Some((backend, backend.check.as_ref()?)));
+    let cells: Vec<[String; 5]> = checked
+        .map(|(backend, check)| {
+            let ms = check.ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+            let reason = check.reason.as_deref().unwrap_or("not checked yet");
+            let (address, state) = (backend.address.to_string(), check.state.to_string());
+            [address, state, check.since.clone(), ms, reason.escape_debug().to_string()]
+        })
+        .collect();
+    if cells.is_empty() {
+        return Ok(());
+    }
+    writeln!(output.writer)?;
+    output.table(["CHECKED HERE", "STATE", "SINCE", "TIME", "LAST RESULT"], cells.into_iter())
+}
+
+fn life(backend: &BackendRow) -> String {
+    let reason = backend.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     match backend.state {
-        BackendLife::Up => "up",
-        BackendLife::Drained => "drained",
-        BackendLife::Down if backend.kept => "down (kept)",
-        BackendLife::Down => "down",
+        BackendLife::Up => "up".to_owned(),
+        BackendLife::Drained => "drained".to_owned(),
+        BackendLife::Down if backend.kept => format!("down{reason} (kept)"),
+        BackendLife::Down => format!("down{reason}"),
     }
 }
 
@@ -235,6 +259,7 @@ mod tests {
             state,
             reason: None,
             kept: false,
+            check: None,
             contributors: Vec::new(),
             node: (last == 2).then(|| "host-28".to_owned()),
             flows: Some(flows),
@@ -246,6 +271,7 @@ mod tests {
             forward: Forward::Nat,
             algorithm: Algorithm::Maglev,
             affinity: Affinity::None,
+            check: None,
             state: ServiceLife::Up,
             backends: vec![backend(2, BackendLife::Up, 3), backend(3, BackendLife::Drained, 4)],
         }

@@ -9,7 +9,9 @@ use tokio::{
 
 use super::{
     handle::{ANSWER, Cluster, Reader},
-    services::{Around, Local, Outbox, OwnOffer, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal},
+    services::{
+        Around, Local, Outbox, OwnOffer, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal, Verdicts,
+    },
     task::Command,
 };
 
@@ -56,6 +58,13 @@ impl Reader {
         let (answer, outcome) = oneshot::channel();
         drop(self.commands.send(Command::Change(change, answer)));
         outcome
+    }
+
+    /// Tells what this node has found of backends by checking them; where `is_whole`, it has found nothing of others. Members are told
+    /// what is news.
+    pub fn tell_found(&self, found: Verdicts, is_whole: bool) {
+        // Without a task there is a reason to be degraded.
+        drop(self.commands.send(Command::Found(found, is_whole)));
     }
 
     /// This node leaves rotation, or comes back; whether that is news.

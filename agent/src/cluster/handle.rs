@@ -18,7 +18,7 @@ use super::{
     node_key::{self, KeyError},
     numbers::{Numbers, Slices},
     services::{Around, Outbox},
-    task::{self, Command, Inbox, Settings},
+    task::{self, Command, Found, Inbox, Settings},
     transport::Traffic,
     view::View,
 };
@@ -111,6 +111,7 @@ impl Cluster {
             commands: asked,
             view: output,
             stated: None,
+            found: Found::default(),
             outbox: Arc::clone(&outbox),
             traffic: Traffic::default(),
             events: events.clone(),

@@ -35,7 +35,7 @@ pub use self::{
     numbers::{Numbers, Slices, Stored},
     services::{
         Around, Local, OtherBackend, Outbox, OwnOffer, Said, ServiceChange, ServiceNews, ServiceOutcome,
-        ServiceRefusal, ServicesChanged, Word,
+        ServiceRefusal, ServicesChanged, Verdicts, Word,
     },
     view::{MemberView, View},
 };

@@ -8,7 +8,7 @@ use control::{
         records::{Parts, overruled},
         rotation::{Placed, PlacedBackend, Rotation, Standing},
     },
-    desired::{Definition, Provenance, Statement, Topic},
+    desired::{Provenance, Statement, Topic},
     service::{Backend, Down, Outage},
 };
 
@@ -40,10 +40,11 @@ fn served(placed: &Placed) -> Statement {
     };
     let drained = placed.backends.iter().filter(|own| own.rotation == Rotation::Drained);
     Statement {
-        definition: Some(Definition { vip: placed.vip.clone(), algorithm: placed.algorithm }),
+        definition: Some(placed.definition.clone()),
         backends: placed.backends.iter().map(backend).collect(),
         drained: drained.map(|own| own.socket).collect(),
         down: placed.backends.iter().filter_map(outage).collect(),
+        checked: placed.backends.iter().filter_map(|own| Some((own.socket, own.is_checked_up?))).collect(),
         provenance: placed.backends.iter().map(provenance).collect(),
         age: placed.age,
         ..Statement::default()
@@ -74,7 +75,7 @@ fn notes(own: &Name, parts: Option<&Parts>, placed: Option<&Placed>) -> Vec<(Top
     if let Some((placed, older)) = placed.and_then(|placed| Some((placed, placed.clash.as_ref()?))) {
         let why = format!(
             "{} is the VIP of service {older}, which is older and followed; give one of them another",
-            placed.vip
+            placed.definition.vip
         );
         notes.push((Topic::Clash, why.into()));
     }

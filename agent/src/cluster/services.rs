@@ -73,6 +73,9 @@ pub enum ServiceChange {
     Withdraw(String, SocketAddr),
 }
 
+/// What this node has found of backends by checking them: service, address, and whether it is up; `None`: nothing.
+pub type Verdicts = BTreeMap<(Name, SocketAddr), Option<bool>>;
+
 /// A backend that this node contributes: service, address, weight.
 pub type OwnOffer = (String, SocketAddr, u32);
 

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use dataplane_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::status::seconds;
+use crate::{health::Turned, inspect::status::seconds};
 
 /// An event; the field names are the stable keys of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Event {
     pub time: String,
     /// What.
     pub event: Kind,
-    /// The outcome's name; absent for a new flow.
+    /// The outcome's name; absent for a new flow. What a check has seen.
     pub reason: Option<Cow<'static, str>>,
     /// The service's name.
     pub service: Option<String>,
@@ -35,7 +35,7 @@ pub struct Event {
     pub client: Option<String>,
     /// The VIP that it was sent to, with the port.
     pub vip: Option<SocketAddrV4>,
-    /// New flow: the backend that was chosen.
+    /// New flow: the backend that was chosen. Check: the backend.
     pub backend: Option<SocketAddrV4>,
     /// Where the packet was sent to: address, and port where it has one.
     pub destination: Option<String>,
@@ -55,6 +55,10 @@ pub enum Kind {
     Drop,
     /// A packet was answered as a closed port answers.
     Refused,
+    /// A backend is up by this node's check.
+    CheckUp,
+    /// A backend is down by this node's check.
+    CheckDown,
 }
 
 /// Names of services, and what time it was when the machine started.
@@ -159,6 +163,23 @@ impl Ends {
 }
 
 impl Event {
+    /// A backend that went up or down by its check, with what that saw.
+    pub fn turned(turned: &Turned, vip: Option<Vip>) -> Self {
+        let Turned { time, service, backend, state, said, .. } = turned;
+        let v4 = |socket| match socket {
+            SocketAddr::V4(socket) => Some(socket),
+            SocketAddr::V6(_) => None,
+        };
+        let kind = if state.is_up() == Some(true) { Kind::CheckUp } else { Kind::CheckDown };
+        Self {
+            reason: Some(said.clone().into()),
+            service: Some(service.to_string()),
+            vip: vip.and_then(|vip| v4(SocketAddr::new(vip.address, vip.port))),
+            backend: v4(*backend),
+            ..Self::bare(moment(*time), kind)
+        }
+    }
+
     /// One of which no more is known.
     fn bare(time: String, event: Kind) -> Self {
         Self {

@@ -6,6 +6,7 @@ pub mod arp;
 pub mod bpf;
 pub mod capabilities;
 pub mod child;
+pub(crate) mod descriptors;
 pub mod destinations;
 pub mod dhcp;
 pub mod icmp;

@@ -86,7 +86,13 @@ mod tests {
 
     fn service(vip: &str) -> Service {
         let vip = vip.parse().unwrap();
-        Service { name: "a".to_owned(), vip, algorithm: Algorithm::Maglev, backends: Vec::new() }
+        Service {
+            name: "a".to_owned(),
+            vip,
+            algorithm: Algorithm::Maglev,
+            checking: None,
+            backends: Vec::new(),
+        }
     }
 
     #[test]

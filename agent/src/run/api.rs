@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     announce,
     cluster::Reader,
+    health,
     kernel::tasks::Faults,
     node::writer::Applied,
     serve::{App, Counts, Events, Followers, ListenError, Listener, Request, Server, Socket, View},
@@ -39,23 +40,25 @@ pub(super) struct Prepared {
     listener: Option<Listener>,
 }
 
-/// What readers ask beside the event loop.
+/// What the API reads beside the view.
 pub(super) struct Readers {
     pub(super) cluster: watch::Receiver<Option<Reader>>,
     pub(super) announcer: announce::Reader,
+    pub(super) checks: health::Reader,
 }
 
 impl Api {
     pub(super) fn new(
         requests: mpsc::Sender<Request>,
         view: watch::Receiver<View>,
-        Readers { cluster, announcer }: Readers,
+        readers: Readers,
         faults: Faults,
     ) -> Self {
         let (events, counts) = (Events::default(), Counts::default());
         let followers = Followers::default();
+        let Readers { cluster, announcer, checks } = readers;
         let started = Instant::now();
-        let app = App { requests, view, cluster, announcer, events, counts, followers, started };
+        let app = App { requests, view, cluster, announcer, checks, events, counts, followers, started };
         Self {
             app,
             wanted: PathBuf::from(SOCKET),

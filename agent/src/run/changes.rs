@@ -25,7 +25,7 @@ use crate::{
     cluster::{Reader, ServiceChange, ServiceOutcome, ServicesChanged, Stating, Word},
     node::writer::{Applied, Writer},
     serve::{Answer, Refusal, Reloaded, Request},
-    sources::followed::News,
+    sources::{checked, followed::News},
 };
 
 /// The state that changes lead to, and what they go through.
@@ -180,6 +180,16 @@ impl Changes {
     pub(super) fn set_absent(&mut self, absent: Arc<BTreeMap<Ipv4Addr, Down>>) {
         // What fails is among the reasons of the next pass.
         drop(self.follow(move |state| Some(state.set_absent(&absent)).filter(|dirty| !dirty.is_empty())));
+    }
+
+    /// Follows what this node's checks have found.
+    pub(super) fn set_found(&mut self, found: checked::Found, is_whole: bool) {
+        // What fails is among the reasons of the next pass.
+        drop(
+            self.follow(move |state| {
+                Some(state.set_found(found, is_whole)).filter(|dirty| !dirty.is_empty())
+            }),
+        );
     }
 
     /// Has changes written to the log; they are made when that is done.

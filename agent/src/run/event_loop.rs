@@ -1,6 +1,7 @@
 //! The event loop: it brings the sources together, gives the writer its orders, and answers requests. It waits for nothing
 //! else.
 
+mod checks;
 mod clustering;
 mod reload;
 
@@ -35,11 +36,12 @@ use super::{
 };
 use crate::{
     cluster::ServiceNews,
+    health::{self, Health},
     inspect::status::{RECORD_FILE, SERVICES_FILE, read_services, seconds},
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
     serve::{Refusal, Request, View},
-    sources::{config, directory::Running, followed::News, presence},
+    sources::{checked, config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -68,6 +70,8 @@ pub(super) struct Agent {
     cluster: Clustered,
     announcing: Announcing,
     applied: watch::Receiver<Applied>,
+    health: Health,
+    checks: mpsc::Receiver<health::News>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// What no named VIP may have, as the state follows it.
@@ -106,6 +110,7 @@ enum Wake {
     /// What a task beside the loop has found.
     Found(Topic, Vec<String>),
     News(Number, News),
+    Checks(health::News),
     Cluster(Option<ServiceNews>),
     Check,
     /// Systemd has read something.
@@ -132,7 +137,8 @@ impl Agent {
         let signals = Signals::open()?;
         let (log, changes) = Log::open().context("services")?;
         // A damaged record is written anew.
-        let absent = presence::absent(&read_services(Path::new(SERVICES_FILE)).unwrap_or_default());
+        let left = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
+        let absent = presence::absent(&left);
         let node = name(&files)?;
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
@@ -143,6 +149,7 @@ impl Agent {
         let mut state = State::default();
         state.set_reserved(reserved.clone());
         state.set_absent(&absent);
+        state.set_found(checked::left(&left), true);
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
@@ -154,7 +161,12 @@ impl Agent {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let readers = Readers { cluster: cluster.readers(), announcer: announcing.reader() };
+        let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
+        let readers = Readers {
+            cluster: cluster.readers(),
+            announcer: announcing.reader(),
+            checks: health.reader(),
+        };
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
         let report = Report::new(node.to_string());
@@ -172,6 +184,8 @@ impl Agent {
             cluster,
             announcing,
             applied,
+            health,
+            checks,
             absent,
             reserved,
             view,
@@ -231,6 +245,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
+                Some(news) = self.checks.recv() => Wake::Checks(news),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
                 reasons = self.announcing.changed() => Wake::Found(Topic::Announced, reasons),
@@ -248,6 +263,7 @@ impl Agent {
                 },
                 Wake::Request(request) => self.begin(request),
                 Wake::Found(topic, reasons) => self.report.set(topic, reasons),
+                Wake::Checks(news) => self.hear_checks(news),
                 Wake::News(number, news) => {
                     self.changes.hear(number, news);
                     self.due.pruning = true;
@@ -295,6 +311,7 @@ impl Agent {
         }
         self.follow_cluster(&applied);
         self.announcing.hold(&applied);
+        self.health.follow(&applied.desired);
         self.view.send_replace(view_of(&self.node, &applied));
     }
 

@@ -10,6 +10,7 @@
 //! | API ([`Server`](crate::serve::Server)), a thread of its own | clients; answers reads by itself, from the latest [`View`](crate::serve::View) | ends with the process |
 //! | source ([`directory`](crate::sources::directory)), a thread for each that the configuration lists | its directory; reads what is other there, and tells it | ends after what it reads; what it said last holds |
 //! | cluster ([`Cluster`](crate::cluster::Cluster)), a thread of its own, where one is configured | members, time, commands of the event loop, the state and the API; tells the event loop what it says of services | members are told at a stop, else they find out |
+//! | checks ([`Health`](crate::health::Health)), a thread of its own | time, what the kernel was brought to, and the ends of its checks of backends; tells the cluster or the event loop what it finds | ends with the process; programs that it runs are killed |
 //! | store of the cluster, a thread beside that one | the disk; writes what members share, and says what is written | nobody was told that it is written |
 //! | API by TCP ([`Listener`](crate::serve::Listener)), a thread of its own where the configuration asks for it | readers; answers as the API does, metrics by blocking threads | ends at once |
 //! | log ([`log`]), a blocking thread for each write | the disk | nobody was told that it is written |

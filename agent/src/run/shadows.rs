@@ -232,6 +232,7 @@ mod tests {
             name: name.to_owned(),
             vip: vip.parse().unwrap(),
             algorithm,
+            checking: None,
             backends: Vec::new(),
         };
         let services: Vec<Service> = services.iter().map(service).collect();

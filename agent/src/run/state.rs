@@ -25,7 +25,7 @@ use super::{
 use crate::{
     cluster::Stating,
     sources::{
-        config,
+        checked, config,
         followed::{Followed, News},
         presence,
     },
@@ -174,6 +174,21 @@ impl State {
             tracing::info!("services {names:?}: local backends changed");
         }
         changed
+    }
+
+    /// Follows what this node's checks have found; gives the services that changed by it. Where `is_whole`, they have found nothing of
+    /// others.
+    pub(super) fn set_found(&mut self, found: checked::Found, is_whole: bool) -> Dirty {
+        let mut names = BTreeSet::new();
+        if is_whole {
+            let former = self.inputs.services(SourceId::Checks).map(|(name, _)| Arc::clone(name));
+            let gone: Vec<Name> = former.filter(|name| !found.contains_key(name)).collect();
+            names.extend(gone.iter().flat_map(|name| self.inputs.state(SourceId::Checks, name, None)));
+        }
+        for (name, found) in found {
+            names.extend(self.inputs.state(SourceId::Checks, &name, checked::statement(found)));
+        }
+        if names.is_empty() { Dirty::default() } else { self.follow(&Dirty::Names(names)) }
     }
 
     /// Keeps named VIPs from addresses; gives the services that changed by it.

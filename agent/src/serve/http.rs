@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     App, Refusal, announce, keys, messages, metrics, nodes, paths,
     server::{
-        CONNECTIONS, accept, all_backends, events, health, not_allowed, own_backends, service, services,
+        CONNECTIONS, accept, alive, all_backends, events, not_allowed, own_backends, service, services,
         unknown,
     },
 };
@@ -102,7 +102,7 @@ fn router(app: App) -> Router {
         .route(paths::MESSAGES, get(messages::follow))
         .route(paths::EVENTS, get(events))
         .route(paths::METRICS, get(metrics::show))
-        .route(paths::HEALTH, get(health))
+        .route(paths::HEALTH, get(alive))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(app.clone(), for_this_host))

@@ -1,6 +1,6 @@
 //! `/metrics`: the node in numbers, as Prometheus and OpenMetrics read them. docs/metrics.md lists them.
 
-use std::{fmt, sync::atomic::AtomicU64};
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use axum::{
     extract::State,
@@ -10,8 +10,8 @@ use control::service::BackendLife;
 use dataplane_common::outcome::Outcome;
 use hyper::header::CONTENT_TYPE;
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -19,6 +19,7 @@ use super::{App, Refusal, View, announce, counts::Counts};
 use crate::{
     announce::PeerRow,
     cluster::{self, Numbers},
+    health::{BOUNDS, Totals},
     kernel::bpf::{self, Counters, Datapath, MapMemory, Runs},
 };
 
@@ -40,6 +41,8 @@ struct Sample {
     down: usize,
     /// Established flows.
     flows: u64,
+    /// Checks of backends.
+    checks: Totals,
     /// What is there only with a datapath.
     kernel: Option<Kernel>,
     /// What is there only with a cluster.
@@ -70,8 +73,8 @@ impl Sample {
     ///
     /// # Errors
     /// The kernel refuses.
-    fn take(view: &View, cluster: Option<Cluster>, counts: &Counts) -> bpf::Result<Self> {
-        let mut sample = Self { services: view.desired.len(), cluster, ..Self::default() };
+    fn take(view: &View, cluster: Option<Cluster>, counts: &Counts, checks: Totals) -> bpf::Result<Self> {
+        let mut sample = Self { services: view.desired.len(), cluster, checks, ..Self::default() };
         for entry in view.desired.entries() {
             for backend in &entry.defined.backends {
                 match entry.life(backend) {
@@ -108,6 +111,7 @@ impl Sample {
         );
         let help = "Established flows of this node's clients, at most a second ago";
         registry.register("flows", help, gauge(self.flows));
+        register_checks(&self.checks, &mut registry);
         if let Some(kernel) = &self.kernel {
             kernel.register(&mut registry);
         }
@@ -166,10 +170,42 @@ pub(super) async fn show(State(app): State<App>) -> Result<Response, Refusal> {
     };
     // One that gives no answer is told among the reasons to be degraded.
     let peers = app.announcer.peers().await.unwrap_or_default();
-    let sample = move |view: &View| Ok(Sample { peers, ..Sample::take(view, cluster, &counts)? }.text());
+    let checks = app.checks.results.totals();
+    let sample = move |view: &View| Ok(Sample { peers, ..Sample::take(view, cluster, &counts, checks)? }.text());
     let text = app.read(sample).await?;
     let text = text.map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(([(CONTENT_TYPE, TYPE)], text).into_response())
+}
+
+fn register_checks(checks: &Totals, registry: &mut Registry) {
+    let help = "Backends that this node checks";
+    registry.register("checked_backends", help, gauge(checks.targets));
+    let help = "Checks of backends that ended, by result";
+    let results = counters("result", [("passed", checks.passed), ("failed", checks.failed)]);
+    registry.register("checks", help, results);
+    let help = "How long checks of backends took";
+    registry.register_with_unit("check_duration", help, Unit::Seconds, CheckTimes(checks.clone()));
+    let late = Gauge::<f64, AtomicU64>::default();
+    late.set(checks.late.as_secs_f64());
+    let help = "By how much checks of the last 10 to 20 seconds began late at most";
+    registry.register_with_unit("check_lateness", help, Unit::Seconds, late);
+}
+
+/// A histogram of what was counted elsewhere.
+#[derive(Debug)]
+struct CheckTimes(Totals);
+
+impl EncodeMetric for CheckTimes {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let Totals { times, took, .. } = &self.0;
+        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(times.iter().copied()).collect();
+        encoder.encode_histogram::<NoLabelSet>(took.as_secs_f64(), times.iter().sum(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 impl Kernel {
@@ -231,7 +267,7 @@ fn gauges(values: impl IntoIterator<Item = (Label, u64)>) -> Family<Label, Gauge
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+    use std::{collections::BTreeMap, fs, path::Path};
 
     use super::*;
     use crate::cluster::Stored;
@@ -258,7 +294,10 @@ mod tests {
             flaps: 1,
         };
         let peers = vec![peer];
-        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, kernel: Some(kernel), cluster, peers }
+        let times = [0, 4, 0, 0, 0, 0, 0, 0, 0, 1];
+        let (took, late) = (Duration::from_secs(12), Duration::from_millis(3));
+        let checks = Totals { targets: 2, passed: 4, failed: 1, took, times, late };
+        Sample { services: 3, up: 5, drained: 2, down: 1, flows: 9, checks, kernel: Some(kernel), cluster, peers }
     }
 
     #[test]
@@ -272,6 +311,12 @@ mod tests {
             "fanlight_map_memory_bytes{tables=\"other\"} 30",
             "fanlight_program_runs_total{hook=\"uplink-ingress\"} 7",
             "fanlight_program_run_seconds_total{hook=\"uplink-ingress\"} 1.5",
+            "fanlight_checked_backends 2",
+            "fanlight_checks_total{result=\"failed\"} 1",
+            "fanlight_check_duration_seconds_bucket{le=\"0.0025\"} 4",
+            "fanlight_check_duration_seconds_bucket{le=\"+Inf\"} 5",
+            "fanlight_check_duration_seconds_sum 12.0",
+            "fanlight_check_lateness_seconds 0.003",
             "fanlight_members{state=\"alive\"} 3",
             "fanlight_gossip_bytes_total{direction=\"sent\"} 300",
             "fanlight_refused_datagrams_total{reason=\"replayed\"} 4",

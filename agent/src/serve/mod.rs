@@ -6,6 +6,7 @@
 //! ([`Events`]) that no reader can slow down.
 
 mod announce;
+mod checks;
 mod client;
 mod counts;
 mod events;
@@ -27,6 +28,7 @@ use dataplane_common::abi::FanRecord;
 use tokio::sync::oneshot;
 
 pub use self::{
+    checks::{CheckRow, CheckedRow},
     client::{Client, ClientError, Lines},
     counts::Counts,
     events::{Event, Events, Lost, Reader},
@@ -53,6 +55,8 @@ pub mod paths {
     pub const STATES: &str = "/v1/services?flows=no";
     /// One of them.
     pub const SERVICE: &str = "/v1/services/{name}";
+    /// With POST its backends are checked now, or with `?backend=` one of them.
+    pub const CHECK: &str = "/v1/services/{name}/check";
     /// A backend is drained with PUT, and undrained with DELETE.
     pub const DRAINED: &str = "/v1/services/{name}/drained/{backend}";
     /// Backends that this node contributes.

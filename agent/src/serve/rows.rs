@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     View,
+    checks::CheckRow,
     counts::{Counts, Flows},
 };
 use crate::{
     cluster::{OtherBackend, OwnOffer},
+    health::Results,
     kernel::bpf,
 };
 
@@ -133,7 +135,7 @@ pub enum Affinity {
 }
 
 /// A service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRow {
     pub name: String,
     /// `ADDR:PORT/PROTO`
@@ -147,6 +149,9 @@ pub struct ServiceRow {
     pub algorithm: Algorithm,
     /// Whether a client's flows stay together.
     pub affinity: Affinity,
+    /// How its backends are checked, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
     /// Whether it works.
     pub state: ServiceLife,
     /// Its backends.
@@ -154,7 +159,7 @@ pub struct ServiceRow {
 }
 
 /// A backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendRow {
     /// `ADDR:PORT`
     pub address: SocketAddr,
@@ -174,6 +179,9 @@ pub struct BackendRow {
     /// The members that contribute it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contributors: Vec<String>,
+    /// What this node's checks have found of it, where it is shown alone and this node checks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckRow>,
     /// Established flows of this node's clients, where they were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows: Option<u64>,
@@ -197,10 +205,19 @@ impl View {
     }
 
     /// The service of a name, with its flows.
-    pub(super) fn named(&self, name: &str, counts: &Counts) -> bpf::Result<Option<ServiceRow>> {
+    pub(super) fn named(
+        &self,
+        name: &str,
+        counts: &Counts,
+        checks: &Results,
+    ) -> bpf::Result<Option<ServiceRow>> {
         let Some(entry) = self.desired.get(name) else { return Ok(None) };
         let flows = self.flows(counts)?;
-        Ok(Some(self.row(entry, Some(&flows))))
+        let mut row = self.row(entry, Some(&flows));
+        for backend in &mut row.backends {
+            backend.check = checks.of(name, backend.address).map(CheckRow::from);
+        }
+        Ok(Some(row))
     }
 
     /// The backends that this node contributes, as JSON; `None` where there is no service of that name. Of a
@@ -236,7 +253,8 @@ impl View {
         let backends = backends.into_iter().map(|backend| self.backend(entry, backend, flows)).collect();
         let affinity = Affinity::default();
         let (vip, hashed) = (vip.to_string(), entry.hashed);
-        ServiceRow { name, vip, hashed, forward, algorithm, affinity, state, backends }
+        let check = entry.defined.checking.as_ref().map(|checking| checking.check.probe.to_string());
+        ServiceRow { name, vip, hashed, forward, algorithm, affinity, check, state, backends }
     }
 
     fn backend(&self, entry: &Entry, backend: BackendState, flows: Option<&Flows>) -> BackendRow {
@@ -253,7 +271,7 @@ impl View {
             None => (node_of(&self.fans, address.ip(), &self.node), Vec::new()),
         };
         let flows = flows.map(counted);
-        BackendRow { address, weight, state, reason, kept, node, contributors, flows }
+        BackendRow { address, weight, state, reason, kept, node, contributors, check: None, flows }
     }
 }
 

@@ -34,11 +34,12 @@ use tokio::{
 
 use super::{
     Answer, Applied, Contributed, Drained, Events, Followers, OwnBackend, Refusal, Reloaded, Request,
-    ServiceRow, Socket, View, announce, counts::Counts, events::READERS, keys, lines, messages, metrics,
-    nodes, paths,
+    ServiceRow, Socket, View, announce, checks, counts::Counts, events::READERS, keys, lines, messages,
+    metrics, nodes, paths,
 };
 use crate::{
     cluster::Reader,
+    health,
     kernel::bpf,
     sources::config::{Problem, format::Format, service::parse},
 };
@@ -74,6 +75,8 @@ pub struct App {
     pub counts: Counts,
     /// Who follows what members share.
     pub followers: Followers,
+    /// What checks have found.
+    pub checks: health::Reader,
     /// The cluster, once this node takes part in one.
     pub cluster: watch::Receiver<Option<Reader>>,
     /// The announcer.
@@ -172,6 +175,7 @@ fn router(app: App) -> Router {
     Router::new()
         .route(paths::SERVICES, get(services).post(apply))
         .route(paths::SERVICE, get(service).delete(remove))
+        .route(paths::CHECK, post(checks::run))
         .route(paths::DRAINED, put(drain).delete(undrain))
         .route(paths::BACKENDS, get(all_backends))
         .route(paths::OWN_BACKENDS, get(own_backends))
@@ -191,7 +195,7 @@ fn router(app: App) -> Router {
         .route(paths::RELOAD, post(reload))
         .route(paths::EVENTS, get(events))
         .route(paths::METRICS, get(metrics::show))
-        .route(paths::HEALTH, get(health))
+        .route(paths::HEALTH, get(alive))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(app)
@@ -214,7 +218,8 @@ pub(super) async fn service(
     Path(name): Path<String>,
 ) -> Result<Json<ServiceRow>, Refusal> {
     let (sought, counts) = (name.clone(), app.counts.clone());
-    let row = app.read(move |view| view.named(&sought, &counts)).await?;
+    let checks = app.checks.results.clone();
+    let row = app.read(move |view| view.named(&sought, &counts, &checks)).await?;
     row.map(Json).ok_or_else(|| Refusal::not_found(ChangeError::NoService(name).to_string()))
 }
 
@@ -277,7 +282,7 @@ async fn set_drained(
     app.ask(|answer| Request::Drain { service, backend, drain, answer }).await.map(Json)
 }
 
-fn socket(text: &str) -> Result<SocketAddr, Refusal> {
+pub(super) fn socket(text: &str) -> Result<SocketAddr, Refusal> {
     text.parse().map_err(|_other| {
         let message = format!("{} is no backend; write ADDRESS:PORT, such as 250.0.27.3:8080", quoted(text));
         Refusal::invalid(vec![Problem::general(message)])
@@ -352,7 +357,7 @@ pub(super) async fn events(State(app): State<App>) -> Result<Response, Refusal> 
     })))
 }
 
-pub(super) async fn health() -> &'static str {
+pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 

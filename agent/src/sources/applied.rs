@@ -25,8 +25,10 @@ const NAME: &str = "services";
 const ASIDE: &str = "services.damaged";
 /// What the first line begins with; the version of the lines follows.
 const MAGIC: &[u8] = b"fanlight services ";
-/// The latest version: it has named VIPs, and contributed backends.
-const VERSION: u32 = 2;
+/// The latest version: it has checks.
+const VERSION: u32 = 3;
+/// The version before: it has named VIPs, and contributed backends.
+const NAMED: u32 = 2;
 /// The version of a log that has nothing that came later.
 const FIRST: u32 = 1;
 /// History that is not worth a new log.
@@ -229,12 +231,13 @@ fn header(version: u32) -> Vec<u8> {
 
 /// The first version that has all of these changes.
 fn version_of(changes: &[Change]) -> u32 {
-    let is_later = |change: &Change| match change {
-        Change::Set(service) => service.vip.name().is_some(),
-        Change::Since(..) | Change::Offer(..) | Change::Withdraw(..) => true,
-        Change::Remove(_) | Change::Drain(..) | Change::Undrain(..) => false,
+    let version = |change: &Change| match change {
+        Change::Set(service) if service.checking.is_some() => VERSION,
+        Change::Set(service) if service.vip.name().is_none() => FIRST,
+        Change::Set(_) | Change::Since(..) | Change::Offer(..) | Change::Withdraw(..) => NAMED,
+        Change::Remove(_) | Change::Drain(..) | Change::Undrain(..) => FIRST,
     };
-    if changes.iter().any(is_later) { VERSION } else { FIRST }
+    changes.iter().map(version).max().unwrap_or(FIRST)
 }
 
 fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
@@ -375,7 +378,7 @@ mod tests {
         let path = folder.path().join(NAME);
         fs::write(&path, "fanlight services 7\nwhatever\n").unwrap();
         let error = Store::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("version 7 of the log; this one reads 2"), "{error}");
+        assert!(error.contains("version 7 of the log; this one reads 3"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"fanlight services 7\nwhatever\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

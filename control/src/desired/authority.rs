@@ -27,6 +27,7 @@ impl Inputs {
     pub(super) fn speaks(&self, source: SourceId) -> bool {
         match source {
             SourceId::Cluster => self.is_clustered,
+            SourceId::Checks => !self.is_clustered,
             _ => !(self.is_clustered && source.is_local()),
         }
     }

@@ -7,8 +7,11 @@ use std::{
 };
 
 use super::{Provenance, SourceId};
-use crate::service::{
-    Backend, BackendLife, BackendState, Forward, Outage, Service, ServiceLife, ServiceState,
+use crate::{
+    health::OnDown,
+    service::{
+        Backend, BackendLife, BackendState, Down, Forward, Outage, Service, ServiceLife, ServiceState,
+    },
 };
 
 /// A service that is wanted.
@@ -36,27 +39,56 @@ impl Entry {
     /// A service whose backends all take new flows.
     pub(super) fn new(defined: Service, origin: SourceId) -> Self {
         let (hashed, drained, down, provenance, is_conflict) = Default::default();
-        let wanted = defined.clone();
+        // How backends are checked is nothing to the kernel.
+        let wanted = Service { checking: None, ..defined.clone() };
         Self { defined, origin, hashed, drained, down, provenance, is_conflict, wanted }
     }
 
-    /// Takes backends out of rotation.
+    /// Takes backends out of rotation: those that are drained, that are down, and that a check does not have up.
     pub(super) fn set_out(
         &mut self,
         is_drained: impl Fn(SocketAddr) -> bool,
+        is_checked: impl Fn(SocketAddr) -> Option<bool>,
         outage: impl Fn(&Backend) -> Option<Outage>,
     ) {
-        for backend in &mut self.wanted.backends {
+        let backends = self.defined.backends.iter();
+        self.down = backends.clone().filter_map(|own| Some((own.socket(), outage(own)?))).collect();
+        self.drained = backends.clone().map(Backend::socket).filter(|socket| is_drained(*socket)).collect();
+        if self.defined.checking.is_some() {
+            self.set_checked(is_checked);
+        }
+        let on_down = self.defined.checking.as_ref().map(|checking| checking.on_down).unwrap_or_default();
+        let (down, drained) = (&self.down, &self.drained);
+        self.wanted.backends.retain_mut(|backend| {
             let socket = backend.socket();
-            if let Some(outage) = outage(backend) {
-                self.down.insert(socket, outage);
-                if !outage.is_kept {
-                    backend.weight = 0;
-                }
-            }
-            if is_drained(socket) {
-                self.drained.insert(socket);
+            let outage = down.get(&socket).filter(|outage| !outage.is_kept);
+            if outage.is_some() || drained.contains(&socket) {
                 backend.weight = 0;
+            }
+            on_down == OnDown::Keep || outage.is_none_or(|outage| outage.why != Down::CheckFailed)
+        });
+    }
+
+    /// Takes out what checks do not have up; all that may serve otherwise, if none would be left.
+    fn set_checked(&mut self, is_checked: impl Fn(SocketAddr) -> Option<bool>) {
+        let may_serve = |own: &&Backend| {
+            let is_out = self.down.get(&own.socket()).is_some_and(|outage| !outage.is_kept);
+            own.weight > 0 && !is_out && !self.drained.contains(&own.socket())
+        };
+        let serving: BTreeSet<SocketAddr> =
+            self.defined.backends.iter().filter(may_serve).map(Backend::socket).collect();
+        let is_kept = !serving.iter().any(|socket| is_checked(*socket) == Some(true));
+        for socket in self.defined.backends.iter().map(Backend::socket) {
+            let why = match is_checked(socket) {
+                Some(true) => continue,
+                Some(false) => Down::CheckFailed,
+                None => Down::Unchecked,
+            };
+            let outage = Outage { why, is_kept: is_kept && serving.contains(&socket) };
+            // What else takes it out is the better reason.
+            let former = self.down.entry(socket).or_insert(outage);
+            if former.is_kept {
+                *former = outage;
             }
         }
     }
@@ -72,6 +104,12 @@ impl Entry {
         self.defined.backends.iter().filter(|backend| self.is_kept(backend)).count()
     }
 
+    /// Whether a backend that takes new flows is down for another reason than that it was not checked yet.
+    fn has_failed(&self) -> bool {
+        let mut kept = self.down.values().filter(|outage| outage.is_kept);
+        kept.any(|outage| outage.why != Down::Unchecked)
+    }
+
     fn is_kept(&self, backend: &Backend) -> bool {
         let address = backend.socket();
         let is_kept = self.down.get(&address).is_some_and(|outage| outage.is_kept);
@@ -83,6 +121,8 @@ impl Entry {
         let has_up = self.defined.backends.iter().any(|backend| self.life(backend) == BackendLife::Up);
         match (self.kept() > 0, has_up) {
             (true, true) => ServiceLife::Kept,
+            // Nothing has failed yet.
+            (true, false) if !self.has_failed() => ServiceLife::Up,
             (true, false) => ServiceLife::AllDown,
             (false, true) => ServiceLife::Up,
             (false, false) => ServiceLife::Down,

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, Topic,
+    Definition, Desired, Dirty, Entry, Inputs, Name, SourceId, Statement, Topic,
     clash::{homeless, obstacle},
 };
-use crate::service::{Algorithm, Backend, Outage, Service, Vip};
+use crate::service::{Backend, Outage, Service, Vip};
 
 /// What a node is to be like by what its sources say, and the names of the services that differ from `former`.
 ///
@@ -43,7 +43,7 @@ pub fn desired(inputs: &Inputs, former: &Desired, dirty: &Dirty) -> (Arc<Desired
                 None => Some(homeless(inputs, name, &definition.vip)),
                 Some(vip) => match obstacle(inputs, &next, (source, name), vip, statement) {
                     None => {
-                        let what = (vip, definition.algorithm, hashed(inputs, statement, vip));
+                        let what = (vip, definition, hashed(inputs, statement, vip));
                         next.take(former, name, entry(inputs, &contributors, source, name, what));
                         next.get(name).and_then(|entry| moved(entry))
                     }
@@ -137,7 +137,7 @@ fn entry(
     contributors: &[SourceId],
     origin: SourceId,
     name: &Name,
-    (vip, algorithm, hashed): (Vip, Algorithm, Option<Ipv4Addr>),
+    (vip, definition, hashed): (Vip, &Definition, Option<Ipv4Addr>),
 ) -> Entry {
     let counts = |source: SourceId, own: &Statement| source == origin || own.definition.is_none();
     let mut sockets = BTreeSet::new();
@@ -149,12 +149,14 @@ fn entry(
     let statements: Vec<&Arc<Statement>> =
         inputs.sources().filter_map(|source| inputs.get(source, name)).collect();
     let is_drained = |socket: SocketAddr| statements.iter().any(|own| own.drained.contains(&socket));
-    let defined = Service { name: name.to_string(), vip, algorithm, backends };
+    let Definition { algorithm, checking, .. } = definition.clone();
+    let defined = Service { name: name.to_string(), vip, algorithm, checking, backends };
     let provenance = inputs.get(origin, name).map(|own| Arc::clone(&own.provenance)).unwrap_or_default();
     let is_conflict =
         statements.iter().any(|own| own.notes.iter().any(|(topic, _)| *topic == Topic::Conflict));
     let mut entry = Entry { hashed, is_conflict, provenance, ..Entry::new(defined, origin) };
-    entry.set_out(is_drained, |backend| {
+    let is_checked = |socket: SocketAddr| statements.iter().find_map(|own| own.checked.get(&socket).copied());
+    entry.set_out(is_drained, is_checked, |backend| {
         let absent = inputs.all_down().get(&backend.address).map(|why| Outage::from(*why));
         let stated = statements.iter().filter_map(|own| own.down.get(&backend.socket()).copied());
         let both = |one: Outage, other: Outage| Outage { is_kept: one.is_kept && other.is_kept, ..one };

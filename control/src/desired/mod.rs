@@ -12,10 +12,12 @@
 //!    and of one node's sources the first.
 //! 4. A backend is drained where any source has a mark for it.
 //! 5. A backend is down where any source says so. It takes no new flows, unless all that say so have it kept.
-//! 6. A named VIP has the address that its name hashes to, and the next that is free where an older name or anything else
+//! 6. A backend that is checked is down until it passes, and while it fails. If none would be left by that, those that nothing
+//!    else takes out take new flows all the same (`entry.rs`).
+//! 7. A named VIP has the address that its name hashes to, and the next that is free where an older name or anything else
 //!    has that (`named.rs`). The order of age is that of the sources; of what was applied, that in which it was, and else
 //!    that of the names; in the cluster, that of the services' creation. Such a VIP is told, too.
-//! 7. While the cluster speaks, this node's own sources do not (`authority.rs`): what they say is among its records.
+//! 8. While the cluster speaks, this node's own sources do not (`authority.rs`): what they say is among its records.
 //!
 //! One change of ten thousand services costs what it changes: entries and maps are shared with the former value.
 
@@ -47,8 +49,9 @@ pub use self::{
     merge::desired,
     named::Reserved,
     requests::{ChangeError, check, drain, may_offer, offer, remove, withdraw},
-    statement::{Definition, Input, Provenance, SourceId, Statement, Topic},
+    statement::{Input, Provenance, SourceId, Statement, Topic},
 };
+pub use crate::service::Definition;
 use crate::service::{Down, Vip};
 
 /// A service's name.

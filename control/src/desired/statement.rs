@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Name;
-use crate::service::{Algorithm, Backend, Declared, Down, Outage, Service, VipSpec};
+use crate::service::{Backend, Declared, Definition, Down, Outage, Service, VipSpec};
 
 /// The sources, in the order of their precedence.
 ///
@@ -25,6 +25,8 @@ pub enum SourceId {
     Cluster,
     /// Which endpoints of this node are there.
     Presence,
+    /// What this node's checks say, while the cluster does not speak.
+    Checks,
 }
 
 impl SourceId {
@@ -37,15 +39,6 @@ impl SourceId {
     pub(super) fn is_file(self) -> bool {
         self < Self::Applied
     }
-}
-
-/// What a service is, beside its backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// Where clients find it.
-    pub vip: VipSpec,
-    /// How a flow's backend is chosen.
-    pub algorithm: Algorithm,
 }
 
 /// Where a backend comes from.
@@ -98,6 +91,8 @@ pub struct Statement {
     pub drained: BTreeSet<SocketAddr>,
     /// Backends that are down.
     pub down: BTreeMap<SocketAddr, Outage>,
+    /// Backends that are checked, and whether they are up by that; the others are not known yet.
+    pub checked: BTreeMap<SocketAddr, bool>,
     /// Where backends come from, in the order of their addresses, where the source knows.
     pub provenance: Arc<[Provenance]>,
     /// What there is to tell, for people.
@@ -111,14 +106,14 @@ pub struct Statement {
 impl Statement {
     /// A service with its backends.
     pub fn of<V: Clone + Into<VipSpec>>(service: &Service<V>) -> Self {
-        let definition = Definition { vip: service.vip.clone().into(), algorithm: service.algorithm };
-        Self { definition: Some(definition), backends: service.backends.clone(), ..Self::default() }
+        let definition = Some(Definition::of(service));
+        Self { definition, backends: service.backends.clone(), ..Self::default() }
     }
 
     /// The service that it defines.
     pub fn service(&self, name: &str) -> Option<Declared> {
-        let Definition { vip, algorithm } = self.definition.clone()?;
-        Some(Service { name: name.to_owned(), vip, algorithm, backends: self.backends.clone() })
+        let Definition { vip, algorithm, checking } = self.definition.clone()?;
+        Some(Service { name: name.to_owned(), vip, algorithm, checking, backends: self.backends.clone() })
     }
 
     /// Whether it names a backend.
@@ -131,6 +126,7 @@ impl Statement {
             && self.backends.is_empty()
             && self.drained.is_empty()
             && self.down.is_empty()
+            && self.checked.is_empty()
             && self.notes.is_empty()
     }
 }

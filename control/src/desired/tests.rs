@@ -6,8 +6,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::service::{
-    Algorithm, Backend, BackendLife, Declared, Down, Outage, Service, ServiceLife, VipSpec,
+use crate::{
+    health::{Check, Checking, OnDown, Probe},
+    service::{Algorithm, Backend, BackendLife, Declared, Down, Outage, Service, ServiceLife, VipSpec},
 };
 
 const FILE: &str = "/etc/fanlight/fanlight.toml";
@@ -22,6 +23,7 @@ fn service(name: &str, vip: u8, backends: &[u8]) -> Service {
         name: name.to_owned(),
         vip: format!("10.96.0.{vip}:80/tcp").parse().unwrap(),
         algorithm: Algorithm::Maglev,
+        checking: None,
         backends: backends.iter().map(backend).collect(),
     }
 }
@@ -33,7 +35,7 @@ fn set(service: &Service) -> Change {
 /// A service with the VIP of a name.
 fn named(name: &str, vip: &str, backends: &[u8]) -> Declared {
     let Service { name, algorithm, backends, .. } = service(name, 1, backends);
-    Declared { name, vip: vip.parse().unwrap(), algorithm, backends }
+    Declared { name, vip: vip.parse().unwrap(), algorithm, checking: None, backends }
 }
 
 fn listed<V: Clone + Into<VipSpec>>(services: &[Service<V>]) -> Input {
@@ -798,4 +800,101 @@ proptest! {
         second.make(&all_changes(first.applied()));
         prop_assert_eq!(first.state(), second.state());
     }
+}
+
+/// A service that is checked.
+fn checked(name: &str, vip: u8, backends: &[u8], on_down: OnDown) -> Service {
+    let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down };
+    Service { checking: Some(Arc::new(checking)), ..service(name, vip, backends) }
+}
+
+impl Node {
+    /// What checks say of `web`: backends with whether they are up.
+    fn check(&mut self, found: &[(u8, bool)]) {
+        let checked = found.iter().map(|(last, is_up)| (socket(*last), *is_up)).collect();
+        let statement = (!found.is_empty()).then(|| Arc::new(Statement { checked, ..Statement::default() }));
+        let names = self.inputs.state(SourceId::Checks, &"web".into(), statement);
+        self.follow(&Dirty::Names(names));
+    }
+
+    /// Backends of `web` that take new flows.
+    fn serving(&self) -> Vec<u8> {
+        let wanted = &self.desired.get("web").unwrap().wanted;
+        wanted.backends.iter().filter(|own| own.weight > 0).map(|own| last_of(own.address)).collect()
+    }
+
+    fn life(&self) -> ServiceLife {
+        self.desired.get("web").unwrap().state(true).state
+    }
+}
+
+fn last_of(address: IpAddr) -> u8 {
+    let IpAddr::V4(address) = address else { panic!("no IPv4 address") };
+    address.octets()[3]
+}
+
+#[test]
+fn a_checked_backend_takes_new_flows_once_it_passes_and_as_long_as_it_does() {
+    let mut node = Node::default();
+    node.set_file(&[checked("web", 1, &[1, 2, 3], OnDown::Keep)]);
+    // None has passed yet: all take flows, and nothing is wrong.
+    assert_eq!((node.serving(), node.life()), (vec![1, 2, 3], ServiceLife::Up));
+    assert_eq!(node.desired.notes(), Vec::<String>::new());
+    node.check(&[(1, true)]);
+    assert_eq!((node.serving(), node.life()), (vec![1], ServiceLife::Up));
+    node.check(&[(1, true), (2, true), (3, false)]);
+    assert_eq!(node.serving(), [1, 2]);
+    let state = node.desired.get("web").unwrap().state(true);
+    assert_eq!(
+        (state.backends[2].state, state.backends[2].reason),
+        (BackendLife::Down, Some(Down::CheckFailed))
+    );
+    // One that is down keeps its flows.
+    assert_eq!(node.desired.get("web").unwrap().wanted.backends.len(), 3);
+}
+
+#[test]
+fn if_checks_would_leave_none_all_stay_and_that_is_told() {
+    let mut node = Node::default();
+    node.set_file(&[checked("web", 1, &[1, 2], OnDown::Reset)]);
+    node.check(&[(1, false), (2, false)]);
+    assert_eq!((node.serving(), node.life()), (vec![1, 2], ServiceLife::AllDown));
+    assert_eq!(node.desired.notes(), ["all-down: web: none of 2 backends is up, so that all take new flows"]);
+    // What is drained or gone could not serve, and is not brought back.
+    node.inputs.replace(
+        SourceId::Presence,
+        Input { down: [(socket(1).ip(), Down::EndpointGone)].into(), ..Input::default() },
+    );
+    node.follow(&Dirty::All);
+    assert_eq!((node.serving(), node.life()), (vec![2], ServiceLife::AllDown));
+    node.check(&[(1, true), (2, false)]);
+    assert_eq!((node.serving(), node.life()), (vec![2], ServiceLife::AllDown), "who has passed has gone");
+    node.inputs.replace(SourceId::Presence, Input::default());
+    node.follow(&Dirty::All);
+    assert_eq!((node.serving(), node.life()), (vec![1], ServiceLife::Up));
+}
+
+#[test]
+fn flows_of_a_backend_that_fails_end_where_that_is_asked_for() {
+    let mut node = Node::default();
+    node.set_file(&[checked("web", 1, &[1, 2, 3], OnDown::Reset)]);
+    node.check(&[(1, true), (2, false)]);
+    let kept: Vec<u8> =
+        node.desired.get("web").unwrap().wanted.backends.iter().map(|own| last_of(own.address)).collect();
+    assert_eq!(kept, [1, 3], "what has not passed yet has not failed");
+    assert_eq!(node.desired.get("web").unwrap().state(true).backends.len(), 3);
+}
+
+#[test]
+fn checks_of_this_node_alone_do_not_count_while_the_cluster_speaks() {
+    let mut node = Node::default();
+    node.check(&[(1, true), (2, false)]);
+    node.inputs.set_clustered(true);
+    let own = checked("web", 1, &[1, 2], OnDown::Keep);
+    let statement =
+        Statement { checked: [(socket(1), false), (socket(2), true)].into(), ..Statement::of(&own) };
+    let services = [("web".into(), Arc::new(statement))].into();
+    node.inputs.replace(SourceId::Cluster, Input { services, ..Input::default() });
+    node.follow(&Dirty::All);
+    assert_eq!(node.serving(), [2]);
 }

@@ -4,5 +4,7 @@ mod model;
 pub mod ring;
 mod state;
 
-pub use model::{Algorithm, Backend, Declared, Forward, Protocol, Service, Vip, VipError, VipSpec};
+pub use model::{
+    Algorithm, Backend, Declared, Definition, Forward, Protocol, Service, Vip, VipError, VipSpec,
+};
 pub use state::{BackendLife, BackendState, Down, Outage, ServiceLife, ServiceState, against};

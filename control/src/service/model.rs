@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::quoted;
+use crate::{health::Checking, model::quoted};
 
 /// A service: flows to its VIP go to its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Service<V = Vip> {
     pub vip: V,
     /// How a flow's backend is chosen.
     pub algorithm: Algorithm,
+    /// How its backends are checked; not at all where it does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checking: Option<Arc<Checking>>,
     /// Its backends; at most one of each address and port.
     pub backends: Vec<Backend>,
 }
@@ -29,8 +32,27 @@ pub struct Service<V = Vip> {
 pub type Declared = Service<VipSpec>;
 
 impl From<Service> for Declared {
-    fn from(Service { name, vip, algorithm, backends }: Service) -> Self {
-        Self { name, vip: VipSpec::At(vip), algorithm, backends }
+    fn from(Service { name, vip, algorithm, checking, backends }: Service) -> Self {
+        Self { name, vip: VipSpec::At(vip), algorithm, checking, backends }
+    }
+}
+
+/// What a service is, beside its name and its backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Where clients find it.
+    pub vip: VipSpec,
+    /// How a flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// How its backends are checked.
+    pub checking: Option<Arc<Checking>>,
+}
+
+impl Definition {
+    /// A service's.
+    pub fn of<V: Clone + Into<VipSpec>>(service: &Service<V>) -> Self {
+        let Service { vip, algorithm, checking, .. } = service;
+        Self { vip: vip.clone().into(), algorithm: *algorithm, checking: checking.clone() }
     }
 }
 
@@ -54,7 +76,8 @@ impl<V: PartialEq> Service<V> {
             backends.sort_unstable();
             backends
         };
-        (&self.name, &self.vip, self.algorithm) == (&other.name, &other.vip, other.algorithm)
+        (&self.name, &self.vip, self.algorithm, &self.checking)
+            == (&other.name, &other.vip, other.algorithm, &other.checking)
             && (self.backends == other.backends || sorted(self) == sorted(other))
     }
 }
@@ -358,6 +381,7 @@ mod tests {
             name: "web".to_owned(),
             vip: vip("10.96.0.10:80/tcp").unwrap(),
             algorithm: Algorithm::Maglev,
+            checking: None,
             backends,
         };
         let usable = service(vec![backend(3, 1), backend(2, 0), backend(1, 5)]).usable();

@@ -1,6 +1,6 @@
 //! Services and backends with their state.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashSet, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,7 @@ impl ServiceState {
             name: self.name.clone(),
             vip,
             algorithm: self.algorithm,
+            checking: None,
             backends: backends.collect(),
         })
     }
@@ -109,12 +110,34 @@ pub enum Down {
     NodeDead,
     /// The member that has its address has said good-bye.
     NodeLeft,
+    /// Its check fails.
+    CheckFailed,
+    /// Its check has not passed yet.
+    Unchecked,
 }
 
 impl Down {
     /// Whether it is this node's own finding about an endpoint of its own.
     pub fn is_of_endpoint(self) -> bool {
         matches!(self, Self::EndpointGone | Self::NoAnswer)
+    }
+
+    /// Whether a check says so, or has said nothing yet.
+    pub fn is_of_check(self) -> bool {
+        matches!(self, Self::CheckFailed | Self::Unchecked)
+    }
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EndpointGone => "endpoint-gone",
+            Self::NoAnswer => "no-answer",
+            Self::NodeDead => "node-dead",
+            Self::NodeLeft => "node-left",
+            Self::CheckFailed => "check-failed",
+            Self::Unchecked => "unchecked",
+        })
     }
 }
 

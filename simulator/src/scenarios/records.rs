@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use control::{
     cluster::records::{BackendRecord, Record, RecordKey},
-    service::Algorithm,
+    service::{Algorithm, Definition},
 };
 use rand::RngExt as _;
 
@@ -92,7 +92,14 @@ fn write_service(cluster: &mut Cluster, host: usize) {
     let record = match cluster.rng().random_range(0..10) {
         0..=2 => {
             let vip = format!("10.96.0.{}:80/tcp", cluster.rng().random_range(1..=SERVICES));
-            Record::Define { name, vip: vip.parse().expect("a VIP"), algorithm: Algorithm::Maglev }
+            Record::Define {
+                name,
+                what: Definition {
+                    vip: vip.parse().expect("a VIP"),
+                    algorithm: Algorithm::Maglev,
+                    checking: None,
+                },
+            }
         }
         3 => Record::Undefine(name),
         4..=6 => Record::Offer(name, socket, BackendRecord { weight: 1, file: None }),

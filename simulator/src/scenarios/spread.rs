@@ -7,7 +7,7 @@ use control::{
         log::Name,
         records::{BackendRecord, Record},
     },
-    service::Algorithm,
+    service::{Algorithm, Definition},
 };
 
 use super::{
@@ -101,7 +101,10 @@ pub(super) fn rings(options: Options, report: &mut Report) {
     let mut cluster = settled(options, report);
     let with_backend = 1..options.nodes.min(BACKENDS + 1);
     let vip = "10.96.0.1:80/tcp".parse().expect("a VIP");
-    let define = Record::Define { name: web(), vip, algorithm: Algorithm::Maglev };
+    let define = Record::Define {
+        name: web(),
+        what: Definition { vip, algorithm: Algorithm::Maglev, checking: None },
+    };
     cluster.act(0, |node, at| node.write(at, Asked::NOBODY, vec![define]));
     let since = cluster.now();
     for host in with_backend.clone() {

@@ -17,7 +17,7 @@ use control::{
         rotation::Serving,
         state::{Identity, SigningKey, State, Wall},
     },
-    service::{Algorithm, Protocol, Vip, VipSpec},
+    service::{Algorithm, Definition, Protocol, Vip, VipSpec},
 };
 
 use super::{
@@ -98,12 +98,15 @@ fn logs(plan: Plan) -> Result<Vec<Segment>> {
         if node == 0 {
             records.extend((0..plan.services).map(|number| Record::Define {
                 name: name(number),
-                vip: VipSpec::At(Vip {
-                    address: Ipv4Addr::from(u32::from_be_bytes([10, 97, 0, 0]) + number).into(),
-                    port: 80,
-                    protocol: Protocol::Tcp,
-                }),
-                algorithm: Algorithm::Maglev,
+                what: Definition {
+                    vip: VipSpec::At(Vip {
+                        address: Ipv4Addr::from(u32::from_be_bytes([10, 97, 0, 0]) + number).into(),
+                        port: 80,
+                        protocol: Protocol::Tcp,
+                    }),
+                    algorithm: Algorithm::Maglev,
+                    checking: None,
+                },
             }));
         }
         let all = u64::from(plan.services) * u64::from(plan.backends);

@@ -43,6 +43,7 @@ mod flow_list;
 mod flow_room;
 mod foreign_routes;
 mod harness;
+mod health;
 mod host_filters;
 mod locks;
 mod metrics;

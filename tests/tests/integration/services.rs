@@ -40,7 +40,7 @@ fn backend(number: u32, weight: u32) -> Backend {
 fn service(number: u32, backends: Vec<Backend>) -> Service {
     let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + number);
     let vip = Vip { address: address.into(), port: 80, protocol: Protocol::Tcp };
-    Service { name: format!("service-{number}"), vip, algorithm: Algorithm::Maglev, backends }
+    Service { name: format!("service-{number}"), vip, algorithm: Algorithm::Maglev, checking: None, backends }
 }
 
 /// Makes the kernel hold these services; says what that took.

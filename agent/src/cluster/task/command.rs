@@ -13,7 +13,7 @@ use crate::{
     cluster::{
         keys::{Batch, KeyOutcome, KeyRead, KeyRefusal, KeyValue, KeyWrite},
         numbers::{Numbers, Slices},
-        services::{Around, Local, OwnOffer, ServiceChange, ServiceOutcome, ServiceRefusal},
+        services::{Around, Local, OwnOffer, ServiceChange, ServiceOutcome, ServiceRefusal, Verdicts},
     },
     sources::config::ClusterConfig,
 };
@@ -27,6 +27,8 @@ pub(in crate::cluster) enum Command {
     /// What this node's own sources say.
     State(Local),
     Change(ServiceChange, oneshot::Sender<ServiceOutcome>),
+    /// What this node has found by checking backends; all of it where that is said.
+    Found(Verdicts, bool),
     OwnBackends(Option<String>, oneshot::Sender<Result<Vec<OwnOffer>, ServiceRefusal>>),
     Maintain(bool, oneshot::Sender<ServiceOutcome>),
     /// Where this node is.

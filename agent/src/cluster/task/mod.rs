@@ -5,6 +5,7 @@ mod events;
 mod facts;
 mod followers;
 mod forget;
+mod found;
 mod lag;
 mod numbers;
 mod reasons;
@@ -35,7 +36,7 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-pub(super) use self::command::Command;
+pub(super) use self::{command::Command, found::Found};
 use self::{services::Services, shared::Shared};
 use super::{
     node_key,
@@ -68,6 +69,8 @@ pub(super) struct Inbox {
     pub(super) view: watch::Sender<Arc<View>>,
     /// What this node's own sources say, once that was heard.
     pub(super) stated: Option<Stated>,
+    /// What this node has found by checking backends.
+    pub(super) found: Found,
     /// Where what the cluster says of services goes.
     pub(super) outbox: Arc<Outbox>,
     pub(super) traffic: Traffic,
@@ -280,6 +283,7 @@ impl<'i> Task<'i> {
             Command::ReadKeys(wanted, answer) => drop(answer.send(self.read_keys(&wanted))),
             Command::WriteKey(write, answer) => self.write_key(write, answer),
             Command::State(local) => self.hear_local(local),
+            Command::Found(found, is_whole) => self.hear_found(found, is_whole),
             Command::Change(change, answer) => self.change_services(&change, answer),
             Command::OwnBackends(service, answer) => drop(answer.send(self.own_backends(service.as_deref()))),
             Command::Maintain(is_on, answer) => self.maintain(is_on, answer),

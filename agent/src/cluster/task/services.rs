@@ -53,6 +53,8 @@ pub(super) struct Services {
     pub(super) is_standing_due: bool,
     /// Why what this node's sources say of some services is not written, and when it is tried again.
     pub(super) unwritten: Option<(String, BTreeSet<Name>, Duration)>,
+    /// When what checks have found is written, as that failed.
+    pub(super) unfound_at: Option<Duration>,
 }
 
 impl Services {
@@ -64,7 +66,12 @@ impl Services {
     /// When something is due.
     pub(super) fn deadline(&self) -> Duration {
         let again = self.unwritten.as_ref().map(|(.., at)| *at);
-        self.serving.deadline().into_iter().chain(again).min().unwrap_or(Duration::MAX)
+        self.serving.deadline().into_iter().chain(again).chain(self.unfound_at).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Whether what is served was told.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 }
 
@@ -122,6 +129,7 @@ impl Task<'_> {
             has_begun: true,
             is_standing_due: true,
             unwritten: self.services.unwritten.take(),
+            unfound_at: None,
         };
         let touched = Touched {
             services: view.names().cloned().collect(),
@@ -134,6 +142,7 @@ impl Task<'_> {
         let all = statements.into_iter().filter_map(|(name, statement)| Some((name, statement?))).collect();
         self.inbox.outbox.say(Word::Whole(all));
         self.stand();
+        self.write_all_found();
     }
 
     /// Writes what this node's sources say of some services, where that was not written.
@@ -176,9 +185,8 @@ impl Task<'_> {
             let Statement { definition, backends, drained, .. } = &**statement;
             // A file's definition hides the applied one with its backends.
             let is_hidden = definition.is_some() && stated.said.contains_key(name);
-            let definition = definition.as_ref().map(|own| (&own.vip, own.algorithm));
             let (definition, backends) =
-                if is_hidden { (None, &[][..]) } else { (definition, &backends[..]) };
+                if is_hidden { (None, &[][..]) } else { (definition.as_ref(), &backends[..]) };
             records::adopt(view, logs, own, name, Former { definition, backends, drained })
         });
         match shared.replication.write(records.collect(), time, &mut Members(&mut self.core)) {
@@ -226,6 +234,9 @@ impl Task<'_> {
         let now = self.now();
         if self.services.unwritten.as_ref().is_some_and(|(.., at)| *at <= now) {
             self.write_local(BTreeSet::new());
+        }
+        if self.services.unfound_at.is_some_and(|at| at <= now) {
+            self.write_all_found();
         }
         let Some(shared) = &self.shared else { return };
         if self.services.serving.deadline().is_some_and(|due| due <= now) {
@@ -322,8 +333,7 @@ impl Task<'_> {
 
 fn said<'s>(file: &'s Name, statement: &'s Statement) -> Option<Said<'s>> {
     let definition = statement.definition.as_ref()?;
-    let (vip, algorithm) = (&definition.vip, definition.algorithm);
-    Some(Said { file, vip, algorithm, backends: &statement.backends })
+    Some(Said { file, definition, backends: &statement.backends })
 }
 
 fn others(view: &records::View, own: &Name, service: &str) -> Vec<OtherBackend> {

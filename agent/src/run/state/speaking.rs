@@ -101,7 +101,13 @@ mod tests {
 
     fn service(name: &str, last: u8) -> Declared {
         let vip = format!("10.96.0.{last}:80/tcp").parse().unwrap();
-        Declared { name: name.to_owned(), vip, algorithm: Algorithm::Maglev, backends: Vec::new() }
+        Declared {
+            name: name.to_owned(),
+            vip,
+            algorithm: Algorithm::Maglev,
+            checking: None,
+            backends: Vec::new(),
+        }
     }
 
     fn names(state: &State) -> Vec<&str> {

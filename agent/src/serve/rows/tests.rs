@@ -11,6 +11,7 @@ fn view(services: usize) -> View {
         name: format!("s{number:05}"),
         vip: format!("10.96.{}.{}:80/tcp", number / 256, number % 256).parse().unwrap(),
         algorithm: Algorithm::Maglev,
+        checking: None,
         backends: Vec::new(),
     };
     let services: Vec<_> = (0..services).map(service).collect();

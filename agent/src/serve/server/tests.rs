@@ -23,6 +23,7 @@ async fn case() -> Case {
             requests: sender,
             view: watch::channel(View::default()).1,
             events: events.clone(),
+            checks: Default::default(),
             cluster: watch::channel(None).1,
             announcer: crate::announce::Announcer::new(Default::default()).reader(),
             counts: Counts::default(),

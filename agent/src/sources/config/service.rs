@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
+    sync::Arc,
 };
 
 use control::{
@@ -17,6 +18,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     format::Format,
+    health::{self, Of},
     json,
     problem::{Problem, Problems},
     section::{Keys, Section},
@@ -32,14 +34,15 @@ pub use addresses::{check_addresses, check_beside};
 const DOCUMENT: Keys = Keys { known: &["service"], later: &[] };
 
 const SERVICE: Keys = Keys {
-    known: &["name", "vip", "forward", "algorithm", "affinity", "backends", "labels"],
-    later: &["affinity-timeout", "check"],
+    known: &["name", "vip", "forward", "algorithm", "affinity", "check", "on-down", "backends", "labels"],
+    later: &["affinity-timeout"],
 };
 const BACKEND: Keys = Keys { known: &["address", "weight"], later: &[] };
 
 /// Tables as the documentation names them, with their keys.
 #[cfg(test)]
-pub(super) const TABLES: [(&str, &Keys); 2] = [("`[[service]]`", &SERVICE), ("backend", &BACKEND)];
+pub(super) const TABLES: [(&str, &Keys); 3] =
+    [("`[[service]]`", &SERVICE), ("backend", &BACKEND), ("check", &health::CHECK)];
 
 /// Longest name of a service: a label of a host name (RFC 1035).
 const MAX_NAME: usize = 63;
@@ -149,9 +152,12 @@ fn service(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Pla
         );
         problems.add(&section.span, section.key("backends"), why);
     }
+    let has_ports = vip.as_ref().is_none_or(|vip| vip.port() > 0);
+    let checking = health::checking(section, Of::Backends { has_ports }, problems).map(Arc::new);
     let backends = backends(section, vip.as_ref().map(VipSpec::port), problems);
     let (backends, backend_lines) = backends.into_iter().unzip();
-    let service = Declared { name: name?, vip: vip?, algorithm: algorithm.unwrap_or_default(), backends };
+    let algorithm = algorithm.unwrap_or_default();
+    let service = Declared { name: name?, vip: vip?, algorithm, checking, backends };
     let name_line = problems.line(&section.place("name"));
     Some(Placed { service, name_line, vip_line: problems.line(&vip_place), backend_lines })
 }

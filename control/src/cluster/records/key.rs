@@ -11,6 +11,7 @@ const FACTS: u8 = 4;
 const FORGOTTEN: u8 = 5;
 const USER: u8 = 6;
 const CLAIM: u8 = 7;
+const VERDICT: u8 = 8;
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,8 @@ pub enum RecordKey {
     User(Name),
     /// What a file of the log's origin says of a service: service, file.
     Claim(Name, Name),
+    /// What the log's origin has found of a backend by checking it.
+    Verdict(Name, SocketAddr),
 }
 
 impl RecordKey {
@@ -39,6 +42,7 @@ impl RecordKey {
             Self::Definition(name) => named(&mut bytes, DEFINITION, name),
             Self::Backend(name, socket) => at(&mut bytes, BACKEND, name, *socket),
             Self::Drain(name, socket) => at(&mut bytes, DRAIN, name, *socket),
+            Self::Verdict(name, socket) => at(&mut bytes, VERDICT, name, *socket),
             Self::Facts => bytes.push(FACTS),
             Self::Forgotten(name) => named(&mut bytes, FORGOTTEN, name),
             Self::User(key) => named(&mut bytes, USER, key),
@@ -63,6 +67,7 @@ impl RecordKey {
             DEFINITION => Self::Definition(text(rest)?),
             BACKEND => split().and_then(|(name, rest)| Some(Self::Backend(name, socket(rest)?)))?,
             DRAIN => split().and_then(|(name, rest)| Some(Self::Drain(name, socket(rest)?)))?,
+            VERDICT => split().and_then(|(name, rest)| Some(Self::Verdict(name, socket(rest)?)))?,
             FACTS if rest.is_empty() => Self::Facts,
             FORGOTTEN => Self::Forgotten(text(rest)?),
             USER => Self::User(text(rest)?),

@@ -46,7 +46,7 @@ pub fn owned(logs: &Logs, node: &Name) -> Vec<Put> {
     let is_owned = |key: &Key| {
         matches!(
             RecordKey::decode(key),
-            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..))
+            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..) | RecordKey::Verdict(..))
         )
     };
     let of_node = logs.entries().filter(|(origin, _, key, _)| *origin == node && is_owned(key));

@@ -9,10 +9,12 @@
 //! | forgotten | node | any other node | the latest stamp holds |
 //! | user key | key | any node | the latest stamp holds |
 //! | claim | service, file | the node whose file it is | all hold |
+//! | verdict | service, address | the node that checks it | all hold |
 //!
 //! A log keeps and passes on what it does not know, so that nodes of two versions live in one cluster: a kind that is
 //! unknown is no record of the view, and so is a value in a format that is unknown. A value may grow at its end.
 
+mod added;
 mod key;
 mod mark;
 mod owner;
@@ -24,13 +26,14 @@ mod service;
 mod tidy;
 mod user;
 mod value;
+mod verdict;
 mod view;
 mod watch;
 
 pub use self::{
     key::RecordKey,
     mark::{forget, owned, taken_over},
-    owner::owner_of,
+    owner::{checkers, owner_of},
     provenance::{APPLIED, Conflict, Said, claimed, conflict, offered, overruled, state},
     record::{Record, puts},
     register::Found,
@@ -38,7 +41,8 @@ pub use self::{
     service::{Offer, Parts},
     tidy::{Tidy, ended},
     user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},
-    value::{BackendRecord, Claim, Definition, Facts, Forgotten},
+    value::{BackendRecord, Claim, Definition, Facts, Forgotten, Verdict},
+    verdict::verdicts,
     view::{Touched, UserValue, View},
     watch::{Event, Watcher},
 };

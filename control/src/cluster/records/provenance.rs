@@ -9,12 +9,12 @@ use super::{
     key::RecordKey,
     record::Record,
     service::Parts,
-    value::{self, BackendRecord, Claim, Definition},
+    value::{self, BackendRecord, Claim},
     view::View,
 };
 use crate::{
     cluster::log::{Logs, Name},
-    service::{Algorithm, Backend, VipSpec},
+    service::{Backend, Definition},
 };
 
 /// In a claim's place of a file: what was applied by request before this node was in the cluster. No file has this name.
@@ -25,10 +25,8 @@ pub const APPLIED: &str = "applied";
 pub struct Said<'s> {
     /// The file.
     pub file: &'s Name,
-    /// Where clients find it.
-    pub vip: &'s VipSpec,
-    /// How a flow's backend is chosen.
-    pub algorithm: Algorithm,
+    /// What the service is.
+    pub definition: &'s Definition,
     /// The backends that this node contributes by it.
     pub backends: &'s [Backend],
 }
@@ -52,14 +50,14 @@ pub fn state(view: &View, logs: &Logs, own: &Name, name: &Name, said: Option<Sai
         }
     }
     let Some(said) = said else { return records };
-    let Said { file, vip, algorithm, backends } = said;
-    let claim = Claim { vip: vip.clone(), algorithm, backends: Claim::hash(backends) };
+    let Said { file, definition, backends } = said;
+    let claim = Claim::of(definition, backends);
     if parts.and_then(|parts| parts.claims().remove(&(own, file)).cloned()).as_ref() == Some(&claim) {
         return records;
     }
-    let is_so = parts.and_then(Parts::definition).is_some_and(|(_, own)| claim.is_of(own));
+    let is_so = parts.and_then(Parts::definition).is_some_and(|(_, own)| own.is_of(definition));
     if !is_so {
-        records.push(Record::Define { name: name.clone(), vip: vip.clone(), algorithm });
+        records.push(Record::Define { name: name.clone(), what: definition.clone() });
     }
     records.extend(contribute(view, logs, own, name, Some(file), backends));
     records.push(Record::Claim(name.clone(), file.clone(), Some(claim)));
@@ -67,8 +65,10 @@ pub fn state(view: &View, logs: &Logs, own: &Name, name: &Name, said: Option<Sai
 }
 
 impl Claim {
-    fn is_of(&self, definition: &Definition) -> bool {
-        (&self.vip, self.algorithm) == (&definition.vip, definition.algorithm)
+    fn is_of(&self, definition: &value::Definition) -> bool {
+        let value::Definition { vip, algorithm, checking, .. } = definition;
+        let definition = Definition { vip: vip.clone(), algorithm: *algorithm, checking: checking.clone() };
+        *self == Self { backends: self.backends, ..Self::of(&definition, &[]) }
     }
 }
 
@@ -147,7 +147,7 @@ fn gone(
 pub fn conflict(parts: &Parts, is_live: impl Fn(&str) -> bool) -> Option<Conflict> {
     let mut live = parts.claims();
     live.retain(|(node, file), _| ***file != *APPLIED && is_live(node));
-    let mut said = live.values().map(|claim| (&claim.vip, claim.algorithm));
+    let mut said = live.values().map(|claim| (&claim.vip, claim.algorithm, claim.checking));
     let first = said.next()?;
     let files = || live.keys().map(|(node, file)| ((*node).clone(), (*file).clone())).collect();
     said.any(|other| other != first).then(|| Conflict { files: files() })

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     key::RecordKey,
-    value::{self, BackendRecord, Claim, Definition, Facts, Forgotten},
+    value::{self, BackendRecord, Claim, Definition, Facts, Forgotten, Verdict},
     view::View,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         clock::Clock,
         log::{Bytes, Name, Put},
     },
-    service::{Algorithm, VipSpec},
+    service,
 };
 
 /// A record that this node writes.
@@ -22,10 +22,8 @@ pub enum Record {
     Define {
         /// The service.
         name: Name,
-        /// Where clients find it.
-        vip: VipSpec,
-        /// How a flow's backend is chosen.
-        algorithm: Algorithm,
+        /// What it is.
+        what: service::Definition,
     },
     /// A service is no more, with all backends and marks of all nodes.
     Undefine(Name),
@@ -48,6 +46,8 @@ pub enum Record {
     },
     /// What a file says of a service: service, file.
     Claim(Name, Name, Option<Claim>),
+    /// What this node has found of a backend; `None`: it does not check it.
+    Verdict(Name, SocketAddr, Option<Verdict>),
 }
 
 impl Record {
@@ -59,6 +59,7 @@ impl Record {
             | Self::Offer(name, ..)
             | Self::Withdraw(name, _)
             | Self::Drain(name, ..)
+            | Self::Verdict(name, ..)
             | Self::Claim(name, ..) => Some(name),
             Self::Facts(_) | Self::Forget(..) | Self::User { .. } => None,
         }
@@ -72,6 +73,7 @@ impl Record {
                 RecordKey::Backend(name.clone(), *socket)
             }
             Self::Drain(name, socket, _) => RecordKey::Drain(name.clone(), *socket),
+            Self::Verdict(name, socket, _) => RecordKey::Verdict(name.clone(), *socket),
             Self::Facts(_) => RecordKey::Facts,
             Self::Forget(name, _) => RecordKey::Forgotten(name.clone()),
             Self::User { key, .. } => RecordKey::User(key.clone()),
@@ -87,14 +89,14 @@ pub fn puts(view: &View, own: &Name, records: Vec<Record>, clock: &mut Clock, wa
         let key = record.key();
         let stamp = clock.tick(wall_ms, view.replaced(&key));
         let value = match record {
-            Record::Define { name, vip, algorithm } => {
+            Record::Define { name, what: service::Definition { vip, algorithm, checking } } => {
                 let former = view.service(&name).and_then(|parts| parts.definition());
                 let (created, creator) = match former {
                     Some((_, former)) => (former.created, former.creator.clone()),
                     None => (stamp, own.clone()),
                 };
                 let since = view.service(&name).map(|parts| parts.since()).unwrap_or_default();
-                Some(value::encode(&Definition { vip, algorithm, created, creator, since }))
+                Some(value::encode(&Definition { vip, algorithm, created, creator, since, checking }))
             }
             Record::Offer(_, _, backend) => Some(value::encode(&backend)),
             Record::Drain(_, _, is_drained) => is_drained.then(|| value::encode(&())),
@@ -102,6 +104,7 @@ pub fn puts(view: &View, own: &Name, records: Vec<Record>, clock: &mut Clock, wa
             Record::Forget(_, forgotten) => Some(value::encode(&forgotten)),
             Record::User { value, .. } => value,
             Record::Claim(_, _, claim) => claim.as_ref().map(value::encode),
+            Record::Verdict(_, _, verdict) => verdict.as_ref().map(value::encode),
             Record::Undefine(_) | Record::Withdraw(..) => None,
         };
         puts.push(Put { key: key.encode(), stamp, writer: None, value });

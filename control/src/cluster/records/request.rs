@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cluster::log::{Logs, Name},
     model::quoted,
-    service::{Algorithm, Backend, Declared, VipSpec},
+    service::{Backend, Declared, Definition},
 };
 
 /// Why a request makes no records.
@@ -57,7 +57,7 @@ pub enum RequestError {
 #[derive(Clone, Copy, Debug)]
 pub struct Former<'s> {
     /// What the service is, where that was applied, too.
-    pub definition: Option<(&'s VipSpec, Algorithm)>,
+    pub definition: Option<&'s Definition>,
     /// Backends.
     pub backends: &'s [Backend],
     /// Backends that take no new flows.
@@ -73,10 +73,9 @@ fn service<'v>(view: &'v View, name: &str) -> Result<&'v Parts, RequestError> {
 pub fn apply(view: &View, logs: &Logs, own: &Name, service: &Declared) -> Vec<Record> {
     let name = Name::from(service.name.as_str());
     let definition = view.service(&name).and_then(Parts::definition);
-    let is_so = definition
-        .is_some_and(|(_, found)| (&found.vip, found.algorithm) == (&service.vip, service.algorithm));
-    let define =
-        || Record::Define { name: name.clone(), vip: service.vip.clone(), algorithm: service.algorithm };
+    let what = Definition::of(service);
+    let is_so = definition.is_some_and(|(_, found)| found.is_of(&what));
+    let define = || Record::Define { name: name.clone(), what };
     let mut records: Vec<Record> = (!is_so).then(define).into_iter().collect();
     records.extend(contribute(view, logs, own, &name, None, &service.backends));
     with_marks(view, own, records)
@@ -185,21 +184,17 @@ fn with_marks(view: &View, own: &Name, mut records: Vec<Record>) -> Vec<Record> 
 pub fn adopt(view: &View, logs: &Logs, own: &Name, name: &Name, former: Former<'_>) -> Vec<Record> {
     let Former { definition, backends, drained } = former;
     let parts = view.service(name);
-    let claim = definition.map(|(vip, algorithm)| Claim {
-        vip: vip.clone(),
-        algorithm,
-        backends: Claim::hash(backends),
-    });
+    let claim = definition.map(|definition| Claim::of(definition, backends));
     let file = Name::from(APPLIED);
     let said = |parts: &Parts| parts.claims().remove(&(own, &file)).cloned();
     if claim.is_some() && parts.and_then(said) == claim {
         return Vec::new();
     }
     let mut records = Vec::new();
-    if let Some((vip, algorithm)) = definition {
+    if let Some(definition) = definition {
         let found = parts.and_then(Parts::definition);
-        if found.is_none_or(|(_, found)| (&found.vip, found.algorithm) != (vip, algorithm)) {
-            records.push(Record::Define { name: name.clone(), vip: vip.clone(), algorithm });
+        if found.is_none_or(|(_, found)| !found.is_of(definition)) {
+            records.push(Record::Define { name: name.clone(), what: definition.clone() });
         }
     }
     let known = offered(view, logs, own, name);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     register::{Found, Register},
-    value::{self, BackendRecord, Claim, Definition},
+    value::{self, BackendRecord, Claim, Definition, Verdict},
 };
 use crate::cluster::{
     clock::Stamp,
@@ -32,6 +32,8 @@ pub struct Parts {
     /// By address, origin and slot: stamp and weight.
     backends: BTreeMap<(SocketAddr, Name, u32), (Stamp, u32)>,
     pub(super) drains: BTreeMap<SocketAddr, Register<()>>,
+    /// By address, origin and slot: stamp, and whether that node finds it up.
+    verdicts: BTreeMap<(SocketAddr, Name, u32), (Stamp, bool)>,
     /// By origin, file and slot.
     claims: BTreeMap<(Name, Name, u32), (Stamp, Claim)>,
 }
@@ -57,6 +59,14 @@ impl Parts {
         }
     }
 
+    pub(super) fn judge(&mut self, socket: SocketAddr, change: &Change) {
+        let key = (socket, change.origin.clone(), change.slot);
+        match read::<Verdict>(change.now.as_ref()) {
+            Some((stamp, verdict)) => self.verdicts.insert(key, (stamp, verdict.is_up)),
+            None => self.verdicts.remove(&key),
+        };
+    }
+
     pub(super) fn claim(&mut self, file: &Name, change: &Change) {
         let key = (change.origin.clone(), file.clone(), change.slot);
         match read(change.now.as_ref()) {
@@ -69,6 +79,7 @@ impl Parts {
         self.definition.is_empty()
             && self.backends.is_empty()
             && self.drains.is_empty()
+            && self.verdicts.is_empty()
             && self.claims.is_empty()
     }
 
@@ -121,6 +132,27 @@ impl Parts {
         let holds =
             move |register: &Register<()>| register.holds().is_some_and(|(found, ())| found.stamp() > since);
         self.drains.iter().filter(move |(_, register)| holds(register)).map(|(socket, _)| *socket)
+    }
+
+    /// What nodes have found of a backend by checking it: the node, and whether it is up. Of two logs of one node the later
+    /// record.
+    pub fn verdicts(&self, socket: SocketAddr) -> BTreeMap<&Name, bool> {
+        let since = self.since();
+        let first = (socket, Name::from(""), 0);
+        let own = self.verdicts.range(first..).take_while(|((other, ..), _)| *other == socket);
+        let mut own: Vec<_> = own.filter(|(_, (stamp, _))| *stamp > since).collect();
+        own.sort_by_key(|(_, (stamp, _))| *stamp);
+        own.into_iter().map(|((_, node, _), (_, is_up))| (node, *is_up)).collect()
+    }
+
+    /// Verdicts of a node: of backends of a former service of this name, too, then with nothing found.
+    pub(super) fn verdicts_of<'p>(
+        &'p self,
+        node: &'p str,
+    ) -> impl Iterator<Item = (SocketAddr, Option<bool>)> + 'p {
+        let since = self.since();
+        let own = self.verdicts.iter().filter(move |((_, origin, _), _)| **origin == *node);
+        own.map(move |((socket, ..), (stamp, is_up))| (*socket, (*stamp > since).then_some(*is_up)))
     }
 
     /// The latest stamp at a drain mark.

@@ -1,6 +1,6 @@
 //! Records' values as bytes: the number of a format, then the fields (postcard).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -10,8 +10,9 @@ use crate::{
         clock::Stamp,
         log::{Bytes, Name},
     },
+    health::Checking,
     model::fnv1a,
-    service::{Algorithm, Backend, VipSpec},
+    service::{self, Algorithm, Backend, VipSpec},
 };
 
 /// The format that is written and read here. Fields are only ever added at a value's end; anything else is another format.
@@ -30,6 +31,16 @@ pub struct Definition {
     pub creator: Name,
     /// When a service of this name was removed last: what belonged to that does not belong to this one.
     pub since: Stamp,
+    /// How its backends are checked.
+    #[serde(with = "super::added")]
+    pub checking: Option<Arc<Checking>>,
+}
+
+impl Definition {
+    /// Whether it is of a service that is so.
+    pub fn is_of(&self, other: &service::Definition) -> bool {
+        (&self.vip, self.algorithm, &self.checking) == (&other.vip, other.algorithm, &other.checking)
+    }
 }
 
 /// A backend that a node contributes.
@@ -70,11 +81,29 @@ pub struct Claim {
     pub algorithm: Algorithm,
     /// A hash of the backends, in any order.
     pub backends: u64,
+    /// A hash of how they are checked; 0: they are not.
+    #[serde(with = "super::added")]
+    pub checking: u64,
+}
+
+/// What a node has found of a backend by checking it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether it is up.
+    pub is_up: bool,
 }
 
 impl Claim {
+    /// What a file says that defines a service so, with these backends.
+    pub fn of(definition: &service::Definition, backends: &[Backend]) -> Self {
+        let service::Definition { vip, algorithm, checking } = definition;
+        let text = checking.as_ref().map(|checking| serde_json::to_string(checking).unwrap_or_default());
+        let checking = text.map_or(0, fnv1a);
+        Self { vip: vip.clone(), algorithm: *algorithm, backends: Self::hash(backends), checking }
+    }
+
     /// The hash of a file's backends.
-    pub fn hash(backends: &[Backend]) -> u64 {
+    fn hash(backends: &[Backend]) -> u64 {
         let mut backends = backends.to_vec();
         backends.sort_unstable();
         let text: String =

@@ -78,6 +78,9 @@ impl View {
                 Some(RecordKey::Drain(name, socket)) => {
                     self.with_parts(name, &mut touched, |parts| parts.drain(socket, change));
                 }
+                Some(RecordKey::Verdict(name, socket)) => {
+                    self.with_parts(name, &mut touched, |parts| parts.judge(socket, change));
+                }
                 Some(RecordKey::Claim(name, file)) => {
                     self.with_parts(name, &mut touched, |parts| parts.claim(&file, change));
                 }
@@ -237,7 +240,9 @@ impl View {
         let parts = |name: &Name| self.services.get(name);
         match key {
             RecordKey::Definition(name) => parts(name).map(Parts::defined).unwrap_or_default(),
-            RecordKey::Backend(name, _) => parts(name).map(Parts::since).unwrap_or_default(),
+            RecordKey::Backend(name, _) | RecordKey::Verdict(name, _) => {
+                parts(name).map(Parts::since).unwrap_or_default()
+            }
             RecordKey::Drain(name, socket) => parts(name).map(|own| own.marked(*socket)).unwrap_or_default(),
             RecordKey::Forgotten(name) => self.forgotten_at(name),
             RecordKey::User(key) => self.user_stamp(key),
@@ -261,7 +266,9 @@ impl View {
             }
             Some(RecordKey::Forgotten(name)) => has_older(self.forgotten.get(&name), stamp),
             Some(RecordKey::User(key)) => has_older(self.users.get(&key), stamp),
-            Some(RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..)) => return Need::OwnKey,
+            Some(
+                RecordKey::Backend(..) | RecordKey::Facts | RecordKey::Claim(..) | RecordKey::Verdict(..),
+            ) => return Need::OwnKey,
             // Of a later version, which knows.
             None => true,
         };

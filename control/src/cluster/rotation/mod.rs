@@ -8,9 +8,12 @@
 //! 4. A node that reaches no majority of the members does not believe deaths, nor those of the last seconds before: the
 //!    others went one after the other. It serves what it last knew.
 //! 5. A member of which nothing has been heard yet counts as alive.
+//! 6. What members find by checking a backend is brought together here ([`judged`]), and follows none of these rules: a check
+//!    that fails is no death.
 //!
 //! One change costs what it touches.
 
+mod checked;
 mod places;
 mod service;
 
@@ -24,11 +27,12 @@ use std::{
 use ipnet::IpNet;
 
 pub use self::service::{Deaths, Placed, PlacedBackend, Rotation, Standing};
-use self::{places::Places, service::Shrunk};
+use self::{checked::judged, places::Places, service::Shrunk};
 use super::{
     log::Name,
-    records::{Parts, Touched, View, conflict},
+    records::{self, Parts, Touched, View, conflict},
 };
+use crate::service::Definition;
 
 /// How long a ring that deaths have shrunk does not shrink below half of what it was.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -120,8 +124,13 @@ impl Serving {
         let former = std::mem::replace(&mut self.standings, next);
         let changed = former.keys().chain(self.standings.keys());
         let changed = changed.filter(|name| former.get(*name) != self.standings.get(*name));
-        let concerned = |name| self.on_member(name).into_iter().chain(self.of_files(name));
-        let names = changed.flat_map(concerned).collect();
+        let concerned = |name| {
+            self.on_member(name).into_iter().chain(self.of_files(name)).chain(self.contributed_by(name))
+        };
+        let mut names: BTreeSet<Name> = changed.clone().flat_map(concerned).collect();
+        if changed.count() > 0 {
+            names.extend(self.checked_by_any().cloned());
+        }
         self.place(view, names, now)
     }
 
@@ -149,6 +158,23 @@ impl Serving {
     /// Services with a backend on a member.
     fn on_member(&self, member: &Name) -> Vec<Name> {
         self.places.networks(member).iter().flat_map(|network| self.in_network(*network)).collect()
+    }
+
+    /// Services that are checked, with a backend that a member contributes: its checks count while it lives.
+    fn contributed_by(&self, member: &Name) -> Vec<Name> {
+        let has = |placed: &Placed| placed.backends.iter().any(|own| own.contributors.contains(member));
+        let checked = self.services.iter().filter(|(_, placed)| placed.definition.checking.is_some());
+        checked.filter(|(_, placed)| has(placed)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Services with a backend that no member has, and which members check.
+    fn checked_by_any(&self) -> impl Iterator<Item = &Name> {
+        let has_any = |placed: &Placed| placed.backends.iter().any(|backend| backend.node.is_none());
+        let checked = self
+            .services
+            .iter()
+            .filter(move |(_, placed)| placed.definition.checking.is_some() && has_any(placed));
+        checked.map(|(name, _)| name)
     }
 
     /// Services about which a member's files contradict others.
@@ -201,8 +227,8 @@ impl Serving {
 
     fn placed(&self, view: &View, name: &Name, parts: &Parts, now: Duration) -> Option<Placed> {
         let (_, definition) = parts.definition()?;
-        let (vip, algorithm, age) =
-            (definition.vip.clone(), definition.algorithm, definition.created.number());
+        let age = definition.created.number();
+        let records::Definition { vip, algorithm, checking, .. } = definition.clone();
         let clash = view.holder(&vip, name).cloned();
         let is_live = |node: &str| self.standings.get(node).is_none_or(|standing| !standing.is_gone());
         let conflict = conflict(parts, is_live);
@@ -213,8 +239,20 @@ impl Serving {
             let member = self.places.member(socket.ip());
             (member, member.map_or(Standing::Alive, |member| self.standing(view, member)))
         };
-        let (backends, deaths) = service::backends(parts, where_is, shrunk);
-        Some(Placed { vip, algorithm, age, clash, conflict, backends, deaths })
+        let (mut backends, deaths) = service::backends(parts, where_is, shrunk);
+        if checking.is_some() {
+            let live: Vec<&Name> = self
+                .standings
+                .iter()
+                .filter(|(_, standing)| !standing.is_gone())
+                .map(|(name, _)| name)
+                .collect();
+            for backend in &mut backends {
+                backend.is_checked_up = judged(parts, backend, &live);
+            }
+        }
+        let definition = Definition { vip, algorithm, checking };
+        Some(Placed { definition, age, clash, conflict, backends, deaths })
     }
 
     fn standing(&self, view: &View, member: &Name) -> Standing {

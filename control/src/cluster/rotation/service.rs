@@ -7,7 +7,7 @@ use crate::{
         log::Name,
         records::{Conflict, Offer, Parts},
     },
-    service::{Algorithm, VipSpec},
+    service::Definition,
 };
 
 /// How a member stands.
@@ -58,6 +58,8 @@ pub struct PlacedBackend {
     pub contributors: Arc<[Name]>,
     /// Whether it takes new flows.
     pub rotation: Rotation,
+    /// Whether it is up by what members find; `None`: not known, or not checked.
+    pub is_checked_up: Option<bool>,
 }
 
 impl PlacedBackend {
@@ -81,10 +83,8 @@ pub enum Deaths {
 /// A service as this node is to serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Where clients find it.
-    pub vip: VipSpec,
-    /// How a flow's backend is chosen.
-    pub algorithm: Algorithm,
+    /// What it is.
+    pub definition: Definition,
     /// When it was created, as a number that is greater of later ones.
     pub age: u64,
     /// The older service that has the VIP: this one is not served.
@@ -139,7 +139,16 @@ pub(super) fn backends<'v>(
             Standing::Gone | Standing::Left => Rotation::Down,
         };
         let node = node.cloned();
-        backends.push(PlacedBackend { socket, weight, node, standing, contributors, rotation });
+        let is_checked_up = None;
+        backends.push(PlacedBackend {
+            socket,
+            weight,
+            node,
+            standing,
+            contributors,
+            rotation,
+            is_checked_up,
+        });
     }
     // Ten thousand services are held.
     backends.shrink_to_fit();

@@ -5,10 +5,16 @@ use crate::{
     cluster::{
         clock::Stamp,
         log::{Change, Item},
-        records::{BackendRecord, Claim, Facts, Record, RecordKey, puts},
+        records::{BackendRecord, Claim, Facts, Record, RecordKey, Verdict, checkers, puts},
     },
-    service::Algorithm,
+    health::{Check, Checking, OnDown, Probe},
+    service::{Algorithm, VipSpec},
 };
+
+/// A service that is not checked.
+fn plain(vip: VipSpec) -> Definition {
+    Definition { vip, algorithm: Algorithm::Maglev, checking: None }
+}
 
 /// Logs of nodes, the view of them, and what a node serves by it.
 #[derive(Default)]
@@ -33,7 +39,7 @@ impl World {
             world.standings.insert(name.as_str().into(), Standing::Alive);
         }
         let vip = "10.96.0.1:80/tcp".parse().unwrap();
-        world.write("h1", Record::Define { name: "web".into(), vip, algorithm: Algorithm::Maglev });
+        world.write("h1", Record::Define { name: "web".into(), what: plain(vip) });
         world.stand(false);
         world
     }
@@ -268,7 +274,7 @@ fn files_that_disagree_are_a_conflict_while_their_members_are_there() {
     let mut world = World::new(2);
     let claim = |last: u8| {
         let vip = format!("10.96.0.{last}:80/tcp").parse().unwrap();
-        Some(Claim { vip, algorithm: Algorithm::Maglev, backends: 0 })
+        Some(Claim::of(&plain(vip), &[]))
     };
     world.write("h1", Record::Claim("web".into(), "/a".into(), claim(1)));
     assert_eq!(world.write("h2", Record::Claim("web".into(), "/b".into(), claim(2))), ["web"]);
@@ -285,7 +291,7 @@ fn files_that_disagree_are_a_conflict_while_their_members_are_there() {
 fn a_service_that_is_removed_is_not_served_and_one_behind_another_says_so() {
     let mut world = World::new(2);
     let vip = "10.96.0.1:80/tcp".parse().unwrap();
-    let define = Record::Define { name: "later".into(), vip, algorithm: Algorithm::Maglev };
+    let define = Record::Define { name: "later".into(), what: plain(vip) };
     assert_eq!(world.write("h2", define), ["later"]);
     assert_eq!(world.serving.get("later").unwrap().clash.as_deref(), Some("web"));
     assert_eq!(world.write("h2", Record::Undefine("web".into())), ["later", "web"]);
@@ -352,4 +358,97 @@ proptest! {
         let could = web.backends.iter().any(|own| own.weight > 0 && own.rotation != Rotation::Drained);
         prop_assert_eq!(could, web.in_rotation() > 0, "never emptied");
     }
+}
+
+impl World {
+    /// Nodes and a service `web` that is checked.
+    fn checked(nodes: u8) -> Self {
+        let mut world = Self::new(nodes);
+        let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down: OnDown::Keep };
+        let vip = "10.96.0.1:80/tcp".parse().unwrap();
+        let what = Definition { checking: Some(Arc::new(checking)), ..plain(vip) };
+        world.write("h1", Record::Define { name: "web".into(), what });
+        world
+    }
+
+    fn judge(&mut self, node: &str, address: &str, is_up: Option<bool>) {
+        let verdict = is_up.map(|is_up| Verdict { is_up });
+        self.write(node, Record::Verdict("web".into(), address.parse().unwrap(), verdict));
+    }
+
+    fn is_up(&self, address: &str) -> Option<bool> {
+        let web = self.serving.get("web").unwrap();
+        web.backends.iter().find(|own| own.socket.to_string() == address).unwrap().is_checked_up
+    }
+}
+
+#[test]
+fn a_backend_is_up_when_at_least_half_of_its_live_contributors_say_so() {
+    let mut world = World::checked(4);
+    let address = "250.0.1.5:80";
+    for node in ["h1", "h2", "h3"] {
+        world.offer(node, address, 1);
+    }
+    assert_eq!(world.is_up(address), None);
+    world.judge("h1", address, Some(false));
+    assert_eq!(world.is_up(address), Some(false));
+    world.judge("h2", address, Some(true));
+    assert_eq!(world.is_up(address), Some(true), "one of two");
+    world.judge("h3", address, Some(false));
+    assert_eq!(world.is_up(address), Some(false), "one of three");
+    // A contributor that has gone has no say, and who does not contribute has none.
+    world.set(Standing::Gone, &[3]);
+    assert_eq!(world.is_up(address), Some(true));
+    world.judge("h4", address, Some(false));
+    assert_eq!(world.is_up(address), Some(true));
+    world.set(Standing::Gone, &[2]);
+    assert_eq!(world.is_up(address), Some(false));
+    // Of services that are not checked nobody says anything.
+    world
+        .write("h1", Record::Define { name: "web".into(), what: plain("10.96.0.1:80/tcp".parse().unwrap()) });
+    assert_eq!(world.is_up(address), None);
+}
+
+#[test]
+fn what_contributors_found_last_holds_when_they_have_gone() {
+    let mut world = World::checked(3);
+    world.offer("h2", "250.0.1.5:80", 1);
+    world.judge("h2", "250.0.1.5:80", Some(false));
+    world.set(Standing::Gone, &[2]);
+    assert_eq!(world.is_up("250.0.1.5:80"), Some(false));
+}
+
+#[test]
+fn an_address_that_no_member_has_is_down_when_two_of_three_say_so() {
+    let mut world = World::checked(6);
+    let address = "192.0.2.9:80";
+    world.offer("h1", address, 1);
+    let names: Vec<Name> = (1..=6).map(|number| Name::from(format!("h{number}").as_str())).collect();
+    let three: Vec<String> =
+        checkers(address.parse().unwrap(), &names).iter().map(ToString::to_string).collect();
+    world.judge(&three[0], address, Some(false));
+    assert_eq!(world.is_up(address), None, "one alone, and nobody has found it up");
+    world.judge(&three[1], address, Some(true));
+    world.judge(&three[2], address, Some(true));
+    assert_eq!(world.is_up(address), Some(true));
+    world.judge(&three[1], address, Some(false));
+    assert_eq!(world.is_up(address), Some(false));
+    // One of those who say so goes, and who takes its place has found nothing yet.
+    let number: u8 = three[0][1..].parse().unwrap();
+    world.set(Standing::Gone, &[number]);
+    assert_eq!(world.is_up(address), Some(true));
+}
+
+#[test]
+fn what_was_found_of_a_former_service_is_nothing_to_the_next_of_its_name() {
+    let mut world = World::checked(2);
+    world.offer("h2", "250.0.1.5:80", 1);
+    world.judge("h2", "250.0.1.5:80", Some(true));
+    world.write("h1", Record::Undefine("web".into()));
+    let checking = Checking { check: Check::new(Probe::Tcp).into(), on_down: OnDown::Keep };
+    let what =
+        Definition { checking: Some(Arc::new(checking)), ..plain("10.96.0.1:80/tcp".parse().unwrap()) };
+    world.write("h1", Record::Define { name: "web".into(), what });
+    world.offer("h2", "250.0.1.5:80", 1);
+    assert_eq!(world.is_up("250.0.1.5:80"), None);
 }

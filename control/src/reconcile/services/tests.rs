@@ -11,7 +11,13 @@ fn backend(last: u8, weight: u32) -> Backend {
 
 fn service(vip: &str, backends: &[Backend]) -> Service {
     let vip: Vip = vip.parse().unwrap();
-    Service { name: vip.to_string(), vip, algorithm: Algorithm::Maglev, backends: backends.to_vec() }
+    Service {
+        name: vip.to_string(),
+        vip,
+        algorithm: Algorithm::Maglev,
+        checking: None,
+        backends: backends.to_vec(),
+    }
 }
 
 fn row(row: u32, backend: &Backend, is_gone: bool) -> HeldRow {

@@ -25,6 +25,7 @@ fn services() -> Vec<Service> {
         name: format!("{port}/{protocol}"),
         vip: Vip { address: VIP.into(), port, protocol },
         algorithm: Algorithm::Maglev,
+        checking: None,
         backends: backends.iter().map(|&at| Backend { address: at.into(), port, weight: 1 }).collect(),
     };
     vec![

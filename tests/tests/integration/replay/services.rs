@@ -20,6 +20,7 @@ fn service(name: &str, port: u16, protocol: Protocol, backends: &[Ipv4Addr]) -> 
         name: name.to_owned(),
         vip: Vip { address: VIP.into(), port, protocol },
         algorithm: Algorithm::Maglev,
+        checking: None,
         backends: backends.iter().map(|&at| Backend { address: at.into(), port: 8080, weight: 1 }).collect(),
     }
 }

@@ -28,7 +28,13 @@ mod tests {
     fn add(port: u16) -> ServiceOp {
         let vip = Vip { port, ..vip() };
         let name = port.to_string();
-        ServiceOp::Add(Service { name, vip, algorithm: Algorithm::Maglev, backends: Vec::new() })
+        ServiceOp::Add(Service {
+            name,
+            vip,
+            algorithm: Algorithm::Maglev,
+            checking: None,
+            backends: Vec::new(),
+        })
     }
 
     fn vip() -> Vip {

@@ -45,6 +45,7 @@ backends = [ { address = "250.0.27.3:8080", weight = 5 }, { address = "250.0.28.
         name: "web".to_owned(),
         vip: "10.96.0.10:80/tcp".parse().unwrap(),
         algorithm: Algorithm::Random,
+        checking: None,
         backends: vec![backend([250, 0, 27, 3], 5), backend([250, 0, 28, 4], 1)],
     };
     assert_eq!(services(&format!("{FAN}{text}")), [want]);
@@ -232,10 +233,6 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "vip = '10.0.0.1:80/tcp'\naffinity-timeout = '3h'",
         "6: service.affinity-timeout: not supported by this version; remove it",
-    ),
-    (
-        "vip = '10.0.0.1:80/tcp'\ncheck = { kind = 'http' }",
-        "6: service.check: not supported by this version; remove it",
     ),
     ("vip = '10.0.0.1:80/tcp'\nbackend = []", "6: service.backend: unknown key; did you mean 'backends'?"),
     (

@@ -10,7 +10,7 @@ use crate::{
         log::{Change, Item, Key, Limits, Listener, Name, Segment, SignedHead},
         state::{Identity, Outcome, State, Wall},
     },
-    service::{Algorithm, Backend, Declared, Service, VipSpec},
+    service::{Algorithm, Backend, Declared, Definition, Service, VipSpec},
 };
 
 pub(super) const NOW: u64 = 1_796_000_000_000;
@@ -24,7 +24,8 @@ pub(super) fn socket(last: u8) -> std::net::SocketAddr {
 }
 
 pub(super) fn define(name: &str, last: u8) -> Record {
-    Record::Define { name: name.into(), vip: vip(last), algorithm: Algorithm::Maglev }
+    let what = Definition { vip: vip(last), algorithm: Algorithm::Maglev, checking: None };
+    Record::Define { name: name.into(), what }
 }
 
 pub(super) fn offer(name: &str, last: u8, weight: u32) -> Record {
@@ -37,6 +38,7 @@ pub(super) fn service(name: &str, last: u8, backends: &[u8]) -> Declared {
         name: name.to_owned(),
         vip: vip(last),
         algorithm: Algorithm::Maglev,
+        checking: None,
         backends: backends.iter().map(backend).collect(),
     }
 }
@@ -112,14 +114,10 @@ impl Node {
         let (view, logs) = (self.state.view(), self.state.logs());
         let stated = services.iter().map(|service| Name::from(service.name.as_str()));
         let names: std::collections::BTreeSet<Name> = stated.chain(claimed(view, &name)).collect();
+        let defined: Vec<Definition> = services.iter().map(Definition::of).collect();
         let said = |of: &Name| {
-            let service = services.iter().find(|service| *service.name == **of)?;
-            Some(Said {
-                file: &file,
-                vip: &service.vip,
-                algorithm: service.algorithm,
-                backends: &service.backends,
-            })
+            let place = services.iter().position(|service| *service.name == **of)?;
+            Some(Said { file: &file, definition: &defined[place], backends: &services[place].backends })
         };
         let records: Vec<Record> =
             names.iter().flat_map(|of| state(view, logs, &name, of, said(of))).collect();

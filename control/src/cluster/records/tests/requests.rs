@@ -95,7 +95,7 @@ fn what_was_applied_before_is_written_once_and_what_was_changed_since_stays() {
     let drained = [socket(2)].into();
     let adopted = |node: &mut Node| {
         let former = Former {
-            definition: Some((&web.vip, web.algorithm)),
+            definition: Some(&crate::service::Definition::of(&web)),
             backends: &web.backends,
             drained: &drained,
         };

@@ -140,6 +140,7 @@ proptest! {
             RecordKey::Forgotten(name.as_str().into()),
             RecordKey::User(text.as_str().into()),
             RecordKey::Claim(name.as_str().into(), text.as_str().into()),
+            RecordKey::Verdict(name.as_str().into(), socket),
         ];
         for key in keys {
             prop_assert_eq!(RecordKey::decode(&key.encode()), Some(key));
