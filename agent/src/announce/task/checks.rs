@@ -101,7 +101,7 @@ impl Checks {
 
     /// Counts what one has seen; says whether the state is another.
     pub(super) fn end(&mut self, (run, name, seen): Ended, (now, wall): (Duration, u64)) -> bool {
-        let step = self.schedule.end(run, seen.passed, now);
+        let step = self.schedule.end(run, seen.passed, now).filter(|step| step.former != step.state);
         if let Some(step) = &step {
             let (former, state) = (step.former.name(), step.state.name());
             tracing::info!("check of announcement {name}: {former} -> {state}: {}", seen.said);
