@@ -16,6 +16,8 @@ use tokio::{
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 16 * 1024;
+/// Bytes that are written at a time, and a message.
+const TOGETHER: usize = 64 * 1024;
 /// How long what is left to send may take once a connection is to be closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -120,7 +122,13 @@ async fn write(
     mut output: OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
 ) {
-    while let Some(bytes) = queue.recv().await {
+    while let Some(mut bytes) = queue.recv().await {
+        // What waits goes together: a change of many routes is many messages.
+        while bytes.len() < TOGETHER
+            && let Ok(further) = queue.try_recv()
+        {
+            bytes.extend(further);
+        }
         let is_closing = queue.is_closed() && queue.sender_strong_count() == 0;
         let writing = output.write_all(&bytes);
         let written = match is_closing {

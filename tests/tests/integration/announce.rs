@@ -207,7 +207,9 @@ fn a_check_decides_what_is_announced_and_a_restart_does_not_ask_anew() {
     host.write(FILE, &(speaks("", SIGNED) + &plain() + check));
     let agent = host.agent();
     router.wait_for(PREFIX, SOON, |seen| seen.med == 900 && seen.path == [65_147, 65_200]);
-    assert!(host.json("status")["degraded"].to_string().contains("announce-down: 'apex'"));
+    let is_told =
+        || host.json("status")["degraded"].to_string().contains("announce-down: 'apex'").then_some(());
+    eventually("status says that it is down", SOON, is_told);
     host.write("/run/apex", "");
     router.wait_for(PREFIX, SOON, |seen| seen.med == 100 && seen.path == [65_147]);
     let shown = host.json("announce show apex");

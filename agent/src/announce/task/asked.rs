@@ -1,12 +1,27 @@
 //! What the task is told and asked.
 
+use std::{collections::BTreeSet, path::Path};
+
 use tokio::sync::oneshot;
 
 use super::Task;
 use crate::announce::{
     handle::{Command, Unanswered},
+    marks::MARKS_FILE,
     rows::Switched,
 };
+
+/// Marks that are not on disk yet.
+pub(super) enum Unsaved {
+    /// What follows from checks.
+    Nobody,
+    /// Somebody waits for the answer.
+    Switch {
+        former: BTreeSet<String>,
+        answer: oneshot::Sender<Result<Switched, Unanswered>>,
+        switched: Switched,
+    },
+}
 
 impl Task<'_> {
     /// Follows a command. Who asked and is gone needs no answer.
@@ -27,9 +42,7 @@ impl Task<'_> {
                 self.decide();
                 self.waiting.push(sent);
             }
-            Command::Switch { name, disable, answer } => {
-                drop(answer.send(self.switch(name, disable)));
-            }
+            Command::Switch { name, disable, answer } => self.switch(name, disable, answer),
             Command::Maintain(is_on, answer) => self.maintain(is_on, answer),
             Command::Announcements(answer) => drop(answer.send(self.announcements())),
             Command::Peers(answer) => drop(answer.send(self.peers())),
@@ -44,25 +57,63 @@ impl Task<'_> {
         }
     }
 
-    fn switch(&mut self, name: String, disable: bool) -> Result<Switched, Unanswered> {
-        let Some(own) = self.inbox.setup.announcements.iter().find(|own| *own.name == *name) else {
-            return Err(Unanswered::Unknown(name));
+    fn switch(&mut self, name: String, disable: bool, answer: oneshot::Sender<Result<Switched, Unanswered>>) {
+        let refused = match self.inbox.setup.announcements.iter().find(|own| *own.name == *name) {
+            None => Some(Unanswered::Unknown(name.clone())),
+            Some(own) => own.disable_file.as_ref().filter(|file| !disable && file.exists()).map(|file| {
+                let file = file.display();
+                let why = format!("announcement '{name}' is disabled while {file} exists; remove the file");
+                Unanswered::Refused(why)
+            }),
         };
-        if let Some(file) = own.disable_file.as_ref().filter(|file| !disable && file.exists()) {
-            let file = file.display();
-            let why = format!("announcement '{name}' is disabled while {file} exists; remove the file");
-            return Err(Unanswered::Refused(why));
+        if let Some(why) = refused {
+            return drop(answer.send(Err(why)));
         }
-        let former = self.marks.clone();
+        let former = self.marks.disabled.clone();
         let changed = match disable {
             true => self.marks.disabled.insert(name.clone()),
             false => self.marks.disabled.remove(&name),
         };
+        let switched = Switched { name, disabled: disable, changed };
         if changed {
-            self.keep_or_take_back(former)?;
+            self.decide();
+            self.unsaved.push(Unsaved::Switch { former, answer, switched });
+        } else {
+            drop(answer.send(Ok(switched)));
+        }
+    }
+
+    /// Writes the marks, and answers who waits for that. One that would be forgotten with a restart is taken back; a damaged
+    /// file is kept until somebody disables anew.
+    pub(super) fn save(&mut self) {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let is_asked = unsaved.iter().any(|one| matches!(one, Unsaved::Switch { .. }));
+        if !self.is_damaged || is_asked {
+            self.save_marks();
+        }
+        let fault = self.marks_fault.clone();
+        for one in unsaved.into_iter().rev() {
+            let Unsaved::Switch { former, answer, switched } = one else { continue };
+            let outcome = match &fault {
+                None => Ok(switched),
+                Some(why) => {
+                    self.marks.disabled = former;
+                    Err(Unanswered::Failed(why.clone()))
+                }
+            };
+            drop(answer.send(outcome));
+        }
+        if fault.is_some() && is_asked {
             self.decide();
         }
-        Ok(Switched { name, disabled: disable, changed })
+    }
+
+    pub(super) fn save_marks(&mut self) {
+        let saved = self.marks.save(Path::new(MARKS_FILE));
+        self.is_damaged &= saved.is_err();
+        self.marks_fault = saved
+            .err()
+            .map(|error| format!("announce-marks: {MARKS_FILE}: {error}; make room, or mend the disk"));
     }
 
     /// A mark that would be forgotten with a restart is refused.

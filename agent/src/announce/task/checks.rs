@@ -13,7 +13,7 @@ use control::{
 };
 use tokio::task::JoinSet;
 
-use super::Task;
+use super::{Task, asked::Unsaved};
 use crate::health::{self, Seen};
 
 /// Checks under way at a time.
@@ -101,7 +101,7 @@ impl Checks {
 
     /// Counts what one has seen; says whether the state is another.
     pub(super) fn end(&mut self, (run, name, seen): Ended, (now, wall): (Duration, u64)) -> bool {
-        let step = self.schedule.end(run, seen.passed, now);
+        let step = self.schedule.end(run, seen.passed, now).filter(|step| step.former != step.state);
         if let Some(step) = &step {
             let (former, state) = (step.former.name(), step.state.name());
             tracing::info!("check of announcement {name}: {former} -> {state}: {}", seen.said);
@@ -147,14 +147,11 @@ impl Task<'_> {
         if !self.checks.end(ended, self.now()) {
             return;
         }
-        // A withdrawal does not wait for the disk.
         self.decide();
         let up = self.checks.up();
         if up != self.marks.up {
             self.marks.up = up;
-            if self.marks_fault.is_none() {
-                self.save_marks();
-            }
+            self.unsaved.push(Unsaved::Nobody);
         }
     }
 }

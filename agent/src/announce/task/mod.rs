@@ -28,6 +28,7 @@ use tokio::{
 
 pub(super) use self::groups::Clusters;
 use self::{
+    asked::Unsaved,
     checks::{Checks, Ended},
     groups::Held,
     loopback::Loopback,
@@ -120,6 +121,10 @@ struct Task<'i> {
     local: Option<Local>,
     sessions: u64,
     marks: Marks,
+    /// Whether the file of marks can't be read: it is kept until somebody disables anew.
+    is_damaged: bool,
+    /// Marks that are not on disk: who waits for that.
+    unsaved: Vec<Unsaved>,
     /// Why marks can't be read or kept.
     marks_fault: Option<String>,
     /// Announcements whose file says that they are disabled.
@@ -176,7 +181,9 @@ impl<'i> Task<'i> {
             sessions: 0,
             phase: if marks.maintenance { Phase::Silent } else { Phase::Speaking },
             marks,
+            is_damaged: marks_fault.is_some(),
             marks_fault,
+            unsaved: Vec::new(),
             by_file: BTreeSet::new(),
             decisions: Vec::new(),
             since: BTreeMap::new(),
@@ -233,7 +240,11 @@ impl<'i> Task<'i> {
             if self.is_over() {
                 return self.end().await;
             }
-            self.tell();
+            if !self.unsaved.is_empty() {
+                // What was decided is sent before the disk is waited for.
+                tokio::task::yield_now().await;
+                self.save();
+            }
         }
     }
 
@@ -271,6 +282,10 @@ impl<'i> Task<'i> {
     /// Looks at what nothing tells of.
     fn look(&mut self) {
         self.look_at = Instant::now() + LOOK;
+        if self.marks_fault.is_some() && !self.is_damaged {
+            self.save_marks();
+        }
+        self.tell();
         self.listeners.repair(&self.news.0);
         if self.local.is_none() && self.inbox.setup.bgp.is_some() {
             self.speak();
@@ -331,7 +346,7 @@ impl<'i> Task<'i> {
         let names: BTreeSet<_> = self.inbox.setup.announcements.iter().map(|own| &*own.name).collect();
         let gone: Vec<String> =
             self.marks.disabled.iter().filter(|name| !names.contains(&***name)).cloned().collect();
-        if !gone.is_empty() && self.marks_fault.is_none() {
+        if !gone.is_empty() && !self.is_damaged {
             // A mark ends with its announcement.
             self.marks.disabled.retain(|name| !gone.contains(name));
             self.marks.told.retain(|name, _| names.contains(&**name));
@@ -342,13 +357,6 @@ impl<'i> Task<'i> {
         self.by_file = self.read_files();
         self.speak();
         self.decide();
-    }
-
-    fn save_marks(&mut self) {
-        let saved = self.marks.save(Path::new(MARKS_FILE));
-        self.marks_fault = saved
-            .err()
-            .map(|error| format!("announce-marks: {MARKS_FILE}: {error}; make room, or mend the disk"));
     }
 
     /// This node as a speaker of the configuration.

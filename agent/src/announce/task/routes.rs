@@ -6,7 +6,7 @@ use control::announce::{
     Announcement, Condition, Decision, Facts, Placement, decide, graceful, routes, table,
 };
 
-use super::{Ending, Phase, Task};
+use super::{Ending, Phase, Task, asked::Unsaved};
 use crate::announce::hooks::state;
 
 impl Task<'_> {
@@ -99,9 +99,8 @@ impl Task<'_> {
                 self.hooks.run(own, state);
             }
         }
-        // A damaged file is kept until somebody disables anew.
-        if is_news && self.marks_fault.is_none() {
-            self.save_marks();
+        if is_news {
+            self.unsaved.push(Unsaved::Nobody);
         }
     }
 }
