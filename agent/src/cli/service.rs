@@ -201,7 +201,7 @@ fn print_checks(row: &ServiceRow, output: &mut Output<'_>) -> io::Result<()> {
         return Ok(());
     }
     writeln!(output.writer)?;
-    output.table(["CHECKED HERE", "STATE", "SINCE", "TIME", "LAST RESULT"], cells.into_iter())
+    output.table(["CHECKED HERE", "STATE", "SINCE", "TIME", "LAST RESULT"], cells)
 }
 
 fn life(backend: &BackendRow) -> String {

@@ -40,7 +40,7 @@ use crate::{
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Writer},
     serve::{Refusal, Request, View},
-    sources::{checked, config, directory::Running, followed::News, presence},
+    sources::{config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -69,7 +69,6 @@ pub(super) struct Agent {
     cluster: Clustered,
     applied: watch::Receiver<Applied>,
     health: Health,
-    checks: mpsc::Receiver<health::News>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// What no named VIP may have, as the state follows it.
@@ -136,18 +135,14 @@ impl Agent {
         let (log, changes) = Log::open().context("services")?;
         // A damaged record is written anew.
         let left = read_services(Path::new(SERVICES_FILE)).unwrap_or_default();
-        let absent = presence::absent(&left);
         let node = name(&files)?;
         let faults = Faults::default();
         let (door, news) = Door::new(faults.clone());
         let opened = door.open(&files.config.sources).context("sources")?;
         let (listed, sources) = Opened::split(opened);
         let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
-        let reserved = reserved::at_start();
-        let mut state = State::default();
-        state.set_reserved(reserved.clone());
-        state.set_absent(&absent);
-        state.set_found(checked::left(&left), true);
+        let (reserved, absent) = (reserved::at_start(), presence::absent(&left));
+        let mut state = State::after(&left, reserved.clone());
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
@@ -160,7 +155,7 @@ impl Agent {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
         let cluster = Clustered::new(faults.clone());
-        let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
+        let health = Health::start(cluster.readers(), &faults).context("agent")?;
         let readers = Readers { cluster: cluster.readers(), checks: health.reader() };
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
@@ -179,7 +174,6 @@ impl Agent {
             cluster,
             applied,
             health,
-            checks,
             absent,
             reserved,
             view,
@@ -237,7 +231,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
-                Some(news) = self.checks.recv() => Wake::Checks(news),
+                news = self.health.news() => Wake::Checks(news),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
                 _ = checks.tick() => Wake::Check,
@@ -271,6 +265,7 @@ impl Agent {
 
     async fn stop(mut self) -> Result<()> {
         self.cluster.leave().await;
+        self.health.stop().await;
         let mut outcome = Ok(());
         if self.options.detach {
             let taken_down = timeout(TAKE_DOWN, self.changes.writer.take_down()).await;

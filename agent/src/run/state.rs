@@ -14,7 +14,7 @@ use control::{
         Change, Desired, Dirty, Input, Inputs, Name, Reserved, Settings, SourceId, Statement, desired, make,
         stale,
     },
-    service::Down,
+    service::{Down, ServiceState},
 };
 use ipnet::Ipv4Net;
 
@@ -60,6 +60,15 @@ pub(super) struct State {
 }
 
 impl State {
+    /// A state without sources, after an agent that left these services.
+    pub(super) fn after(left: &[ServiceState], reserved: Reserved) -> Self {
+        let mut state = Self::default();
+        state.set_reserved(reserved);
+        state.set_absent(&presence::absent(left));
+        state.set_found(checked::left(left), true);
+        state
+    }
+
     /// Follows files and the sources that they list; `has_lost`: services may have been applied that nobody can name.
     pub(super) fn set_files(&mut self, files: &Files, listed: Vec<Listed>, has_lost: bool) {
         let Files { path, sources, node } = files;
