@@ -18,6 +18,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, pidfd_open},
+};
 
 use crate::{lab, tools};
 
@@ -327,18 +331,24 @@ impl Drain {
     }
 }
 
+/// Waits for a child's end; `None` where that takes longer.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
+    let ended = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty())
+        .expect("a child can be waited for");
     let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_millis(1);
     loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).expect("a limit is a time");
+        // A signal may interrupt it.
+        let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&timeout));
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            _ if left.is_zero() => return None,
+            _ => {}
         }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
@@ -346,11 +356,13 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 #[track_caller]
 pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(2);
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }

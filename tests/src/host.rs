@@ -80,9 +80,10 @@ impl Host {
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{output}"))
     }
 
-    /// Writes a file inside, with the directories it needs.
+    /// Writes a file inside, with the directories it needs; below a directory that is the host's own.
     #[track_caller]
     pub fn write(&self, path: &str, text: &str) {
+        assert!(!path.starts_with("/tmp"), "{path}: all hosts share it; write to /run");
         let real = self.path(path);
         let written = fs::create_dir_all(real.parent().expect("a path below the root"));
         let written = written.and_then(|()| fs::write(&real, text));

@@ -183,6 +183,21 @@ pub fn ask_from(from: &Site, port: u16, to: SocketAddrV4) -> io::Result<(String,
     })
 }
 
+/// Whether nobody answers, neither connections nor datagrams, in a time in which any host near does.
+pub fn is_silent(from: &Site, to: SocketAddrV4) -> bool {
+    const LIMIT: Duration = Duration::from_millis(500);
+    from.inside(|| {
+        let asked = || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            socket.connect(to)?;
+            socket.send(b"who")?;
+            socket.recv(&mut [0; 256])
+        };
+        TcpStream::connect_timeout(&to.into(), LIMIT).is_err() && asked().is_err()
+    })
+}
+
 fn told(line: &str) -> io::Result<(String, SocketAddr)> {
     let parts = line.trim_end().split_once(' ').and_then(|(name, seen)| Some((name, seen.parse().ok()?)));
     let (name, seen_as) = parts.ok_or_else(|| io::Error::other(format!("told {line:?}")))?;

@@ -12,6 +12,7 @@ use ebpf_build::Place;
 
 use crate::{
     command::{Executable, build_executable, build_executables, cargo, is_root, run, search_path},
+    grace,
     leaks::Snapshot,
     runner::{self, Outcome, Steps, Test},
     setup::{self, Scope},
@@ -32,8 +33,13 @@ const LATER_VARIABLE: &str = "FANLIGHT_LATER_BIN";
 /// Tests of an upgrade to it.
 const UPGRADE: &str = "upgrade::";
 
-/// Tests that measure what is lost under load: one at a time, with the machine for themselves.
+/// Tests that measure what is lost under load: not beside others, which flood this machine's processors.
 const ALONE: &str = "cluster_rolling::";
+/// They mostly wait.
+const ALONE_AT_A_TIME: usize = 3;
+
+/// Integration tests at a time. They mostly wait, for neighbours to be found and for times to pass.
+const AT_A_TIME: usize = 5;
 
 /// Debug or release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +135,10 @@ pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps
     }
     let (alone, beside): (Vec<&String>, Vec<&String>) =
         chosen.iter().partition(|test| test.starts_with(ALONE));
-    for (step, tests, at_a_time) in [("integration tests", beside, 4), ("tests under load", alone, 1)] {
+    let _short = grace::Short::begin();
+    for (step, tests, at_a_time) in
+        [("integration tests", beside, AT_A_TIME), ("tests under load", alone, ALONE_AT_A_TIME)]
+    {
         if !tests.is_empty() {
             let run = || integration_tests(&built, later.as_deref(), &tests, at_a_time);
             steps.tests(step, run)?;
@@ -148,7 +157,7 @@ fn unit_tests(built: &Built) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Real programs in namespaces. Tests mostly wait, for neighbours to be found and for times to pass: several at a time.
+/// Real programs in namespaces.
 fn integration_tests(
     built: &Built,
     later: Option<&Path>,

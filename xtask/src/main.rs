@@ -4,6 +4,7 @@ mod build;
 mod ci;
 mod clock;
 mod command;
+mod grace;
 mod guests;
 mod lab;
 mod leaks;

@@ -130,7 +130,7 @@ pub struct BackendRecord {
     pub address: u32,
     /// Port; 0: the one that the client chose.
     pub port: u16,
-    /// [`BackendRecord::GONE`], [`BackendRecord::HERE`], [`BackendRecord::ABSENT`].
+    /// [`BackendRecord::GONE`], [`BackendRecord::HERE`], [`BackendRecord::ABSENT`], [`BackendRecord::OUT`].
     pub flags: u16,
     /// Index of its service, so that counts and events name it.
     pub service: u32,
@@ -145,6 +145,8 @@ impl BackendRecord {
     pub const HERE: u16 = 2;
     /// Its endpoint has vanished: flows that nobody can be told of, those of UDP, move on at their next packet.
     pub const ABSENT: u16 = 4;
+    /// It is out of rotation: it takes no new flows, and a connection whose handshake is not complete chooses again.
+    pub const OUT: u16 = 8;
 
     /// The flags that end a flow of a protocol. Computed from the protocol's number instead of compared with it
     /// ([rule 3](crate::codegen)): a branch would cost every packet.

@@ -82,6 +82,15 @@ impl LiveFlow {
         own == self.backend.get() && backend.flags & BackendRecord::over(protocol) == 0
     }
 
+    /// Whether a packet of the client's leads to the backend in its row as before. A SYN asks once more where that backend has left
+    /// rotation and no handshake was completed in this entry: a connection begun just before a host's death is late then, not lost,
+    /// and one from a port that was used before is not led by what its forerunner has left in `unconfirmed`.
+    #[inline(always)]
+    pub fn stays_with(&self, backend: &BackendRecord, segment: &Segment, protocol: u8) -> bool {
+        let is_opening = segment.is_syn() && self.state.get() < State::Established as u8;
+        self.is_with(backend, protocol) && !(is_opening && backend.flags & BackendRecord::OUT != 0)
+    }
+
     /// Whether a packet of the flow changes nothing but counts: it is established or both sides have closed it, the packet begins
     /// and ends nothing, and the other direction knows that the flow lives.
     #[inline(always)]

@@ -44,7 +44,8 @@ fn whole<T: Flows>(segment: &Segment, ip: &Ipv4, is_absent: bool, tables: &T) ->
     if flow.is_reply() {
         return Translation::rewritten(replied(segment, &key, flow, now, tables));
     }
-    let is_known = tables.backend(flow.row()).is_some_and(|backend| flow.is_with(backend, key.protocol));
+    let is_known =
+        tables.backend(flow.row()).is_some_and(|backend| flow.stays_with(backend, segment, key.protocol));
     let is_over = segment.is_syn() && (!is_known || flow.state.get() >= State::Closing as u8);
     let tuple = flow.rewrite();
     if is_known && !is_over && continued(segment, &key, flow, &tuple, now, tables) {
@@ -142,7 +143,7 @@ fn unconfirmed<T: Flows>(segment: &Segment, key: &FlowKey, now: u32, tables: &T)
         }
         let is_known = tables
             .backend(unconfirmed.row())
-            .is_some_and(|backend| unconfirmed.is_with(backend, key.protocol));
+            .is_some_and(|backend| unconfirmed.stays_with(backend, segment, key.protocol));
         let tuple = unconfirmed.rewrite();
         if is_known && spoken(segment, key, &tuple, unconfirmed, now, tables) {
             return Translation::rewritten(tuple);

@@ -310,6 +310,58 @@ fn datagrams_move_when_their_backends_endpoint_has_vanished_and_connections_stay
     }
 }
 
+/// The first backend has left rotation, and new flows lead to the second.
+fn leave_the_first(tables: &mut Memory) {
+    tables.balancer.backends[0].flags = BackendRecord::OUT;
+    lead_to(tables, 1);
+}
+
+#[test]
+fn a_connection_that_is_not_answered_chooses_again_once_its_backend_has_left_rotation() {
+    let mut tables = tables();
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST, "it is in rotation");
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn so_does_one_that_its_client_has_begun_anew_in_the_entries_of_a_former() {
+    let mut tables = tables();
+    connected(&tables);
+    let _ = forward(&tables, segment(FIN_ACK));
+    assert_eq!(forward(&tables, segment(SYN)), TO_FIRST);
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn a_port_used_again_is_not_led_by_what_a_forgotten_connection_has_left() {
+    let mut tables = tables();
+    connected(&tables);
+    [segment_key(), reply_key()].iter().for_each(|key| tables.balancer.flows.remove(key));
+    leave_the_first(&mut tables);
+    let fate = opened_towards_the_second(&tables);
+    assert_eq!(forward(&tables, segment(ACK)), fate);
+}
+
+#[test]
+fn connections_and_datagrams_stay_with_a_backend_that_has_left_rotation() {
+    let mut tables = tables();
+    connected(&tables);
+    let other = segment(SYN).with(|syn| syn.src.1 = 40_001);
+    let fate = forward(&tables, other);
+    back(&tables, answer(fate, PROTO_TCP, SYN_ACK)).expect("an answer of the flow");
+    let _ = forward(&tables, datagram());
+    leave_the_first(&mut tables);
+    assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "a connection");
+    let acknowledged = other.with(|ack| (ack.flags, ack.acknowledgement) = (ACK, 7_001));
+    assert_eq!(forward(&tables, acknowledged), fate, "one that its backend has answered");
+    assert!(matches!(forward(&tables, datagram()), Ok(to) if to.dst == FIRST.to_be()), "datagrams");
+}
+
 /// A connection whose handshake, with the second backend, is complete.
 fn opened_towards_the_second(tables: &Memory) -> Result<Tuple, Refusal> {
     let fate = forward(tables, segment(SYN));
@@ -419,6 +471,12 @@ fn entries_end_with_their_idle_time() {
     advance(&tables, 21);
     tables.balancer.flows.remove(&segment_key());
     assert_eq!(forward(&tables, segment(ACK)), TO_FIRST, "an unknown segment goes by the ring");
+}
+
+/// The entry of the backend's packets.
+fn reply_key() -> FlowKey {
+    let bytes = answer(TO_FIRST, PROTO_TCP, ACK).bytes();
+    Segment::read(&bytes[..], &ip(&bytes), 0).expect("a segment").key(&ip(&bytes))
 }
 
 fn segment_key() -> FlowKey {

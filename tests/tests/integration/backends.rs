@@ -101,8 +101,8 @@ fn a_backend_that_can_t_be_one_is_refused_and_one_of_a_file_is_the_files() {
         &[table("web", "10.96.0.10:80/tcp", &[FIRST.to_owned()]), table("any", "10.96.0.11:0/tcp", &[])],
     );
     let agent = host.agent();
-    host.write("/tmp/db.toml", &table("db", "10.96.0.12:80/tcp", &[FIRST.to_owned()]));
-    host.run("service apply -f /tmp/db.toml");
+    host.write("/run/db.toml", &table("db", "10.96.0.12:80/tcp", &[FIRST.to_owned()]));
+    host.run("service apply -f /run/db.toml");
     let said = [
         ("backend add api 250.0.27.9:80", "no service 'api'; see 'fanlight service list'"),
         ("backend remove api 250.0.27.9:80", "no service 'api'; see 'fanlight service list'"),
@@ -122,7 +122,7 @@ fn a_backend_that_can_t_be_one_is_refused_and_one_of_a_file_is_the_files() {
     host.run(&format!("backend remove db {FIRST}"));
     host.run(&format!("backend add db {SECOND}"));
     assert_eq!(own(host, "db"), json!([row("db", SECOND, 1)]));
-    host.run("service apply -f /tmp/db.toml");
+    host.run("service apply -f /run/db.toml");
     assert_eq!(own(host, "db"), json!([row("db", FIRST, 1)]), "an apply replaces them");
     drop(agent);
     let without = refused(host, "backend list");

@@ -13,8 +13,8 @@ fn a_later_change_overrules_a_file_until_the_file_changes_and_a_restart_does_not
     configure(&fleet[0], &[service("web", VIP, &["192.0.2.1:80"])]);
     let mut agents = started(&fleet);
     becomes(&fleet, &[0, 1], "web", &format!("{VIP} up 192.0.2.1:80=up"), TOLD);
-    for words in ["service remove web", "service apply -f /tmp/web.toml"] {
-        fleet[0].write("/tmp/web.toml", &service("web", OTHER_VIP, &[]));
+    for words in ["service remove web", "service apply -f /run/web.toml"] {
+        fleet[0].write("/run/web.toml", &service("web", OTHER_VIP, &[]));
         let refused = fleet[0].fanlight(words.split(' ')).exits(1).stderr;
         assert!(
             refused.contains("service web is of /etc/fanlight/fanlight.toml; change it there"),
@@ -120,8 +120,8 @@ fn a_node_whose_store_does_not_open_serves_its_own_files_and_refuses_requests() 
     let _agent = fleet[0].agent();
     becomes(&fleet, &[0], "web", &format!("{VIP} up 192.0.2.1:80=up"), TOLD);
     tells(&fleet[0], "store: ", true);
-    fleet[0].write("/tmp/db.toml", &service("db", OTHER_VIP, &[]));
-    let refused = fleet[0].fanlight(["service", "apply", "-f", "/tmp/db.toml"]).exits(1).stderr;
+    fleet[0].write("/run/db.toml", &service("db", OTHER_VIP, &[]));
+    let refused = fleet[0].fanlight(["service", "apply", "-f", "/run/db.toml"]).exits(1).stderr;
     assert!(refused.contains("the cluster's records are not open on this node"), "{refused}");
     fleet[0].sh("rmdir /var/lib/fanlight/cluster.redb");
     tells(&fleet[0], "store: ", false);

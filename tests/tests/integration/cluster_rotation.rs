@@ -6,6 +6,7 @@ use std::{
 };
 
 use fanlight_tests::{
+    cluster::reasons,
     eventually,
     fleet::{overlay, underlay},
     server::{Greeted, Named},
@@ -109,13 +110,22 @@ fn a_partitions_smaller_side_goes_on_serving_what_it_last_knew() {
     becomes(&fleet, &[2], "web", &all, TOLD);
     let without = format!("{VIP} up{}", states(&on(&[0, 1, 2]), &["up", "up", "down"]));
     becomes(&fleet, &[0, 1], "web", &without, TOLD);
-    // Both sides change it; all of it is there in the end.
+    // Both sides change it; all of it is there in the end. One VIP that both give away stays with the name that had it first.
+    apply(&fleet[2], &table("first", OTHER_VIP, &[]));
+    apply(&fleet[0], &table("second", OTHER_VIP, &[]));
     fleet[2].run("backend add web 192.0.2.2:80");
     fleet[0].run("backend add web 192.0.2.1:80");
     fleet.switch.ip("link set p-host-29-eth0 up");
     are_members(&fleet, &[0, 1, 2], JOINED);
     let merged = format!("{VIP} up{} 192.0.2.1:80=up 192.0.2.2:80=up", states(&on(&[0, 1, 2]), &["up"; 3]));
     becomes(&fleet, &[0, 1, 2], "web", &merged, TOLD);
+    becomes(&fleet, &[0, 1, 2], "first", &format!("{OTHER_VIP} down"), TOLD);
+    for host in fleet.hosts() {
+        let clash = format!("clash: second: {OTHER_VIP} is the VIP of service first");
+        eventually(&format!("{}: {clash}", host.name()), TOLD, || {
+            reasons(host).iter().any(|reason| reason.starts_with(&clash)).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -43,8 +43,8 @@ pub(super) fn service(name: &str, vip: &str, backends: &[&str]) -> String {
 /// Applies a service on a host.
 #[track_caller]
 pub(super) fn apply(host: &Host, table: &str) -> Value {
-    host.write("/tmp/applied.toml", table);
-    host.json("service apply -f /tmp/applied.toml")
+    host.write("/run/applied.toml", table);
+    host.json("service apply -f /run/applied.toml")
 }
 
 /// A service as a host's agent has it in the kernel; none where there is no such service.
@@ -119,8 +119,8 @@ fn a_service_that_is_applied_on_one_node_is_changed_on_another_and_removed_on_a_
     let both = format!("{OTHER_VIP} up 192.0.2.1:80=up 192.0.2.2:80=up");
     becomes(&fleet, &[0, 1, 2], "web", &both, SERVED + LOOK);
     // What another service has is refused wherever that is known.
-    fleet[2].write("/tmp/db.toml", &service("db", OTHER_VIP, &[]));
-    let refused = fleet[2].fanlight(["service", "apply", "-f", "/tmp/db.toml"]).exits(1).stderr;
+    fleet[2].write("/run/db.toml", &service("db", OTHER_VIP, &[]));
+    let refused = fleet[2].fanlight(["service", "apply", "-f", "/run/db.toml"]).exits(1).stderr;
     assert!(
         refused.contains(&format!("{OTHER_VIP} is the VIP of service web; give each its own")),
         "{refused}"
@@ -196,8 +196,8 @@ fn a_named_vip_has_one_address_on_all_nodes_and_of_two_names_that_meet_the_older
     };
     assert_eq!(vips(0), vips(1));
     assert_ne!(vips(0)[0], vips(0)[1]);
-    fleet[0].write("/tmp/full.toml", &service("alpha", "auto:80/tcp", &[]));
-    fleet[0].fanlight(["service", "apply", "-f", "/tmp/full.toml"]).exits(1);
+    fleet[0].write("/run/full.toml", &service("alpha", "auto:80/tcp", &[]));
+    fleet[0].fanlight(["service", "apply", "-f", "/run/full.toml"]).exits(1);
 }
 
 #[test]

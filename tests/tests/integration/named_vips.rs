@@ -27,8 +27,8 @@ fn vips(host: &Host) -> Vec<String> {
 }
 
 fn apply(host: &Host, tables: &[String]) {
-    host.write("/tmp/services.toml", &tables.concat());
-    host.run("service apply -f /tmp/services.toml");
+    host.write("/run/services.toml", &tables.concat());
+    host.run("service apply -f /run/services.toml");
 }
 
 fn degraded(host: &Host) -> String {
@@ -54,10 +54,10 @@ fn a_named_vip_is_the_same_on_all_nodes_and_serves() {
 
     // Minuteman's label, on another port of the same name.
     fleet[0].write(
-        "/tmp/label.yaml",
+        "/run/label.yaml",
         "service:\n- name: tls\n  labels: { VIP_0: '/web:443' }\n  backends: []\n- name: dns\n  labels: { VIP_0: 'udp:///web:53' }\n  backends: []\n",
     );
-    fleet[0].run("service apply -f /tmp/label.yaml");
+    fleet[0].run("service apply -f /run/label.yaml");
     let address = vip.ip();
     assert_eq!(
         vips(&fleet[0]),
@@ -111,14 +111,14 @@ fn without_a_range_a_named_vip_is_refused_with_the_remedy() {
     assert!(refused.contains(&format!("/etc/fanlight/fanlight.toml:6: service.vip: {why}")), "{refused}");
     configure(host, &[]);
     let mut agent = host.agent();
-    host.write("/tmp/services.toml", &table("web", "auto:80/tcp", ""));
-    let refused = host.fanlight(["service", "apply", "-f", "/tmp/services.toml"]).exits(1).stderr;
-    assert!(refused.contains(&format!("/tmp/services.toml:3: service.vip: {why}")), "{refused}");
+    host.write("/run/services.toml", &table("web", "auto:80/tcp", ""));
+    let refused = host.fanlight(["service", "apply", "-f", "/run/services.toml"]).exits(1).stderr;
+    assert!(refused.contains(&format!("/run/services.toml:3: service.vip: {why}")), "{refused}");
 
     // What was applied waits for its range.
     configure(host, &[SMALL.to_owned()]);
     agent.reload();
-    host.run("service apply -f /tmp/services.toml");
+    host.run("service apply -f /run/services.toml");
     configure(host, &[]);
     agent.reload();
     assert_eq!(vips(host), [""; 0]);

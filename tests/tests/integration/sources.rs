@@ -160,14 +160,14 @@ fn a_directory_s_service_is_changed_only_there_and_comes_after_the_file_s() {
     let host = &fleet[0];
     put(host, "web.toml", &service("web", 1, &[]));
     let mut agent = host.agent();
-    host.write("/tmp/web.toml", &service("web", 7, &[]));
+    host.write("/run/web.toml", &service("web", 7, &[]));
     let place = format!("service web is of {FOLDER}/web.toml; change it there");
-    for words in ["service apply -f /tmp/web.toml", "service remove web"] {
+    for words in ["service apply -f /run/web.toml", "service remove web"] {
         let refused = host.fanlight(words.split(' ')).exits(1).stderr;
         assert!(refused.contains(&place), "{refused}");
     }
-    host.write("/tmp/db.toml", &service("db", 2, &[]));
-    host.run("service apply -f /tmp/db.toml");
+    host.write("/run/db.toml", &service("db", 2, &[]));
+    host.run("service apply -f /run/db.toml");
     put(host, "db.toml", &service("db", 3, &[]));
     serves(host, &["db 10.96.0.3:80/tcp", "web 10.96.0.1:80/tcp"]);
     is_degraded_by(host, &[&format!("service db: {FOLDER}/db.toml has it too, and is followed; ")]);

@@ -186,6 +186,36 @@ fn a_backend_whose_device_went_gets_no_new_flow_after_less_than_100_ms() {
     assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
 }
 
+//@ guest: 6.1
+#[test]
+fn connections_that_a_dead_host_did_not_answer_go_elsewhere_once_its_backend_is_out_of_rotation() {
+    const CLIENTS: usize = 12;
+    let fleet = Fleet::up(2);
+    let (_containers, servers) = Named::on_each(&fleet);
+    let _agent = serve(&fleet, &servers);
+    let client = fleet.endpoint(0, 5);
+    // A SYN that waits for a neighbour would not be sent again.
+    drop(idle(&client));
+    let before = fleet[0].json("flow list").as_array().map_or(0, Vec::len);
+    fleet.switch.ip(&format!("link set p-{}-eth0 down", fleet[1].name()));
+    let connect = || {
+        let begun = Instant::now();
+        let name = Greeted::connect(&client, WEB).map(|greeted| greeted.name);
+        (name.unwrap_or_else(|error| error.to_string()), begun.elapsed())
+    };
+    let met = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(connect)).collect();
+        eventually("all have begun", TOLD, || {
+            (fleet[0].json("flow list").as_array()?.len() == before + CLIENTS).then_some(())
+        });
+        fleet[0].run(&format!("service drain web {}", servers[1].backend()));
+        clients.into_iter().map(|client| client.join().expect("a client ends")).collect::<Vec<_>>()
+    });
+    assert!(met.iter().all(|(name, _)| name == "b0"), "{met:?}");
+    let is_late = |took: &Duration| *took > Duration::from_millis(500);
+    assert!(met.iter().any(|(_, took)| is_late(took)), "none of them met the dead host: {met:?}");
+}
+
 //@ guest
 #[test]
 fn datagrams_of_a_flow_move_on_when_the_device_of_their_backend_went() {

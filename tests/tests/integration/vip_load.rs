@@ -51,7 +51,7 @@ pub(crate) fn nothing_fails_while(disturb: impl FnOnce(&Fleet, Agent) -> Agent) 
     let coming = Crowd::coming_and_going(&client, WEB, 200);
     thread::sleep(Duration::from_millis(500));
     let _agent = disturb(&fleet, agent);
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_secs(1));
     for (what, fared) in [("coming", coming.stop()), ("staying", staying.stop())] {
         assert!(fared.answers >= 100, "{what}: {fared:?}");
         assert!(fared.failures.is_empty(), "{what}: {} failed: {fared:?}", fared.failures.len());

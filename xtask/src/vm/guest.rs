@@ -79,7 +79,7 @@ fn emulator(spec: &VmSpec<'_>, directory: &Path) -> Command {
             &format!("chardev:{name}"),
         ]);
     }
-    let arguments = "console=ttyS2,115200 loglevel=4 panic=-1 oops=panic random.trust_cpu=on nokaslr \
+    let arguments = "console=ttyS2,115200 loglevel=4 panic=-1 oops=panic random.trust_cpu=on nokaslr rcupdate.rcu_expedited=1 \
                      mitigations=off nowatchdog tsc=reliable net.ifnames=0";
     qemu.args(["-append", arguments]);
     if !spec.interactive {

@@ -11,12 +11,6 @@ fn server(flags: u8) -> Sent {
     answer(TO_FIRST, PROTO_TCP, flags).with(|sent| sent.sequence = 7_001)
 }
 
-/// The entry of the backend's packets.
-fn reply_key() -> FlowKey {
-    let bytes = server(ACK).bytes();
-    Segment::read(&bytes[..], &ip(&bytes), 0).expect("a segment").key(&ip(&bytes))
-}
-
 fn states(tables: &Memory) -> [Option<u8>; 2] {
     [segment_key(), reply_key()].map(|key| tables.balancer.flows.get(&key).map(|flow| flow.state.get()))
 }

@@ -78,6 +78,10 @@ impl Writer {
             if !is_named {
                 self.leaving.rows.push(row);
             }
+            // An earlier version did not say it, and one that was killed may not have come to it.
+            if (record.flags & BackendRecord::OUT != 0) == is_named {
+                rows::mark_out(&self.maps.backends, row, !is_named);
+            }
             let is_gone = record.flags & BackendRecord::GONE != 0;
             if is_gone {
                 self.gone.push(rows::named_by_flows(&self.maps.backends, row));

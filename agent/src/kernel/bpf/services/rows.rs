@@ -137,6 +137,11 @@ pub(super) fn mark_absent(map: &Mapping, row: u32, is_absent: bool) {
     mark(map, row, BackendRecord::ABSENT, is_absent);
 }
 
+/// Tells the programs whether a row's backend is out of rotation.
+pub(super) fn mark_out(map: &Mapping, row: u32, is_out: bool) {
+    mark(map, row, BackendRecord::OUT, is_out);
+}
+
 fn mark(map: &Mapping, row: u32, flags: u16, is_set: bool) {
     let [flags, _]: [u64; 2] = bytemuck::cast(BackendRecord { flags, ..BackendRecord::zeroed() });
     if is_set {

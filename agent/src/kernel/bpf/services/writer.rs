@@ -227,6 +227,7 @@ impl Writer {
                 self.leaving.rows.push(row.row);
             }
             row.is_named = is_named;
+            rows::mark_out(&self.maps.backends, row.row, !is_named);
         }
         if let Some(extent) = prepared.extent {
             self.extents.insert(held.index, extent);
