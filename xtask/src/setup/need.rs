@@ -41,7 +41,7 @@ const LAB: [(&str, &str); 16] = [
 ];
 
 /// Programs that only tests start: what hosts have beside Fanlight.
-const TESTS: [(&str, &str); 13] = [
+const TESTS: [(&str, &str); 12] = [
     ("iptables-legacy-restore", "iptables"),
     ("ipvsadm", "ipvsadm"),
     ("dockerd", "docker.io"),
@@ -54,7 +54,6 @@ const TESTS: [(&str, &str); 13] = [
     ("lxc-start", "lxc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("systemd-analyze", "systemd"),
-    ("openssl", "openssl"),
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.
