@@ -12,6 +12,7 @@ mod task;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -22,7 +23,7 @@ use control::{
     desired::{Desired, Name},
     health::{Check, State},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::probe::{Prober, Subject};
 pub use self::results::{BOUNDS, Found, Last, Results, Totals};
@@ -30,6 +31,8 @@ use crate::{cluster, kernel::tasks::Faults};
 
 /// News that wait for the event loop; then the thread keeps them.
 const WAITING: usize = 16;
+/// How long the thread may take to end.
+const END: Duration = Duration::from_secs(1);
 /// Turns among the news that wait: of more, the last are told.
 const TURNS: usize = 1_024;
 
@@ -65,24 +68,28 @@ pub struct Turned {
 #[derive(Debug)]
 pub struct Health {
     desired: watch::Sender<Arc<Desired>>,
+    news: mpsc::Receiver<News>,
     reader: Reader,
+    /// Ends with the thread.
+    ended: oneshot::Receiver<Infallible>,
 }
 
 impl Health {
-    /// Starts checking what is desired; news come out.
+    /// Starts checking what is desired.
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub fn start(
-        cluster: watch::Receiver<Option<cluster::Reader>>,
-        faults: &Faults,
-    ) -> io::Result<(Self, mpsc::Receiver<News>)> {
+    pub fn start(cluster: watch::Receiver<Option<cluster::Reader>>, faults: &Faults) -> io::Result<Self> {
         let (output, desired) = watch::channel(Arc::default());
-        let (news, told) = mpsc::channel(WAITING);
+        let (telling, news) = mpsc::channel(WAITING);
         let reader = Reader::default();
         let own = reader.clone();
-        faults.keep_thread("health", move || task::run(desired.clone(), cluster.clone(), &news, &own))?;
-        Ok((Self { desired: output, reader }, told))
+        let (runs, ended) = oneshot::channel();
+        faults.keep_thread("health", move || {
+            let _runs = &runs;
+            task::run(desired.clone(), cluster.clone(), &telling, &own);
+        })?;
+        Ok(Self { desired: output, news, reader, ended })
     }
 
     /// Checks the backends of these services.
@@ -94,6 +101,21 @@ impl Health {
             }
             is_other
         });
+    }
+
+    /// What was found since; for ever where nothing more comes. Dropping this loses nothing.
+    pub async fn news(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes no more checks; programs that are under way are killed.
+    pub async fn stop(&mut self) {
+        // The thread ends with who says what there is to check.
+        self.desired = watch::Sender::default();
+        drop(tokio::time::timeout(END, &mut self.ended).await);
     }
 
     /// For readers.

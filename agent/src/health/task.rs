@@ -117,7 +117,11 @@ impl Task {
             let wake = tokio::select! {
                 biased;
                 changed = self.desired.changed() => Wake::Desired(changed.is_ok()),
-                Some(Ok((run, key, outcome))) = self.under_way.join_next() => Wake::Ended(run, key, outcome),
+                Some(ended) = self.under_way.join_next() => match ended {
+                    Ok((run, key, outcome)) => Wake::Ended(run, key, outcome),
+                    // The thread begins anew, and tells it.
+                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                },
                 _ = looks.tick() => Wake::Look,
                 () = time => Wake::Time,
             };

@@ -45,7 +45,7 @@ use crate::{
     kernel::{capabilities, sole::Sole, tasks::Faults},
     node::writer::{Applied, Watched, Writer},
     serve::{Refusal, Request, View},
-    sources::{config, directory::Running, followed::News},
+    sources::{config, directory::Running, followed::News, presence},
 };
 
 /// Requests that wait for their turn; further ones are turned away.
@@ -75,7 +75,6 @@ pub(super) struct Agent {
     announcing: Announcing,
     applied: watch::Receiver<Applied>,
     health: Health,
-    checks: mpsc::Receiver<health::News>,
     /// The absent endpoints that the state follows.
     absent: Arc<BTreeMap<Ipv4Addr, Down>>,
     /// What no named VIP may have, as the state follows it.
@@ -148,8 +147,8 @@ impl Agent {
         let opened = door.open(&files.config.sources).context("sources")?;
         let (listed, sources) = Opened::split(opened);
         let files = Files { path: options.config.clone(), sources: Arc::new(files), node: Arc::clone(&node) };
-        let reserved = reserved::at_start();
-        let (mut state, absent) = State::left(&left, reserved.clone());
+        let (reserved, absent) = (reserved::at_start(), presence::absent(&left));
+        let mut state = State::after(&left, reserved.clone());
         state.set_files(&files, listed, log.has_lost());
         state.change(&changes);
         let ((watchers, watched), desired) = (mpsc::channel(WATCHED), Arc::clone(&state.desired));
@@ -159,7 +158,7 @@ impl Agent {
         let applied = writer.applied();
         let (requests, asked) = mpsc::channel(REQUESTS);
         let view = watch::Sender::new(view_of(&node, &applied.borrow()));
-        let (health, checks) = Health::start(cluster.readers(), &faults).context("agent")?;
+        let health = Health::start(cluster.readers(), &faults).context("agent")?;
         let readers = Readers::of(&cluster, &announcing, &health);
         let mut api = Api::new(requests, view.subscribe(), readers, faults.clone());
         api.move_to(&files.sources.config.api, Prepared::default());
@@ -180,7 +179,6 @@ impl Agent {
             applied,
             absent,
             health,
-            checks,
             reserved,
             view,
             api,
@@ -239,7 +237,7 @@ impl Agent {
                 Some(request) = self.requests.recv(), if is_free => Wake::Request(request),
                 Some(reasons) = self.shadowed.recv() => Wake::Found(Topic::Shadows, reasons),
                 Some(reasons) = self.blocked.recv() => Wake::Found(Topic::Tunnels, reasons),
-                Some(news) = self.checks.recv() => Wake::Checks(news),
+                news = self.health.news() => Wake::Checks(news),
                 Some((number, news)) = self.news.recv() => Wake::News(number, news),
                 news = self.cluster.changed() => Wake::Cluster(news),
                 reasons = self.announcing.changed() => Wake::Found(Topic::Announced, reasons),
@@ -276,6 +274,7 @@ impl Agent {
         // What is announced is withdrawn before it stops being served.
         self.announcing.stop(self.options.detach).await;
         self.cluster.leave().await;
+        self.health.stop().await;
         let mut outcome = Ok(());
         if self.options.detach {
             let taken_down = timeout(TAKE_DOWN, self.changes.writer.take_down()).await;

@@ -60,6 +60,15 @@ pub(super) struct State {
 }
 
 impl State {
+    /// A state without sources, after an agent that left these services.
+    pub(super) fn after(left: &[ServiceState], reserved: Reserved) -> Self {
+        let mut state = Self::default();
+        state.set_reserved(reserved);
+        state.set_absent(&presence::absent(left));
+        state.set_found(checked::left(left), true);
+        state
+    }
+
     /// Follows files and the sources that they list; `has_lost`: services may have been applied that nobody can name.
     pub(super) fn set_files(&mut self, files: &Files, listed: Vec<Listed>, has_lost: bool) {
         let Files { path, sources, node } = files;
@@ -162,15 +171,6 @@ impl State {
     pub(super) fn change(&mut self, changes: &[Change]) -> (Vec<Change>, Dirty) {
         let (inverse, dirty) = make(&mut self.inputs, changes);
         (inverse, self.follow(&dirty))
-    }
-
-    /// As an agent before this one left it, and the endpoints that were absent then.
-    pub(super) fn left(left: &[ServiceState], reserved: Reserved) -> (Self, BTreeMap<Ipv4Addr, Down>) {
-        let (mut state, absent) = (Self::default(), presence::absent(left));
-        state.set_reserved(reserved);
-        state.set_absent(&absent);
-        state.set_found(checked::left(left), true);
-        (state, absent)
     }
 
     /// Follows the presence of endpoints; gives the services that changed by it.

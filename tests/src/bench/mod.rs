@@ -11,6 +11,7 @@ pub mod fan;
 pub mod flood;
 mod floor;
 pub mod flows;
+pub mod health;
 pub mod load;
 pub mod processors;
 pub mod program;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fanlight_tests::{
     bench::{
-        announce, api, clock, cluster, fan, flood, flows,
+        announce, api, clock, cluster, fan, flood, flows, health,
         load::{self, Load},
         processors::Processors,
         program, refuse,
@@ -144,6 +144,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Many health checks in one agent: whether they stay on schedule, and its processor time
+    Health {
+        #[command(flatten)]
+        plan: health::Plan,
+        /// Write the rows as JSON here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// An agent beside a router's table: processor time at rest, and while foreign routes change
     Routes {
         /// Foreign routes
@@ -247,15 +255,15 @@ fn main() -> Result<()> {
             let plan = flows::Plan { flows: count, rounds, burst: Duration::from_millis(burst) };
             show(&flows::measure(plan)?, flows::print, json)
         }
-        Command::Services { services: count, backends, json } => {
-            let print = |rows: &Vec<_>| services::print(count, backends, rows);
-            show(&services::measure(count, backends)?, print, json)
-        }
+        Command::Services { services, backends, json } => load_services(services, backends, json),
         Command::State { plan, json } => hold(plan, json),
         Command::Cluster { plan, json } => join(plan, json),
         Command::Api { services, backends, pause, json } => {
             let plan = api::Plan { services, backends, pause: Duration::from_millis(pause) };
             show(&api::measure(plan)?, |report| api::print(plan, report), json)
+        }
+        Command::Health { plan, json } => {
+            show(&health::measure(plan)?, |rows| health::print(plan, rows), json)
         }
         Command::Routes { routes, changes, seconds, json } => {
             let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
@@ -287,6 +295,11 @@ fn count_instructions(wiring: Wiring, json: Option<PathBuf>) -> Result<()> {
     println!("Wiring: {}", wiring.name());
     clock::print(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(), &costs);
     keep(json, &costs)
+}
+
+fn load_services(count: u32, backends: u32, json: Option<PathBuf>) -> Result<()> {
+    let print = |rows: &Vec<_>| services::print(count, backends, rows);
+    show(&services::measure(count, backends)?, print, json)
 }
 
 fn hold(plan: state::Plan, json: Option<PathBuf>) -> Result<()> {

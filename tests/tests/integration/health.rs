@@ -1,18 +1,27 @@
 //! Health checks: what fails them takes no new flows, on this node alone and in a cluster.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use fanlight_tests::{
-    Host, Site, eventually,
+    Host, Site, api, eventually,
     fleet::{Fleet, OUTSIDE, overlay},
     nginx::Nginx,
     server::{Greeted, Named},
     services::{configure, service},
 };
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivatePkcs8KeyDer};
 use serde_json::Value;
 
 use super::{
@@ -23,6 +32,24 @@ use super::{
 const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 /// Checks come every 100 ms here; the rest is what a loaded machine takes.
 const SOON: Duration = Duration::from_secs(10);
+
+/// A page of a web server.
+fn page(client: &Site, path: &str) -> String {
+    client.inside(|| {
+        let mut stream = TcpStream::connect(VIP).expect("a backend takes the connection");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it takes a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer.rsplit("\r\n").next().unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// How many processes run with these words.
+fn running(words: &str) -> usize {
+    let line: Vec<u8> = words.split(' ').flat_map(|word| word.bytes().chain([0])).collect();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes.filter(|one| fs::read(one.path().join("cmdline")).is_ok_and(|own| own == line)).count()
+}
 
 /// The table of a service that is checked, quickly unless its check says otherwise.
 fn checked(backends: &[String], check: &str) -> String {
@@ -64,6 +91,50 @@ fn found(client: &Site, times: usize) -> Vec<String> {
     names
 }
 
+/// A web server by TLS, for as long as the value lives.
+struct TlsServer(Arc<AtomicBool>);
+
+impl TlsServer {
+    fn start(site: &Site, own: CertifiedKey<KeyPair>, at: SocketAddrV4) -> Self {
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![own.cert.into()], key));
+        let config = Arc::new(config.expect("a certificate and its key"));
+        let listener = site.bound(|| TcpListener::bind(at));
+        listener.set_nonblocking(true).expect("a listener can be asked");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => drop(answer(stream, &config)),
+                    Err(_nobody) => thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        Self(is_over)
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(SOON))?;
+    let connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+    let mut tls = StreamOwned::new(connection, stream);
+    let mut head = [0; 1024];
+    if tls.read(&mut head)? > 0 {
+        tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
 fn backend(octet: u8, port: u16) -> String {
     format!("{}:{port}", overlay(0, octet))
 }
@@ -79,7 +150,7 @@ fn a_backend_whose_http_check_fails_takes_no_new_flows_until_it_passes_again() {
     are(host, "up: up up");
     let monitor = host.fanlight(["monitor", "--service", "web", "--json"]).spawn_heard();
     // Its first readers have the programs tell.
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
 
     fs::remove_file(host.path("/run/nginx-two/name")).expect("its page");
     are(host, "up: up down(check-failed)");
@@ -90,8 +161,8 @@ fn a_backend_whose_http_check_fails_takes_no_new_flows_until_it_passes_again() {
     assert!(refused.stdout.contains("404 Not Found") && refused.stdout.contains("200 OK"), "{refused}");
     host.run(&format!("check web {}", backend(8, 80)));
     let client = fleet.endpoint(0, 5);
-    let get = format!("for i in $(seq 20); do curl -sf http://{VIP}/name; done");
-    assert_eq!(client.sh(&get).replace('\n', " ").trim(), ["one"; 20].join(" "));
+    let pages: BTreeSet<String> = (0..20).map(|_| page(&client, "/name")).collect();
+    assert_eq!(pages, ["one".to_owned()].into());
     assert_eq!(reasons(host), Vec::<String>::new());
 
     host.write("/run/nginx-two/name", "two\n");
@@ -104,8 +175,8 @@ fn a_backend_whose_http_check_fails_takes_no_new_flows_until_it_passes_again() {
         .filter_map(|event| event["event"].as_str().filter(|kind| kind.starts_with("check")))
         .collect();
     assert_eq!(turns, ["check-down", "check-up"], "{told:?}");
-    let metrics = host.sh("curl -s --unix-socket /run/fanlight/api.sock http://fanlight/metrics");
-    assert!(metrics.contains("fanlight_checked_backends 2"), "{metrics}");
+    let metrics = api::ask(host, "GET", "/metrics", "").expect("the agent answers").body;
+    assert!(String::from_utf8_lossy(&metrics).contains("fanlight_checked_backends 2"));
     drop((one, two));
 }
 
@@ -168,9 +239,7 @@ fn a_program_knows_its_backend_and_is_killed_with_all_it_started() {
     let check = &web(host)["backends"][1]["check"];
     assert_eq!(check["reason"], "did not end within 200 ms and was killed");
     // More than the one that may be under way, or was just killed, would be left behind.
-    let sleeping = || {
-        host.sh("ps -eo pgid,args | grep -c '[s]leep 7777' || true").trim().parse::<u32>().expect("a number")
-    };
+    let sleeping = || running("sleep 7777");
     assert!(sleeping() <= 2);
     drop(agent.stop());
     eventually("all are killed", SOON, || (sleeping() == 0).then_some(()));
@@ -181,12 +250,10 @@ fn https_trusts_the_ca_that_is_named_and_checks_the_name() {
     let fleet = Fleet::up(1);
     let host = &fleet[0];
     let server = fleet.endpoint(0, 9);
-    host.sh(
-        "cd /run && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout key.pem -out cert.pem \
-         -subj /CN=web.test -addext subjectAltName=DNS:web.test -addext basicConstraints=critical,CA:FALSE 2>/dev/null",
-    );
-    let serving = "s_server -accept 8443 -cert /run/cert.pem -key /run/key.pem -www -quiet";
-    let serving = server.command("openssl").args(serving.split(' ')).spawn();
+    let names = vec!["web.test".to_owned()];
+    let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    host.write("/run/cert.pem", &own.cert.pem());
+    let _serving = TlsServer::start(&server, own, SocketAddrV4::new(overlay(0, 9), 8443));
     let tables = [
         ("named", "ca = '/run/cert.pem', host = 'web.test'"),
         ("other", "ca = '/run/cert.pem', host = 'other.test'"),
@@ -203,13 +270,13 @@ fn https_trusts_the_ca_that_is_named_and_checks_the_name() {
         let row = host.json(&format!("check {name}"))[0].clone();
         (row["passed"].as_bool().unwrap_or_default(), row["reason"].as_str().unwrap_or_default().to_owned())
     };
-    eventually("the server listens", SOON, || seen("any").0.then_some(()));
-    assert!(seen("named").0, "{:?}", seen("named"));
+    for name in ["any", "named"] {
+        assert_eq!(seen(name), (true, "200 OK".to_owned()), "{name}");
+    }
     for name in ["other", "system"] {
         let (passed, reason) = seen(name);
         assert!(!passed && reason.starts_with("tls: "), "{name}: {reason}");
     }
-    serving.kill();
 }
 
 #[test]
@@ -282,7 +349,7 @@ fn three_members_check_what_no_member_has_and_two_of_them_take_it_out() {
     assert_eq!(checkers.len(), 3, "{checkers:?}");
     let cut = |host: usize| {
         let rules = format!(
-            "table ip cut {{ chain out {{ type filter hook output priority 0; ip daddr {OUTSIDE} tcp dport 8080 drop; }} }}"
+            "table ip cut {{\nchain out {{\ntype filter hook output priority 0;\nip daddr {OUTSIDE} tcp dport 8080 drop\n}}\n}}\n"
         );
         fleet[host].command("nft").args(["-f", "-"]).input(rules).ok();
         let state = || web(&fleet[host])["backends"][0]["check"]["state"] == "down";

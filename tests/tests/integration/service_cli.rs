@@ -335,12 +335,12 @@ fn an_earlier_version_leaves_a_later_ones_log_and_the_kernels_services_alone() {
     apply(host, &services(&[service("web", "10.96.0.10:80/tcp", &["250.0.27.9:80"])]));
     agent.stop();
     let log = std::fs::read_to_string(host.path(STATE)).expect("the log");
-    let later = log.replacen("fanlight services 1", "fanlight services 3", 1);
+    let later = log.replacen("fanlight services 1", "fanlight services 9", 1);
     host.write(STATE, &later);
     let output = host.fanlight(["agent"]).exits(1);
     assert!(
         output.stderr.contains(&format!(
-            "{STATE}: a later fanlight wrote it (version 3 of the log; this one reads 2); run that one"
+            "{STATE}: a later fanlight wrote it (version 9 of the log; this one reads 3); run that one"
         )),
         "{output}"
     );

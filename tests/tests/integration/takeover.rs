@@ -15,6 +15,8 @@ use serde_json::Value;
 use super::bgp::SOON;
 
 const NODES: usize = 3;
+/// The second node's.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 255, 28);
 const ROUTER: Manner =
     Manner { node: "172.30.0.27 172.30.0.28 172.30.0.29", is_signed: false, ..Manner::USUAL };
 
@@ -82,8 +84,7 @@ fn the_prefix_of_a_member_that_dies_is_taken_over_and_given_back_without_a_loss(
 
     // Back: routers have a route all the time.
     thread::scope(|scope| {
-        let address = Ipv4Addr::new(10, 20, 255, 28);
-        let pings = scope.spawn(|| ping(&router, address, 1_200, &["-i", "0.005"]));
+        let pings = scope.spawn(|| ping(&router, ADDRESS, 1_200, &["-i", "0.005"]));
         agents[1] = Some(fleet[1].agent());
         eventually("it is at home again", JOINED, || is_at_home(&router));
         for taker in [0, 2] {

@@ -41,7 +41,7 @@ const LAB: [(&str, &str); 16] = [
 ];
 
 /// Programs that only tests start: what hosts have beside Fanlight.
-const TESTS: [(&str, &str); 17] = [
+const TESTS: [(&str, &str); 16] = [
     ("bird", "bird2"),
     ("/usr/lib/frr/bgpd", "frr"),
     ("gobgpd", "gobgpd"),
@@ -58,7 +58,6 @@ const TESTS: [(&str, &str); 17] = [
     ("lxc-start", "lxc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("systemd-analyze", "systemd"),
-    ("openssl", "openssl"),
 ];
 
 /// Programs that boot a guest. Its initramfs is written by ourselves.

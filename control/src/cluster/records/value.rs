@@ -133,3 +133,51 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Option<T> {
     let (value, _added_later) = postcard::take_from_bytes(fields).ok()?;
     (*format == FORMAT).then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Check, OnDown, Probe};
+
+    /// A definition as the version before checks has it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Former {
+        vip: VipSpec,
+        algorithm: Algorithm,
+        created: Stamp,
+        creator: Name,
+        since: Stamp,
+    }
+
+    #[test]
+    fn versions_with_checks_and_without_read_each_others_definitions() {
+        let vip: VipSpec = "10.96.0.10:80/tcp".parse().unwrap();
+        let former = || Former {
+            vip: vip.clone(),
+            algorithm: Algorithm::Random,
+            created: Stamp::ZERO,
+            creator: "h1".into(),
+            since: Stamp::ZERO,
+        };
+        let read: Definition = decode(&encode(&former())).unwrap();
+        assert_eq!((&read.vip, read.algorithm, &read.checking), (&vip, Algorithm::Random, &None));
+        let check = Check::new(Probe::Command(vec!["/bin/true".to_owned()])).into();
+        let checking = Some(Arc::new(Checking { check, on_down: OnDown::Reset }));
+        let written = encode(&Definition { checking, ..read });
+        assert_eq!(decode::<Former>(&written), Some(former()));
+        let again: Definition = decode(&written).unwrap();
+        assert_eq!(again.checking.map(|checking| checking.on_down), Some(OnDown::Reset));
+    }
+
+    #[test]
+    fn a_check_that_is_unknown_here_is_none_and_takes_nothing_along() {
+        let vip: VipSpec = "10.96.0.10:80/tcp".parse().unwrap();
+        let claim = Claim { vip, algorithm: Algorithm::Maglev, backends: 7, checking: 9 };
+        let mut bytes = encode(&claim).as_slice().to_vec();
+        let end = bytes.len();
+        // Its length says more than there is.
+        bytes[end - 2] = 0x7f;
+        let read: Claim = decode(&bytes.as_slice().into()).unwrap();
+        assert_eq!((read.backends, read.checking), (7, 0));
+    }
+}
