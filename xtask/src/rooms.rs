@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{File, files, none};
 
 /// The agent's rooms, and what each may import of the others.
-const AGENT: [(&str, &[&str]); 9] = [
+const AGENT: [(&str, &[&str]); 10] = [
     ("kernel", &[]),
     ("sources", &["kernel"]),
     ("announce", &["health", "kernel", "sources"]),

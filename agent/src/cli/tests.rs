@@ -23,7 +23,7 @@ const BAD: &[(&str, &str)] = &[
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
         "fanlight dns list",
-        "no command 'dns'; use agent, fan, up, down, endpoint, service, backend, node, maintenance, announce, bgp, kv, event, flow, reload, status, monitor, explain, replay, check-config, completions \
+        "no command 'dns'; use agent, fan, up, down, endpoint, service, backend, check, node, maintenance, announce, bgp, kv, event, flow, reload, status, monitor, explain, replay, check-config, completions \
          or manual",
     ),
     (
