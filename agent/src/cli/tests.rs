@@ -17,13 +17,13 @@ fn usage(line: &str) -> String {
 const BAD: &[(&str, &str)] = &[
     (
         "fanlight",
-        "which command is missing; use agent, fan, up, down, endpoint, service, backend, check, node, maintenance, kv, event, flow, reload, status, monitor, explain, replay, check-config, \
+        "which command is missing; use agent, fan, up, down, endpoint, service, backend, check, node, maintenance, announce, bgp, kv, event, flow, reload, status, monitor, explain, replay, check-config, \
          completions or manual",
     ),
     ("fanlight fans", "no command 'fans'; did you mean 'fan'?"),
     (
         "fanlight dns list",
-        "no command 'dns'; use agent, fan, up, down, endpoint, service, backend, check, node, maintenance, kv, event, flow, reload, status, monitor, explain, replay, check-config, completions \
+        "no command 'dns'; use agent, fan, up, down, endpoint, service, backend, check, node, maintenance, announce, bgp, kv, event, flow, reload, status, monitor, explain, replay, check-config, completions \
          or manual",
     ),
     (

@@ -83,7 +83,10 @@ fn without_an_underlay_it_is_the_uplinks_network() {
 /// What is wrong, and what is said of it.
 const MISTAKES: &[(&str, &str)] = &[
     ("[nod]\n", "1: nod: unknown key; did you mean 'node'?"),
-    ("\n[zzz]\n", "2: zzz: unknown key; use one of node, datapath, fan, service, source, cluster, api"),
+    (
+        "\n[zzz]\n",
+        "2: zzz: unknown key; use one of node, datapath, fan, service, source, cluster, api, bgp, announce",
+    ),
     ("[node]\nuplnk = 'eth0'\n", "2: node.uplnk: unknown key; did you mean 'uplink'?"),
     ("[node]\nname = 5\n", "2: node.name: is an integer, must be a string in quotes"),
     (
