@@ -3,6 +3,8 @@
 //! A child has a process group of its own, which is killed when the deadline passes: what the child started ends, too. A
 //! daemon that left the group (dnsmasq) stays.
 
+pub(crate) mod awaited;
+
 use std::{
     fmt, io,
     io::{Read, Write as _},
