@@ -3,6 +3,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
+//! | `command` | what it is told and asked |
 //! | `links` | connections with peers: a task that reads and one that writes for each |
 //! | `speaker` | a session with its connections |
 //! | `listeners` | where peers connect |
@@ -12,6 +13,7 @@
 //! | `rows` | what is shown of it |
 //! | `handle` | what the rest of the agent has of it |
 
+mod command;
 mod handle;
 mod hooks;
 mod links;
@@ -22,6 +24,7 @@ mod speaker;
 mod task;
 
 pub use self::{
-    handle::{Announcer, Ending, Interest, Reader, Setup, Unanswered},
+    command::{Ending, Setup, Unanswered},
+    handle::{Announcer, Interest, Reader},
     rows::{AnnouncementRow, CheckRow, PeerRow, PrefixRow, RouteRow, Switched},
 };

@@ -248,8 +248,7 @@ fn main() -> Result<()> {
             keep(json, &all)
         }
         Command::Flood { seconds, rate, flows, json } => {
-            let plan = flood::Plan { length: Duration::from_secs(seconds), rate, flows };
-            show(&flood::measure(plan)?, |rows| flood::print(rows), json)
+            flood_with(flood::Plan { length: Duration::from_secs(seconds), rate, flows }, json)
         }
         Command::Flows { flows: count, rounds, burst, json } => {
             let plan = flows::Plan { flows: count, rounds, burst: Duration::from_millis(burst) };
@@ -266,16 +265,13 @@ fn main() -> Result<()> {
             show(&health::measure(plan)?, |rows| health::print(plan, rows), json)
         }
         Command::Routes { routes, changes, seconds, json } => {
-            let plan = routes::Plan { routes, changes, length: Duration::from_secs(seconds) };
-            show(&routes::measure(plan)?, |rows| routes::print(rows), json)
+            route_beside(routes::Plan { routes, changes, length: Duration::from_secs(seconds) }, json)
         }
         Command::Announce { prefixes, rounds, json } => {
-            let plan = announce::Plan { prefixes, rounds };
-            show(&announce::measure(plan)?, |rows| announce::print(rows), json)
+            announce_to(announce::Plan { prefixes, rounds }, json)
         }
         Command::Refuse { rounds, burst, json } => {
-            let plan = refuse::Plan { rounds, burst: Duration::from_millis(burst) };
-            show(&refuse::measure(plan)?, |rows| refuse::print(rows), json)
+            refuse_in(refuse::Plan { rounds, burst: Duration::from_millis(burst) }, json)
         }
         Command::Program { runs, json } => show(&program::measure(runs)?, |rows| program::print(rows), json),
         Command::Clock { wiring, json } => count_instructions(wiring, json),
@@ -288,6 +284,22 @@ fn main() -> Result<()> {
             report(&clock::count(load, server, warm_up, count)?)
         }
     }
+}
+
+fn route_beside(plan: routes::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&routes::measure(plan)?, |rows| routes::print(rows), json)
+}
+
+fn refuse_in(plan: refuse::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&refuse::measure(plan)?, |rows| refuse::print(rows), json)
+}
+
+fn flood_with(plan: flood::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&flood::measure(plan)?, |rows| flood::print(rows), json)
+}
+
+fn announce_to(plan: announce::Plan, json: Option<PathBuf>) -> Result<()> {
+    show(&announce::measure(plan)?, |rows| announce::print(rows), json)
 }
 
 fn count_instructions(wiring: Wiring, json: Option<PathBuf>) -> Result<()> {

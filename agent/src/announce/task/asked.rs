@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Task;
 use crate::announce::{
-    handle::{Command, Unanswered},
+    command::{Command, Unanswered},
     marks::MARKS_FILE,
     rows::Switched,
 };

@@ -35,7 +35,7 @@ use self::{
     phase::Phase,
 };
 use super::{
-    handle::{Command, Ending, Setup},
+    command::{Command, Ending, Setup},
     hooks::Hooks,
     links::News,
     listeners::Listeners,
