@@ -19,7 +19,7 @@ const AGENT: [(&str, &[&str]); 10] = [
 ];
 /// The same for `control`.
 const CONTROL: [(&str, &[&str]); 10] = [
-    ("announce", &["bgp", "health"]),
+    ("announce", &["bgp", "health", "model"]),
     ("bgp", &[]),
     ("model", &[]),
     ("health", &["model"]),

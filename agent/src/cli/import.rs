@@ -204,7 +204,8 @@ fn healthcheck_key(draft: &mut Draft, key: &str, value: &str) {
 
 /// Lines of `key: value`, and of `- value` below a key.
 fn exazk<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
-    const ZOOKEEPER: &str = "takeover with ZooKeeper is not supported by this version";
+    const ZOOKEEPER: &str =
+        "members come from [cluster], not from ZooKeeper: see own and group in docs/announce.md";
     let mut draft = Draft { name: "exazk".to_owned(), ..Draft::default() };
     let mut above = String::new();
     for line in lines.filter(|line| *line != "---") {
@@ -222,7 +223,7 @@ fn exazk<'l>(lines: impl Iterator<Item = &'l str>) -> Draft {
             ("srv_name", name) => draft.name = name.replace(' ', "-"),
             ("srv_auth_ip", address) => draft.prefixes.push(prefix(address)),
             ("srv_non_auth_ips", address) => {
-                draft.leave(&format!("{key} {address}"), "takeover is not supported by this version");
+                draft.leave(&format!("{key} {address}"), "takeover by own and group: see docs/announce.md");
             }
             ("local_check", check) => {
                 draft.check.extend([("kind", quoted("command")), ("command", quoted(check))]);

@@ -1,13 +1,15 @@
 //! Services between the rest of the agent and the cluster's task.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use control::cluster::{log::Name, records::Standing};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
 use super::{
+    groups::Groups,
     handle::{ANSWER, Cluster, Reader},
     services::{
         Around, Local, Outbox, OwnOffer, ServiceChange, ServiceNews, ServiceOutcome, ServiceRefusal, Verdicts,
@@ -78,6 +80,28 @@ impl Reader {
         Ok(!changed.names.is_empty())
     }
 
+    /// How groups stand.
+    pub fn groups(&self) -> watch::Receiver<Arc<Groups>> {
+        self.groups.clone()
+    }
+
+    /// Tells this node's part in groups: all of it. Members are told what is news.
+    pub fn tell_standings(&self, standings: BTreeMap<Name, Standing>) {
+        // Without a task there is a reason to be degraded.
+        drop(self.commands.send(Command::Standings(standings)));
+    }
+
+    /// A group is taken into maintenance on all its members, or back; whether that is news.
+    ///
+    /// # Errors
+    /// No node is in such a group, or it can't be stored.
+    pub async fn maintain_group(&self, group: Name, is_on: bool) -> Result<bool, ServiceRefusal> {
+        let (answer, outcome) = oneshot::channel();
+        drop(self.commands.send(Command::MaintainGroup(group, is_on, answer)));
+        let changed = answered(outcome).await?;
+        Ok(!changed.names.is_empty())
+    }
+
     /// The backends that this node contributes, of one service or of all.
     ///
     /// # Errors
@@ -89,8 +113,6 @@ impl Reader {
     }
 }
 
-pub(super) async fn answered<T>(
-    outcome: oneshot::Receiver<Result<T, ServiceRefusal>>,
-) -> Result<T, ServiceRefusal> {
+async fn answered<T>(outcome: oneshot::Receiver<Result<T, ServiceRefusal>>) -> Result<T, ServiceRefusal> {
     timeout(ANSWER, outcome).await.ok().and_then(Result::ok).unwrap_or_else(|| Err(ServiceRefusal::late()))
 }

@@ -7,11 +7,12 @@ mod loopback;
 mod phase;
 mod routes;
 mod shown;
+mod speaking;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -40,15 +41,11 @@ use super::{
     links::News,
     listeners::Listeners,
     marks::{MARKS_FILE, Marks},
-    speaker::{Speaker, manner},
+    speaker::Speaker,
 };
-use crate::{
-    kernel::{
-        netlink::{Device, DeviceWatch, devices},
-        own_address,
-        tasks::Faults,
-    },
-    sources::config::BgpConfig,
+use crate::kernel::{
+    netlink::{Device, DeviceWatch, devices},
+    tasks::Faults,
 };
 
 /// News that wait to be taken: who sends more is not read meanwhile.
@@ -57,8 +54,6 @@ const NEWS: usize = 256;
 const LOOK: Duration = Duration::from_millis(500);
 /// Rest between two looks at devices: a burst of news is one.
 const DEVICE_REST: Duration = Duration::from_millis(20);
-/// An address beyond the host and its networks (RFC 5737): what leads there is the default route.
-const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 179);
 
 /// What outlives a task that begins anew.
 pub(super) struct Inbox {
@@ -357,51 +352,6 @@ impl<'i> Task<'i> {
         self.by_file = self.read_files();
         self.speak();
         self.decide();
-    }
-
-    /// This node as a speaker of the configuration.
-    fn identity(&self, bgp: &BgpConfig) -> Option<Local> {
-        let uplinks = &self.inbox.setup.uplinks;
-        let uplink = || uplinks.iter().find_map(|name| own_address::of_device(name));
-        let towards = || {
-            let v4 = bgp.peers.iter().find_map(|peer| match peer.address {
-                IpAddr::V4(address) => Some(SocketAddrV4::new(address, peer.port)),
-                IpAddr::V6(_) => None,
-            });
-            v4.and_then(own_address::towards).or_else(|| own_address::towards(ELSEWHERE))
-        };
-        Some(Local {
-            asn: bgp.asn,
-            router_id: bgp.router_id.or_else(uplink).or_else(towards)?,
-            hold_time: bgp.hold_time,
-            graceful_restart: bgp.graceful_restart,
-            listens: !bgp.listen.is_empty(),
-        })
-    }
-
-    /// Has the sessions that are configured, and no others.
-    fn speak(&mut self) {
-        let now = self.now();
-        let bgp = self.inbox.setup.bgp.clone();
-        let local = bgp.as_ref().and_then(|bgp| self.identity(bgp));
-        let is_other = local != self.local;
-        self.local = local;
-        let peers = bgp.as_ref().map(|bgp| &*bgp.peers).unwrap_or_default();
-        let is_silent = self.phase == Phase::Silent;
-        let listen = bgp.as_ref().map(|bgp| &*bgp.listen).filter(|_| !is_silent).unwrap_or_default();
-        self.listeners.follow(listen, peers.iter().map(manner).collect(), &self.news.0);
-        self.end_sessions(|speaker| is_other || !peers.contains(&speaker.config), peers);
-        let Some(local) = self.local.clone().filter(|_| !is_silent) else { return };
-        for peer in peers {
-            if !self.speakers.contains_key(&peer.address) {
-                self.sessions += 1;
-                let news = self.news.0.clone();
-                let speaker = Speaker::new(peer.clone(), local.clone(), self.sessions, news, now);
-                self.speakers.insert(peer.address, speaker);
-            }
-        }
-        self.follow_devices();
-        self.bring_routes();
     }
 }
 

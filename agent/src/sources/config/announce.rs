@@ -9,10 +9,10 @@ use control::{
     bgp::{Community, NextHop},
     model::quoted,
 };
-use ipnet::IpNet;
 
 mod extras;
 mod group;
+mod prefixes;
 
 use super::{
     bgp::BgpConfig,
@@ -63,8 +63,6 @@ const MED: u32 = 100;
 const DISABLED_MED: u32 = 500;
 const LOCAL_PREFERENCE: u32 = 100;
 const MAX_ANNOUNCEMENTS: usize = 256;
-/// Prefixes of one announcement at most.
-const MAX_PREFIXES: usize = 4096;
 /// Communities of a kind, and ASNs of a path, at most: attributes and a prefix fit into a message.
 const MAX_MARKS: usize = 64;
 const MAX_NAME: usize = 63;
@@ -83,7 +81,7 @@ pub(super) fn announcements(
         if found.iter().any(|other| other.name == announcement.name) {
             let why = format!("'{}' is another announcement's too; use another", announcement.name);
             problems.add(&section.place("name"), section.key("name"), why);
-        } else if let Some((other, prefix)) = twice(&found, &announcement) {
+        } else if let Some((other, prefix)) = prefixes::twice(&found, &announcement) {
             let why = format!("{prefix} is announced by '{other}' too; list it once");
             problems.add(&section.place("prefixes"), section.key("prefixes"), why);
         } else if matches!(announcement.what, What::Own(..)) && root.get("cluster").is_none() {
@@ -101,20 +99,6 @@ pub(super) fn announcements(
         }
     }
     found
-}
-
-/// A prefix that two announcements list.
-fn twice<'a>(others: &'a [Announcement], own: &Announcement) -> Option<(&'a str, IpNet)> {
-    fn listed(announcement: &Announcement) -> &[IpNet] {
-        match &announcement.what {
-            What::Prefixes(listed) | What::Own(listed, _) => listed,
-            What::Services(..) | What::Slices | What::Endpoints => &[],
-        }
-    }
-    others.iter().find_map(|other| {
-        let found = listed(own).iter().find(|prefix| listed(other).contains(prefix));
-        found.map(|prefix| (&*other.name, *prefix))
-    })
 }
 
 fn announcement(
@@ -189,8 +173,10 @@ fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> 
     }
     let group = group::group(section, key == "own", problems);
     match key {
-        "prefixes" => prefixes(section, key, problems).map(What::Prefixes),
-        "own" => prefixes(section, key, problems).zip(group).map(|(own, group)| What::Own(own, group)),
+        "prefixes" => prefixes::prefixes(section, key, problems).map(What::Prefixes),
+        "own" => {
+            prefixes::prefixes(section, key, problems).zip(group).map(|(own, group)| What::Own(own, group))
+        }
         "services" => {
             services(section, problems).map(|names| What::Services(names, when.unwrap_or_default()))
         }
@@ -203,41 +189,6 @@ fn what(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<What> 
             Some(if key == "slices" { What::Slices } else { What::Endpoints })
         }
     }
-}
-
-fn prefixes(section: &Section<'_, '_>, key: &'static str, problems: &mut Problems<'_>) -> Option<Vec<IpNet>> {
-    let mut found = Vec::new();
-    for (text, span) in section.strings(key, problems) {
-        let why = match prefix(&text) {
-            Ok(prefix) if found.contains(&prefix) => format!("{prefix} is listed twice; list it once"),
-            Ok(prefix) => {
-                found.push(prefix);
-                continue;
-            }
-            Err(why) => why,
-        };
-        problems.add(&span, section.key(key), why);
-    }
-    if found.len() > MAX_PREFIXES {
-        let why = format!("has more than {MAX_PREFIXES} prefixes; announce a shorter one");
-        problems.add(&section.place(key), section.key(key), why);
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-fn prefix(text: &str) -> Result<IpNet, String> {
-    let prefix = text.parse::<IpNet>().map_err(|_other| {
-        format!("{} is no network; write one such as 91.238.131.166/32 or 2001:db8::1/128", quoted(text))
-    })?;
-    if prefix.trunc() != prefix {
-        return Err(format!("{prefix} has host bits set; use {}", prefix.trunc()));
-    }
-    let (first, last) = (prefix.network(), prefix.broadcast());
-    let is_odd = |address: IpAddr| address.is_multicast() || address.is_loopback();
-    if is_odd(first) || is_odd(last) || first == IpAddr::from([255; 4]) {
-        return Err(format!("{prefix} is no network of hosts; announce another"));
-    }
-    Ok(prefix)
 }
 
 fn services(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Vec<String>> {

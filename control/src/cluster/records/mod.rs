@@ -26,6 +26,7 @@ mod record;
 mod register;
 mod request;
 mod service;
+mod standing;
 mod tidy;
 mod user;
 mod value;
@@ -34,7 +35,7 @@ mod view;
 mod watch;
 
 pub use self::{
-    groups::{Group, standings},
+    groups::Group,
     key::RecordKey,
     mark::{forget, owned, taken_over},
     owner::{checkers, owner_of},
@@ -43,6 +44,7 @@ pub use self::{
     register::Found,
     request::{Former, RequestError, adopt, apply, drain, offer, remove, withdraw},
     service::{Offer, Parts},
+    standing::standings,
     tidy::{Tidy, ended},
     user::{MAX_USER_BYTES, MAX_USER_KEY, MAX_USER_VALUE, UserError, delete, put},
     value::{BackendRecord, Claim, Definition, Facts, Forgotten, Standing, Verdict},

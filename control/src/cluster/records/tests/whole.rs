@@ -23,6 +23,11 @@ fn record() -> impl Strategy<Value = Record> {
             key: key.to_string().as_str().into(),
             value: value.map(|value| Bytes::from(&[value])),
         }),
+        (name(), any::<Option<bool>>()).prop_map(|(group, is_up)| Record::Stand(
+            group,
+            is_up.map(|is_up| Standing { own: Vec::new(), is_up })
+        )),
+        (name(), any::<bool>()).prop_map(|(group, is_on)| Record::MarkGroup(group, is_on)),
     ]
 }
 
