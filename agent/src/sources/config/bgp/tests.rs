@@ -104,7 +104,17 @@ fn an_announcement_is_read_with_its_defaults() {
 fn what_is_wrong_with_an_announcement_is_told_with_line_key_and_remedy() {
     let prefix = "prefixes = ['192.0.2.1/32']";
     for (lines, end) in [
-        ("", "add one of prefixes, services, slices, endpoints"),
+        ("", "add one of prefixes, services, slices, endpoints, own"),
+        ("own = ['192.0.2.1/32']", "name the nodes that take over from each other, such as \"apex\""),
+        ("own = ['192.0.2.1/32']\ngroup = 'apex'", "there is none; add it"),
+        (
+            "own = ['192.0.2.1/32']\ngroup = 'apex'\ntakeover = 'two'\n[cluster]\nname = 'prod'\nkeys = '/k'",
+            "use one or all",
+        ),
+        (
+            "own = ['192.0.2.1/32']\ngroup = 'apex'\nhold-back = '2m'\n[cluster]\nname = 'prod'\nkeys = '/k'",
+            "use 0ms to 1m",
+        ),
         ("slices = false", "set it to true"),
         ("prefixes = ['192.0.2.1/24']", "use 192.0.2.0/24"),
         ("prefixes = ['224.0.0.0/8']", "announce another"),
@@ -134,8 +144,9 @@ fn what_is_wrong_with_an_announcement_is_told_with_line_key_and_remedy() {
         ("down-as-path = [1]", "add a check, or remove it"),
         ("setup = 'eth0'", "use none or lo"),
         ("linger = '5s'", "remove it"),
+        ("group = 'apex'", "remove it, or add own"),
         ("execute = { sideways = 'x' }", "use one of up, down, disabled"),
-        ("group = 'apex'", "not supported by this version; remove it"),
+        ("members = {}", "not supported by this version; remove it"),
     ] {
         let text = of_announce(&format!("{prefix}\n{lines}"));
         assert!(text.ends_with(end), "{text}");
