@@ -33,10 +33,8 @@ const LATER_VARIABLE: &str = "FANLIGHT_LATER_BIN";
 /// Tests of an upgrade to it.
 const UPGRADE: &str = "upgrade::";
 
-/// Tests that measure what is lost under load: not beside others, which flood this machine's processors.
+/// Tests that measure what is lost under load: one at a time, with the machine for themselves.
 const ALONE: &str = "cluster_rolling::";
-/// They mostly wait.
-const ALONE_AT_A_TIME: usize = 3;
 
 /// Integration tests at a time. They mostly wait, for neighbours to be found and for times to pass.
 const AT_A_TIME: usize = 5;
@@ -136,8 +134,7 @@ pub(crate) fn build_and_test(place: &Place, filter: &[String], steps: &mut Steps
     let (alone, beside): (Vec<&String>, Vec<&String>) =
         chosen.iter().partition(|test| test.starts_with(ALONE));
     let _short = grace::Short::begin();
-    for (step, tests, at_a_time) in
-        [("integration tests", beside, AT_A_TIME), ("tests under load", alone, ALONE_AT_A_TIME)]
+    for (step, tests, at_a_time) in [("integration tests", beside, AT_A_TIME), ("tests under load", alone, 1)]
     {
         if !tests.is_empty() {
             let run = || integration_tests(&built, later.as_deref(), &tests, at_a_time);

@@ -37,8 +37,9 @@ use crate::service::Definition;
 /// How long a ring that deaths have shrunk does not shrink below half of what it was.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How far apart two members beyond a partition may go, one after the other: three times what a death takes to be known.
-const APART: Duration = Duration::from_secs(5);
+/// How far apart two members beyond a partition may go, one after the other. A death takes one second to be known; a node with much to
+/// do trusts its own clock less and waits longer (Lifeguard): on loaded processors up to five seconds lay between two.
+const APART: Duration = Duration::from_secs(15);
 
 /// What this node is to serve of the cluster's services.
 #[derive(Clone, Debug, Default)]
